@@ -1,0 +1,3 @@
+"""gaiod"""
+from gaiod.core.errors import *
+from gaiod.core.watcher import *

@@ -1,0 +1,16 @@
+"""Configuration: YAML text in, plain frozen settings out, every mistake with its place.
+
+    try:
+        settings = load("gaiod.yaml")
+    except ConfigErrors as errors:
+        print(errors)  # gaiod.yaml:7:5: listeners.echo.idle_timout: unknown key; did you mean idle_timeout?
+
+Only this package imports yaml and pydantic, and only the supervisor and the command line import it: both
+together cost a process more memory than everything else in it.
+"""
+
+from gaiod.config.errors import ConfigError, ConfigErrors
+from gaiod.config.loading import load, loads
+from gaiod.config.schema import usable_cpus
+
+__all__ = ["ConfigError", "ConfigErrors", "load", "loads", "usable_cpus"]

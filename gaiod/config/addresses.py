@@ -1,0 +1,102 @@
+"""Where to listen: `127.0.0.1:7000`, `[::1]:7000` or `unix:/run/gaiod/echo.sock`.
+
+Addresses are numeric. A name would be looked up at start, may have several answers, and would make the
+start depend on a resolver: the one who writes the file knows which address is meant.
+"""
+
+import os
+import re
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+from gaiod.config.errors import Refused
+from gaiod.config.words import mismatch, shown
+
+UNIX = "unix:"
+UNIX_PATH_MAX_BYTES = 107
+"""sun_path holds 108 bytes with its final NUL: unix(7)."""
+
+PORT_MAX = 65535
+WANTED = "an address such as 127.0.0.1:7000, [::1]:7000 or unix:/run/gaiod/echo.sock"
+
+HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]]*)):(?P<port>[0-9]{1,9})")
+
+
+def parse_bind(value: object) -> str:
+    """Return the one way to write the address that `value` names.
+
+    Two texts for the same address (`[::1]:80`, `[0:0::1]:80`) give equal results. Port 0 is any free port.
+
+    Raises:
+        Refused: it is not an address to listen on.
+    """
+    if not isinstance(value, str):
+        raise Refused(_wrong_kind(value))
+    if value.startswith(UNIX):
+        return UNIX + _unix_path(value.removeprefix(UNIX))
+    match = HOST_PORT.fullmatch(value)
+    if match is None:
+        raise Refused(_not_host_port(value))
+    port = int(match["port"])
+    if port > PORT_MAX or str(port) != match["port"]:
+        raise Refused(f"{match['port']} is not a port; write 0 to {PORT_MAX}")
+    host = _v4(match["host"], port) if match["v6"] is None else f"[{_v6(match['v6'], port)}]"
+    return f"{host}:{port}"
+
+
+def _wrong_kind(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= PORT_MAX:
+        return f"is only a port; write 127.0.0.1:{value} or [::1]:{value}"
+    return mismatch(value, WANTED)
+
+
+def _not_host_port(value: str) -> str:
+    text = shown(value)
+    if _is_address(IPv4Address, value):
+        return f"{text} has no port; write {text}:7000"
+    if _is_address(IPv6Address, value.strip("[]")):
+        return f"{text} has no port; write [{text.strip('[]')}]:7000"
+    if value.startswith(("/", "./", "@")):
+        return f"{text} is not an address; write unix: and the absolute path of the socket"
+    return f"{text} is not an address; write {WANTED.removeprefix('an address ')}"
+
+
+def _is_address(kind: type[IPv4Address] | type[IPv6Address], text: str) -> bool:
+    try:
+        kind(text)
+    except AddressValueError:
+        return False
+    return True
+
+
+def _v4(host: str, port: int) -> str:
+    try:
+        return str(IPv4Address(host))
+    except AddressValueError:
+        pass
+    if host in ("", "*"):
+        raise Refused(f"names no address; write 0.0.0.0:{port} or [::]:{port} for all of them")
+    if ":" in host:
+        raise Refused(f"{shown(host)} needs brackets; write [{shown(host)}]:{port}")
+    if not host.strip("0123456789."):
+        raise Refused(f"{shown(host)} is not an IPv4 address; write one such as 127.0.0.1")
+    raise Refused(f"{shown(host)} is a host name; write 127.0.0.1:{port} or [::1]:{port}")
+
+
+def _v6(host: str, port: int) -> str:
+    if "%" in host:
+        raise Refused(f"{shown(host)} names an interface; write [::]:{port} or an address without %")
+    try:
+        return str(IPv6Address(host))
+    except AddressValueError:
+        raise Refused(f"{shown(host)} is not an IPv6 address; write it as in [::1]:{port}") from None
+
+
+def _unix_path(path: str) -> str:
+    if not path.startswith("/"):
+        raise Refused(f"{shown(path)} is not an absolute path; write unix:/run/gaiod/echo.sock")
+    if not path.isprintable() or path.endswith("/"):
+        raise Refused(f"{shown(path)} is not the path of a socket; write unix:/run/gaiod/echo.sock")
+    size = len(os.fsencode(path))
+    if size > UNIX_PATH_MAX_BYTES:
+        raise Refused(f"the path has {size} bytes; write one of at most {UNIX_PATH_MAX_BYTES}")
+    return os.path.normpath(path)

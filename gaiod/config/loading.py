@@ -1,0 +1,104 @@
+"""From a file to Settings, or to everything that is wrong with it."""
+
+from pathlib import Path
+
+from gaiod.config.errors import WHOLE_FILE, ConfigErrors, Place, Report
+from gaiod.config.handlers import HandlerUse, LoadHandler, check_handlers
+from gaiod.config.schema import Config, Listener, check_schema
+from gaiod.config.yaml import read_document
+from gaiod.runtime.settings import ListenerSettings, Settings
+
+FILE_MAX_BYTES = 1 << 20
+"""1MiB holds some 10,000 listeners; a larger file is not a configuration but a mistake."""
+
+
+def load(path: str | Path, *, load_handler: LoadHandler | None = None) -> Settings:
+    """Return what the configuration file at `path` says.
+
+    Handlers are imported, to check that they are there and accept their options.
+
+    Args:
+        path: the file, YAML or JSON; messages repeat it as given.
+        load_handler: finds a handler's class by its reference; None: `gaiod.runtime.plugins.load_handler`.
+
+    Raises:
+        ConfigErrors: anything is wrong with it; all problems at once.
+    """
+    report = Report(str(path))
+    text = _read(Path(path), report)
+    report.raise_if_any()
+    return loads(text, path=str(path), folder=Path(path).absolute().parent, load_handler=load_handler)
+
+
+def loads(
+    text: str,
+    *,
+    path: str = "<string>",
+    folder: str | Path | None = None,
+    load_handler: LoadHandler | None = None,
+) -> Settings:
+    """Return what the text of a configuration says; like `load`.
+
+    Args:
+        text: YAML or JSON.
+        path: what messages call it.
+        folder: what a handler's `./file.py` is relative to; None: such a handler is refused.
+        load_handler: as for `load`.
+
+    Raises:
+        ConfigErrors: anything is wrong with it; all problems at once.
+    """
+    report = Report(path)
+    document = read_document(text, report)
+    config, handlers = None, {}
+    if document:
+        config = check_schema(document, report)
+        where = None if folder is None else Path(folder)
+        handlers = check_handlers(document, report, folder=where, load_handler=load_handler)
+    if config is None or report.errors:
+        raise ConfigErrors(report.errors)
+    return _settings(config, handlers)
+
+
+def _read(path: Path, report: Report) -> str:
+    """Return the text of a file; empty where it has none, which goes into `report`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        report.add(WHOLE_FILE, (), f"{reason}; give the path of a configuration file that can be read")
+        return ""
+    if len(data) > FILE_MAX_BYTES:
+        report.add(WHOLE_FILE, (), "is larger than 1MiB; give a configuration file")
+        return ""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = len(data[data.rfind(b"\n", 0, error.start) + 1 : error.start].decode()) + 1
+        byte = f"0x{data[error.start]:02x}"
+        report.add(Place(line, column), (), f"the byte {byte} is not UTF-8; save the file as UTF-8")
+        return ""
+
+
+def _settings(config: Config, handlers: dict[str, HandlerUse]) -> Settings:
+    return Settings(
+        listeners=tuple(_listener(name, config.listeners[name], handlers[name]) for name in config.listeners),
+        workers=config.workers,
+        metrics_listen=config.metrics.listen,
+    )
+
+
+def _listener(name: str, config: Listener, handler: HandlerUse) -> ListenerSettings:
+    return ListenerSettings(
+        name=name,
+        bind=config.bind,
+        handler=handler.reference,
+        options=handler.options,
+        connections_max=config.connections_max,
+        idle_timeout_s=config.idle_timeout,
+        backlog=config.backlog,
+        nodelay=config.nodelay,
+        keepalive_s=config.keepalive,
+    )

@@ -1,0 +1,113 @@
+"""Type annotations of a handler's options, taken apart: what may stand there, and how to say so."""
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from gaiod.config import units
+from gaiod.config.errors import Refused
+from gaiod.config.words import NAMES, one_of
+from gaiod.runtime.units import Unit
+
+LISTS = (list, tuple, Sequence)
+MAPPINGS = (dict, Mapping)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One annotation."""
+
+    bare: Any
+    """Without Annotated and None: `list[int]`, `str`, a dataclass, ..."""
+    unit: Unit | None
+    optional: bool
+
+    @property
+    def family(self) -> Any:
+        """`list` of `list[int]`; a type without arguments is its own family."""
+        return get_origin(self.bare) or self.bare
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The values of a Literal."""
+        return get_args(self.bare)
+
+    @property
+    def item(self) -> Any:
+        """The annotation of a list's items or a mapping's values."""
+        arguments = get_args(self.bare) or (Any, Any)
+        return arguments[1] if self.family in MAPPINGS else arguments[0]
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a list of any length can be it: `tuple[int, str]` is none."""
+        uniform = self.family is not tuple or get_args(self.bare)[1:] in ((), (...,))
+        return self.family in LISTS and uniform
+
+    @property
+    def is_mapping(self) -> bool:
+        """Whether it takes keys of the user's choice."""
+        return self.family in MAPPINGS
+
+    @property
+    def wanted(self) -> str:
+        """What to write, in words."""
+        if self.unit:
+            return units.DURATION_WANTED if self.unit.kind == "duration" else units.SIZE_WANTED
+        if self.family is Literal:
+            return one_of(map(spell, self.choices))
+        if self.is_list:
+            return NAMES[list]
+        if self.is_mapping or is_dataclass(self.bare):
+            return NAMES[dict]
+        return NAMES.get(self.bare, "a value")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One field of an options dataclass."""
+
+    annotation: Any
+    required: bool
+
+
+def shape_of(annotation: Any) -> Shape:
+    """Take an annotation apart."""
+    unit, optional = None, False
+    while True:
+        arguments = get_args(annotation)
+        if get_origin(annotation) is Annotated:
+            unit = next((mark for mark in arguments[1:] if isinstance(mark, Unit)), unit)
+            annotation = arguments[0]
+        elif _is_union(annotation) and len(arguments) == 2 and types.NoneType in arguments:
+            optional = True
+            annotation = arguments[arguments.index(types.NoneType) - 1]
+        else:
+            return Shape(annotation, unit, optional)
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, types.UnionType)
+
+
+def options_of(kind: Any) -> dict[str, Option]:
+    """Return the options that a dataclass declares, by name.
+
+    Raises:
+        Refused: an annotation names a type that is not there when the program runs.
+    """
+    try:
+        hints = get_type_hints(kind, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise Refused(f"{kind.__qualname__} names a type it lacks, {error}; import it at run time") from None
+    return {
+        field.name: Option(hints[field.name], field.default is MISSING and field.default_factory is MISSING)
+        for field in fields(kind)
+        if field.init
+    }
+
+
+def spell(value: object) -> str:
+    """Write a value as YAML does."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,52 @@
+"""The core: sockets and time, nothing else. One source, two engines.
+
+`gaiod/core/watcher.py` runs as it stands, or compiled by Cython to C where a compiler was at hand
+when gaiod was installed. Which one a process uses is settled here, before the first import of it:
+the compiled one if it is there, unless `GAIOD_ENGINE=interpreted` asks for the other.
+`GAIOD_ENGINE=compiled` makes a missing compiled engine an error.
+"""
+
+import os
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+_HERE = Path(__file__).parent
+_COMPILED = ("_syscalls", "watcher")
+
+
+class _SourceFinder:
+    """Finds `gaiod.core.X` as X.py even where an extension module of that name lies beside it."""
+
+    @staticmethod
+    def find_spec(name: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:
+        package, _, module = name.rpartition(".")
+        if package != __name__ or not (source := _HERE / f"{module}.py").exists():
+            return None
+        return spec_from_file_location(name, source)
+
+
+def _is_compiled() -> bool:
+    return all(any((_HERE / (name + suffix)).exists() for suffix in EXTENSION_SUFFIXES) for name in _COMPILED)
+
+
+def _choose_engine() -> Literal["compiled", "interpreted"]:
+    wanted = os.environ.get("GAIOD_ENGINE", "")
+    if wanted not in ("", "compiled", "interpreted"):
+        raise ImportError(f"GAIOD_ENGINE={wanted}: no such engine; unset it, or use compiled or interpreted")
+    if wanted != "interpreted" and _is_compiled():
+        return "compiled"
+    if wanted == "compiled":
+        raise ImportError(
+            "GAIOD_ENGINE=compiled: this install has no compiled engine; install a C compiler and the "
+            f"headers of Python {sys.version_info.major}.{sys.version_info.minor}, then reinstall gaiod"
+        )
+    sys.meta_path.insert(0, _SourceFinder)
+    return "interpreted"
+
+
+ENGINE: Literal["compiled", "interpreted"] = _choose_engine()
+"""The engine of this process."""

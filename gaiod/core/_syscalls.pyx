@@ -1,0 +1,496 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The system calls of the compiled engine: Linux's own, in batches, without the GIL.
+
+`syscalls.py` is the same interface for the interpreted engine. A call returns what the kernel said,
+`-errno` for a failure, and never raises for what the network did.
+
+A thread that gives the GIL up and takes it back around every call pays about 70 ns twice a message,
+and lets other threads in between; so each batch is one stretch without it.
+"""
+
+from cpython.buffer cimport (
+    PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from libc.errno cimport EINTR, errno
+from libc.math cimport ceil
+from libc.string cimport memset
+
+cdef extern from *:
+    """
+    #ifndef GAIOD_SOURCES
+    #define GAIOD_SOURCES "unknown"
+    #endif
+    """
+    const char* GAIOD_SOURCES
+
+cdef extern from "sys/types.h" nogil:
+    ctypedef struct sockaddr:
+        pass
+
+cdef extern from "sys/socket.h" nogil:
+    ssize_t c_recv "recv"(int, void*, size_t, int)
+    ssize_t c_send "send"(int, const void*, size_t, int)
+    int c_accept4 "accept4"(int, sockaddr*, void*, int)
+    int c_shutdown "shutdown"(int, int)
+    int c_getsockopt "getsockopt"(int, int, int, void*, unsigned int*)
+    int MSG_NOSIGNAL, MSG_DONTWAIT, SOCK_NONBLOCK, SOCK_CLOEXEC, SHUT_WR, SOL_SOCKET, SO_ERROR
+
+cdef extern from "sys/epoll.h" nogil:
+    int epoll_create1(int)
+    int epoll_ctl(int, int, int, epoll_event*)
+    int epoll_wait(int, epoll_event*, int, int)
+    uint32_t EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR, EPOLLET
+    int EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+
+cdef extern from "sys/eventfd.h" nogil:
+    int c_eventfd "eventfd"(unsigned int, int)
+    int EFD_CLOEXEC, EFD_NONBLOCK
+
+cdef extern from "sys/mman.h" nogil:
+    void* mmap(void*, size_t, int, int, int, long)
+    int munmap(void*, size_t)
+    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS
+    void* MAP_FAILED
+
+cdef extern from "unistd.h" nogil:
+    int c_close "close"(int)
+    ssize_t c_write "write"(int, const void*, size_t)
+
+cdef extern from "time.h" nogil:
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int, timespec*)
+    int CLOCK_MONOTONIC
+
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident()
+
+SOURCES = GAIOD_SOURCES.decode()
+"""Digest of the sources this was built from: a test compares it with the sources beside it."""
+
+cdef enum:
+    CALLS_MAX = 512                 # as in the arrays of _syscalls.pxd
+    SEND_MAX = 262144               # most bytes one connection may move in one call: its share of a pass
+    RECEIVED_MAX = 262144           # a batch ends here: what it touches should stay in the L2 cache
+    READABLE = 1
+    WRITABLE = 2
+    BROKEN = 4
+
+
+cdef class Arena:
+    """The memory swap views look into: pages are only touched as far as reads reach."""
+
+    @staticmethod
+    cdef Arena make(Py_ssize_t size):
+        cdef Arena arena = Arena.__new__(Arena)
+        cdef void* memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        if memory == MAP_FAILED:
+            raise MemoryError(f"no {size} bytes for the swap buffer")
+        arena.memory = <char*>memory
+        arena.size = size
+        return arena
+
+    def __dealloc__(self):
+        if self.memory != NULL:
+            munmap(self.memory, self.size)
+
+
+cdef class View:
+    """A read-only window on received bytes, until the watcher's next `wait_io()`.
+
+    It acts as a memoryview of format "B" does: buffer protocol, `len`, indexing, slices, `bytes()`,
+    `==`. Once released it raises ValueError, and so do its slices; a memoryview made of it keeps its
+    own bytes alive instead (their memory is then not used again), and never shows another's.
+    """
+
+    cdef View base(self):
+        return self if self.root is None else self.root
+
+    cdef int check(self) except -1:
+        if self.base().data == NULL:
+            raise ValueError("this swap buffer was released by wait_io(); copy with bytes() what is needed longer")
+        return 0
+
+    def __len__(self):
+        self.check()
+        return self.size
+
+    @property
+    def nbytes(self):
+        """Bytes in view."""
+        return len(self)
+
+    @property
+    def readonly(self):
+        """True."""
+        return True
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        self.check()
+        PyBuffer_FillInfo(buffer, self, self.data, self.size, 1, flags)
+        cdef View base = self.base()
+        base.exports += 1
+
+    def __releasebuffer__(self, Py_buffer* buffer):
+        cdef View base = self.base()
+        base.exports -= 1
+
+    def __getitem__(self, key):
+        cdef View part
+        self.check()
+        if not isinstance(key, slice):
+            return memoryview(self)[key]
+        start, stop, step = key.indices(self.size)
+        if step != 1:
+            return memoryview(self)[key]
+        part = View.__new__(View)
+        part.arena = self.arena
+        part.root = self.base()
+        part.data = self.data + <Py_ssize_t>start
+        part.size = max(0, stop - start)
+        return part
+
+    def __bytes__(self):
+        self.check()
+        return PyBytes_FromStringAndSize(self.data, self.size)
+
+    def tobytes(self):
+        """Return a copy."""
+        return bytes(self)
+
+    def __eq__(self, other):
+        if not PyObject_CheckBuffer(other):
+            return NotImplemented
+        return memoryview(self) == other
+
+    __hash__ = None
+
+    def __repr__(self):
+        if self.base().data == NULL:
+            return "<released swap buffer>"
+        return f"<swap buffer of {self.size} bytes>"
+
+
+cdef class Pin:
+    """A buffer of somebody else's, its memory pinned for as long as this lives."""
+
+    def __len__(self):
+        return self.buffer.len
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.buffer)
+
+
+def pin(data, bint writable):
+    """Return `data` in the form in which a batch takes it, its memory pinned as long as that is kept.
+
+    Raises:
+        TypeError: not a buffer, not contiguous, or read-only where it has to be written to.
+    """
+    cdef Pin pinned
+    if not writable and (type(data) is bytes or type(data) is View):
+        if type(data) is View:
+            (<View>data).check()
+        return data
+    pinned = Pin.__new__(Pin)
+    try:
+        PyObject_GetBuffer(data, &pinned.buffer, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
+    except BufferError as error:
+        if writable and memoryview(data).readonly:
+            raise TypeError(f"cannot read into a read-only {type(data).__name__}; pass a bytearray") from None
+        raise TypeError(f"cannot use a {type(data).__name__} as a buffer: {error}") from None
+    return pinned
+
+
+cdef class Batch:
+    """System calls collected, made in one go, and their results.
+
+    Receives without a buffer of their own share an arena, packed one behind the other. It ends a
+    batch early when it is full (the rest is received by the next one), so it never hands out a
+    short remainder.
+    """
+
+    def __cinit__(self, Py_ssize_t buffer_size):
+        self.buffer_size = buffer_size
+        self.arena_size = RECEIVED_MAX + buffer_size
+        self.arena = Arena.make(self.arena_size)
+        self.spare = Arena.make(self.arena_size)
+        self.views = []
+
+    cdef void reset(self) noexcept:
+        self.count = 0
+
+    cdef int add_send(self, int fd, object data, Py_ssize_t offset) except -1:
+        cdef Call* call = &self.calls[self.count]
+        call.fd = fd
+        if type(data) is View:
+            call.data = (<View>data).data
+            call.wanted = (<View>data).size
+        elif type(data) is bytes:
+            call.data = PyBytes_AS_STRING(data)
+            call.wanted = PyBytes_GET_SIZE(data)
+        else:
+            call.data = <char*>(<Pin?>data).buffer.buf
+            call.wanted = (<Pin>data).buffer.len
+        call.data += offset
+        call.wanted -= offset
+        if call.wanted > SEND_MAX:
+            call.wanted = SEND_MAX
+        self.count += 1
+        return 0
+
+    cdef void send(self) noexcept:
+        cdef Call* call = &self.calls[0]
+        cdef Call* end = call + self.count
+        with nogil:
+            while call < end:
+                call.result = c_send(call.fd, call.data, call.wanted, MSG_NOSIGNAL | MSG_DONTWAIT)
+                if call.result < 0:
+                    call.result = -errno
+                call += 1
+
+    cdef int add_receive(self, int fd, object data, Py_ssize_t offset) except -1:
+        cdef Call* call = &self.calls[self.count]
+        call.fd = fd
+        if data is None:
+            call.data = NULL
+            call.wanted = self.buffer_size
+        else:
+            call.data = <char*>(<Pin?>data).buffer.buf + offset
+            call.wanted = (<Pin>data).buffer.len - offset
+            if call.wanted > SEND_MAX:
+                call.wanted = SEND_MAX
+        self.count += 1
+        return 0
+
+    cdef int receive(self) except -1:
+        """Make the receives, as many as fit, and return how many that were."""
+        cdef Call* call = &self.calls[0]
+        cdef Call* end = call + self.count
+        cdef char* free = self.arena.memory
+        cdef char* last = self.arena.memory + self.arena_size - self.buffer_size
+        with nogil:
+            while call < end and free <= last:
+                if call.data == NULL:
+                    call.data = free
+                call.result = c_recv(call.fd, call.data, call.wanted, MSG_DONTWAIT)
+                if call.result < 0:
+                    call.result = -errno
+                elif call.data == free:
+                    free += (call.result + 63) & ~63    # a cache line is one connection's
+                call += 1
+        return <int>(call - &self.calls[0])
+
+    cdef Py_ssize_t result(self, int i) noexcept:
+        return self.calls[i].result
+
+    cdef Py_ssize_t wanted(self, int i) noexcept:
+        return self.calls[i].wanted
+
+    cdef View view(self, int i):
+        cdef View view = View.__new__(View)
+        view.arena = self.arena
+        view.data = self.calls[i].data
+        view.size = self.calls[i].result
+        self.views.append(view)
+        return view
+
+    cdef object own(self, object data):
+        """Return `data`, safe to keep beyond `recycle`: a view becomes a copy."""
+        if type(data) is View:
+            return bytes(data)
+        return data
+
+    cdef int keep(self, object data) except -1:
+        """Let the view `data` live through the next `recycle`: a completion is about to show it."""
+        cdef View view
+        if type(data) is View:
+            view = <View>data
+            if view.root is not None:
+                view = view.root
+            view.kept = True
+        return 0
+
+    cdef int recycle(self) except -1:
+        """Release the views handed out since the last call, but for those kept."""
+        cdef View view
+        cdef list views = self.views
+        cdef bint held = False
+        if not views:
+            return 0
+        self.views = []
+        for view in views:
+            if view.kept:
+                view.kept = False
+                held = held or view.arena is self.arena
+                self.views.append(view)
+                continue
+            view.data = NULL
+            if view.exports:        # the memory stays with whoever looks at it
+                self.replace(view.arena)
+        if held:
+            self.arena, self.spare = self.spare, self.arena
+        return 0
+
+    cdef int replace(self, Arena arena) except -1:
+        if arena is self.arena:
+            self.arena = Arena.make(self.arena_size)
+            self.exhausted += 1
+        elif arena is self.spare:
+            self.spare = Arena.make(self.arena_size)
+            self.exhausted += 1
+        return 0
+
+    cpdef close(self):
+        """Release every view."""
+        self.recycle()
+        self.recycle()
+
+
+cdef class Poller:
+    """Edge-triggered epoll, registered once per descriptor for both directions."""
+
+    def __cinit__(self):
+        self.epoll = self.waker = -1
+
+    def __init__(self):
+        cdef epoll_event event
+        self.epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self.epoll < 0:
+            PyErr_SetFromErrno(OSError)
+        self.waker = c_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self.waker < 0:
+            PyErr_SetFromErrno(OSError)
+        # Edge-triggered, every write to an eventfd is an edge: it need not be read back.
+        event.events = EPOLLIN | EPOLLET
+        event.data.u64 = <uint64_t>self.waker
+        if epoll_ctl(self.epoll, EPOLL_CTL_ADD, self.waker, &event) < 0:
+            PyErr_SetFromErrno(OSError)
+
+    def __dealloc__(self):
+        if self.epoll >= 0:
+            c_close(self.epoll)
+        if self.waker >= 0:
+            c_close(self.waker)
+        PyMem_Free(self.table)
+
+    cpdef add(self, int fd, object conn):
+        """Watch `fd` for both directions on behalf of `conn`, which is held weakly."""
+        cdef epoll_event event
+        cdef Owner* table
+        cdef int size
+        if fd >= self.table_size:
+            size = max(fd + 1, 2 * self.table_size, 256)
+            table = <Owner*>PyMem_Realloc(self.table, size * sizeof(Owner))
+            if table == NULL:
+                raise MemoryError
+            memset(table + self.table_size, 0, (size - self.table_size) * sizeof(Owner))
+            self.table = table
+            self.table_size = size
+        self.generation += 1 if self.generation < 0xFFFFFFFF else 2     # 0 is the waker's
+        self.table[fd].conn = <void*>conn
+        self.table[fd].generation = self.generation
+        event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+        event.data.u64 = (<uint64_t>self.generation << 32) | <uint32_t>fd
+        if epoll_ctl(self.epoll, EPOLL_CTL_ADD, fd, &event) < 0:
+            self.table[fd].conn = NULL
+            PyErr_SetFromErrno(OSError)
+
+    cpdef remove(self, int fd):
+        """Stop watching `fd`, which is still open."""
+        cdef epoll_event event
+        if fd >= self.table_size or self.table[fd].conn == NULL:
+            return
+        self.table[fd].conn = NULL
+        # Closing would do, but for copies of the descriptor in forked children: they keep it registered.
+        epoll_ctl(self.epoll, EPOLL_CTL_DEL, fd, &event)
+
+    cdef object find(self, int fd):
+        """Return on whose behalf `fd` is watched; None if it is not."""
+        if fd >= self.table_size or self.table[fd].conn == NULL:
+            return None
+        return <object>self.table[fd].conn
+
+    cdef int wait(self, double timeout_s) except -1:
+        """Wait for events, for ever if `timeout_s` is negative, and return how many there are."""
+        cdef int timeout_ms = -1
+        cdef int count
+        if timeout_s >= 0:
+            timeout_ms = <int>ceil(min(timeout_s, 1e6) * 1e3)
+        with nogil:
+            count = epoll_wait(self.epoll, self.ready, CALLS_MAX, timeout_ms)
+        if count < 0:
+            if errno != EINTR:
+                PyErr_SetFromErrno(OSError)
+            PyErr_CheckSignals()
+            return 0
+        return count
+
+    cdef object owner(self, int i):
+        """Return whom event `i` concerns; None if that one is gone, or the event is the waker's."""
+        cdef uint64_t data = self.ready[i].data.u64
+        cdef Owner* owner = &self.table[<uint32_t>data]
+        if data >> 32 == 0 or owner.conn == NULL or owner.generation != data >> 32:
+            return None
+        return <object>owner.conn
+
+    cdef uint32_t events(self, int i) noexcept:
+        cdef uint32_t bits = self.ready[i].events
+        cdef uint32_t events = 0
+        if bits & EPOLLIN:
+            events |= READABLE
+        if bits & EPOLLOUT:
+            events |= WRITABLE
+        if bits & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            events |= BROKEN
+        return events
+
+    cpdef list owners(self):
+        """Return every owner that is alive."""
+        cdef int fd
+        return [<object>self.table[fd].conn for fd in range(self.table_size) if self.table[fd].conn != NULL]
+
+    cpdef wake(self):
+        """End a `wait` that another thread is in, or the next one."""
+        cdef uint64_t one = 1
+        c_write(self.waker, &one, sizeof(one))
+
+    cdef double now(self) noexcept:
+        cdef timespec time
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return time.tv_sec + 1e-9 * time.tv_nsec
+
+    cdef unsigned long thread(self) noexcept:
+        return PyThread_get_thread_ident()
+
+    cpdef close(self):
+        """Close what the poller itself opened."""
+        if self.epoll >= 0:
+            c_close(self.epoll)
+        if self.waker >= 0:
+            c_close(self.waker)
+        self.epoll = self.waker = -1
+
+
+def accept(int fd):
+    """Accept one connection, non-blocking and close-on-exec: its descriptor, or `-errno`."""
+    cdef int connection = c_accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+    return connection if connection >= 0 else -errno
+
+
+def take_error(int fd):
+    """Return and clear the socket's pending error: 0, or an errno."""
+    cdef int error = 0
+    cdef unsigned int size = sizeof(error)
+    if c_getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0:
+        return errno
+    return error
+
+
+def shutdown_write(int fd):
+    """Send a FIN; a connection that is gone already needs none."""
+    c_shutdown(fd, SHUT_WR)

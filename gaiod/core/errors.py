@@ -1,0 +1,52 @@
+"""Errors, arranged by who has to act.
+
+    Exception
+      GaiodError
+        UsageError           the calling code has a bug; raised at the call, nothing was submitted
+          WatcherClosed      (also the error of operations that were pending when the watcher closed)
+          ConnClosed         (also the error of operations that were pending when the connection closed)
+          EmptyBuffer
+          UnsupportedConn
+          NoSuchCore
+          TooManyOperations
+        DeadlineExceeded     an operation's deadline passed; always in `OpResult.error` (also a TimeoutError)
+
+What the network does is data, not an exception: an `OSError` with its errno, or an `EOFError`, in
+`OpResult.error`.
+"""
+
+
+class GaiodError(Exception):
+    """The root of everything gaiod itself raises."""
+
+
+class UsageError(GaiodError):
+    """The calling code asked for something that cannot be."""
+
+
+class WatcherClosed(UsageError):
+    """The watcher is closed: it takes no more operations."""
+
+
+class ConnClosed(UsageError):
+    """The connection is closed, or was closed while the operation was pending."""
+
+
+class EmptyBuffer(UsageError, ValueError):
+    """A buffer of no bytes: a read of 0 bytes could not be told from the end of the stream."""
+
+
+class UnsupportedConn(UsageError, TypeError):
+    """Not a connection this watcher can move bytes on; the message says why."""
+
+
+class NoSuchCore(UsageError, ValueError):
+    """The CPU is not among those this process may run on."""
+
+
+class TooManyOperations(UsageError):
+    """More operations are pending than any program needs: completions are not awaited somewhere."""
+
+
+class DeadlineExceeded(GaiodError, TimeoutError):
+    """The operation's deadline passed first; the connection stays usable."""

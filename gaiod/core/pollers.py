@@ -1,0 +1,171 @@
+"""Readiness for the interpreted engine: epoll where there is one, kqueue on the BSDs and macOS.
+
+Both are edge-triggered and registered once per descriptor, for both directions; both report the
+same three bits. Whoever asks keeps the bits: an edge is told once.
+"""
+
+import select
+import socket
+import threading
+import time
+from typing import Any
+from weakref import ref
+
+READABLE, WRITABLE, BROKEN = 1, 2, 4
+"""Bits of `events`. BROKEN: a hang-up, a half-close or an error was seen; reading will tell which."""
+
+EVENTS_MAX = 512
+"""Most events taken from the kernel at once; what is left comes with the next call."""
+
+
+class _Poller:
+    """What both have in common: who owns a descriptor, the clock, the waker."""
+
+    def __init__(self) -> None:
+        self._owners: dict[int, ref[Any]] = {}
+        self._ready: list[tuple[int, int]] = []
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        self._register(self._wake_out.fileno())
+
+    def _register(self, fd: int) -> None:
+        raise NotImplementedError
+
+    def _unregister(self, fd: int) -> None:
+        raise NotImplementedError
+
+    def add(self, fd: int, owner: Any) -> None:
+        """Watch `fd` for both directions on behalf of `owner`, which is held weakly.
+
+        Raises:
+            OSError: the kernel refused; nothing is registered.
+        """
+        self._register(fd)
+        self._owners[fd] = ref(owner)
+
+    def remove(self, fd: int) -> None:
+        """Stop watching `fd`, which is still open."""
+        if self._owners.pop(fd, None) is not None:
+            self._unregister(fd)
+
+    def find(self, fd: int) -> Any:
+        """Return on whose behalf `fd` is watched; None if it is not."""
+        held = self._owners.get(fd)
+        return None if held is None else held()
+
+    def owner(self, i: int) -> Any:
+        """Return whom event `i` of the last `wait` concerns; None if that one is gone."""
+        return self.find(self._ready[i][0])
+
+    def events(self, i: int) -> int:
+        """Return the bits of event `i` of the last `wait`."""
+        return self._ready[i][1]
+
+    def owners(self) -> list[Any]:
+        """Return every owner that is alive."""
+        return [owner for held in list(self._owners.values()) if (owner := held()) is not None]
+
+    def wake(self) -> None:
+        """End a `wait` that another thread is in, or the next one."""
+        try:
+            self._wake_in.send(b"\0")
+        except BlockingIOError:
+            pass  # full of wake-ups that were not looked at: one is enough
+
+    def _drain_waker(self) -> None:
+        try:
+            while self._wake_out.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def now(self) -> float:
+        """Return `time.monotonic()`."""
+        return time.monotonic()
+
+    def thread(self) -> int:
+        """Return the identity of the calling thread."""
+        return threading.get_ident()
+
+    def close(self) -> None:
+        """Close what the poller itself opened."""
+        self._owners.clear()
+        self._wake_in.close()
+        self._wake_out.close()
+
+
+class EpollPoller(_Poller):
+    """Linux."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        super().__init__()
+
+    def _register(self, fd: int) -> None:
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
+
+    def _unregister(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait for events, for ever if `timeout_s` is negative, and return how many there are.
+
+        Raises:
+            OSError: the kernel no longer polls for us.
+        """
+        ready = []
+        for fd, bits in self._epoll.poll(timeout_s if timeout_s >= 0 else None, EVENTS_MAX):
+            if fd == self._wake_out.fileno():
+                self._drain_waker()
+                continue
+            events = 0
+            if bits & select.EPOLLIN:
+                events |= READABLE
+            if bits & select.EPOLLOUT:
+                events |= WRITABLE
+            if bits & (select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR):
+                events |= BROKEN
+            ready.append((fd, events))
+        self._ready = ready
+        return len(ready)
+
+    def close(self) -> None:
+        self._epoll.close()
+        super().close()
+
+
+class KqueuePoller(_Poller):
+    """The BSDs and macOS: EV_CLEAR is their edge-triggered mode, one filter for each direction."""
+
+    def __init__(self) -> None:
+        self._kqueue = select.kqueue()
+        super().__init__()
+
+    def _change(self, fd: int, flags: int) -> None:
+        changes = [select.kevent(fd, kind, flags) for kind in (select.KQ_FILTER_READ, select.KQ_FILTER_WRITE)]
+        self._kqueue.control(changes, 0)
+
+    def _register(self, fd: int) -> None:
+        self._change(fd, select.KQ_EV_ADD | select.KQ_EV_CLEAR)
+
+    def _unregister(self, fd: int) -> None:
+        self._change(fd, select.KQ_EV_DELETE)
+
+    def wait(self, timeout_s: float) -> int:
+        """As `EpollPoller.wait`; the two directions of one descriptor may come as two events."""
+        ready = []
+        for event in self._kqueue.control(None, EVENTS_MAX, timeout_s if timeout_s >= 0 else None):
+            if event.ident == self._wake_out.fileno():
+                self._drain_waker()
+                continue
+            events = READABLE if event.filter == select.KQ_FILTER_READ else WRITABLE
+            if event.flags & (select.KQ_EV_EOF | select.KQ_EV_ERROR):
+                events |= BROKEN
+            ready.append((event.ident, events))
+        self._ready = ready
+        return len(ready)
+
+    def close(self) -> None:
+        self._kqueue.close()
+        super().close()

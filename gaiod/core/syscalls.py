@@ -1,0 +1,166 @@
+"""The system calls of the interpreted engine: the standard library, nothing compiled.
+
+`_syscalls.pyx` is the same interface for the compiled engine. A call returns what the kernel said,
+`-errno` for a failure, and never raises for what the network did.
+"""
+
+import errno
+import os
+import select
+import socket
+from typing import Any
+
+from gaiod.core.pollers import EpollPoller, KqueuePoller
+
+SEND_MAX = 256 * 1024
+"""Most bytes one connection may send or receive in one call: its share of a pass."""
+
+if hasattr(select, "epoll"):
+    Poller = EpollPoller
+else:
+    Poller = KqueuePoller  # type: ignore[misc,assignment]
+
+
+def pin(data: Any, writable: bool) -> Any:
+    """Return `data` in the form in which a batch takes it, its memory pinned as long as that is kept.
+
+    Raises:
+        TypeError: not a buffer, not contiguous, or read-only where it has to be written to.
+    """
+    if type(data) is bytes and not writable:
+        return data
+    view = memoryview(data).cast("B")
+    if writable and view.readonly:
+        raise TypeError(f"cannot read into a read-only {type(data).__name__}; pass a bytearray")
+    return view
+
+
+class Batch:
+    """System calls collected, made in one go, and their results.
+
+    The swap "buffer" of this engine is a new `bytes` per read: there is no memory to share, and so
+    none that could show another connection's bytes. Views are released by `recycle` all the same.
+    """
+
+    exhausted = 0
+    """Always 0: a `bytes` of one's own is never exhausted."""
+
+    def __init__(self, buffer_size: int) -> None:
+        self._buffer_size = buffer_size
+        self._calls: list[tuple[int, Any, int]] = []
+        self._results: list[int] = []
+        self._wanted: list[int] = []
+        self._data: list[Any] = []
+        self._views: list[memoryview] = []
+
+    def reset(self) -> None:
+        """Forget the last batch."""
+        self._calls.clear()
+        self._results.clear()
+        self._wanted.clear()
+        self._data.clear()
+
+    def add_send(self, fd: int, data: Any, offset: int) -> None:
+        """Add a send of `data[offset:]`."""
+        self._calls.append((fd, data, offset))
+
+    def send(self) -> None:
+        """Make all the sends."""
+        for fd, data, offset in self._calls:
+            wanted = min(len(data) - offset, SEND_MAX)
+            whole = offset == 0 and wanted == len(data)
+            try:
+                sent = os.write(fd, data if whole else memoryview(data)[offset : offset + wanted])
+            except OSError as error:
+                sent = -(error.errno or errno.EIO)
+            self._results.append(sent)
+            self._wanted.append(wanted)
+
+    def add_receive(self, fd: int, data: Any, offset: int) -> None:
+        """Add a receive into `data[offset:]`, or into the swap buffer if `data` is None."""
+        self._calls.append((fd, data, offset))
+
+    def receive(self) -> int:
+        """Make the receives, and return how many were made (here always all)."""
+        for fd, data, offset in self._calls:
+            wanted = self._buffer_size if data is None else min(len(data) - offset, SEND_MAX)
+            received: Any = None
+            try:
+                if data is None:
+                    received = os.read(fd, wanted)
+                    size = len(received)
+                else:
+                    size = os.readv(fd, [data[offset : offset + wanted]])
+            except OSError as error:
+                size = -(error.errno or errno.EIO)
+            self._results.append(size)
+            self._wanted.append(wanted)
+            self._data.append(received)
+        return len(self._calls)
+
+    def result(self, i: int) -> int:
+        """Return the bytes that call `i` moved, or `-errno`."""
+        return self._results[i]
+
+    def wanted(self, i: int) -> int:
+        """Return the bytes that call `i` asked for."""
+        return self._wanted[i]
+
+    def view(self, i: int) -> memoryview:
+        """Return what receive `i` put into the swap buffer: read-only, until `recycle`."""
+        view = memoryview(self._data[i])
+        self._views.append(view)
+        return view
+
+    def own(self, data: Any) -> Any:
+        """Return `data`, safe to keep beyond `recycle`: pinned memory here always is."""
+        return data
+
+    def keep(self, data: Any) -> None:
+        """Let the view `data` live through the next `recycle`: nothing to do for pinned memory."""
+
+    def recycle(self) -> None:
+        """Release the views handed out since the last call."""
+        for view in self._views:
+            try:
+                view.release()
+            except BufferError:
+                pass  # somebody holds an export of it; it shows its own bytes and nobody else's
+        self._views.clear()
+
+    def close(self) -> None:
+        """Release everything."""
+        self.recycle()
+
+
+def accept(fd: int) -> int:
+    """Accept one connection, non-blocking and close-on-exec: its descriptor, or `-errno`."""
+    listener = socket.socket(fileno=fd)
+    try:
+        connection, _ = listener.accept()
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+    finally:
+        listener.detach()
+    connection.setblocking(False)
+    return connection.detach()
+
+
+def take_error(fd: int) -> int:
+    """Return and clear the socket's pending error: 0, or an errno."""
+    sock = socket.socket(fileno=fd)
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    finally:
+        sock.detach()
+
+
+def shutdown_write(fd: int) -> None:
+    """Send a FIN; a connection that is gone already needs none."""
+    sock = socket.socket(fileno=fd)
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+    finally:
+        sock.detach()

@@ -1,0 +1,1 @@
+"""The parts of the benchmark runner: counters, child processes, runs and tables."""

@@ -1,0 +1,70 @@
+"""The servers that are compared, and how each is started."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from harness.processes import Child, compile_c, running
+
+BENCH = Path(__file__).parent.parent
+START_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The compiled C programs."""
+
+    load: Path
+    echo_epoll: Path
+
+
+def compile_programs(folder: Path, *more_flags: str) -> Programs:
+    """Compile both C programs into `folder`.
+
+    Raises:
+        BenchError: there is no compiler, or it refuses a source.
+    """
+    load, echo_epoll = (
+        compile_c(BENCH / source, folder, *more_flags) for source in ("load.c", "echo_epoll.c")
+    )
+    return Programs(load, echo_epoll)
+
+
+@dataclass(frozen=True)
+class Server:
+    """One way to echo: a program that prints `listening PORT`."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def with_flags(self, *flags: str) -> "Server":
+        """Return this server started with more flags, which its name then shows."""
+        return replace(self, name=" ".join((self.name, *flags)), command=self.command + flags)
+
+
+def known_servers(programs: Programs) -> dict[str, Server]:
+    """Return every server by name, in the order in which they run: gaiod between its two references."""
+    python_server = (sys.executable, str(BENCH / "servers" / "asyncio_echo.py"))
+    gaiod_server = (sys.executable, str(BENCH / "servers" / "gaiod_echo.py"))
+    servers = (
+        Server("c", (str(programs.echo_epoll),)),
+        Server("gaiod", gaiod_server, {"GAIOD_ENGINE": "compiled"}),
+        Server("uvloop", (*python_server, "--uvloop")),
+        Server("asyncio", python_server),
+        Server("gaiod-interpreted", gaiod_server, {"GAIOD_ENGINE": "interpreted"}),
+    )
+    return {server.name: server for server in servers}
+
+
+@contextmanager
+def serving(server: Server, cpu: int) -> Iterator[tuple[Child, int]]:
+    """Run a server pinned to one core; yield it and its port once it listens.
+
+    Raises:
+        BenchError: it did not get that far.
+    """
+    with running(server.name, server.command, cpu, server.environment) as child:
+        yield child, int(child.expect("listening", START_TIMEOUT_S))

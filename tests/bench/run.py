@@ -1,0 +1,197 @@
+"""Run the benchmarks and print their tables: `python tests/bench/run.py --help`."""
+
+import argparse
+import os
+import platform
+import resource
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from harness.processes import BenchError
+from harness.report import disturbed, idle_table, load_head, load_rows
+from harness.runs import IDLE_WARMUP_CONNECTIONS, Bench, LoadMode, Row, Run, interleaved, run_idle, run_load
+from harness.servers import Server, compile_programs, known_servers
+
+SERVER_NAMES = ("gaiod", "c", "uvloop", "asyncio", "gaiod-interpreted")
+ECHO_ROWS = tuple(Row(count, size) for count in (100, 1000) for size in (64, 1024, 4096, 16384, 65536))
+CONNECT_ROWS = (Row(50, 64),)
+DEADLINES_ROWS = (Row(100, 1024),)
+DEADLINES_FLAGS = ((), ("--timers", "10000"), ("--read-deadline", "300"))
+SPARE_FILES = 200
+"""Descriptors of a process on top of its connections."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One table: the loads, the servers that carry each of them, and those the others are held against."""
+
+    rows: Sequence[Row]
+    servers: Sequence[Server]
+    references: Sequence[str]
+    mode: LoadMode = "echo"
+
+
+def tell(text: str) -> None:
+    """Say how far it is, beside the tables."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure_row(bench: Bench, comparison: Comparison, row: Row, repeats: int) -> dict[str, list[Run]]:
+    """Run all servers under one load, in turns."""
+
+    def tell_run(name: str, repeat: int, run: Run) -> None:
+        figures = f"{run.cpu_us:.2f} us, {run.messages_per_s:.0f}/s"
+        tell(f"{comparison.mode} {row}, {repeat + 1}/{repeats}, {name}: {figures}")
+
+    return interleaved(
+        comparison.servers, repeats, lambda server: run_load(bench, server, row, comparison.mode), tell_run
+    )
+
+
+def print_comparison(bench: Bench, comparison: Comparison, repeats: int) -> None:
+    """Measure, and print each row as soon as it is done."""
+    every_run: list[Run] = []
+    print(load_head("connection" if comparison.mode == "connect" else "message", comparison.references))
+    for row in comparison.rows:
+        runs = measure_row(bench, comparison, row, repeats)
+        print(*load_rows(str(row), runs, comparison.references), sep="\n", flush=True)
+        every_run += (run for own in runs.values() for run in own)
+    print(f"\n{disturbed(every_run)}\n", flush=True)
+
+
+def print_idle(bench: Bench, servers: Sequence[Server], repeats: int, connections: int) -> None:
+    """Measure the memory of idle connections, and print it."""
+
+    def tell_run(name: str, repeat: int, bytes_per_connection: float) -> None:
+        tell(f"idle {connections}, {repeat + 1}/{repeats}, {name}: {bytes_per_connection:.0f} bytes")
+
+    results = interleaved(servers, repeats, lambda server: run_idle(bench, server, connections), tell_run)
+    print(*idle_table(connections, results), "", sep="\n", flush=True)
+
+
+def deadline_servers(servers: Sequence[Server]) -> list[Server]:
+    """Return gaiod's engines, each without and with the deadlines whose cost is asked for."""
+    return [
+        server.with_flags(*flags)
+        for server in servers
+        if server.name.startswith("gaiod")
+        for flags in DEADLINES_FLAGS
+    ]
+
+
+def conditions(arguments: argparse.Namespace) -> str:
+    """Return the sentence without which the figures mean nothing."""
+    try:
+        uvloop = version("uvloop")
+    except PackageNotFoundError:
+        uvloop = "none"
+    return (
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, uvloop {uvloop}; "
+        f"server on core {arguments.server_cpu}, load on core {arguments.load_cpu}; loopback, reno, NODELAY; "
+        f"{arguments.repeats} repeats of {arguments.seconds:g} s after {arguments.warmup:g} s of warm-up.\n"
+    )
+
+
+def row_argument(text: str) -> Row:
+    """Parse `CONNECTIONSxBYTES`."""
+    connections, _, message_bytes = text.partition("x")
+    return Row(int(connections), int(message_bytes))
+
+
+def rows_argument(text: str) -> tuple[Row, ...]:
+    """Parse rows with commas between them."""
+    return tuple(row_argument(word) for word in text.split(","))
+
+
+def servers_argument(text: str) -> tuple[str, ...]:
+    """Parse servers' names with commas between them."""
+    names = tuple(text.split(","))
+    if unknown := sorted(set(names) - set(SERVER_NAMES)):
+        raise argparse.ArgumentTypeError(
+            f"no such server: {', '.join(unknown)}; known: {', '.join(SERVER_NAMES)}"
+        )
+    return names
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    cpus = sorted(os.sched_getaffinity(0))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("what", nargs="?", choices=("echo", "idle", "deadlines", "connect", "all"), default="all")
+    add("--repeats", type=int, default=5, help="runs of each server under each load")
+    add("--seconds", type=float, default=2.0, help="the measured part of a run")
+    add("--warmup", type=float, default=0.5, metavar="SECONDS", help="load before the measured part")
+    add(
+        "--servers",
+        type=servers_argument,
+        default=",".join(SERVER_NAMES),
+        help="names with commas between them",
+    )
+    add("--rows", type=rows_argument, help="loads of `echo`: CONNECTIONSxBYTES,... (default: all ten)")
+    add("--idle-connections", type=int, default=5000, help="connections of `idle`")
+    add("--server-cpu", type=int, default=cpus[0], help="the server's core")
+    add("--load-cpu", type=int, default=cpus[min(1, len(cpus) - 1)], help="the load's core and the runner's")
+    return parser.parse_args(argv)
+
+
+def run_all(arguments: argparse.Namespace, folder: Path) -> None:
+    """Run what was asked for.
+
+    Raises:
+        BenchError: a server or the load failed; the tables so far are printed.
+    """
+    programs = compile_programs(folder)
+    bench = Bench(programs, arguments.server_cpu, arguments.load_cpu, arguments.seconds, arguments.warmup)
+    servers = [server for name, server in known_servers(programs).items() if name in arguments.servers]
+    deadlines = deadline_servers(servers)
+    comparisons = {
+        "echo": Comparison(arguments.rows or ECHO_ROWS, servers, ("uvloop", "c")),
+        "deadlines": Comparison(
+            DEADLINES_ROWS, deadlines, [server.name for server in deadlines[:: len(DEADLINES_FLAGS)]]
+        ),
+        "connect": Comparison(CONNECT_ROWS, servers, ("uvloop", "c"), "connect"),
+    }
+    print(conditions(arguments))
+    for name, comparison in comparisons.items():
+        if arguments.what in (name, "all") and comparison.servers:
+            print_comparison(bench, comparison, arguments.repeats)
+    if arguments.what in ("idle", "all"):
+        print_idle(bench, servers, arguments.repeats, arguments.idle_connections)
+
+
+def prepare_process(arguments: argparse.Namespace) -> None:
+    """Keep off the server's core, end children on SIGTERM too, and allow enough open files."""
+    os.sched_setaffinity(0, {arguments.load_cpu})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, arguments.idle_connections + IDLE_WARMUP_CONNECTIONS + SPARE_FILES)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    arguments = parse_arguments(argv)
+    prepare_process(arguments)
+    if arguments.server_cpu == arguments.load_cpu:
+        tell("run.py: server and load share one core: the ratios lean towards 1")
+    try:
+        with tempfile.TemporaryDirectory(prefix="gaiod-bench-") as folder:
+            run_all(arguments, Path(folder))
+    except BenchError as error:
+        tell(f"run.py: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
