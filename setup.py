@@ -12,12 +12,13 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 CORE = Path("gaiod/core")
-SOURCES = ["_syscalls.pxd", "_syscalls.pyx", "watcher.pxd", "watcher.py"]
+COMPILED = ["_syscalls.pyx", "alarms.py", "connection.py", "loop.py", "operations.py", "watcher.py"]
 
 
 def digest() -> str:
-    """Return the digest of what is compiled: `gaiod.core.sources_digest` computes the same."""
-    return hashlib.sha256(b"".join((CORE / name).read_bytes() for name in SOURCES)).hexdigest()
+    """Return the digest of what is compiled. The test that tells stale modules computes the same."""
+    names = sorted([*COMPILED, *(Path(name).with_suffix(".pxd").name for name in COMPILED)])
+    return hashlib.sha256(b"".join((CORE / name).read_bytes() for name in names)).hexdigest()
 
 
 def extensions() -> list[Extension]:
@@ -27,8 +28,8 @@ def extensions() -> list[Extension]:
         return []
     macros = [("GAIOD_SOURCES", f'"{digest()}"')]
     made = [
-        Extension(f"gaiod.core.{name}", [str(CORE / file)], define_macros=macros, extra_compile_args=["-O2"], optional=True)
-        for name, file in (("_syscalls", "_syscalls.pyx"), ("watcher", "watcher.py"))
+        Extension(f"gaiod.core.{Path(name).stem}", [str(CORE / name)], define_macros=macros)
+        for name in COMPILED
     ]
     directives = {
         "language_level": 3,

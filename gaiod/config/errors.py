@@ -5,6 +5,8 @@
         .errors           ConfigError, ConfigError, ...: one problem each; plain data, never raised alone
     ValueError
       Refused             internal: a value nobody has given a place yet
+
+A message is `WHAT IS WRONG; WHAT TO DO`, read after the key: `workers: 0 is out of range; write 1 to 1024`.
 """
 
 import re

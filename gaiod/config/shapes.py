@@ -82,7 +82,7 @@ def shape_of(annotation: Any) -> Shape:
             annotation = arguments[0]
         elif _is_union(annotation) and len(arguments) == 2 and types.NoneType in arguments:
             optional = True
-            annotation = arguments[arguments.index(types.NoneType) - 1]
+            annotation = next(each for each in arguments if each is not types.NoneType)
         else:
             return Shape(annotation, unit, optional)
 

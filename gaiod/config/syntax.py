@@ -2,7 +2,6 @@
 
 import re
 
-from yaml._yaml import Mark as CMark
 from yaml.error import Mark, MarkedYAMLError
 from yaml.reader import ReaderError
 
@@ -15,7 +14,10 @@ UNQUOTED_V6 = re.compile(r"""(?<!["'])\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]:[0-9]+""
 TRANSLATIONS = (
     (r"found character '\t'", "a tab stands where only spaces can; indent with spaces"),
     ("cannot start any token", "unquoted text cannot start with {near}; put it in quotes"),
-    ("mapping values are not allowed", "a ':' stands where no key can; indent like the line above, or quote the text"),
+    (
+        "mapping values are not allowed",
+        "a ':' where no key can be; indent like the line above, or quote the text",
+    ),
     ("could not find expected ':'", "a key has no ':' after it; write key: value"),
     ("expected <block end>", "this does not line up with what is above; indent one mapping's keys alike"),
     ("expected ',' or '}'", "a comma or a closing }} is missing before this; add it"),
@@ -49,7 +51,7 @@ def explain(error: Exception, text: str, reached: Mark) -> tuple[Place, str]:
     return place_of_mark(mark), _unquoted_v6(text, mark) or _translate(problem, _near(text, mark))
 
 
-def place_of_mark(mark: Mark | CMark) -> Place:
+def place_of_mark(mark: Mark) -> Place:
     """Return PyYAML's place, which counts from 0, as ours."""
     return Place(mark.line + 1, mark.column + 1)
 

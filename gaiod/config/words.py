@@ -26,8 +26,8 @@ def shown(text: str) -> str:
 def mismatch(value: object, wanted: str) -> str:
     """Say that a value is not of the kind that is wanted there."""
     if value is None:
-        return f"is empty; write {wanted}, or remove the key"
-    kind = NAMES.get(type(value), type(value).__name__)
+        return f"is empty; write {wanted}"
+    kind = "a boolean" if isinstance(value, bool) else NAMES[type(value)]
     quoted = " (put it in quotes)" if wanted == NAMES[str] and isinstance(value, int | float) else ""
     return f"is {kind}; write {wanted}{quoted}"
 

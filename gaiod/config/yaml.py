@@ -65,30 +65,29 @@ def read_document(text: str, report: Report) -> Document | None:
 class _Unreadable(Exception):
     """Reading further makes no sense."""
 
-    def __init__(self, event: yaml.Event, message: str) -> None:
+    def __init__(self, place: Place, message: str) -> None:
         super().__init__(message)
-        self.place = _start(event)
+        self.place = place
 
 
 class _Reader:
     """Turns the events of one loader into a Document."""
 
     def __init__(self, loader: yaml.SafeLoader, report: Report) -> None:
-        self._loader = loader
+        self._loader: Any = loader  # its methods have no types
         self._report = report
         self._document = Document()
         self._count = 0
 
     def read(self) -> Document:
         self._next()  # the start of the stream
-        start = self._next()
-        if isinstance(start, yaml.StreamEndEvent):
-            raise _Unreadable(start, "there is nothing in it; start with listeners:")
+        if isinstance(self._next(), yaml.StreamEndEvent):
+            raise _Unreadable(Place(1, 1), "there is nothing in it; start with listeners:")
         self._document.value = self._node(self._next(), ())
         self._next()  # the end of the document
         after = self._next()
         if not isinstance(after, yaml.StreamEndEvent):
-            raise _Unreadable(after, "a second document starts here; keep one document in a file")
+            raise _Unreadable(_start(after), "a second document starts here; keep one document in a file")
         return self._document
 
     def _next(self) -> Any:
@@ -97,9 +96,9 @@ class _Reader:
     def _node(self, event: Any, keys: Keys) -> Any:
         self._count += 1
         if len(keys) > DEPTH_MAX:
-            raise _Unreadable(event, f"nested too deeply; write at most {DEPTH_MAX} levels")
+            raise _Unreadable(_start(event), f"nested too deeply; write at most {DEPTH_MAX} levels")
         if self._count > VALUES_MAX:
-            raise _Unreadable(event, f"too many values; write at most {VALUES_MAX} in a file")
+            raise _Unreadable(_start(event), f"too many values; write at most {VALUES_MAX} in a file")
         self._document.values.setdefault(keys, _start(event))
         markup = _markup(event)
         if markup:
@@ -143,15 +142,14 @@ class _Reader:
         return mapping
 
 
-def _start(event: yaml.Event) -> Place:
-    assert event.start_mark is not None
+def _start(event: Any) -> Place:
     return place_of_mark(event.start_mark)
 
 
 def _key(event: Any) -> tuple[str, str]:
     """Return the text of a key, and what is wrong with it (empty: nothing)."""
     if isinstance(event, yaml.CollectionStartEvent):
-        raise _Unreadable(event, "a list or a mapping stands where a key must be; write text as the key")
+        raise _Unreadable(_start(event), "this key is a list or a mapping; write text as the key")
     text = f"*{event.anchor}" if isinstance(event, yaml.AliasEvent) else event.value
     if markup := _markup(event):
         return text, markup
@@ -180,7 +178,7 @@ def _meaning(event: Any) -> Scalar:
 
 
 def _joined(text: str) -> str:
-    """Return quoted text with the pairs of surrogates, JSON's escapes of an emoji, joined to one character."""
+    """Return quoted text with the pairs of surrogates, as JSON escapes an emoji, joined."""
     try:
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:

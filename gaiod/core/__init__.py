@@ -15,7 +15,9 @@ from types import ModuleType
 from typing import Literal
 
 _HERE = Path(__file__).parent
-_COMPILED = ("_syscalls", "watcher")
+COMPILED = ("_syscalls", "alarms", "connection", "loop", "operations", "watcher")
+"""The modules that the compiled engine replaces."""
+
 
 
 class _SourceFinder:
@@ -30,7 +32,7 @@ class _SourceFinder:
 
 
 def _is_compiled() -> bool:
-    return all(any((_HERE / (name + suffix)).exists() for suffix in EXTENSION_SUFFIXES) for name in _COMPILED)
+    return all(any((_HERE / (name + suffix)).exists() for suffix in EXTENSION_SUFFIXES) for name in COMPILED)
 
 
 def _choose_engine() -> Literal["compiled", "interpreted"]:

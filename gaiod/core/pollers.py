@@ -14,6 +14,9 @@ from weakref import ref
 READABLE, WRITABLE, BROKEN = 1, 2, 4
 """Bits of `events`. BROKEN: a hang-up, a half-close or an error was seen; reading will tell which."""
 
+kernel: Any = select
+"""Where the poller of the BSDs finds its calls: their constants do not exist, or differ, elsewhere."""
+
 EVENTS_MAX = 512
 """Most events taken from the kernel at once; what is left comes with the next call."""
 
@@ -139,18 +142,18 @@ class KqueuePoller(_Poller):
     """The BSDs and macOS: EV_CLEAR is their edge-triggered mode, one filter for each direction."""
 
     def __init__(self) -> None:
-        self._kqueue = select.kqueue()
+        self._kqueue = kernel.kqueue()
         super().__init__()
 
     def _change(self, fd: int, flags: int) -> None:
-        changes = [select.kevent(fd, kind, flags) for kind in (select.KQ_FILTER_READ, select.KQ_FILTER_WRITE)]
+        changes = [kernel.kevent(fd, kind, flags) for kind in (kernel.KQ_FILTER_READ, kernel.KQ_FILTER_WRITE)]
         self._kqueue.control(changes, 0)
 
     def _register(self, fd: int) -> None:
-        self._change(fd, select.KQ_EV_ADD | select.KQ_EV_CLEAR)
+        self._change(fd, kernel.KQ_EV_ADD | kernel.KQ_EV_CLEAR)
 
     def _unregister(self, fd: int) -> None:
-        self._change(fd, select.KQ_EV_DELETE)
+        self._change(fd, kernel.KQ_EV_DELETE)
 
     def wait(self, timeout_s: float) -> int:
         """As `EpollPoller.wait`; the two directions of one descriptor may come as two events."""
@@ -159,8 +162,8 @@ class KqueuePoller(_Poller):
             if event.ident == self._wake_out.fileno():
                 self._drain_waker()
                 continue
-            events = READABLE if event.filter == select.KQ_FILTER_READ else WRITABLE
-            if event.flags & (select.KQ_EV_EOF | select.KQ_EV_ERROR):
+            events = READABLE if event.filter == kernel.KQ_FILTER_READ else WRITABLE
+            if event.flags & (kernel.KQ_EV_EOF | kernel.KQ_EV_ERROR):
                 events |= BROKEN
             ready.append((event.ident, events))
         self._ready = ready

@@ -77,10 +77,7 @@ def print_idle(bench: Bench, servers: Sequence[Server], repeats: int, connection
 def deadline_servers(servers: Sequence[Server]) -> list[Server]:
     """Return gaiod's engines, each without and with the deadlines whose cost is asked for."""
     return [
-        server.with_flags(*flags)
-        for server in servers
-        if server.name.startswith("gaiod")
-        for flags in DEADLINES_FLAGS
+        server.with_flags(*flags) for server in servers if server.name.startswith("gaiod") for flags in DEADLINES_FLAGS
     ]
 
 
@@ -112,18 +109,14 @@ def servers_argument(text: str) -> tuple[str, ...]:
     """Parse servers' names with commas between them."""
     names = tuple(text.split(","))
     if unknown := sorted(set(names) - set(SERVER_NAMES)):
-        raise argparse.ArgumentTypeError(
-            f"no such server: {', '.join(unknown)}; known: {', '.join(SERVER_NAMES)}"
-        )
+        raise argparse.ArgumentTypeError(f"no such server: {', '.join(unknown)}; known: {', '.join(SERVER_NAMES)}")
     return names
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     cpus = sorted(os.sched_getaffinity(0))
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("what", nargs="?", choices=("echo", "idle", "deadlines", "connect", "all"), default="all")
     add("--repeats", type=int, default=5, help="runs of each server under each load")
@@ -139,7 +132,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--idle-connections", type=int, default=5000, help="connections of `idle`")
     add("--server-cpu", type=int, default=cpus[0], help="the server's core")
     add("--load-cpu", type=int, default=cpus[min(1, len(cpus) - 1)], help="the load's core and the runner's")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.what == "deadlines" and not any(name.startswith("gaiod") for name in arguments.servers):
+        parser.error("deadlines: only gaiod's servers have them")
+    return arguments
 
 
 def run_all(arguments: argparse.Namespace, folder: Path) -> None:
@@ -173,9 +169,7 @@ def prepare_process(arguments: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max(soft, arguments.idle_connections + IDLE_WARMUP_CONNECTIONS + SPARE_FILES)
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
-    )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -30,9 +30,7 @@ def compile_c(source: Path, folder: Path, *more_flags: str) -> Path:
     except FileNotFoundError:
         raise BenchError("cc: not found: install a C compiler") from None
     except subprocess.CalledProcessError as error:
-        raise BenchError(
-            f"{source.name}: cc ended with status {error.returncode}: its messages are above"
-        ) from None
+        raise BenchError(f"{source.name}: cc ended with status {error.returncode}: its messages are above") from None
     return program
 
 
@@ -40,7 +38,8 @@ class Child:
     """A running child and its standard streams; its standard error is the runner's."""
 
     def __init__(self, name: str, process: "subprocess.Popen[bytes]") -> None:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         self.name = name
         self.pid = process.pid
         self._process = process
@@ -120,7 +119,7 @@ def running(
         stdout=subprocess.PIPE,
         bufsize=0,  # select() has to see every byte that readline() has not taken
         env={**os.environ, **(environment or {})},
-        preexec_fn=pin_and_limit,  # safe: the runner has one thread
+        preexec_fn=pin_and_limit,  # noqa: PLW1509 - safe: the runner has one thread
     )
     with process:
         try:

@@ -59,13 +59,10 @@ def cpu_counters(pid: int) -> CpuCounters:
     """Read the counters of a process, all threads."""
     process = Path(f"/proc/{pid}")
     threads = [
-        parse_schedstat((process / "task" / tid / "schedstat").read_text())
-        for tid in os.listdir(process / "task")
+        parse_schedstat((process / "task" / tid / "schedstat").read_text()) for tid in os.listdir(process / "task")
     ]
     user_ticks, kernel_ticks = parse_stat((process / "stat").read_text())
-    return CpuCounters(
-        sum(run for run, _ in threads), sum(wait for _, wait in threads), user_ticks, kernel_ticks
-    )
+    return CpuCounters(sum(run for run, _ in threads), sum(wait for _, wait in threads), user_ticks, kernel_ticks)
 
 
 def anonymous_bytes(pid: int) -> int:

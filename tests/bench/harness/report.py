@@ -6,7 +6,7 @@ from statistics import median
 from harness.runs import Run
 
 DISTURBED_SHARE = 0.02
-"""A run whose server waited longer for its core shared it with something: 2 % is what the ratios can resolve."""
+"""A server that waited longer for its core than this shared it with something."""
 
 Runs = Mapping[str, Sequence[Run]]
 
@@ -39,10 +39,7 @@ def load_head(unit: str, references: Sequence[str]) -> str:
 
 def load_rows(row: str, runs: Runs, references: Sequence[str]) -> list[str]:
     """Return a line for each server: medians over its runs, and its ratio to each reference."""
-    return [
-        markdown_row((row, name, *_medians(own), *_ratios(name, runs, references)))
-        for name, own in runs.items()
-    ]
+    return [markdown_row((row, name, *_medians(own), *_ratios(name, runs, references))) for name, own in runs.items()]
 
 
 def _medians(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -62,9 +59,7 @@ def _medians(runs: Sequence[Run]) -> tuple[str, ...]:
 
 def _ratios(name: str, runs: Runs, references: Sequence[str]) -> list[str]:
     return [
-        spread(pairwise_ratios(runs[name], runs[reference]), 2)
-        if reference in runs and reference != name
-        else "-"
+        spread(pairwise_ratios(runs[name], runs[reference]), 2) if reference in runs and reference != name else "-"
         for reference in references
     ]
 
@@ -72,14 +67,11 @@ def _ratios(name: str, runs: Runs, references: Sequence[str]) -> list[str]:
 def idle_table(connections: int, bytes_per_connection: Mapping[str, Sequence[float]]) -> list[str]:
     """Return the whole table of memory per idle connection."""
     head = markdown_head(("idle connections", "server", "bytes/connection (min-max)"))
-    rows = (
-        markdown_row((str(connections), name, spread(values, 0)))
-        for name, values in bytes_per_connection.items()
-    )
+    rows = (markdown_row((str(connections), name, spread(values, 0))) for name, values in bytes_per_connection.items())
     return [head, *rows]
 
 
 def disturbed(runs: Sequence[Run]) -> str:
     """Return a sentence on how many runs shared the server's core with something else."""
     count = sum(run.wait_share > DISTURBED_SHARE for run in runs)
-    return f"{count} of {len(runs)} runs: the server waited for its core for more than {DISTURBED_SHARE:.0%} of the time."
+    return f"In {count} of {len(runs)} runs the server waited for its core for over {DISTURBED_SHARE:.0%} of the time."

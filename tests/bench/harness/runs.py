@@ -146,13 +146,15 @@ def run_idle(bench: Bench, server: Server, connections: int) -> float:
     Raises:
         BenchError: the server or the load failed, or an echo was wrong or never came.
     """
-    with serving(server, bench.server_cpu) as (child, port):
-        with _load(bench, server, port, "idle", IDLE_WARMUP_CONNECTIONS) as first:
-            first.expect("started", LOAD_TIMEOUT_S)
-            before_bytes = settled_bytes(lambda: anonymous_bytes(child.pid))
-            with _load(bench, server, port, "idle", connections) as load:
-                load.expect("started", LOAD_TIMEOUT_S)
-                after_bytes = settled_bytes(lambda: anonymous_bytes(child.pid))
+    with (
+        serving(server, bench.server_cpu) as (child, port),
+        _load(bench, server, port, "idle", IDLE_WARMUP_CONNECTIONS) as first,
+    ):
+        first.expect("started", LOAD_TIMEOUT_S)
+        before_bytes = settled_bytes(lambda: anonymous_bytes(child.pid))
+        with _load(bench, server, port, "idle", connections) as load:
+            load.expect("started", LOAD_TIMEOUT_S)
+            after_bytes = settled_bytes(lambda: anonymous_bytes(child.pid))
     return (after_bytes - before_bytes) / connections
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+from typing import cast
 
 from listener import BACKLOG, open_listener
 
@@ -10,8 +11,7 @@ class Echo(asyncio.Protocol):
     """Writes back what arrives; the transport buffers what the kernel does not take."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's does not derive from it
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)

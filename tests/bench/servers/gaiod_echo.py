@@ -3,8 +3,9 @@
 import argparse
 import time
 
-from gaiod import Conn, OpResult, OpType, Watcher
 from listener import open_listener
+
+from gaiod import Conn, OpResult, OpType, Watcher
 
 
 class Echo:

@@ -1,0 +1,34 @@
+"""Types for `alarms.py`."""
+
+cimport cython
+from libc.stdint cimport int64_t
+
+from gaiod.core._syscalls cimport Poller as PollerCalls
+from gaiod.core.connection cimport Conn
+from gaiod.core.operations cimport OpResult
+
+cdef double inf
+cdef Py_ssize_t STALE_MIN
+
+
+@cython.final
+cdef class Alarms:
+    cdef PollerCalls poller
+    cdef list heap
+    cdef object numbers
+    cdef Py_ssize_t stale
+    cdef readonly double next_s
+
+    cpdef set_timer(self, OpResult operation)
+    @cython.locals(number=int64_t)
+    cpdef arm(self, Conn conn, bint reading, double deadline_s)
+    cpdef disarm(self, Conn conn)
+    @cython.locals(ringing=list)
+    cpdef list due(self, double now_s)
+    cpdef list pending_timers(self)
+    cdef _push(self, object alarm)
+    cdef _look_ahead(self)
+    cdef bint _is_live(self, object alarm)
+    cdef bint _is_pending(self, OpResult operation)
+    cdef bint _has_alarm(self, Conn conn, bint reading, int64_t number)
+    cdef Conn _silence(self, Conn conn, bint reading)

@@ -1,0 +1,107 @@
+"""Time: timers, and the deadlines of pending operations, in one heap that is checked lazily."""
+
+from heapq import heapify, heappop, heappush
+from itertools import count
+from math import inf
+from typing import Any
+
+from gaiod.core.connection import Conn
+from gaiod.core.engine import Poller
+from gaiod.core.operations import OpResult
+
+STALE_MIN = 64
+"""Stale entries that are not worth a sweep."""
+
+
+class Alarms:
+    """What has to be looked at, and when.
+
+    A connection has one entry per direction at most: a deadline behind the one that is set costs
+    nothing, and is seen when that one rings. An idle timeout, which moves with every message, is
+    such a one.
+
+    Attributes:
+        next_s: when the first entry is due, in `time.monotonic()` seconds; infinite if there is none.
+    """
+
+    def __init__(self, poller: Poller) -> None:
+        self.poller = poller
+        self.heap: list[tuple[float, int, Any]] = []  # time, number, a TIMER or 2 * descriptor + direction
+        self.numbers = count(1)
+        self.stale = 0
+        self.next_s = inf
+
+    def set_timer(self, operation: OpResult) -> None:
+        """Add a TIMER."""
+        self._push((operation.deadline, next(self.numbers), operation))
+
+    def arm(self, conn: Conn, reading: bool, deadline_s: float) -> None:
+        """Have one direction of a connection looked at by `deadline_s`."""
+        if deadline_s >= (conn.read_alarm_s if reading else conn.write_alarm_s):
+            return
+        if (conn.read_alarm if reading else conn.write_alarm) != 0:
+            self.stale += 1
+        number = next(self.numbers)
+        if reading:
+            conn.read_alarm = number
+            conn.read_alarm_s = deadline_s
+        else:
+            conn.write_alarm = number
+            conn.write_alarm_s = deadline_s
+        # The descriptor, not the connection: an alarm must not keep a forgotten one alive.
+        self._push((deadline_s, number, 2 * conn.fd + reading))
+
+    def disarm(self, conn: Conn) -> None:
+        """Note that a connection's entries mean nothing any more. From any thread: it only counts."""
+        self.stale += (conn.read_alarm != 0) + (conn.write_alarm != 0)
+
+    def due(self, now_s: float) -> list[Any]:
+        """Take out what is due by `now_s`: timers, and (connection, is the reading direction)."""
+        ringing: list[Any] = []
+        while self.heap and self.heap[0][0] <= now_s:
+            alarm = heappop(self.heap)
+            target = alarm[2]
+            if not self._is_live(alarm):
+                self.stale = max(0, self.stale - 1)
+            elif type(target) is OpResult:
+                ringing.append(target)
+            else:
+                ringing.append((self._silence(self.poller.find(target >> 1), target & 1), bool(target & 1)))
+        self._look_ahead()
+        return ringing
+
+    def pending_timers(self) -> list[OpResult]:
+        """Return the timers that have not rung."""
+        return [alarm[2] for alarm in self.heap if type(alarm[2]) is OpResult and self._is_live(alarm)]
+
+    def _push(self, alarm: Any) -> None:
+        if self.stale > STALE_MIN and 2 * self.stale > len(self.heap):
+            self.heap = [entry for entry in self.heap if self._is_live(entry)]
+            heapify(self.heap)
+            self.stale = 0
+        heappush(self.heap, alarm)
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        self.next_s = self.heap[0][0] if self.heap else inf
+
+    def _is_live(self, alarm: Any) -> bool:
+        target = alarm[2]
+        if type(target) is OpResult:
+            return self._is_pending(target)
+        return self._has_alarm(self.poller.find(target >> 1), target & 1, alarm[1])
+
+    def _is_pending(self, operation: OpResult) -> bool:
+        return operation.pending
+
+    def _has_alarm(self, conn: Conn | None, reading: bool, number: int) -> bool:
+        return conn is not None and number == (conn.read_alarm if reading else conn.write_alarm)
+
+    def _silence(self, conn: Conn, reading: bool) -> Conn:
+        if reading:
+            conn.read_alarm = 0
+            conn.read_alarm_s = inf
+        else:
+            conn.write_alarm = 0
+            conn.write_alarm_s = inf
+        return conn

@@ -1,0 +1,51 @@
+"""Types for `connection.py`."""
+
+cimport cython
+from libc.stdint cimport int64_t
+
+from gaiod.core.operations cimport OpResult
+
+cdef int SHUTDOWN, FINISH, FREE, CANCEL, UNASSIGNED
+cdef double inf
+
+
+cdef class Mover:
+    cdef Conn _submit_read(self, object target, object buf, object context, object deadline, bint full)
+    cdef Conn _submit_write(self, object target, object buf, object context, object deadline)
+    cdef _request(self, int kind, object target, object argument)
+    cdef _forget(self, Conn conn)
+
+
+@cython.final
+cdef class Conn:
+    cdef object __weakref__
+    cdef Mover watcher
+    cdef public object context
+    cdef public object data
+    cdef public object close_reason
+    cdef OpResult read_head
+    cdef OpResult read_tail
+    cdef OpResult write_head
+    cdef OpResult write_tail
+    cdef readonly int64_t serial
+    cdef readonly Py_ssize_t pending_write_bytes
+    cdef readonly int64_t bytes_received
+    cdef readonly int64_t bytes_sent
+    cdef readonly double opened_s
+    cdef readonly double active_s
+    cdef double read_alarm_s
+    cdef double write_alarm_s
+    cdef int64_t read_alarm
+    cdef int64_t write_alarm
+    cdef int fd
+    cdef int read_count
+    cdef int write_count
+    cdef public int traffic
+    cdef readonly bint closed
+    cdef bint readable
+    cdef bint writable
+    cdef bint broken
+    cdef bint closing
+    cdef bint is_listener
+    cdef bint reading
+    cdef bint writing

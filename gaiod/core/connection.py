@@ -1,0 +1,141 @@
+"""Connections: the state of one stream socket, and its operations as methods."""
+
+from itertools import count
+from math import inf
+from typing import Any
+
+from gaiod.core import counters
+from gaiod.core.sockets import address_of
+from gaiod.core.operations import CANCEL, FINISH, FREE, SHUTDOWN, OpResult, OpType
+
+UNASSIGNED = counters.index("unassigned_received_bytes")
+
+_serials = count(1)
+
+
+class Mover:
+    """What a connection asks of its watcher."""
+
+    def _submit_read(self, target: Any, buf: Any, context: Any, deadline: Any, full: bool) -> "Conn":
+        raise NotImplementedError
+
+    def _submit_write(self, target: Any, buf: Any, context: Any, deadline: Any) -> "Conn":
+        raise NotImplementedError
+
+    def _request(self, kind: int, target: Any, argument: Any) -> None:
+        raise NotImplementedError
+
+    def _forget(self, conn: "Conn") -> None:
+        raise NotImplementedError
+
+
+class Conn:
+    """A connection of a watcher: a stream socket of which the watcher owns the descriptor.
+
+    Its methods are the watcher's operations. It stays open while it is referenced or has pending
+    operations; dropped without `close()` or `abort()`, its descriptor is closed and `get_gc()`
+    counts it.
+
+    Made by a watcher only.
+
+    Attributes:
+        serial: unique in this process, never used again (a descriptor is).
+        context: the context of operations that are given none. Set by whoever made it.
+        data: free for its owner; the watcher never looks at it.
+        close_reason: free for its owner, to say why it closes; "forgotten" if it was dropped.
+        bytes_received, bytes_sent: moved so far.
+        opened_s, active_s: `time.monotonic()` of its making, and of the pass that last moved bytes.
+        traffic: index of the two counters that its received and sent bytes are added to.
+    """
+
+    __slots__ = (
+        "__weakref__", "active_s", "broken", "bytes_received", "bytes_sent", "close_reason", "closed", "closing",
+        "context", "data", "fd", "is_listener", "opened_s", "pending_write_bytes", "read_alarm", "read_alarm_s",
+        "read_count", "read_head", "read_tail", "readable", "reading", "serial", "traffic", "watcher", "writable",
+        "write_alarm", "write_alarm_s", "write_count", "write_head", "write_tail", "writing",
+    )  # fmt: skip
+
+    def __init__(self, watcher: Mover, fd: int, context: object, now_s: float) -> None:
+        self.watcher = watcher
+        self.fd = fd
+        self.serial = next(_serials)
+        self.context = context
+        self.data: Any = None
+        self.close_reason: str | None = None
+        self.readable = False  # the kernel may have bytes: an edge was seen, and no short read since
+        self.writable = True
+        self.broken = False  # a hang-up or an error was seen: a short read tells nothing any more
+        self.closing = False  # close() was called: it ends when the queued writes are sent
+        self.closed = False
+        self.is_listener = False
+        self.reading = False  # in watcher.reads: it will be received from
+        self.writing = False  # in watcher.writes
+        self.read_head: OpResult | None = None  # pending operations, oldest first, linked by `next`
+        self.read_tail: OpResult | None = None
+        self.read_count = 0
+        self.write_head: OpResult | None = None
+        self.write_tail: OpResult | None = None
+        self.write_count = 0
+        self.pending_write_bytes = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.opened_s = now_s
+        self.active_s = now_s
+        self.traffic = UNASSIGNED
+        self.read_alarm = 0  # the number of this direction's entry in watcher.alarms; 0: none
+        self.read_alarm_s = inf
+        self.write_alarm = 0
+        self.write_alarm_s = inf
+
+    def read(self, buf: Any = None, *, context: object = None, deadline: float | None = None) -> "Conn":
+        """As `Watcher.read`."""
+        return self.watcher._submit_read(self, buf, context, deadline, False)
+
+    def read_full(self, buf: Any, *, context: object = None, deadline: float | None = None) -> "Conn":
+        """As `Watcher.read_full`."""
+        return self.watcher._submit_read(self, buf, context, deadline, True)
+
+    def write(self, buf: Any, *, context: object = None, deadline: float | None = None) -> "Conn":
+        """As `Watcher.write`."""
+        return self.watcher._submit_write(self, buf, context, deadline)
+
+    def shutdown_write(self) -> None:
+        """As `Watcher.shutdown_write`."""
+        self.watcher._request(SHUTDOWN, self, None)
+
+    def cancel(self, op_type: OpType | None = None) -> None:
+        """As `Watcher.cancel`."""
+        self.watcher._request(CANCEL, self, op_type)
+
+    def close(self) -> None:
+        """Close once the writes queued so far are with the kernel.
+
+        Pending reads complete with ConnClosed now, and nothing more can be submitted. A peer that
+        does not take its bytes keeps the connection open: `abort()` does not wait.
+        """
+        self.watcher._request(FINISH, self, None)
+
+    def abort(self) -> None:
+        """As `Watcher.free`."""
+        self.watcher._request(FREE, self, None)
+
+    def fileno(self) -> int:
+        """Return the descriptor; -1 once closed. It is the watcher's: do not close it or read from it."""
+        return self.fd
+
+    @property
+    def local_address(self) -> Any:
+        """The address of this end, as `socket.getsockname()` has it; None once closed."""
+        return None if self.closed else address_of(self.fd, peer=False)
+
+    @property
+    def peer_address(self) -> Any:
+        """The address of the other end, as `socket.getpeername()` has it; None once either end is gone."""
+        return None if self.closed else address_of(self.fd, peer=True)
+
+    def __repr__(self) -> str:
+        return f"<Conn {self.serial} {'closed' if self.closed else f'fd {self.fd}'}>"
+
+    def __del__(self) -> None:
+        if not self.closed:
+            self.watcher._forget(self)

@@ -1,0 +1,24 @@
+"""Types for `operations.py`."""
+
+cimport cython
+
+cdef double inf
+
+
+@cython.final
+@cython.freelist(1024)
+cdef class OpResult:
+    cdef readonly object operation
+    cdef readonly object context
+    cdef readonly object conn               # a Conn; untyped, for connection.pxd needs this file
+    cdef readonly object buffer
+    cdef readonly object error
+    cdef readonly Py_ssize_t size
+    cdef readonly bint is_swap_buffer
+    cdef bint full
+    cdef bint pending
+    cdef char kind
+    cdef object pinned
+    cdef OpResult next
+    cdef double deadline
+    cdef Py_ssize_t length

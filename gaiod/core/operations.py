@@ -1,0 +1,84 @@
+"""Operations: what was asked of a watcher, and what came of it."""
+
+from enum import IntEnum
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gaiod.core.connection import Conn
+
+
+class OpType(IntEnum):
+    """What an operation does."""
+
+    READ = 0
+    WRITE = 1
+    ACCEPT = 2
+    CONNECT = 3
+    TIMER = 4
+    POST = 5
+    CLOSE = 6
+    """Not submitted: the report of a watcher with `report_closes` that a connection closed."""
+
+
+READ, WRITE, ACCEPT, CONNECT, TIMER, POST, CLOSED = range(7)
+"""`OpResult.kind`: OpType as plain numbers, which compile to C."""
+
+SHUTDOWN, FINISH, FREE, CANCEL, AFFINITY, STOP = range(7, 13)
+"""Kinds of requests, which go the same ways as operations but have no completion."""
+
+OPERATION_TYPES = list(OpType)
+
+
+class OpResult:
+    """One operation, pending and then complete.
+
+    `buffer[:size]` is what was moved, whatever the outcome. A swap buffer (`is_swap_buffer`) is the
+    watcher's and valid until the next `wait_io()`; any other is whose it was.
+
+    Attributes:
+        operation: which kind.
+        context: what was given with it, or else its connection's `context`.
+        conn: its connection; for ACCEPT the new one; None for TIMER and POST.
+        buffer: the bytes read or written; None for the other kinds, and for a read that failed.
+        is_swap_buffer: whether `buffer` belongs to the watcher.
+        size: bytes moved, also when the operation failed midway.
+        error: None, or why it failed: EOFError at the end of the stream, OSError with its errno
+            from the network, DeadlineExceeded, ConnClosed, WatcherClosed.
+    """
+
+    __slots__ = (
+        "buffer", "conn", "context", "deadline", "error", "full", "is_swap_buffer", "kind", "length", "next",
+        "operation", "pending", "pinned", "size",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        operation: OpType,
+        conn: "Conn | None" = None,
+        *,
+        buffer: Any = None,
+        size: int | None = None,
+        error: Exception | None = None,
+        context: object = None,
+        is_swap_buffer: bool = False,
+    ) -> None:
+        """Make a completed operation: for tests of code that takes completions."""
+        self.kind = int(operation)
+        self.operation = operation
+        self.conn = conn
+        self.context = context
+        self.buffer = buffer
+        self.is_swap_buffer = is_swap_buffer
+        self.size = (0 if buffer is None else len(buffer)) if size is None else size
+        self.error = error
+        self.deadline = inf
+        self.full = False
+        self.length = self.size
+        self.next: OpResult | None = None
+        self.pending = False
+        self.pinned: Any = None
+
+    def __repr__(self) -> str:
+        outcome = "pending" if self.pending else "ok" if self.error is None else repr(self.error)
+        return f"<OpResult {self.operation.name} {self.size} bytes, {outcome}, {self.conn!r}>"

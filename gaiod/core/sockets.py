@@ -1,0 +1,49 @@
+"""Questions to sockets: which the watcher can take over, and what their addresses are."""
+
+import socket
+import sys
+from typing import Any
+
+from gaiod.core.errors import UnsupportedConn
+
+
+def address_of(fd: int, *, peer: bool) -> Any:
+    """Return the address of one end of an open socket; None if it has none (reset, or not connected)."""
+    sock = socket.socket(fileno=fd)
+    try:
+        return sock.getpeername() if peer else sock.getsockname()
+    except OSError:
+        return None
+    finally:
+        sock.detach()
+
+
+def family_of(address: Any) -> int:
+    """Return the address family of what `connect` takes."""
+    if isinstance(address, (str, bytes)):
+        return socket.AF_UNIX
+    if isinstance(address, tuple) and len(address) >= 2 and isinstance(address[0], str):
+        for family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                socket.inet_pton(family, address[0].partition("%")[0])
+            except OSError:
+                continue
+            return family
+    raise ValueError(f"{address!r}: not a (numeric host, port) or the path of a unix socket; resolve names first")
+
+
+def check_socket(sock: Any, listening: bool) -> None:
+    """Raise UnsupportedConn, saying why, if the watcher cannot take `sock` over."""
+    ssl: Any = sys.modules.get("ssl")
+    if ssl is not None and isinstance(sock, ssl.SSLSocket):
+        raise UnsupportedConn("an ssl.SSLSocket keeps bytes of its own, which the watcher cannot see")
+    if not isinstance(sock, socket.socket):
+        raise UnsupportedConn(f"a {type(sock).__name__} is neither a Conn nor a socket.socket")
+    if sock.fileno() < 0:
+        raise UnsupportedConn("the socket is closed, or was delegated before: use the Conn")
+    if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX) or sock.type != socket.SOCK_STREAM:
+        raise UnsupportedConn(f"a {sock.family.name} {sock.type.name} socket: only TCP and unix streams are supported")
+    if bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)) != listening:
+        raise UnsupportedConn(
+            "the socket is not listening" if listening else "the socket is listening: accept() its connections"
+        )

@@ -1,0 +1,277 @@
+"""The benchmark's own tests: they time nothing, they ask whether its figures can be believed."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+from harness.processes import BenchError, compile_c, running
+from harness.procfs import CpuCounters, cpu_counters, parse_anonymous_bytes, parse_schedstat, parse_stat
+from harness.report import disturbed, idle_table, load_head, load_rows, pairwise_ratios
+from harness.runs import Bench, Row, Run, interleaved, parse_stopped, run_idle, run_load
+from harness.servers import Programs, Server, compile_programs, known_servers
+
+BENCH = Path(__file__).parent
+SERVERS = ("c", "gaiod", "uvloop", "asyncio", "gaiod-interpreted")
+
+FALSE_ECHO = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+print("listening", listener.getsockname()[1], flush=True)
+while True:
+    conn, _ = listener.accept()
+    while data := conn.recv(65536):
+        answer = {answer}
+        if not answer:
+            break
+        conn.sendall(answer)
+    conn.close()
+"""
+
+UNIX_ECHO = """
+import socket, sys
+listener = socket.create_server(sys.argv[1], family=socket.AF_UNIX)
+print("listening", flush=True)
+conn, _ = listener.accept()
+while data := conn.recv(65536):
+    conn.sendall(data)
+"""
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    """Both C programs, compiled."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler: `cc` is not on the PATH")
+    return compile_programs(tmp_path_factory.mktemp("programs"))
+
+
+@pytest.fixture
+def bench(programs: Programs) -> Bench:
+    """A bench on whatever cores there are, its runs as short as they can be."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return Bench(programs, server_cpu=cpus[0], load_cpu=cpus[-1], seconds=0.1, warmup_s=0.0)
+
+
+def server_named(name: str, programs: Programs) -> Server:
+    """Return a known server, or skip the test where what it needs is not installed."""
+    server = known_servers(programs)[name]
+    if name in ("gaiod", "gaiod-interpreted", "uvloop"):
+        command = (sys.executable, "-c", f"import {name.partition('-')[0]}")
+        done = subprocess.run(command, env={**os.environ, **server.environment}, capture_output=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"{name}: {done.stderr.decode().splitlines()[-1]}")
+    return server
+
+
+def run_of(cpu_us: float, *, wait_share: float = 0.0) -> Run:
+    """Return a run of 1,000 messages in a second."""
+    cpu = CpuCounters(int(cpu_us * 1e6), int(wait_share * 1e9), 25, 75)
+    return Run(messages=1000, seconds=1.0, p50_us=10.0, p99_us=20.0, p999_us=30.0, cpu=cpu)
+
+
+@pytest.mark.parametrize("source", ["load.c", "echo_epoll.c"])
+def test_c_program_compiles_without_a_warning(programs: Programs, tmp_path: Path, source: str) -> None:
+    compile_c(BENCH / source, tmp_path, "-Wall", "-Wextra", "-Werror")
+
+
+def test_compile_says_which_source_the_compiler_refuses(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "broken.c").write_text("int main(void) { return }")
+    with pytest.raises(BenchError, match=r"broken\.c: cc ended with status 1"):
+        compile_c(tmp_path / "broken.c", tmp_path)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_server_echoes_every_message(bench: Bench, name: str) -> None:
+    """`run_load` refuses a run with a wrong, failed or missing echo."""
+    server = server_named(name, bench.programs)
+    run = run_load(Bench(bench.programs, bench.server_cpu, bench.load_cpu, 0.5, 0.1), server, Row(10, 1024))
+    assert run.messages >= 10
+    assert run.cpu.run_ns > 0
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_server_echoes_messages_larger_than_its_buffers(bench: Bench, name: str) -> None:
+    """4 MiB are more than a socket takes at once: both sides send in parts."""
+    run = run_load(bench, server_named(name, bench.programs), Row(2, 4 * 1024 * 1024))
+    assert run.messages >= 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("data[:-1] + bytes([data[-1] ^ 1])", "mismatches=1 errors=0"),
+        ("bytes([data[0] ^ 1]) + data[1:]", "mismatches=1 errors=0"),
+        ("data[:500] + bytes([data[500] ^ 1]) + data[501:]", "mismatches=1 errors=0"),
+        ("data + b'?'", "mismatches=1 errors=0"),
+        ("data[1:] + b'?'", "mismatches=1 errors=0"),
+        ("b''", "mismatches=0 errors=1"),
+    ],
+    ids=["last byte", "first byte", "byte within", "too long", "shifted", "hangs up"],
+)
+def test_load_refuses_a_false_echo(bench: Bench, answer: str, reason: str) -> None:
+    server = Server("false", (sys.executable, "-c", FALSE_ECHO.format(answer=answer)))
+    with pytest.raises(BenchError, match=reason):
+        run_load(bench, server, Row(1, 1024))
+
+
+def test_load_exits_non_zero_after_a_false_echo(bench: Bench) -> None:
+    source = FALSE_ECHO.format(answer="data + b'?'")
+    with running("false", (sys.executable, "-c", source), bench.server_cpu) as server:
+        command = (str(bench.programs.load), "echo", "127.0.0.1", server.expect("listening", 5), "1", "64", "0.1", "0")
+        with running("load", command, bench.load_cpu) as load:
+            load.expect("stopped", 5)
+            load.go_on()
+            assert load.wait(5) == 1
+
+
+def test_load_speaks_over_a_unix_socket(bench: Bench, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with running("unix", (sys.executable, "-c", UNIX_ECHO, path), bench.server_cpu) as server:
+        server.expect("listening", 5)
+        command = (str(bench.programs.load), "echo", "unix", path, "1", "64", "0.1", "0")
+        with running("load", command, bench.load_cpu) as load:
+            load.expect("started", 5)
+            load.go_on()
+            assert parse_stopped(load.expect("stopped", 5))["messages"] > 0
+            load.go_on()
+            assert load.wait(5) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "echo",
+        "echo 127.0.0.1 1 1 64 1",
+        "echo 127.0.0.1 1 0 64 1 1",
+        "echo 127.0.0.1 1 1 7 1 1",
+        "nap 127.0.0.1 1 1",
+    ],
+)
+def test_load_refuses_wrong_arguments(programs: Programs, arguments: str) -> None:
+    done = subprocess.run((str(programs.load), *arguments.split()), capture_output=True, timeout=5, check=False)
+    assert done.returncode == os.EX_USAGE
+    assert done.stderr
+
+
+def test_connect_mode_opens_a_connection_for_every_message(bench: Bench) -> None:
+    run = run_load(bench, server_named("c", bench.programs), Row(2, 64), "connect")
+    assert run.messages >= 2
+
+
+def test_idle_connections_cost_asyncio_some_memory(bench: Bench) -> None:
+    """asyncio's objects for one connection are about 2 KiB."""
+    assert 500 < run_idle(bench, server_named("asyncio", bench.programs), 500) < 20_000
+
+
+def test_server_that_does_not_listen_is_an_error(bench: Bench) -> None:
+    server = Server("gone", (sys.executable, "-c", "raise SystemExit(3)"))
+    with pytest.raises(BenchError, match="gone: ended with status 3"):
+        run_load(bench, server, Row(1, 64))
+
+
+def test_child_is_gone_when_its_block_is_left_by_an_error() -> None:
+    cpu = min(os.sched_getaffinity(0))
+    with pytest.raises(ZeroDivisionError), running("sleeper", ("sleep", "60"), cpu) as child:
+        raise ZeroDivisionError
+    with pytest.raises(ProcessLookupError):
+        os.kill(child.pid, 0)
+
+
+def test_child_runs_on_its_core_only() -> None:
+    cpu = max(os.sched_getaffinity(0))
+    source = "import os; print('cpus', *os.sched_getaffinity(0), flush=True)"
+    with running("pinned", (sys.executable, "-c", source), cpu) as child:
+        assert child.expect("cpus", 5) == str(cpu)
+
+
+def test_runner_prints_every_row_asked_for(programs: Programs) -> None:
+    servers = ("c", "asyncio")
+    command = [sys.executable, str(BENCH / "run.py"), "echo", "--rows", "2x64,3x1024", "--servers", ",".join(servers)]
+    command += ["--repeats", "1", "--seconds", "0.1", "--warmup", "0"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    table = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    assert [row[:2] for row in table[1:]] == [[load, name] for load in ("2 x 64", "3 x 1024") for name in servers]
+    assert {len(row) for row in table} == {11}
+
+
+def test_runner_ends_with_the_reason_when_a_server_fails(programs: Programs, tmp_path: Path) -> None:
+    """A `uvloop` that cannot be imported stands for any server that does not start."""
+    (tmp_path / "uvloop.py").write_text("raise ImportError('not this one')")
+    command = [sys.executable, str(BENCH / "run.py"), "echo", "--rows", "1x64", "--servers", "uvloop"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env=environment)
+    assert done.returncode == 1
+    assert "not this one" in done.stderr
+    assert done.stderr.endswith("run.py: uvloop: ended with status 1: its messages are above\n")
+
+
+def test_runner_refuses_a_server_it_does_not_know() -> None:
+    command = [sys.executable, str(BENCH / "run.py"), "echo", "--servers", "twisted"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 2
+    assert "no such server: twisted; known: gaiod, c, uvloop" in done.stderr
+
+
+def test_interleaved_turns_the_order_round() -> None:
+    numbers = count(1)
+    servers = [Server(name, ()) for name in "abc"]
+    results = interleaved(servers, 2, lambda _: next(numbers), lambda *_: None)
+    assert results == {"a": [1, 6], "b": [2, 5], "c": [3, 4]}
+
+
+def test_schedstat_is_run_time_and_waiting_time() -> None:
+    assert parse_schedstat("123456789 4242 17\n") == (123456789, 4242)
+
+
+def test_stat_is_read_past_a_name_with_spaces_and_parentheses() -> None:
+    stat = "77 (a) b (c)) R 1 1 1 0 -1 4194304 105 0 0 0 31 41 5 6 20 0 1 0 122827 3133440 380\n"
+    assert parse_stat(stat) == (31, 41)
+
+
+def test_anonymous_memory_is_read_from_smaps_rollup() -> None:
+    assert parse_anonymous_bytes("Rss:  1744 kB\nAnonymous:   116 kB\nAnonHugePages:  0 kB\n") == 116 * 1024
+
+
+def test_cpu_counters_see_this_process_work() -> None:
+    """The counters of a running process lag by a tick, 10 ms at most: half of what is burnt must show."""
+    before, begun_s = cpu_counters(os.getpid()), time.process_time()
+    while time.process_time() - begun_s < 0.05:
+        pass
+    assert (cpu_counters(os.getpid()) - before).run_ns > 25_000_000
+
+
+def test_run_divides_the_time_by_the_messages() -> None:
+    run = run_of(4.0)
+    assert (run.messages_per_s, run.cpu_us, run.user_us, run.kernel_us) == (1000.0, 4.0, 1.0, 3.0)
+    assert run.busy_share == pytest.approx(0.004)
+
+
+def test_stopped_line_is_read_by_name() -> None:
+    assert parse_stopped("messages=5 seconds=0.5 p50_us=1.5") == {"messages": 5, "seconds": 0.5, "p50_us": 1.5}
+
+
+def test_ratio_is_of_the_same_round_and_above_one_when_cheaper() -> None:
+    assert pairwise_ratios([run_of(4.0), run_of(8.0)], [run_of(5.0), run_of(9.0)]) == [1.25, 1.125]
+
+
+def test_table_has_a_cell_for_every_column_and_no_ratio_to_itself() -> None:
+    runs = {"gaiod": [run_of(4.0), run_of(8.0)], "uvloop": [run_of(5.0), run_of(9.0)]}
+    head, rule = load_head("message", ("uvloop", "c")).splitlines()
+    gaiod, uvloop = load_rows("100 x 64", runs, ("uvloop", "c"))
+    assert gaiod == "| 100 x 64 | gaiod | 1000 | 6.00 | 1.50 | 4.50 | 10 | 20 | 1 | 1.19 (1.12-1.25) | - |"
+    assert uvloop.endswith("| - | - |")
+    assert head.count("|") == rule.count("|") == gaiod.count("|") == uvloop.count("|")
+
+
+def test_idle_table_shows_the_spread() -> None:
+    assert idle_table(5000, {"c": [0.0, 8.0, 4.0]})[1] == "| 5000 | c | 4 (0-8) |"
+
+
+def test_disturbed_runs_are_counted() -> None:
+    assert disturbed([run_of(4.0), run_of(4.0, wait_share=0.03)]).startswith("In 1 of 2 runs ")
