@@ -1,3 +1,46 @@
-"""gaiod"""
-from gaiod.core.errors import *
-from gaiod.core.watcher import *
+"""gaiod: a networking daemon, and the library it is made of.
+
+    from gaiod import Conn, Handler, OpResult          # to write a handler
+    from gaiod import Watcher                          # to move bytes by yourself
+
+`gaiod.testing` runs a handler without sockets. Importing gaiod stays light: workers do it.
+"""
+
+from gaiod.core.connection import Conn
+from gaiod.core.errors import (
+    ConnClosed,
+    DeadlineExceeded,
+    EmptyBuffer,
+    GaiodError,
+    NoSuchCore,
+    TooManyOperations,
+    UnsupportedConn,
+    UsageError,
+    WatcherClosed,
+)
+from gaiod.core.operations import OpResult, OpType
+from gaiod.core.watcher import Watcher
+from gaiod.runtime.handler import Handler
+from gaiod.runtime.units import Duration, Size, Unit
+from gaiod.version import VERSION as __version__
+
+__all__ = [
+    "Conn",
+    "ConnClosed",
+    "DeadlineExceeded",
+    "Duration",
+    "EmptyBuffer",
+    "GaiodError",
+    "Handler",
+    "NoSuchCore",
+    "OpResult",
+    "OpType",
+    "Size",
+    "TooManyOperations",
+    "Unit",
+    "UnsupportedConn",
+    "UsageError",
+    "Watcher",
+    "WatcherClosed",
+    "__version__",
+]

@@ -1,1 +1,1 @@
-"""The handlers that come with gaiod."""
+"""The handlers that come with gaiod. They import nothing of it but `gaiod`, as yours do."""

@@ -16,7 +16,7 @@ UNIX_PATH_MAX_BYTES = 107
 """sun_path holds 108 bytes with its final NUL: unix(7)."""
 
 PORT_MAX = 65535
-WANTED = "an address such as 127.0.0.1:7000, [::1]:7000 or unix:/run/gaiod/echo.sock"
+EXAMPLES = "such as 127.0.0.1:7000, [::1]:7000 or unix:/run/gaiod/echo.sock"
 
 HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]]*)):(?P<port>[0-9]{1,9})")
 
@@ -37,8 +37,10 @@ def parse_bind(value: object) -> str:
     if match is None:
         raise Refused(_not_host_port(value))
     port = int(match["port"])
-    if port > PORT_MAX or str(port) != match["port"]:
-        raise Refused(f"{match['port']} is not a port; write 0 to {PORT_MAX}")
+    if port > PORT_MAX:
+        raise Refused(f"{port} is not a port; write 0 to {PORT_MAX}")
+    if str(port) != match["port"]:
+        raise Refused(f"{match['port']} is not a port; write {port}")
     host = _v4(match["host"], port) if match["v6"] is None else f"[{_v6(match['v6'], port)}]"
     return f"{host}:{port}"
 
@@ -46,7 +48,7 @@ def parse_bind(value: object) -> str:
 def _wrong_kind(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= PORT_MAX:
         return f"is only a port; write 127.0.0.1:{value} or [::1]:{value}"
-    return mismatch(value, WANTED)
+    return mismatch(value, f"an address {EXAMPLES}")
 
 
 def _not_host_port(value: str) -> str:
@@ -57,7 +59,7 @@ def _not_host_port(value: str) -> str:
         return f"{text} has no port; write [{text.strip('[]')}]:7000"
     if value.startswith(("/", "./", "@")):
         return f"{text} is not an address; write unix: and the absolute path of the socket"
-    return f"{text} is not an address; write {WANTED.removeprefix('an address ')}"
+    return f"{text} is not an address; write one {EXAMPLES}"
 
 
 def _is_address(kind: type[IPv4Address] | type[IPv6Address], text: str) -> bool:
@@ -75,8 +77,10 @@ def _v4(host: str, port: int) -> str:
         pass
     if host in ("", "*"):
         raise Refused(f"names no address; write 0.0.0.0:{port} or [::]:{port} for all of them")
+    if _is_address(IPv6Address, host):
+        raise Refused(f"{host} needs brackets; write [{host}]:{port}")
     if ":" in host:
-        raise Refused(f"{shown(host)} needs brackets; write [{shown(host)}]:{port}")
+        raise Refused(_not_host_port(f"{host}:{port}"))
     if not host.strip("0123456789."):
         raise Refused(f"{shown(host)} is not an IPv4 address; write one such as 127.0.0.1")
     raise Refused(f"{shown(host)} is a host name; write 127.0.0.1:{port} or [::1]:{port}")

@@ -1,7 +1,7 @@
 """Find each listener's handler, and check what its `with:` says against the handler's own options."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def check_handlers(
     A listener whose handler cannot be used is left out, and why goes into `report`. `load_handler` None:
     the one that workers use.
     """
-    # Late: what reads a configuration without handlers, as a test does, needs no plugin machinery.
+    # Late: nothing else here needs it, and it brings the handlers' API along.
     from gaiod.runtime import plugins
 
     load = load_handler or plugins.load_handler
@@ -68,5 +68,10 @@ def _options(
         if values:
             at = (*keys, "with")
             report.add(document.place_of_key(at), at, f"{handler.__name__} takes no options; remove it")
+        return {}
+    if not is_dataclass(options):
+        at = (*keys, "handler")
+        message = f"{handler.__name__}.Options is no dataclass; put @dataclass above it"
+        report.add(document.place_of(at), at, message)
         return {}
     return check_options(options, values, (*keys, "with"), document, report)

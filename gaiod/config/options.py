@@ -19,15 +19,13 @@ from gaiod.runtime.units import Unit
 def check_options(
     kind: type, values: dict[str, Any], keys: Keys, document: Document, report: Report
 ) -> dict[str, Any]:
-    """Return `values` with units as numbers (seconds, bytes) and nested options as dicts and lists.
+    """Check `values` against the dataclass `kind`.
 
+    Returns them with units as numbers (seconds, bytes), and nested options as dicts and lists.
     `keys` leads to the `with:`, which the document may lack. What does not fit goes into `report`, and so
     does what the dataclass's own `__post_init__` refuses; that runs only where all else fits.
     """
     checker = _Checker(document, report)
-    if not is_dataclass(kind):
-        checker.add(keys, f"{kind.__module__}.Options is no dataclass; put @dataclass above it")
-        return {}
     plain: dict[str, Any] = checker.value(kind, values, keys)
     if not any(error.key.startswith(dotted(keys)) for error in report.errors):
         try:
@@ -106,7 +104,7 @@ class _Checker:
         mapping = keys[:-1]
         known = mapping in self._document.values
         place = self._document.place_of_key(mapping) if known else self._place_of_handler(mapping)
-        self._report.add(place, keys, f"missing; add it, {wanted}")
+        self._report.add(place, keys, f"missing; add {keys[-1]}: {wanted}")
 
 
 def _expect(fits: bool, value: object, shape: Shape) -> None:

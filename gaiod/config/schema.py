@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from gaiod.config.addresses import UNIX, parse_bind
 from gaiod.config.errors import Keys, Refused, Report, dotted
+from gaiod.config.references import WANTED as REFERENCE_WANTED
 from gaiod.config.units import DAY_S, parse_duration, parse_whole
 from gaiod.config.words import NAMES, mismatch, unknown
 from gaiod.config.yaml import Document
@@ -34,7 +35,7 @@ BACKLOG_MAX = 65_535
 
 WANTED = {
     "bool_type": NAMES[bool],
-    "string_type": NAMES[str],
+    "string_type": REFERENCE_WANTED,  # the handler is the only text without a validator of its own
     "dict_type": NAMES[dict],
     "model_type": NAMES[dict],
 }
@@ -147,14 +148,15 @@ def _report(error: ErrorDetails, document: Document, report: Report) -> None:
         report.add(document.place_of_key(keys), keys, unknown(str(keys[-1]), list(_fields_at(keys[:-1]))))
     elif keys and keys[-1] == "[key]":
         report.add(document.place_of_key(keys[:-1]), keys[:-1], str(error["ctx"]["error"]))
-    elif keys not in document.refused:
+    elif keys not in document.refused and keys not in document.incomplete:
         report.add(document.place_of(keys), keys, _words(error))
 
 
 def _words(error: ErrorDetails) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
-    return mismatch(error["input"], WANTED[error["type"]])
+    wrong = mismatch(error["input"], WANTED[error["type"]])
+    return wrong if error["loc"] else f"the file {wrong}"
 
 
 def _fields_at(keys: Keys) -> dict[str, FieldInfo]:

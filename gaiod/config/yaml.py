@@ -20,6 +20,8 @@ DEPTH_MAX = 32
 VALUES_MAX = 50_000
 """1,000 listeners with every key set are 10,000 values."""
 
+NOT_TEXT = "this key is not text, or not to every reader of YAML; put it in quotes"
+
 START = yaml.Mark("", 0, 0, 0, None, 0)
 
 
@@ -158,8 +160,8 @@ def _key(event: Any) -> tuple[str, str]:
     try:
         name = _meaning(event)
     except Refused as refused:
-        return text, str(refused)
-    return (name, "") if isinstance(name, str) else (text, "this key is not text; put it in quotes")
+        return text, str(refused) if event.style else NOT_TEXT
+    return (name, "") if isinstance(name, str) else (text, NOT_TEXT)
 
 
 def _markup(event: Any) -> str:

@@ -1,0 +1,55 @@
+"""What a supervisor and a worker say to each other: one JSON object per line, over a socket pair.
+
+    supervisor -> worker    {"serve": {...settings...}, "listeners": [fd, ...], "stats": fd, ...}
+    worker -> supervisor    {"ready": true} | {"failed": "why"}
+    supervisor -> worker    {"stop": true}
+
+The end of the stream says that the other side is gone.
+"""
+
+import json
+from typing import Any
+
+from gaiod.core.connection import Conn
+from gaiod.core.watcher import Watcher
+
+LINE_MAX_BYTES = 16 * 1024 * 1024
+"""Far beyond any settings: a line that long is a bug, not a message."""
+
+
+class Channel:
+    """One end of the socket pair, on a watcher: `take` is called with each message, and None at the end."""
+
+    def __init__(self, watcher: Watcher, conn: Conn, take: Any) -> None:
+        self._watcher = watcher
+        self._conn = conn
+        self._take = take
+        self._buffer = bytearray()
+        conn.context = self
+        conn.read()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message; one to a side that is gone is lost, and `take(None)` tells."""
+        if not self._conn.closed:
+            self._conn.write(json.dumps(message).encode() + b"\n")
+
+    def on_read(self, conn: Conn, result: Any) -> None:
+        """Take what arrived, which may be part of a message, or several."""
+        self._buffer += bytes(result.buffer)
+        while (end := self._buffer.find(b"\n")) >= 0:
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            self._take(json.loads(line))
+        if len(self._buffer) > LINE_MAX_BYTES:
+            self.take(result)
+        else:
+            conn.read()
+
+    def on_write(self, conn: Conn, result: Any) -> None:
+        """A message is with the kernel."""
+
+    def take(self, result: Any) -> None:
+        """The other side is gone, or speaks no sense."""
+        if not self._conn.closed:
+            self._conn.abort()
+            self._take(None)

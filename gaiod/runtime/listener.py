@@ -1,0 +1,203 @@
+"""A listener in a worker: its handler, its limits, and the way from completions to hooks."""
+
+import errno
+import logging
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from gaiod.core.connection import Conn
+from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
+from gaiod.core.operations import OpResult, OpType
+from gaiod.core.watcher import Watcher
+from gaiod.runtime.handler import Handler
+from gaiod.runtime.settings import ListenerSettings
+from gaiod.runtime.stats import ACCEPT_ERRORS, CELL, CLOSE_REASONS, DURATION_BOUNDS_S, bucket_of
+
+log = logging.getLogger("gaiod.worker")
+
+FIRST_DURATION = CELL[f"duration_le_{DURATION_BOUNDS_S[0]}"]
+
+LOG_INTERVAL_S = 1.0
+"""At most one message of a kind per listener in this time: an error per connection must not fill a disk."""
+
+SWEEP_INTERVAL_MAX_S = 1.0
+SWEEPS_PER_TIMEOUT = 8
+"""How often connections are looked at within their idle timeout, and so how late one may be closed. A
+sweep of 20,000 connections takes the compiled core 0.1 ms; a timer each would cost 150 bytes each."""
+
+
+class Listener:
+    """Serves one listening socket through one handler.
+
+    It is the `context` of its connections. A hook that raises costs its connection, and nobody else.
+    """
+
+    def __init__(self, settings: ListenerSettings, handler: Handler, watcher: Watcher, cells: Any, row: int) -> None:
+        self.settings = settings
+        self.active = 0
+        self.on_read = handler.on_read
+        self.on_write = handler.on_write
+        self._handler = handler
+        self._watcher = watcher
+        self._cells = cells
+        self._row = row
+        self._upstream = row + CELL["upstream_received_bytes"]
+        self._socket: Conn | None = None
+        self._limiters: dict[str, _Limiter] = {}
+        handler._connect = self.connect
+
+    # -- starting and stopping -----------------------------------------------------------------------
+
+    def open(self, sock: socket.socket) -> None:
+        """Serve a listening socket, which is taken over."""
+        self._socket = self._watcher.accept(sock, context=self)
+        self._every(min(SWEEP_INTERVAL_MAX_S, self.settings.idle_timeout_s / SWEEPS_PER_TIMEOUT), self._close_idle)
+        if type(self._handler).on_tick is not Handler.on_tick:
+            self._every(self._handler.tick_interval_s, self._tick)
+
+    def stop(self) -> None:
+        """Accept no more, and close every connection once what was written to it is sent."""
+        if self._socket is not None:
+            self._watcher.free(self._socket)
+            self._socket = None
+        for conn in self._watcher.connections(context=self):
+            self._end(conn, "drain", conn.close)
+
+    def abort(self) -> None:
+        """Close what `stop` could not."""
+        for conn in self._watcher.connections(context=self):
+            self._end(conn, "drain", conn.abort)
+
+    def connect(self, address: Any, data: Any, deadline: float | None) -> Conn:
+        """Open a connection on behalf of the handler: `Handler.connect`."""
+        conn = self._watcher.connect(address, context=self, deadline=deadline)
+        conn.data = data
+        conn.traffic = self._upstream
+        return conn
+
+    # -- completions ---------------------------------------------------------------------------------
+
+    def take(self, result: OpResult) -> None:
+        """Take a completion other than a successful read or write, which go to the hooks directly."""
+        conn = result.conn
+        operation = result.operation
+        if operation is OpType.ACCEPT:
+            self._accepted(conn, result)
+        elif operation is OpType.CLOSE:
+            self._closed(conn)
+        elif operation is OpType.CONNECT:
+            self.call("on_connect", conn, self._handler.on_connect, conn, result)
+        elif isinstance(result.error, EOFError):
+            conn.close_reason = conn.close_reason or "peer_eof"
+            self.call("on_eof", conn, self._handler.on_eof, conn)
+        elif isinstance(result.error, DeadlineExceeded):
+            self._end(conn, "deadline", conn.abort)
+        elif isinstance(result.error, OSError) and result.error.errno != errno.ECANCELED:
+            self._end(conn, "peer_reset", conn.abort)
+
+    def call(self, name: str, conn: Conn | None, hook: Callable[..., None], *arguments: Any) -> None:
+        """Call a hook; what it raises costs `conn`, and is counted and logged."""
+        try:
+            hook(*arguments)
+        except Exception:
+            self.failed(name, conn)
+
+    def failed(self, name: str, conn: Conn | None) -> None:
+        """Deal with the exception that is being handled: a hook raised it."""
+        self._count(f"handler_error_{name}")
+        if self._may_log(name):
+            log.error(
+                "listener %s: %s raised; %s\n%s",
+                self.settings.name,
+                name,
+                "nothing was closed" if conn is None else f"connection {conn.serial} is closed",
+                traceback.format_exc().rstrip(),
+            )
+        if conn is not None:
+            self._end(conn, "handler_error", conn.abort)
+
+    def _accepted(self, conn: Conn | None, result: OpResult) -> None:
+        if result.error is not None:
+            self._accept_failed(result.error)
+            return
+        assert conn is not None
+        if self.active >= self.settings.connections_max:
+            self._count("rejected_limit")
+            if self._may_log("limit"):
+                log.warning("listener %s: connections_max=%d is reached; more are rejected", *self._limit())
+            conn.context = None
+            conn.abort()
+            return
+        self.active += 1
+        self._count("accepted")
+        conn.traffic = self._row
+        self.call("on_open", conn, self._handler.on_open, conn)
+
+    def _limit(self) -> tuple[str, int]:
+        return self.settings.name, self.settings.connections_max
+
+    def _accept_failed(self, error: Exception) -> None:
+        if isinstance(error, (ConnClosed, WatcherClosed)) or self._socket is None:
+            return
+        name = errno.errorcode.get(getattr(error, "errno", None) or 0, "other")
+        self._count(f"accept_error_{name if name in ACCEPT_ERRORS else 'other'}")
+        if self._may_log("accept"):
+            log.warning("listener %s: accepting failed: %s; it is tried again", self.settings.name, error)
+
+    def _closed(self, conn: Conn) -> None:
+        reason = conn.close_reason or "handler"
+        if conn.traffic != self._upstream:
+            self.active -= 1
+            age_s = time.monotonic() - conn.opened_s
+            self._count(f"closed_{reason if reason in CLOSE_REASONS else 'handler'}")
+            self._count("duration_ns", int(age_s * 1e9))
+            self._cells[self._row + FIRST_DURATION + bucket_of(age_s, DURATION_BOUNDS_S)] += 1
+        self.call("on_close", None, self._handler.on_close, conn, reason)
+
+    def _end(self, conn: Conn, reason: str, how: Callable[[], None]) -> None:
+        conn.close_reason = conn.close_reason or reason
+        how()
+
+    # -- time ----------------------------------------------------------------------------------------
+
+    def _every(self, interval_s: float, action: Callable[[], None]) -> None:
+        """Call `action` now and then, for as long as the listener is open."""
+
+        def ring(result: OpResult) -> None:
+            if self._socket is not None:
+                action()
+                self._watcher.timer(time.monotonic() + interval_s, context=ring)
+
+        self._watcher.timer(time.monotonic() + interval_s, context=ring)
+
+    def _tick(self) -> None:
+        self.call("on_tick", None, self._handler.on_tick)
+
+    def _close_idle(self) -> None:
+        since_s = time.monotonic() - self.settings.idle_timeout_s
+        for conn in self._watcher.connections(context=self, idle_since_s=since_s):
+            self._end(conn, "idle", conn.abort)
+
+    # -- counting and logging --------------------------------------------------------------------------
+
+    def _count(self, cell: str, amount: int = 1) -> None:
+        self._cells[self._row + CELL[cell]] += amount
+
+    def _may_log(self, kind: str) -> bool:
+        return self._limiters.setdefault(kind, _Limiter()).allows(time.monotonic())
+
+
+class _Limiter:
+    """Says yes once per `LOG_INTERVAL_S`."""
+
+    def __init__(self) -> None:
+        self._next_s = 0.0
+
+    def allows(self, now_s: float) -> bool:
+        if now_s < self._next_s:
+            return False
+        self._next_s = now_s + LOG_INTERVAL_S
+        return True

@@ -1,0 +1,153 @@
+"""Find a handler's class: only what the configuration names is imported."""
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args, get_type_hints
+
+from gaiod.core.errors import GaiodError
+from gaiod.runtime.handler import Handler
+
+GROUP = "gaiod.handlers"
+"""The group of entry points under which a package offers handlers."""
+
+
+class HandlerLoadError(GaiodError):
+    """A handler cannot be used: not found, fails to import, or is none. The text says what to do."""
+
+
+def is_file(reference: str) -> bool:
+    """Tell whether a reference names a Python file, not a module or an entry point."""
+    return reference.startswith("/")
+
+
+def label_of(reference: str) -> str:
+    """Return what metrics and logs call the handler: an entry point's name, or the class or file's."""
+    path, _, name = reference.partition(":")
+    return name or (Path(path).stem if is_file(reference) else path)
+
+
+def load_handler(reference: str) -> type[Handler]:
+    """Import a handler's class.
+
+    Args:
+        reference: the name of an entry point, `package.module:Class`, `/absolute/file.py`, which
+            defines one handler, or `/absolute/file.py:Class`.
+
+    Raises:
+        HandlerLoadError: it cannot be used.
+    """
+    target, _, name = (reference if is_file(reference) or ":" in reference else _target_of(reference)).partition(":")
+    module = _import_file(Path(target)) if is_file(target) else _import_module(target)
+    if not name:
+        return _only_handler(module, target)
+    found = getattr(module, name, None)
+    if found is None:
+        raise HandlerLoadError(f"{target} has no {name}; {_handlers_in(module)}")
+    if not (isinstance(found, type) and issubclass(found, Handler)):
+        raise HandlerLoadError(f"{target}:{name} is not a handler; derive it from gaiod.Handler")
+    return found
+
+
+def installed() -> dict[str, str]:
+    """Return the handlers that installed packages offer: name -> `package.module:Class`."""
+    from importlib.metadata import entry_points  # late: costs a worker 3 MiB that it does not need
+
+    return {point.name: point.value for point in entry_points(group=GROUP)}
+
+
+def pinned(reference: str) -> str:
+    """Return a reference that a worker can load without looking through the installed packages."""
+    return reference if is_file(reference) or ":" in reference else _target_of(reference)
+
+
+def build_options(handler: type[Handler], values: dict[str, Any]) -> Any:
+    """Make a handler's options of plain values that were validated before; None if it has none."""
+    return None if handler.Options is None else _build(handler.Options, values)
+
+
+def _build(kind: Any, values: dict[str, Any]) -> Any:
+    hints = get_type_hints(kind)
+    return kind(**{key: _convert(hints[key], value) for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    if isinstance(value, dict):
+        for choice in (hint, *get_args(hint)):
+            if is_dataclass(choice) and set(value) <= {field.name for field in fields(choice)}:
+                return _build(choice, value)
+    if isinstance(value, list) and get_args(hint):
+        return [_convert(get_args(hint)[0], item) for item in value]
+    return value
+
+
+def _target_of(name: str) -> str:
+    handlers = installed()
+    if name not in handlers:
+        raise HandlerLoadError(
+            f"no installed package offers a handler {name}; there are {', '.join(sorted(handlers)) or 'none'}, "
+            f"or give a file: ./{name}.py"
+        )
+    return handlers[name]
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise HandlerLoadError(f"there is no module {name}; install the package that has it") from error
+        raise HandlerLoadError(_failure(name, error)) from error
+    except Exception as error:
+        raise HandlerLoadError(_failure(name, error)) from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    name = f"gaiod_handler_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise HandlerLoadError(f"there is no file {path}; paths are relative to the configuration file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise HandlerLoadError(_failure(str(path), error)) from error
+    return module
+
+
+def _failure(what: str, error: Exception) -> str:
+    """Say where an import failed, and how."""
+    if isinstance(error, SyntaxError):
+        return f"{what} is not valid Python: {error.filename}:{error.lineno}: {error.msg}"
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = "" if frame is None else f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
+    return f"importing {what} failed{where}: {type(error).__name__}: {error}"
+
+
+def _only_handler(module: ModuleType, target: str) -> type[Handler]:
+    found = _defined_in(module)
+    if len(found) != 1:
+        raise HandlerLoadError(f"{target} must say which class; {_handlers_in(module)}")
+    return found[0]
+
+
+def _defined_in(module: ModuleType) -> list[type[Handler]]:
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Handler) and value.__module__ == module.__name__
+    ]
+
+
+def _handlers_in(module: ModuleType) -> str:
+    names = [found.__name__ for found in _defined_in(module)]
+    if not names:
+        return "it defines no handler: derive a class from gaiod.Handler"
+    return f"it defines {', '.join(names)}: write {'one of them ' if len(names) > 1 else ''}behind a colon"

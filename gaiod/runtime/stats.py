@@ -1,0 +1,74 @@
+"""Statistics slots: where a worker counts, and its supervisor reads, in shared memory.
+
+A slot is a run of 64-bit cells: the watcher's own (`gaiod.core.counters`), Python's garbage
+collector, and one row per listener. Both sides compute the same layout from the number of
+listeners. A worker only ever adds; gauges are differences of counters, taken by the reader.
+"""
+
+from dataclasses import dataclass
+
+from gaiod.core import counters
+from gaiod.runtime.handler import HOOKS
+
+GC_GENERATIONS = 3
+GC_PAUSE_BOUNDS_S = (0.0001, 0.001, 0.01, 0.1, 1.0)
+GC_CELLS = (
+    "collections",
+    "collected",
+    "uncollectable",
+    "pause_ns",
+    *(f"pause_le_{bound}" for bound in GC_PAUSE_BOUNDS_S),
+    "pause_le_inf",
+)
+
+CLOSE_REASONS = (
+    "peer_eof", "peer_reset", "handler", "idle", "deadline", "drain", "handler_error", "forgotten",
+)  # fmt: skip
+REJECT_REASONS = ("limit",)
+ACCEPT_ERRORS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "other")
+DURATION_BOUNDS_S = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0)
+
+LISTENER_CELLS = (
+    "downstream_received_bytes",
+    "downstream_sent_bytes",
+    "upstream_received_bytes",
+    "upstream_sent_bytes",
+    "accepted",
+    *(f"closed_{reason}" for reason in CLOSE_REASONS),
+    *(f"rejected_{reason}" for reason in REJECT_REASONS),
+    *(f"accept_error_{name}" for name in ACCEPT_ERRORS),
+    *(f"handler_error_{hook}" for hook in HOOKS),
+    "duration_ns",
+    *(f"duration_le_{bound}" for bound in DURATION_BOUNDS_S),
+    "duration_le_inf",
+)
+CELL = {name: index for index, name in enumerate(LISTENER_CELLS)}
+"""Cells of a listener's row, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where things are in a slot, counted in cells of 8 bytes."""
+
+    listeners: int
+
+    @property
+    def size(self) -> int:
+        """Cells in a slot."""
+        return self.row(self.listeners)
+
+    def gc(self, generation: int, cell: str) -> int:
+        """Return the cell of one of `GC_CELLS`."""
+        return counters.SIZE + generation * len(GC_CELLS) + GC_CELLS.index(cell)
+
+    def row(self, listener: int) -> int:
+        """Return the first cell of a listener's row; add `CELL[name]`."""
+        return counters.SIZE + GC_GENERATIONS * len(GC_CELLS) + listener * len(LISTENER_CELLS)
+
+
+def bucket_of(value: float, bounds: tuple[float, ...]) -> int:
+    """Return the index of the first bound that `value` does not exceed; `len(bounds)` if it exceeds all."""
+    for index, bound in enumerate(bounds):
+        if value <= bound:
+            return index
+    return len(bounds)

@@ -1,0 +1,222 @@
+"""Test a handler without sockets: a script of what happens, and what the handler must then do.
+
+    def test_reads_again_only_after_the_write_completes() -> None:
+        assert_script(
+            Echo(),
+            (Opened(), [Read()]),
+            (Arrived(b"ping"), [Write(b"ping")]),
+            (Sent(), [Read()]),
+            (PeerDone(), [Close()]),
+        )
+
+Each step is one event on one connection, and the list of everything the handler asked of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from gaiod.core.connection import Conn
+from gaiod.core.operations import OpResult, OpType
+from gaiod.runtime.handler import Handler
+
+# -- what happens ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A client connected."""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A read completed with these bytes."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Sent:
+    """The oldest write completed."""
+
+
+@dataclass(frozen=True)
+class PeerDone:
+    """A read found the end of the stream."""
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The connection closed."""
+
+    reason: str = "handler"
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """Time for `on_tick`."""
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The connection, opened by the handler itself, is established; or failed."""
+
+    error: Exception | None = None
+
+
+Event = Opened | Arrived | Sent | PeerDone | Closed | Ticked | Connected
+
+# -- what the handler does ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Read:
+    """It asked for bytes; with `size` if it gave a buffer of its own."""
+
+    size: int | None = None
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Write:
+    """It wrote."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Close:
+    """It closed, once everything written is sent."""
+
+
+@dataclass(frozen=True)
+class Abort:
+    """It closed at once."""
+
+
+@dataclass(frozen=True)
+class ShutdownWrite:
+    """It sent its FIN."""
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """It cancelled pending operations."""
+
+    op_type: OpType | None = None
+
+
+@dataclass(frozen=True)
+class Connect:
+    """It opened a connection of its own."""
+
+    address: Any
+
+
+Action = Read | Write | Close | Abort | ShutdownWrite | Cancel | Connect
+
+
+@dataclass
+class ScriptedConn:
+    """Stands for a `Conn`: it writes down what is asked of it."""
+
+    actions: list[Action] = field(default_factory=list)
+    serial: int = 1
+    context: Any = None
+    data: Any = None
+    close_reason: str | None = None
+    closed: bool = False
+    pending_write_bytes: int = 0
+    local_address: Any = ("127.0.0.1", 7000)
+    peer_address: Any = ("127.0.0.1", 40000)
+    writes: list[bytes] = field(default_factory=list)
+    """Written, and not yet Sent."""
+
+    def fileno(self) -> int:
+        """No descriptor: there is no socket."""
+        return -1
+
+    def read(self, buf: Any = None, *, context: object = None, deadline: float | None = None) -> "ScriptedConn":
+        """As `Conn.read`."""
+        self.actions.append(Read(None if buf is None else len(buf)))
+        return self
+
+    def read_full(self, buf: Any, *, context: object = None, deadline: float | None = None) -> "ScriptedConn":
+        """As `Conn.read_full`."""
+        self.actions.append(Read(len(buf), full=True))
+        return self
+
+    def write(self, buf: Any, *, context: object = None, deadline: float | None = None) -> "ScriptedConn":
+        """As `Conn.write`."""
+        data = bytes(buf)
+        self.actions.append(Write(data))
+        self.writes.append(data)
+        self.pending_write_bytes += len(data)
+        return self
+
+    def shutdown_write(self) -> None:
+        """As `Conn.shutdown_write`."""
+        self.actions.append(ShutdownWrite())
+
+    def cancel(self, op_type: OpType | None = None) -> None:
+        """As `Conn.cancel`."""
+        self.actions.append(Cancel(op_type))
+
+    def close(self) -> None:
+        """As `Conn.close`."""
+        self.actions.append(Close())
+
+    def abort(self) -> None:
+        """As `Conn.abort`."""
+        self.actions.append(Abort())
+
+
+Step = tuple[Event, Sequence[Action]]
+
+
+def assert_script(handler: Handler, *steps: Step) -> ScriptedConn:
+    """Play events to a handler, and check after each what it did, in order and completely.
+
+    Returns:
+        The connection, to look at its `data`, say.
+
+    Raises:
+        AssertionError: it did something else; the text says at which step.
+    """
+    scripted = ScriptedConn()
+    conn = cast(Conn, scripted)
+
+    def connect(address: Any, data: Any, deadline: float | None) -> Conn:
+        scripted.actions.append(Connect(address))
+        scripted.data = data
+        return conn
+
+    handler._connect = connect
+    for number, (event, expected) in enumerate(steps, 1):
+        scripted.actions.clear()
+        _play(handler, conn, scripted, event)
+        done = list(scripted.actions)
+        assert done == list(expected), f"step {number}, {event}: the handler did {done}, not {list(expected)}"
+    return scripted
+
+
+def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) -> None:
+    match event:
+        case Opened():
+            handler.on_open(conn)
+        case Arrived(data):
+            handler.on_read(conn, OpResult(OpType.READ, conn, buffer=memoryview(data), is_swap_buffer=True))
+        case Sent():
+            assert scripted.writes, "Sent: the handler has nothing under way"
+            data = scripted.writes.pop(0)
+            scripted.pending_write_bytes -= len(data)
+            handler.on_write(conn, OpResult(OpType.WRITE, conn, buffer=data))
+        case PeerDone():
+            handler.on_eof(conn)
+        case Closed(reason):
+            scripted.closed = True
+            handler.on_close(conn, reason)
+        case Ticked():
+            handler.on_tick()
+        case Connected(error):
+            handler.on_connect(conn, OpResult(OpType.CONNECT, conn, error=error))

@@ -1,0 +1,20 @@
+"""echo: send every byte back to where it came from."""
+
+from gaiod import Conn, Handler, OpResult
+
+
+class Echo(Handler):
+    """Read, write the same bytes back, and only then read again.
+
+    A client that stops reading costs one buffer and no CPU: with its write pending there is no
+    read to complete. That is the whole of the back-pressure.
+    """
+
+    def on_open(self, conn: Conn) -> None:
+        conn.read()
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        conn.write(result.buffer)
+
+    def on_write(self, conn: Conn, result: OpResult) -> None:
+        conn.read()

@@ -1,0 +1,85 @@
+"""A loader of handlers without any plugin machinery, and the options that tests need."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import pytest
+
+from gaiod.runtime.plugins import HandlerLoadError
+from gaiod.runtime.units import Duration, Size, Unit
+
+
+@dataclass
+class Server:
+    """A nested dataclass with an opinion of its own."""
+
+    address: str
+    weight: int = 1
+
+    def __post_init__(self) -> None:
+        if self.weight < 0:
+            raise ValueError("weight is negative; write 0 or more")
+
+
+@dataclass
+class KitOptions:
+    """One option of each kind."""
+
+    name: str
+    count: int = 1
+    share: float = 0.5
+    loud: bool = False
+    mode: Literal["fast", "slow"] = "fast"
+    retries: Literal[0, 1, 2] = 0
+    wait: Duration = 1.0
+    grace: Annotated[float, Unit("duration", minimum=0.1, maximum=60.0)] = 5.0
+    buffer: Size = 65536
+    packet: Annotated[int, Unit("size", minimum=64, maximum=65536)] = 1500
+    patience: Duration | None = None
+    first: Server | None = None
+    servers: list[Server] = field(default_factory=list)
+    ports: tuple[int, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    pair: tuple[int, str] = (1, "a")
+
+    def __post_init__(self) -> None:
+        if self.count == 13:
+            raise ValueError("count brings bad luck; write another number")
+        if self.count == 14:
+            raise KeyError("count")
+
+
+class Echo:
+    """A handler without options."""
+
+
+class Kit:
+    """A handler with options."""
+
+    Options = KitOptions
+
+
+class Careless:
+    """A handler whose author forgot @dataclass."""
+
+    class Options:
+        """No dataclass."""
+
+
+HANDLERS = {"echo": Echo, "kit": Kit, "careless": Careless}
+
+
+def load_fake_handler(reference: str) -> type:
+    """Find one of the handlers above; any file is echo."""
+    if reference.startswith("/"):
+        return Echo
+    if reference not in HANDLERS:
+        raise HandlerLoadError(f"no handler is called {reference}; install it, or write one of {', '.join(HANDLERS)}")
+    return HANDLERS[reference]
+
+
+@pytest.fixture
+def load_handler() -> Callable[[str], type]:
+    """Return the loader, for `load(path, load_handler=load_handler)`."""
+    return load_fake_handler
