@@ -5,12 +5,14 @@ from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from gaiod.config.errors import Keys, Refused, Report
-from gaiod.config.options import check_options
+from gaiod.config.errors import Keys, Refused, Report, dotted
+from gaiod.config.options import check_options, place_of_value
 from gaiod.config.references import resolve_reference
 from gaiod.config.yaml import Document
+from gaiod.runtime import plugins
+from gaiod.runtime.handler import Handler
 
-LoadHandler = Callable[[str], type]
+LoadHandler = Callable[[str], type[Handler]]
 """Takes a reference, imports the handler, returns its class; raises HandlerLoadError."""
 
 
@@ -30,9 +32,6 @@ def check_handlers(
     A listener whose handler cannot be used is left out, and why goes into `report`. `load_handler` None:
     the one that workers use.
     """
-    # Late: nothing else here needs it, and it brings the handlers' API along.
-    from gaiod.runtime import plugins
-
     load = load_handler or plugins.load_handler
     uses = {}
     for name, listener in _listeners(document.value):
@@ -58,20 +57,34 @@ def _listeners(config: object) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _options(
-    handler: type, listener: dict[str, Any], keys: Keys, document: Document, report: Report
+    handler: type[Handler], listener: dict[str, Any], keys: Keys, document: Document, report: Report
 ) -> dict[str, Any]:
     values = listener.get("with", {})
+    at = (*keys, "with")
     if not isinstance(values, dict):
         return {}
-    options = getattr(handler, "Options", None)
-    if options is None:
+    if handler.Options is None:
         if values:
-            at = (*keys, "with")
             report.add(document.place_of_key(at), at, f"{handler.__name__} takes no options; remove it")
         return {}
-    if not is_dataclass(options):
-        at = (*keys, "handler")
+    if not is_dataclass(handler.Options):
         message = f"{handler.__name__}.Options is no dataclass; put @dataclass above it"
-        report.add(document.place_of(at), at, message)
+        report.add(document.place_of((*keys, "handler")), (*keys, "handler"), message)
         return {}
-    return check_options(options, values, (*keys, "with"), document, report)
+    options = check_options(handler.Options, values, at, document, report)
+    if any(error.key.startswith(dotted(at)) for error in report.errors):
+        return options
+    if wrong := _refusal(handler, options):
+        report.add(place_of_value(at, document), at, wrong)
+    return options
+
+
+def _refusal(handler: type[Handler], options: dict[str, Any]) -> str:
+    """Say why the handler refuses options that have the right types; empty: it takes them."""
+    try:
+        plugins.build_options(handler, options)
+    except ValueError as error:
+        return str(error)
+    except Exception as error:  # The handler's code may raise anything, and the operator needs the place.
+        return f"{handler.__name__} failed with {type(error).__name__}, {error}; correct the handler"
+    return ""

@@ -8,7 +8,7 @@ only the keys that the file gives, and each problem needs its own place in the f
 from dataclasses import is_dataclass
 from typing import Any, Literal
 
-from gaiod.config.errors import Keys, Place, Refused, Report, dotted
+from gaiod.config.errors import Keys, Place, Refused, Report
 from gaiod.config.shapes import Shape, options_of, shape_of, spell
 from gaiod.config.units import DURATION_MAX_S, SIZE_MAX_BYTES, parse_duration, parse_size
 from gaiod.config.words import mismatch, unknown
@@ -21,26 +21,16 @@ def check_options(
 ) -> dict[str, Any]:
     """Check `values` against the dataclass `kind`.
 
-    Returns them with units as numbers (seconds, bytes), and nested options as dicts and lists.
-    `keys` leads to the `with:`, which the document may lack. What does not fit goes into `report`, and so
-    does what the dataclass's own `__post_init__` refuses; that runs only where all else fits.
+    `keys` leads to the `with:`, which the document may lack. What does not fit goes into `report`.
+    Returns the values with units as numbers (seconds, bytes), and nested options as dicts and lists.
     """
-    checker = _Checker(document, report)
-    plain: dict[str, Any] = checker.value(kind, values, keys)
-    if not any(error.key.startswith(dotted(keys)) for error in report.errors):
-        try:
-            _build(kind, plain, keys)
-        except _Rejected as rejected:
-            checker.add(rejected.keys, str(rejected))
+    plain: dict[str, Any] = _Checker(document, report).value(kind, values, keys)
     return plain
 
 
-class _Rejected(Exception):
-    """A dataclass refused the values it was given."""
-
-    def __init__(self, keys: Keys, message: str) -> None:
-        super().__init__(message)
-        self.keys = keys
+def place_of_value(keys: Keys, document: Document) -> Place:
+    """Return the place of a value at or below a `with:`; of the handler where the file has no `with:`."""
+    return document.values.get(keys) or document.place_of((*keys[:-1], "handler"))
 
 
 class _Checker:
@@ -50,14 +40,6 @@ class _Checker:
         self._document = document
         self._report = report
 
-    def add(self, keys: Keys, message: str) -> None:
-        """Report a problem with a value."""
-        self._report.add(self._document.values.get(keys) or self._place_of_handler(keys), keys, message)
-
-    def _place_of_handler(self, keys: Keys) -> Place:
-        """Return the place of the handler whose `with:` is absent."""
-        return self._document.place_of((*keys[:-1], "handler"))
-
     def value(self, annotation: Any, value: Any, keys: Keys) -> Any:
         """Return the plain value; None after a problem, which is reported."""
         shape = shape_of(annotation)
@@ -66,7 +48,7 @@ class _Checker:
         try:
             return self._read(shape, value, keys)
         except Refused as refused:
-            self.add(keys, str(refused))
+            self._report.add(place_of_value(keys, self._document), keys, str(refused))
             return None
 
     def _read(self, shape: Shape, value: Any, keys: Keys) -> Any:
@@ -101,9 +83,7 @@ class _Checker:
         }
 
     def _add_missing(self, keys: Keys, wanted: str) -> None:
-        mapping = keys[:-1]
-        known = mapping in self._document.values
-        place = self._document.place_of_key(mapping) if known else self._place_of_handler(mapping)
+        place = self._document.keys.get(keys[:-1]) or place_of_value(keys[:-1], self._document)
         self._report.add(place, keys, f"missing; add {keys[-1]}: {wanted}")
 
 
@@ -132,32 +112,3 @@ def _with_unit(unit: Unit, value: object) -> float:
     if unit.kind == "duration":
         return parse_duration(value, unit.minimum, DURATION_MAX_S if unit.maximum is None else unit.maximum)
     return parse_size(value, unit.minimum, SIZE_MAX_BYTES if unit.maximum is None else unit.maximum)
-
-
-def _build(annotation: Any, plain: Any, keys: Keys) -> Any:
-    """Make the dataclasses that the handler will get, the innermost first.
-
-    Raises:
-        _Rejected: one of them refused.
-    """
-    shape = shape_of(annotation)
-    if is_dataclass(shape.bare) and plain is not None:
-        options = options_of(shape.bare)
-        arguments = {key: _build(options[key].annotation, item, (*keys, key)) for key, item in plain.items()}
-        return _construct(shape.bare, arguments, keys)
-    if shape.is_list and plain is not None:
-        items = [_build(shape.item, item, (*keys, index)) for index, item in enumerate(plain)]
-        return tuple(items) if shape.family is tuple else items
-    if shape.is_mapping and plain is not None:
-        return {key: _build(shape.item, item, (*keys, key)) for key, item in plain.items()}
-    return plain
-
-
-def _construct(kind: Any, arguments: dict[str, Any], keys: Keys) -> Any:
-    try:
-        return kind(**arguments)
-    except ValueError as error:
-        raise _Rejected(keys, str(error)) from error
-    except Exception as error:  # The handler's code may raise anything, and the operator needs the place.
-        message = f"{kind.__qualname__} failed with {type(error).__name__}, {error}; correct the handler"
-        raise _Rejected(keys, message) from error

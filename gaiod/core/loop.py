@@ -180,7 +180,7 @@ class Loop(Mover):
         batch.send()
         for i in range(len(operations)):
             operation = operations[i]
-            conn = operation.conn  # type: ignore[assignment]
+            conn = operation.conn
             sent = batch.result(i)
             if sent >= 0:
                 operation.size += sent
@@ -246,7 +246,7 @@ class Loop(Mover):
         received_count = batch.receive()
         for i in range(len(operations)):
             operation = operations[i]
-            conn = operation.conn  # type: ignore[assignment]
+            conn = operation.conn
             if i < received_count:
                 self._received(conn, operation, i, batch.result(i))
             self._read_on(conn)
@@ -499,7 +499,7 @@ class Loop(Mover):
         if kind == CLOSED:
             self.done.append(request)
         elif kind == AFFINITY:
-            os.sched_setaffinity(0, [request.context])  # type: ignore[list-item]
+            os.sched_setaffinity(0, [request.context])
         elif kind == CANCEL and type(request.buffer) is OpResult:
             self._cancel_timer(request.buffer)
         else:

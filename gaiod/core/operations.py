@@ -2,10 +2,7 @@
 
 from enum import IntEnum
 from math import inf
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from gaiod.core.connection import Conn
+from typing import Any
 
 
 class OpType(IntEnum):
@@ -55,12 +52,12 @@ class OpResult:
     def __init__(
         self,
         operation: OpType,
-        conn: "Conn | None" = None,
+        conn: Any = None,
         *,
         buffer: Any = None,
         size: int | None = None,
         error: Exception | None = None,
-        context: object = None,
+        context: Any = None,
         is_swap_buffer: bool = False,
     ) -> None:
         """Make a completed operation: for tests of code that takes completions."""

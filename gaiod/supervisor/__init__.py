@@ -1,1 +1,1 @@
-"""supervisor"""
+"""The supervisor: it owns the listeners, starts the workers, reads what they count, and stops them."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import pytest
 
+from gaiod.runtime.handler import Handler
 from gaiod.runtime.plugins import HandlerLoadError
 from gaiod.runtime.units import Duration, Size, Unit
 
@@ -50,36 +51,38 @@ class KitOptions:
             raise KeyError("count")
 
 
-class Echo:
+class Echo(Handler):
     """A handler without options."""
 
 
-class Kit:
+class Kit(Handler):
     """A handler with options."""
 
     Options = KitOptions
 
 
-class Careless:
+class Careless(Handler):
     """A handler whose author forgot @dataclass."""
 
     class Options:
         """No dataclass."""
 
 
-HANDLERS = {"echo": Echo, "kit": Kit, "careless": Careless}
+HANDLERS: dict[str, type[Handler]] = {"echo": Echo, "kit": Kit, "careless": Careless}
 
 
-def load_fake_handler(reference: str) -> type:
+def load_fake_handler(reference: str) -> type[Handler]:
     """Find one of the handlers above; any file is echo."""
     if reference.startswith("/"):
         return Echo
     if reference not in HANDLERS:
-        raise HandlerLoadError(f"no handler is called {reference}; install it, or write one of {', '.join(HANDLERS)}")
+        raise HandlerLoadError(
+            f"no handler is called {reference}; install it, or write one of {', '.join(HANDLERS)}"
+        )
     return HANDLERS[reference]
 
 
 @pytest.fixture
-def load_handler() -> Callable[[str], type]:
+def load_handler() -> Callable[[str], type[Handler]]:
     """Return the loader, for `load(path, load_handler=load_handler)`."""
     return load_fake_handler

@@ -9,7 +9,9 @@ from gaiod.core.errors import GaiodError
 
 
 def test_text_of_an_error_is_file_place_key_and_message() -> None:
-    error = ConfigError("gaiod.yaml", 7, 5, "listeners.echo.idle_timout", "unknown key; did you mean idle_timeout?")
+    error = ConfigError(
+        "gaiod.yaml", 7, 5, "listeners.echo.idle_timout", "unknown key; did you mean idle_timeout?"
+    )
     assert str(error) == "gaiod.yaml:7:5: listeners.echo.idle_timout: unknown key; did you mean idle_timeout?"
 
 

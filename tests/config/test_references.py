@@ -34,13 +34,13 @@ def test_reference_to_an_absolute_file_needs_no_folder() -> None:
         resolve_reference("./shout.py", None)
 
 
-@pytest.mark.parametrize(
-    "reference",
-    [
-        *("", " echo", "echo ", "2echo", "a.b", "a.b:", ":Class", "a:b:c", "shout.py", "shout.py:Shout", "a/b.py"),
-        *("~/shout.py", "~", "./shout", "./.py/", "./", "/", "./shout.py:", "./shout.py:2", "./a\0.py", "écho", "a b:C"),
-    ],
-)
+NO_REFERENCES = """
+    2echo écho a.b a.b: :Class a:b:c shout.py shout.py:Shout a/b.py ~/shout.py ~
+    ./shout ./.py/ ./.py ./ / ./shout.py: ./shout.py:2
+""".split()
+
+
+@pytest.mark.parametrize("reference", [*NO_REFERENCES, "", " echo", "echo ", "a b:C", "./a\0.py"])
 def test_reference_is_refused_with_what_to_write(reference: str) -> None:
-    with pytest.raises(Refused, match="; write |; ~ is not expanded|: ~ is not expanded; write"):
+    with pytest.raises(Refused, match=r"; write "):
         resolve_reference(reference, FOLDER)

@@ -43,19 +43,17 @@ def test_plain_text_means_what_it_seems_to(text: str, value: object) -> None:
     assert (read, type(read)) == (value, type(value))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("yes", "Yes", "YES", "no", "No", "NO", "on", "On", "ON", "off", "Off", "OFF"),
-        *("True", "TRUE", "False", "FALSE"),
-        *("010", "08", "-07", "0o17", "0x1F", "0b11", "1_000", "0.5_0", "00.5"),
-        *("22:22", "1:30:00", "-1:30", "1:30.5"),
-        *(".inf", "-.INF", "+.Inf", ".nan", ".NaN", "1e999", "-1e999", "1" * 19, "9" * 5000),
-        *("2024-01-31", "2024-1-3", "2024-01-31T10:00:00Z", "2024-01-31 10:00:00", "="),
-    ],
-)
+DISAGREED = """
+    yes Yes YES no No NO on On ON off Off OFF True TRUE False FALSE
+    010 08 -07 0o17 0x1F 0b11 1_000 0.5_0 00.5 22:22 1:30:00 -1:30 1:30.5
+    .inf -.INF +.Inf .nan .NaN 1e999 -1e999 1111111111111111111
+    2024-01-31 2024-1-3 2024-01-31T10:00:00Z =
+""".split()
+
+
+@pytest.mark.parametrize("text", [*DISAGREED, "2024-01-31 10:00:00", "9" * 5000])
 def test_plain_text_is_refused_when_readers_disagree(text: str) -> None:
-    with pytest.raises(Refused, match="; "):
+    with pytest.raises(Refused, match=r"; (write|put) "):
         read_plain(text)
 
 

@@ -14,7 +14,7 @@ BROKEN = {
     "could not find expected ':'": "a: 1\nb",
     "expected <block end>": "a: 1\n- b",
     "expected ',' or '}'": "{a: 1 'b': 2}",
-    "expected ',' or ']'": "[a 'b']",
+    "expected ',' or ']'": "['a' 'b']",
     "expected the node content": "a: ]",
     "sequence entries are not allowed": "a: - b",
     "expected '<document start>'": "{a: 1}}",
@@ -39,11 +39,13 @@ def test_pyyaml_says_what_is_translated(part: str) -> None:
     error = pyyaml_error(text)
     assert part in (error.problem or "")
     _, message = explain(error, text, Mark("", 0, 0, 0, None, 0))
-    assert message.split("{")[0] and error.problem not in message
+    assert str(error.problem) not in message
+    assert "; " in message
 
 
 @pytest.mark.parametrize(
-    ("text", "place"), [("a: 1\nb: {c: 1\n", Place(2, 4)), ("a: 1\nb: [c\n", Place(2, 4)), ("a: 1\nb: 'c\n", Place(2, 4))]
+    ("text", "place"),
+    [("a: 1\nb: {c: 1\n", Place(2, 4)), ("a: 1\nb: [c\n", Place(2, 4)), ("a: 1\nb: 'c\n", Place(2, 4))],
 )
 def test_what_is_never_closed_is_shown_where_it_opens(text: str, place: Place) -> None:
     found, message = explain(pyyaml_error(text), text, Mark("", 0, 0, 0, None, 0))

@@ -18,7 +18,15 @@ from gaiod.config.units import (
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("0s", 0.0), ("1ms", 0.001), ("250ms", 0.25), ("2s", 2.0), ("5m", 300.0), ("1h", 3600.0), ("365d", 31_536_000.0)],
+    [
+        ("0s", 0.0),
+        ("1ms", 0.001),
+        ("250ms", 0.25),
+        ("2s", 2.0),
+        ("5m", 300.0),
+        ("1h", 3600.0),
+        ("365d", 31_536_000.0),
+    ],
 )
 def test_duration_becomes_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
@@ -58,7 +66,14 @@ def test_duration_includes_both_ends_of_its_range() -> None:
 
 @pytest.mark.parametrize(
     ("value", "size"),
-    [(0, 0), (4096, 4096), ("64KiB", 65536), ("1MiB", 1048576), ("1GiB", 1 << 30), ("1024GiB", SIZE_MAX_BYTES)],
+    [
+        (0, 0),
+        (4096, 4096),
+        ("64KiB", 65536),
+        ("1MiB", 1048576),
+        ("1GiB", 1 << 30),
+        ("1024GiB", SIZE_MAX_BYTES),
+    ],
 )
 def test_size_becomes_bytes(value: object, size: int) -> None:
     assert parse_size(value) == size
@@ -89,7 +104,7 @@ def test_size_is_refused_with_what_to_write(value: object, message: str) -> None
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, [1]])
 def test_whole_number_is_refused_when_it_is_something_else(value: object) -> None:
-    with pytest.raises(Refused, match="; write a whole number$"):
+    with pytest.raises(Refused, match=r"; write a whole number$"):
         parse_whole(value, 1, 9)
 
 

@@ -11,7 +11,11 @@ from gaiod.config.errors import Place, Report
 from gaiod.config.yaml import DEPTH_MAX, VALUES_MAX, Document, read_document
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**17), 10**17)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -49,7 +53,14 @@ def test_places_are_right_behind_a_byte_order_mark_and_windows_line_ends() -> No
 
 
 def test_quoted_text_is_text_whatever_it_looks_like() -> None:
-    assert read("""["1", 'true', "22:22", 'no', "~", '<<']""").value == ["1", "true", "22:22", "no", "~", "<<"]
+    assert read("""["1", 'true', "22:22", 'no', "~", '<<']""").value == [
+        "1",
+        "true",
+        "22:22",
+        "no",
+        "~",
+        "<<",
+    ]
     assert read("a: |\n  10\n  yes\nb: >-\n  off\n").value == {"a": "10\nyes\n", "b": "off"}
     assert read("'1': x\n\"on\": y\n'<<': z\n").value == {"1": "x", "on": "y", "<<": "z"}
 
@@ -82,11 +93,13 @@ def test_nesting_is_allowed_up_to_the_limit_and_no_deeper() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "- " * 100_000, "? " * 100_000, "{a: " * 100_000, "a: &a\n" * 9])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "- " * 100_000, "? " * 100_000, "{a: " * 100_000, "a: &a\n" * 9]
+)
 def test_nesting_without_end_is_refused_at_once(text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     assert len(problems(text)) >= 1
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_values_are_allowed_up_to_the_limit_and_no_more() -> None:
@@ -103,13 +116,19 @@ def test_values_are_allowed_up_to_the_limit_and_no_more() -> None:
         ("a: \0", "f:1:4: the character U+0000 is not allowed; remove it"),
         ("a: 1\nb: \x1b", "f:2:4: the character U+001B is not allowed; remove it"),
         ("a: \ud800", "f:1:4: the character U+D800 is not allowed; remove it"),
-        ("%YAML " + "9" * 5000 + ".1\n---\na: 1", "f:1:7: an escape or a version is out of range; correct it"),
+        (
+            "%YAML " + "9" * 5000 + ".1\n---\na: 1",
+            "f:1:7: an escape or a version is out of range; correct it",
+        ),
         ('a: "\\U00110000"', "f:1:7: an escape or a version is out of range; correct it"),
         ("", "f:1:1: there is nothing in it; start with listeners:"),
-        ("*a : 1", "f:1:1: \"*a\": *a is an alias; write the value out"),
+        ("*a : 1", 'f:1:1: "*a": *a is an alias; write the value out'),
         ("&a a: 1", "f:1:1: a: &a is an anchor; remove it and write the value out where it is used"),
         ("!!str a: 1", "f:1:1: a: the tag !!str is not supported; remove it"),
-        ('"\\ud800": 1', 'f:1:1: "\\ud800": an escape is half of a surrogate pair; write the character itself'),
+        (
+            '"\\ud800": 1',
+            'f:1:1: "\\ud800": an escape is half of a surrogate pair; write the character itself',
+        ),
         ("a: !<x", "f:1:7: expected '>', but found '\\x00'; check quotes, brackets and indentation"),
     ],
 )

@@ -1,0 +1,102 @@
+"""The command line: thin."""
+
+import logging
+import os
+import platform
+import sys
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import click
+
+from gaiod.version import VERSION
+
+EXIT_USAGE, EXIT_CONFIG = 64, 78
+click.UsageError.exit_code = EXIT_USAGE  # sysexits(3), as everything else here
+
+CONFIG_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def _version_text() -> str:
+    from gaiod.core import ENGINE
+
+    return f"gaiod {VERSION}, {ENGINE} engine, Python {platform.python_version()}"
+
+
+def _show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(_version_text())
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="As `version`.")
+def main() -> None:
+    """A networking daemon: handlers decide what to do with the bytes, gaiod moves them."""
+
+
+@main.command()
+@click.option("-c", "--config", type=CONFIG_FILE, help="The configuration file. Default: the packaged one, an echo.")
+def serve(config: Path | None) -> None:
+    """Run the daemon in the foreground, until SIGTERM or SIGINT.
+
+    Exit status: 0 stopped in order, 64 wrong usage, 70 a worker died, 71 an address cannot be bound,
+    78 the configuration is wrong.
+    """
+    from gaiod.supervisor.preflight import PreflightFailed, read_settings
+    from gaiod.supervisor.supervisor import Supervisor
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        if config is None:
+            with as_file(files("gaiod.default_config") / "gaiod.yaml") as path:
+                logging.getLogger("gaiod").info("no --config was given: serving the packaged default, %s", path)
+                settings = read_settings(path)
+        else:
+            settings = read_settings(config)
+    except PreflightFailed as failure:
+        sys.exit(failure.status)
+    sys.exit(Supervisor(settings).run())
+
+
+@main.command()
+@click.argument("file", type=CONFIG_FILE)
+def check(file: Path) -> None:
+    """Check a configuration file, its handlers included, and say everything that is wrong with it.
+
+    Exit status: 0 it can be served, 78 it cannot.
+    """
+    from gaiod.config import ConfigErrors, load
+
+    try:
+        settings = load(file)
+    except ConfigErrors as errors:
+        click.echo(errors, err=True)
+        sys.exit(EXIT_CONFIG)
+    names = ", ".join(listener.name for listener in settings.listeners)
+    click.echo(f"{file}: fine; listeners: {names}")
+
+
+@main.command()
+def handlers() -> None:
+    """List the handlers that installed packages offer."""
+    from gaiod.runtime.plugins import HandlerLoadError, installed, load_handler
+
+    for name, target in sorted(installed().items()):
+        try:
+            what = (load_handler(name).__doc__ or "").strip().partition("\n")[0]
+        except HandlerLoadError as error:
+            what = f"cannot be loaded: {error}"
+        click.echo(f"{name:12} {target:32} {what}")
+
+
+@main.command()
+def version() -> None:
+    """Print the version, the engine, and Python's version."""
+    click.echo(_version_text())
+
+
+def forget_working_directory() -> None:
+    """Take out what `python -m` puts first on the path: where gaiod is started must not decide what it imports."""
+    if not sys.flags.safe_path and sys.path and sys.path[0] in ("", os.getcwd()):
+        del sys.path[0]

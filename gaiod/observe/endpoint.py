@@ -1,0 +1,166 @@
+"""The HTTP endpoint: /metrics, /livez and /readyz, on the supervisor's own watcher.
+
+prometheus_client's start_http_server is not for us: it has a thread for every client that is slow,
+and listens everywhere by default. Here a client has `REQUEST_TIMEOUT_S` for everything, and there are
+`CLIENTS_MAX` of them at most.
+"""
+
+import gzip
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import h11
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from gaiod.core.connection import Conn
+from gaiod.core.errors import ConnClosed, WatcherClosed
+from gaiod.core.operations import OpResult, OpType
+from gaiod.core.watcher import Watcher
+from gaiod.observe.collector import Collector
+from gaiod.version import VERSION
+
+log = logging.getLogger("gaiod.metrics")
+
+CLIENTS_MAX = 32
+"""A Prometheus, its twin, a load balancer's probes and some people: more are closed at once."""
+
+REQUEST_TIMEOUT_S = 5.0
+REQUEST_MAX_BYTES = 8192
+
+TEXT = "text/plain; charset=utf-8"
+
+
+class Endpoint:
+    """Answers one request per connection, and closes it."""
+
+    def __init__(self, watcher: Watcher, collector: Collector, is_ready: Callable[[], bool]) -> None:
+        self._watcher = watcher
+        self._collector = collector
+        self._is_ready = is_ready
+        self._clients = 0
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(collector)
+        ProcessCollector(registry=self._registry)
+
+    def open(self, sock: socket.socket) -> None:
+        """Serve a listening socket, which is taken over."""
+        self._watcher.accept(sock, context=self)
+
+    def take(self, result: OpResult) -> None:
+        """Take a new client, or the failure of accepting one."""
+        if result.operation is not OpType.ACCEPT:
+            return
+        if result.error is not None:
+            if not isinstance(result.error, (ConnClosed, WatcherClosed)):
+                log.warning("accepting failed: %s; it is tried again", result.error)
+            return
+        conn = result.conn
+        if self._clients >= CLIENTS_MAX:
+            self._collector.count_scrape(503)
+            conn.abort()
+            return
+        self._clients += 1
+        _Client(conn, self._answer, self._gone)
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        """Never: a client has its own context."""
+
+    def on_write(self, conn: Conn, result: OpResult) -> None:
+        """Never: a client has its own context."""
+
+    def _gone(self) -> None:
+        self._clients -= 1
+
+    def _answer(self, method: str, target: str, headers: dict[str, str]) -> "Answer":
+        """Return what a request gets, and count it."""
+        answer = self._answer_to(method, target.partition("?")[0], headers)
+        self._collector.count_scrape(answer.status)
+        return answer
+
+    def _answer_to(self, method: str, path: str, headers: dict[str, str]) -> "Answer":
+        if method not in ("GET", "HEAD"):
+            return Answer(405, "only GET is possible here\n", {"allow": "GET, HEAD"})
+        match path:
+            case "/metrics":
+                return self._metrics(headers)
+            case "/livez":
+                return Answer(200, "alive\n")
+            case "/readyz":
+                return Answer(200, "ready\n") if self._is_ready() else Answer(503, "not ready\n")
+            case _:
+                return Answer(404, "there is /metrics, /livez and /readyz\n")
+
+    def _metrics(self, headers: dict[str, str]) -> "Answer":
+        encode, content_type = choose_encoder(headers.get("accept", ""))
+        body = encode(self._registry)
+        extra = {"content-type": content_type}
+        if "gzip" in headers.get("accept-encoding", ""):
+            body = gzip.compress(body, compresslevel=1)
+            extra["content-encoding"] = "gzip"
+        return Answer(200, body, extra)
+
+
+class Answer:
+    """A response: its status, its body, and headers beside the usual ones."""
+
+    def __init__(self, status: int, body: str | bytes, headers: dict[str, str] | None = None) -> None:
+        self.status = status
+        self.body = body.encode() if isinstance(body, str) else body
+        self.headers = {
+            "content-type": TEXT,
+            "server": f"gaiod/{VERSION}",
+            "content-length": str(len(self.body)),
+            "connection": "close",
+            **(headers or {}),
+        }
+
+
+class _Client:
+    """One connection, from its request to its answer. `answer` makes the answer, `gone` is told of the end."""
+
+    def __init__(self, conn: Conn, answer: Callable[[str, str, dict[str, str]], Answer], gone: Callable[[], None]) -> None:
+        self._answer = answer
+        self._gone: Callable[[], None] | None = gone
+        self._conn = conn
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_MAX_BYTES)
+        self._deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
+        conn.context = self
+        conn.read(deadline=self._deadline_s)
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        """Take a part of the request."""
+        try:
+            self._http.receive_data(bytes(result.buffer))
+            event = self._http.next_event()
+        except h11.RemoteProtocolError as error:
+            self._send(Answer(error.error_status_hint, f"{error}\n"), with_body=True)
+            return
+        if isinstance(event, h11.Request):
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
+            method = event.method.decode("latin-1")
+            self._send(self._answer(method, event.target.decode("latin-1"), headers), with_body=method != "HEAD")
+        else:
+            conn.read(deadline=self._deadline_s)
+
+    def on_write(self, conn: Conn, result: OpResult) -> None:
+        """The answer is with the kernel."""
+        self._end()
+
+    def take(self, result: OpResult) -> None:
+        """The client is gone, or too slow."""
+        self._end()
+
+    def _send(self, answer: Answer, *, with_body: bool) -> None:
+        response: Any = h11.Response(status_code=answer.status, headers=list(answer.headers.items()))
+        data = self._http.send(response) or b""
+        self._conn.write(data + answer.body if with_body else data, deadline=self._deadline_s)
+
+    def _end(self) -> None:
+        if self._gone is not None:
+            self._gone()
+            self._gone = None
+            self._conn.close()

@@ -1,0 +1,114 @@
+"""Every metric, declared once: name, kind, labels, help. The collector, the docs and the tests read it here.
+
+Names follow Prometheus: base units, the unit as a suffix, `_total` on counters. Label values come
+from the configuration and from enums: never an address, a process or a connection.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gaiod.core.counters import LAG_BOUNDS_S
+from gaiod.runtime.stats import DURATION_BOUNDS_S, GC_PAUSE_BOUNDS_S
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the table. `name` is as scraped, with `_total` for a counter."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+
+_TRAFFIC = ("listener", "handler", "worker", "side")
+
+METRICS = (
+    Metric("gaiod_build_info", "gauge", "Always 1; its labels say what runs.", ("version", "python", "engine")),
+    Metric("gaiod_start_time_seconds", "gauge", "When the supervisor started, in Unix time."),
+    Metric("gaiod_ready", "gauge", "1 while every worker serves, 0 while starting or stopping."),
+    Metric("gaiod_worker_up", "gauge", "1 while the worker serves.", ("worker",)),
+    Metric("gaiod_worker_cpu_seconds_total", "counter", "CPU time the worker has used.", ("worker",)),
+    Metric("gaiod_worker_resident_memory_bytes", "gauge", "Resident memory of the worker.", ("worker",)),
+    Metric("gaiod_worker_open_fds", "gauge", "Descriptors the worker has open.", ("worker",)),
+    Metric("gaiod_worker_max_fds", "gauge", "Descriptors the worker may open (soft limit).", ("worker",)),
+    Metric(
+        "gaiod_connections_accepted_total",
+        "counter",
+        "Connections accepted, those rejected not included.",
+        ("listener", "handler", "worker"),
+    ),
+    Metric("gaiod_connections_active", "gauge", "Connections open now.", ("listener", "handler", "worker")),
+    Metric("gaiod_connections_limit", "gauge", "Connections a worker keeps open at most.", ("listener",)),
+    Metric("gaiod_connections_closed_total", "counter", "Connections closed, by why.", ("listener", "reason")),
+    Metric("gaiod_connections_rejected_total", "counter", "Connections closed unserved, by why.", ("listener", "reason")),
+    Metric("gaiod_accept_errors_total", "counter", "Failures of accept(), by errno.", ("listener", "errno")),
+    Metric("gaiod_listen_queue_length", "gauge", "Connections waiting to be accepted (TCP).", ("listener",)),
+    Metric("gaiod_listen_queue_limit", "gauge", "Connections that can wait to be accepted (TCP).", ("listener",)),
+    Metric(
+        "gaiod_connection_duration_seconds",
+        "histogram",
+        "How long connections were open, counted when they close.",
+        ("listener",),
+        DURATION_BOUNDS_S,
+    ),
+    Metric("gaiod_received_bytes_total", "counter", "Bytes received, counted as they arrive.", _TRAFFIC),
+    Metric("gaiod_sent_bytes_total", "counter", "Bytes the kernel took, counted as it does.", _TRAFFIC),
+    Metric("gaiod_operations_total", "counter", "Operations completed.", ("worker", "op", "result")),
+    Metric("gaiod_operations_pending", "gauge", "Operations submitted and not completed.", ("worker", "op")),
+    Metric("gaiod_loop_iterations_total", "counter", "Times the loop polled.", ("worker",)),
+    Metric("gaiod_loop_events_total", "counter", "Readiness events the kernel reported.", ("worker",)),
+    Metric("gaiod_loop_busy_seconds_total", "counter", "Time the loop spent elsewhere than waiting.", ("worker",)),
+    Metric(
+        "gaiod_loop_lag_seconds",
+        "histogram",
+        "How long the loop was away from the poller: what a connection that became ready had to wait.",
+        ("worker",),
+        LAG_BOUNDS_S,
+    ),
+    Metric(
+        "gaiod_swap_buffer_exhausted_total",
+        "counter",
+        "Times the swap buffer had to be replaced, because a handler kept looking at it.",
+        ("worker",),
+    ),
+    Metric("gaiod_conn_gc_found_total", "counter", "Connections found dropped without being closed.", ("worker",)),
+    Metric("gaiod_conn_gc_closed_total", "counter", "Of those found dropped, how many were closed.", ("worker",)),
+    Metric("gaiod_conn_freed_total", "counter", "Connections and listeners closed on purpose.", ("worker",)),
+    Metric(
+        "python_gc_collections_total", "counter", "Garbage collections of a worker.", ("generation", "worker")
+    ),
+    Metric(
+        "python_gc_objects_collected_total",
+        "counter",
+        "Objects the collector reclaimed in a worker.",
+        ("generation", "worker"),
+    ),
+    Metric(
+        "python_gc_objects_uncollectable_total",
+        "counter",
+        "Objects the collector could not reclaim in a worker.",
+        ("generation", "worker"),
+    ),
+    Metric(
+        "gaiod_python_gc_pause_seconds",
+        "histogram",
+        "How long a worker's loop stood still for a garbage collection.",
+        ("worker", "generation"),
+        GC_PAUSE_BOUNDS_S,
+    ),
+    Metric("gaiod_handler_errors_total", "counter", "Exceptions that a hook raised.", ("handler", "hook")),
+    Metric("gaiod_scrape_duration_seconds", "gauge", "How long collecting this scrape took."),
+    Metric("gaiod_scrapes_total", "counter", "Requests to the metrics endpoint, by HTTP status.", ("code",)),
+)
+
+BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+def as_markdown() -> str:
+    """Return the table for people: `deploy/METRICS.md`."""
+    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for metric in METRICS:
+        lines.append(f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels) or '-'} | {metric.help} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,118 @@
+"""Listening sockets: made by the supervisor, served by the workers."""
+
+import errno
+import os
+import socket
+import stat
+from dataclasses import dataclass
+
+from gaiod.core.errors import GaiodError
+
+UNIX = "unix:"
+
+
+class BindError(GaiodError):
+    """A listener cannot be opened; the text says which, why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketOptions:
+    """What is set on a listening socket; its connections inherit it."""
+
+    backlog: int = 128
+    nodelay: bool = True
+    keepalive_s: float | None = None
+
+
+def open_listener(name: str, bind: str, options: SocketOptions) -> socket.socket:
+    """Open a listening socket, close-on-exec.
+
+    Args:
+        name: what messages call it.
+        bind: `HOST:PORT`, `[V6]:PORT` or `unix:/path`; a socket file left behind is replaced.
+
+    Raises:
+        BindError: it cannot be opened.
+    """
+    try:
+        sock = _unix(bind.removeprefix(UNIX)) if bind.startswith(UNIX) else _tcp(bind, options)
+    except OSError as error:
+        raise BindError(f"{name}: cannot listen on {bind}: {os.strerror(error.errno or 0)}; {_advice(error)}") from error
+    sock.listen(options.backlog)
+    return sock
+
+
+def bound_address(sock: socket.socket) -> str:
+    """Return where a socket listens, as the configuration writes it: with the port the kernel chose."""
+    if sock.family == socket.AF_UNIX:
+        return f"{UNIX}{sock.getsockname()}"
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def close_listener(sock: socket.socket) -> None:
+    """Close it, and take its socket file away."""
+    path = sock.getsockname() if sock.family == socket.AF_UNIX else None
+    sock.close()
+    if path:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass  # somebody tidied up before
+
+
+def _tcp(bind: str, options: SocketOptions) -> socket.socket:
+    host, _, port = bind.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # [::] means IPv6; 0.0.0.0 is for IPv4
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(options.nodelay))
+        if options.keepalive_s is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if hasattr(socket, "TCP_KEEPIDLE"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(options.keepalive_s)))
+        sock.bind((host.strip("[]"), int(port)))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if _is_left_behind(path):
+            os.unlink(path)
+        sock.bind(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_left_behind(path: str) -> bool:
+    """Tell whether a socket file is one that nobody listens on any more."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return False
+    except FileNotFoundError:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(path) == errno.ECONNREFUSED
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "another process listens there: stop it (ss -ltnp shows it), or choose another port or path"
+        case errno.EACCES | errno.EPERM:
+            return "ports below 1024 and foreign folders need a privilege: grant CAP_NET_BIND_SERVICE, or choose another"
+        case errno.EADDRNOTAVAIL:
+            return "this machine has no such address: ip address shows which it has"
+        case errno.ENOENT | errno.ENOTDIR:
+            return "make the folder first"
+        case _:
+            return "choose another address"

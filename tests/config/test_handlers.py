@@ -1,0 +1,66 @@
+"""Handlers are found, imported and asked for their options."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gaiod.config import ConfigErrors, loads
+from gaiod.runtime import plugins
+from gaiod.runtime.handler import Handler
+
+
+def test_loader_gets_the_reference_that_the_settings_hold(
+    load_handler: Callable[[str], type[Handler]],
+) -> None:
+    asked = []
+
+    def load(reference: str) -> type:
+        asked.append(reference)
+        return load_handler("echo")
+
+    settings = loads(
+        "listeners:\n"
+        "  a: {bind: 127.0.0.1:1, handler: ./shout.py:Shout}\n"
+        "  b: {bind: 127.0.0.1:2, handler: pack.module:Class}\n",
+        folder=Path("/etc/gaiod"),
+        load_handler=load,
+    )
+    assert asked == ["/etc/gaiod/shout.py:Shout", "pack.module:Class"]
+    assert [listener.handler for listener in settings.listeners] == asked
+
+
+def test_loader_is_that_of_the_workers_when_none_is_given(
+    monkeypatch: pytest.MonkeyPatch, load_handler: Callable[[str], type[Handler]]
+) -> None:
+    monkeypatch.setattr(plugins, "load_handler", load_handler)
+    assert loads("listeners: {a: {bind: 127.0.0.1:1, handler: echo}}").listeners[0].handler == "echo"
+
+
+def test_handler_that_cannot_be_loaded_is_reported_at_each_place(
+    load_handler: Callable[[str], type[Handler]],
+) -> None:
+    text = "listeners:\n  a: {bind: 127.0.0.1:1, handler: gone}\n  b: {bind: 127.0.0.1:2, handler: gone}\n"
+    with pytest.raises(ConfigErrors) as errors:
+        loads(text, load_handler=load_handler)
+    assert [(error.line, error.column, error.key) for error in errors.value.errors] == [
+        (2, 35, "listeners.a.handler"),
+        (3, 35, "listeners.b.handler"),
+    ]
+
+
+def test_bug_in_a_loader_is_not_taken_for_a_mistake_in_the_file() -> None:
+    def load(reference: str) -> type:
+        raise ZeroDivisionError(reference)
+
+    with pytest.raises(ZeroDivisionError):
+        loads("listeners: {a: {bind: 127.0.0.1:1, handler: echo}}", load_handler=load)
+
+
+def test_empty_with_is_fine_for_a_handler_without_options(
+    load_handler: Callable[[str], type[Handler]],
+) -> None:
+    settings = loads(
+        "listeners: {a: {bind: 127.0.0.1:1, handler: echo, with: {}}}", load_handler=load_handler
+    )
+    assert settings.listeners[0].options == {}

@@ -1,0 +1,152 @@
+"""From a file to Settings; files that are none."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gaiod.config import ConfigErrors, load, loads
+from gaiod.config.loading import FILE_MAX_BYTES
+from gaiod.runtime.handler import Handler
+from gaiod.runtime.settings import ListenerSettings, Settings
+
+ECHO = "listeners: {echo: {bind: 127.0.0.1:7000, handler: echo}}\n"
+
+Loader = Callable[[str], type[Handler]]
+
+
+def problems(path: str | Path, load_handler: Loader) -> list[str]:
+    with pytest.raises(ConfigErrors) as errors:
+        load(path, load_handler=load_handler)
+    return [str(error) for error in errors.value.errors]
+
+
+def test_every_key_reaches_the_settings(tmp_path: Path, load_handler: Loader) -> None:
+    file = tmp_path / "gaiod.yaml"
+    file.write_text(
+        """
+workers: 3
+metrics: {listen: "[::1]:9999"}
+listeners:
+  kit:
+    bind: unix:/run/kit.sock
+    handler: kit
+    with: {name: a, wait: 2s}
+    connections_max: 7
+    idle_timeout: 8s
+    backlog: 9
+    nodelay: false
+    keepalive: false
+  echo:
+    bind: 127.0.0.1:7000
+    handler: ./echo.py
+"""
+    )
+    assert load(file, load_handler=load_handler) == Settings(
+        listeners=(
+            ListenerSettings(
+                name="kit",
+                bind="unix:/run/kit.sock",
+                handler="kit",
+                options={"name": "a", "wait": 2.0},
+                connections_max=7,
+                idle_timeout_s=8.0,
+                backlog=9,
+                nodelay=False,
+                keepalive_s=None,
+            ),
+            ListenerSettings(name="echo", bind="127.0.0.1:7000", handler=str(tmp_path / "echo.py")),
+        ),
+        workers=3,
+        metrics_listen="[::1]:9999",
+    )
+
+
+def test_handler_file_is_beside_a_configuration_given_by_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load_handler: Loader
+) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "a.yaml").write_text(ECHO.replace("handler: echo", "handler: ./shout.py"))
+    monkeypatch.chdir(tmp_path)
+    settings = load("conf/a.yaml", load_handler=load_handler)
+    assert settings.listeners[0].handler == str(tmp_path / "conf" / "shout.py")
+
+
+def test_handler_file_is_beside_the_link_and_not_beside_what_it_points_to(
+    tmp_path: Path, load_handler: Loader
+) -> None:
+    """A Kubernetes ConfigMap is mounted as a link into a folder whose name changes with each version."""
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data" / "a.yaml").write_text(ECHO.replace("handler: echo", "handler: ./shout.py"))
+    (tmp_path / "a.yaml").symlink_to("..data/a.yaml")
+    settings = load(tmp_path / "a.yaml", load_handler=load_handler)
+    assert settings.listeners[0].handler == str(tmp_path / "shout.py")
+
+
+def test_messages_repeat_the_path_as_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load_handler: Loader
+) -> None:
+    (tmp_path / "a.yaml").write_text("workers: 0\n" + ECHO)
+    monkeypatch.chdir(tmp_path)
+    assert problems("a.yaml", load_handler) == ["a.yaml:1:10: workers: 0 is out of range; write 1 to 1024"]
+    with pytest.raises(ConfigErrors, match=r"^mine:1:10: workers: "):
+        loads("workers: 0\n" + ECHO, path="mine", load_handler=load_handler)
+
+
+def test_path_that_cannot_be_read_is_reported(tmp_path: Path, load_handler: Loader) -> None:
+    give = "give the path of a configuration file that can be read"
+    assert problems(tmp_path / "no", load_handler) == [f"{tmp_path}/no: No such file or directory; {give}"]
+    assert problems(tmp_path, load_handler) == [f"{tmp_path}: Is a directory; {give}"]
+    assert problems("a\0b", load_handler) == [f"a\0b: embedded null byte; {give}"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_file_without_permission_is_reported(tmp_path: Path, load_handler: Loader) -> None:
+    (tmp_path / "a.yaml").write_text(ECHO)
+    (tmp_path / "a.yaml").chmod(0)
+    assert "Permission denied; " in problems(tmp_path / "a.yaml", load_handler)[0]
+
+
+def test_file_that_never_ends_is_reported(load_handler: Loader) -> None:
+    assert problems("/dev/zero", load_handler) == [
+        "/dev/zero: is larger than 1MiB; give a configuration file"
+    ]
+
+
+def test_file_may_be_as_large_as_the_limit(tmp_path: Path, load_handler: Loader) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(ECHO + "#" * (FILE_MAX_BYTES - len(ECHO)))
+    assert load(file, load_handler=load_handler).listeners
+    file.write_text(ECHO + "#" * (FILE_MAX_BYTES - len(ECHO) + 1))
+    assert problems(file, load_handler) == [f"{file}: is larger than 1MiB; give a configuration file"]
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        (b"\xff\xfew\x00", "1:1: the byte 0xff"),
+        ("# ü\nworkers: ü".encode() + b"\xe9", "2:11: the byte 0xe9"),
+        ("# ü".encode("latin-1") + b"\n", "1:3: the byte 0xfc"),
+    ],
+)
+def test_file_that_is_not_utf8_is_reported(
+    tmp_path: Path, load_handler: Loader, data: bytes, place: str
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_bytes(data)
+    assert problems(file, load_handler) == [f"{file}:{place} is not UTF-8; save the file as UTF-8"]
+
+
+def test_file_that_is_empty_is_reported(tmp_path: Path, load_handler: Loader) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_bytes(b"")
+    assert problems(file, load_handler) == [f"{file}:1:1: there is nothing in it; start with listeners:"]
+
+
+def test_settings_are_equal_and_frozen_for_equal_texts(load_handler: Loader) -> None:
+    """What a reload compares, to leave unchanged listeners alone."""
+    settings = loads(ECHO, load_handler=load_handler)
+    assert settings == loads("# the same\n" + ECHO, load_handler=load_handler)
+    with pytest.raises(AttributeError):
+        settings.workers = 2  # type: ignore[misc]

@@ -1,0 +1,113 @@
+"""Annotations of options, taken apart."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass, field
+from typing import Annotated, Any, Literal, Optional, Union
+
+import pytest
+
+from gaiod.config.errors import Refused
+from gaiod.config.shapes import Option, options_of, shape_of, spell
+from gaiod.runtime.units import Duration, Size, Unit
+
+
+@dataclass
+class Nested:
+    a: int
+
+
+@pytest.mark.parametrize(
+    ("annotation", "bare", "optional"),
+    [
+        (int, int, False),
+        (int | None, int, True),
+        (Optional[int], int, True),  # noqa: UP045 - the spelling is what is tested
+        (Union[None, str], str, True),  # noqa: UP007 - the spelling is what is tested
+        (Annotated[int, "about it"], int, False),
+        (Annotated[int | None, "about it"], int, True),
+        (int | str, int | str, False),
+    ],
+)
+def test_none_and_annotated_are_peeled_off(annotation: Any, bare: Any, optional: bool) -> None:
+    shape = shape_of(annotation)
+    assert (shape.bare, shape.optional) == (bare, optional)
+
+
+@pytest.mark.parametrize(
+    "annotation", [Duration, Duration | None, None | Duration, Annotated[float | None, Unit("duration")]]
+)
+def test_unit_is_found_under_whatever_hides_it(annotation: Any) -> None:
+    assert shape_of(annotation).unit == Unit("duration")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "item"),
+    [
+        (list[int], int),
+        (Sequence[str], str),
+        (tuple[int, ...], int),
+        (list, Any),
+        (dict[str, int], int),
+        (Mapping, Any),
+    ],
+)
+def test_item_is_what_a_list_or_mapping_holds(annotation: Any, item: Any) -> None:
+    shape = shape_of(annotation)
+    assert shape.item == item
+    assert shape.is_list != shape.is_mapping
+
+
+def test_tuple_of_a_fixed_length_is_no_list() -> None:
+    assert not shape_of(tuple[int, str]).is_list
+
+
+@pytest.mark.parametrize(
+    ("annotation", "wanted"),
+    [
+        (bool, "true or false"),
+        (int, "a whole number"),
+        (float, "a number"),
+        (str, "text"),
+        (Duration, "a duration such as 250ms, 30s, 5m, 1h or 1d"),
+        (Size, "a size such as 4096 (bytes), 64KiB, 1MiB or 1GiB"),
+        (Literal["a", 2, True], "a, 2 or true"),
+        (list[int], "a list"),
+        (dict[str, int], "a mapping (key: value)"),
+        (Nested, "a mapping (key: value)"),
+        (Any, "a value"),
+    ],
+)
+def test_wanted_says_what_to_write(annotation: Any, wanted: str) -> None:
+    assert shape_of(annotation).wanted == wanted
+
+
+def test_options_are_the_fields_that_can_be_set() -> None:
+    @dataclass
+    class Options:
+        needed: int
+        derived: int = field(init=False)
+        seed: InitVar[int] = 0
+        _: KW_ONLY
+        given: str = "a"
+        made: list[int] = field(default_factory=list)
+
+    assert options_of(Options) == {
+        "needed": Option(int, required=True),
+        "given": Option(str, required=False),
+        "made": Option(list[int], required=False),
+    }
+
+
+def test_options_with_a_type_that_is_not_imported_are_refused() -> None:
+    @dataclass
+    class Options:
+        path: "Elsewhere"  # type: ignore[name-defined]  # noqa: F821 - that is the point
+
+    with pytest.raises(
+        Refused, match="Options names a type it lacks, name 'Elsewhere' is not defined; import it"
+    ):
+        options_of(Options)
+
+
+def test_values_are_spelled_as_yaml_does() -> None:
+    assert [spell(value) for value in (True, False, 1, "a")] == ["true", "false", "1", "a"]
