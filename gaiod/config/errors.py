@@ -22,6 +22,10 @@ Keys = tuple[str | int, ...]
 PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
+LISTED_MAX = 50
+"""Problems in the text of ConfigErrors: more than a screen is no help, and a log should survive it."""
+
+
 class Refused(ValueError):
     """A value that cannot be used. Its text is `WHAT IS WRONG; WHAT TO DO`."""
 
@@ -65,7 +69,8 @@ class ConfigErrors(GaiodError):
         super().__init__(self.errors)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.errors))
+        more = len(self.errors) - LISTED_MAX
+        return "\n".join([*map(str, self.errors[:LISTED_MAX]), *([f"... and {more} more"] if more > 0 else [])])
 
 
 class Report:

@@ -17,8 +17,8 @@ from gaiod.config.words import shown
 DEPTH_MAX = 32
 """A configuration needs 5 levels; each costs two frames of the interpreter's 1000."""
 
-VALUES_MAX = 50_000
-"""1,000 listeners with every key set are 10,000 values."""
+VALUES_MAX = 20_000
+"""1,000 listeners with every key set are 10,000 values. Reading 20,000 takes about a second."""
 
 NOT_TEXT = "this key is not text, or not to every reader of YAML; put it in quotes"
 

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from gaiod.config.errors import WHOLE_FILE, ConfigError, ConfigErrors, Keys, Place, Report, dotted
+from gaiod.config.errors import LISTED_MAX, WHOLE_FILE, ConfigError, ConfigErrors, Keys, Place, Report, dotted
 from gaiod.core.errors import GaiodError
 
 
@@ -31,6 +31,13 @@ def test_errors_are_sorted_by_place_whatever_order_they_were_found_in() -> None:
         report.add(Place(line, column), ("k",), "m")
     errors = ConfigErrors(report.errors)
     assert str(errors) == "f:1:1: k: m\nf:2:9: k: m\nf:2:10: k: m\nf:10:1: k: m"
+
+
+def test_text_of_errors_ends_when_there_are_too_many_to_read() -> None:
+    errors = ConfigErrors(ConfigError("f", line, 1, "", "m") for line in range(1, LISTED_MAX + 3))
+    assert str(errors).splitlines()[-2:] == [f"f:{LISTED_MAX}:1: m", "... and 2 more"]
+    assert len(errors.errors) == LISTED_MAX + 2
+    assert str(ConfigErrors(errors.errors[:LISTED_MAX])).splitlines()[-1] == f"f:{LISTED_MAX}:1: m"
 
 
 def test_errors_are_caught_with_all_others_of_gaiod_and_survive_pickling() -> None:
