@@ -69,8 +69,10 @@ class ConfigErrors(GaiodError):
         super().__init__(self.errors)
 
     def __str__(self) -> str:
-        more = len(self.errors) - LISTED_MAX
-        return "\n".join([*map(str, self.errors[:LISTED_MAX]), *([f"... and {more} more"] if more > 0 else [])])
+        lines = [str(error) for error in self.errors[:LISTED_MAX]]
+        if more := len(self.errors) - len(lines):
+            lines.append(f"... and {more} more")
+        return "\n".join(lines)
 
 
 class Report:

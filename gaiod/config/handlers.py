@@ -1,7 +1,7 @@
 """Find each listener's handler, and check what its `with:` says against the handler's own options."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ class HandlerUse:
     """What one listener says of its handler: plain values, as `ListenerSettings` holds them."""
 
     reference: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any]
 
 
 def check_handlers(
@@ -85,6 +85,6 @@ def _refusal(handler: type[Handler], options: dict[str, Any]) -> str:
         plugins.build_options(handler, options)
     except ValueError as error:
         return str(error)
-    except Exception as error:  # The handler's code may raise anything, and the operator needs the place.
+    except Exception as error:  # noqa: BLE001 - handlers may raise anything; the operator needs the place
         return f"{handler.__name__} failed with {type(error).__name__}, {error}; correct the handler"
     return ""

@@ -17,7 +17,11 @@ from gaiod.runtime.units import Unit
 
 
 def check_options(
-    kind: type, values: dict[str, Any], keys: Keys, document: Document, report: Report
+    kind: type,
+    values: dict[str, Any],
+    keys: Keys,
+    document: Document,
+    report: Report,
 ) -> dict[str, Any]:
     """Check `values` against the dataclass `kind`.
 

@@ -66,7 +66,10 @@ def _keepalive(value: object) -> float | None:
         return None
     if isinstance(value, bool):
         raise Refused("is no duration; write one such as 60s, or false for no probes")
-    return parse_duration(value, 1.0, DAY_S)
+    seconds = parse_duration(value, 1.0, DAY_S)
+    if not seconds.is_integer():
+        raise Refused(f"{value} is not in whole seconds, as the kernel counts them; write {int(seconds)}s")
+    return seconds
 
 
 def _listener_name(value: str) -> str:
@@ -107,7 +110,6 @@ class Listener(_Strict):
     idle_timeout: Annotated[float, _duration(0.01, DAY_S)] = DEFAULTS["idle_timeout_s"]
     backlog: Annotated[int, _whole(1, BACKLOG_MAX)] = DEFAULTS["backlog"]
     nodelay: bool = DEFAULTS["nodelay"]
-    # At least 1s: the kernel counts whole seconds, tcp(7).
     keepalive: Annotated[float | None, BeforeValidator(_keepalive)] = DEFAULTS["keepalive_s"]
 
 
@@ -180,7 +182,8 @@ def _check_binds(document: Document, report: Report) -> None:
             continue  # any free port: a different one each time
         first = taken.setdefault(bind, keys)
         if first != keys:
-            report.add(document.place_of(keys), keys, f"is the address of {dotted(first)} too; write another")
+            where = dotted(first) if first in document.values else f"{dotted(first)} (by default)"
+            report.add(document.place_of(keys), keys, f"is the address of {where} too; write another")
 
 
 def _binds(config: object) -> Iterator[tuple[Keys, object]]:

@@ -14,25 +14,31 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-_HERE = Path(__file__).parent
-COMPILED = ("_syscalls", "alarms", "connection", "loop", "operations", "watcher")
+_PACKAGE = Path(__file__).parent.parent
+COMPILED = (
+    "core._syscalls", "core.alarms", "core.connection", "core.loop", "core.operations", "core.watcher",
+    "runtime.dispatch",
+)  # fmt: skip
 """The modules that the compiled engine replaces."""
 
 
 
 class _SourceFinder:
-    """Finds `gaiod.core.X` as X.py even where an extension module of that name lies beside it."""
+    """Finds the compiled engine's modules as X.py even where an extension module of that name lies beside it."""
 
     @staticmethod
     def find_spec(name: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:
-        package, _, module = name.rpartition(".")
-        if package != __name__ or not (source := _HERE / f"{module}.py").exists():
-            return None
-        return spec_from_file_location(name, source)
+        module = name.removeprefix("gaiod.")
+        source = _file(module, ".py")
+        return spec_from_file_location(name, source) if module in COMPILED and source.exists() else None
+
+
+def _file(module: str, suffix: str) -> Path:
+    return _PACKAGE / (module.replace(".", "/") + suffix)
 
 
 def _is_compiled() -> bool:
-    return all(any((_HERE / (name + suffix)).exists() for suffix in EXTENSION_SUFFIXES) for name in COMPILED)
+    return all(any(_file(module, suffix).exists() for suffix in EXTENSION_SUFFIXES) for module in COMPILED)
 
 
 def _choose_engine() -> Literal["compiled", "interpreted"]:

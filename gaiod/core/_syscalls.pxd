@@ -33,7 +33,6 @@ cdef class Arena:
 
 
 @cython.final
-@cython.freelist(1024)
 cdef class View:
     cdef Arena arena
     cdef View root                  # None for a view handed out; a slice asks its root if it still lives
@@ -60,6 +59,8 @@ cdef class Batch:
     cdef Arena arena
     cdef Arena spare
     cdef list views
+    cpdef object pin(self, object data, bint writable)
+    cdef Py_ssize_t length(self, object pinned) except -1
     cdef void reset(self) noexcept
     cdef int add_send(self, int fd, object data, Py_ssize_t offset) except -1
     cdef void send(self) noexcept

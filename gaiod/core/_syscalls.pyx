@@ -8,6 +8,7 @@ A thread that gives the GIL up and takes it back around every call pays about 70
 and lets other threads in between; so each batch is one stretch without it.
 """
 
+cimport cython
 from cpython.buffer cimport (
     PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
 )
@@ -99,6 +100,8 @@ cdef class Arena:
             munmap(self.memory, self.size)
 
 
+@cython.freelist(1024)
+@cython.no_gc                       # a view refers to its arena and its root only: no cycles
 cdef class View:
     """A read-only window on received bytes, until the watcher's next `wait_io()`.
 
@@ -185,27 +188,6 @@ cdef class Pin:
         PyBuffer_Release(&self.buffer)
 
 
-def pin(data, bint writable):
-    """Return `data` in the form in which a batch takes it, its memory pinned as long as that is kept.
-
-    Raises:
-        TypeError: not a buffer, not contiguous, or read-only where it has to be written to.
-    """
-    cdef Pin pinned
-    if not writable and (type(data) is bytes or type(data) is View):
-        if type(data) is View:
-            (<View>data).check()
-        return data
-    pinned = Pin.__new__(Pin)
-    try:
-        PyObject_GetBuffer(data, &pinned.buffer, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
-    except BufferError as error:
-        if writable and memoryview(data).readonly:
-            raise TypeError(f"cannot read into a read-only {type(data).__name__}; pass a bytearray") from None
-        raise TypeError(f"cannot use a {type(data).__name__} as a buffer: {error}") from None
-    return pinned
-
-
 cdef class Batch:
     """System calls collected, made in one go, and their results.
 
@@ -220,6 +202,34 @@ cdef class Batch:
         self.arena = Arena.make(self.arena_size)
         self.spare = Arena.make(self.arena_size)
         self.views = []
+
+    cpdef object pin(self, object data, bint writable):
+        """Return `data` in the form in which a batch takes it, its memory pinned as long as that is kept.
+
+        Raises:
+            TypeError: not a buffer, not contiguous, or read-only where it has to be written to.
+        """
+        cdef Pin pinned
+        if not writable and (type(data) is bytes or type(data) is View):
+            if type(data) is View:
+                (<View>data).check()
+            return data
+        pinned = Pin.__new__(Pin)
+        try:
+            PyObject_GetBuffer(data, &pinned.buffer, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
+        except BufferError as error:
+            if writable and memoryview(data).readonly:
+                raise TypeError(f"cannot read into a read-only {type(data).__name__}; pass a bytearray") from None
+            raise TypeError(f"cannot use a {type(data).__name__} as a buffer: {error}") from None
+        return pinned
+
+    cdef Py_ssize_t length(self, object pinned) except -1:
+        """Return the bytes of what `pin` returned."""
+        if type(pinned) is View:
+            return (<View>pinned).size
+        if type(pinned) is bytes:
+            return PyBytes_GET_SIZE(pinned)
+        return (<Pin?>pinned).buffer.len
 
     cdef void reset(self) noexcept:
         self.count = 0

@@ -6,7 +6,6 @@ cdef double inf
 
 
 @cython.final
-@cython.freelist(1024)
 cdef class OpResult:
     cdef readonly object operation
     cdef readonly object context

@@ -1,7 +1,8 @@
-"""Questions to sockets: which the watcher can take over, and what their addresses are."""
+"""Questions to what a watcher is given: sockets, addresses, deadlines."""
 
 import socket
 import sys
+from math import isfinite
 from typing import Any
 
 from gaiod.core.errors import UnsupportedConn
@@ -47,3 +48,14 @@ def check_socket(sock: Any, listening: bool) -> None:
         raise UnsupportedConn(
             "the socket is not listening" if listening else "the socket is listening: accept() its connections"
         )
+
+
+def check_deadline(deadline: Any) -> float:
+    """Return a deadline as a float.
+
+    Raises:
+        ValueError, TypeError: it is not a finite number.
+    """
+    if not isfinite(deadline):
+        raise ValueError(f"deadline={deadline}: must be finite time.monotonic() seconds, or None for none")
+    return float(deadline)

@@ -21,20 +21,6 @@ else:
     Poller = KqueuePoller  # type: ignore[misc,assignment]
 
 
-def pin(data: Any, writable: bool) -> Any:
-    """Return `data` in the form in which a batch takes it, its memory pinned as long as that is kept.
-
-    Raises:
-        TypeError: not a buffer, not contiguous, or read-only where it has to be written to.
-    """
-    if type(data) is bytes and not writable:
-        return data
-    view = memoryview(data).cast("B")
-    if writable and view.readonly:
-        raise TypeError(f"cannot read into a read-only {type(data).__name__}; pass a bytearray")
-    return view
-
-
 class Batch:
     """System calls collected, made in one go, and their results.
 
@@ -52,6 +38,23 @@ class Batch:
         self._wanted: list[int] = []
         self._data: list[Any] = []
         self._views: list[memoryview] = []
+
+    def pin(self, data: Any, writable: bool) -> Any:
+        """Return `data` in the form in which a batch takes it, its memory pinned as long as that is kept.
+
+        Raises:
+            TypeError: not a buffer, not contiguous, or read-only where it has to be written to.
+        """
+        if type(data) is bytes and not writable:
+            return data
+        view = memoryview(data).cast("B")
+        if writable and view.readonly:
+            raise TypeError(f"cannot read into a read-only {type(data).__name__}; pass a bytearray")
+        return view
+
+    def length(self, pinned: Any) -> int:
+        """Return the bytes of what `pin` returned."""
+        return len(pinned)
 
     def reset(self) -> None:
         """Forget the last batch."""

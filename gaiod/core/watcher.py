@@ -9,7 +9,7 @@ where a compiler is: the `.pxd` beside each gives the types.
 import os
 import socket
 import sys
-from math import inf, isfinite, isnan
+from math import inf
 from threading import Lock
 from time import sleep
 from typing import Any
@@ -17,7 +17,6 @@ from weakref import WeakKeyDictionary
 
 from gaiod.core import counters as layout
 from gaiod.core.connection import Conn
-from gaiod.core.engine import pin
 from gaiod.core.errors import (
     ConnClosed,
     EmptyBuffer,
@@ -31,7 +30,7 @@ from gaiod.core.loop import Loop
 from gaiod.core.operations import (
     ACCEPT, AFFINITY, CANCEL, CLOSED, CONNECT, FREE, POST, READ, SHUTDOWN, STOP, TIMER, WRITE, OpResult, OpType,
 )  # fmt: skip
-from gaiod.core.sockets import check_socket, family_of
+from gaiod.core.sockets import check_deadline, check_socket, family_of
 
 OUTCOMES = len(layout.OUTCOMES)
 GC_FOUND = layout.index("conn_gc_found")
@@ -181,9 +180,7 @@ class Watcher(Loop):
 
     def timer(self, deadline: float, *, context: object = None) -> OpResult:
         """Complete at `deadline` (`time.monotonic()` seconds). Returns what `cancel` takes."""
-        if not isfinite(deadline):
-            raise ValueError(f"deadline={deadline}: must be finite")
-        operation = self._new_operation(TIMER, None, context, deadline)
+        operation = self._new_operation(TIMER, None, context, check_deadline(deadline))
         self._submit(operation)
         return operation
 
@@ -296,14 +293,14 @@ class Watcher(Loop):
             raise TooManyOperations(f"{conn.read_count} reads are pending on {conn!r}; await their completions")
         operation = self._new_operation(READ, conn, conn.context if context is None else context, inf)
         if deadline is not None:
-            operation.deadline = deadline
+            operation.deadline = check_deadline(deadline)
         if buf is None:
             operation.is_swap_buffer = True
         else:
-            operation.pinned = pin(buf, True)
+            operation.pinned = self.batch.pin(buf, True)
             operation.buffer = buf
             operation.full = full
-            operation.length = len(operation.pinned)
+            operation.length = self.batch.length(operation.pinned)
             if operation.length == 0:
                 raise EmptyBuffer("cannot read into an empty buffer")
         if full and buf is None:
@@ -321,10 +318,10 @@ class Watcher(Loop):
             raise TooManyOperations(f"{conn.write_count} writes are pending on {conn!r}; await their completions")
         operation = self._new_operation(WRITE, conn, conn.context if context is None else context, inf)
         if deadline is not None:
-            operation.deadline = deadline
-        pinned = pin(buf, False)
+            operation.deadline = check_deadline(deadline)
+        pinned = self.batch.pin(buf, False)
         operation.pinned = pinned
-        operation.length = len(pinned)
+        operation.length = self.batch.length(pinned)
         if operation.length == 0:
             raise EmptyBuffer("cannot write an empty buffer")
         # A memoryview of the caller's can be released while this is pending: show ours instead.
@@ -340,7 +337,7 @@ class Watcher(Loop):
         sock.setblocking(False)
         conn = Conn(self, sock.detach(), context, self.poller.now())
         conn.writable = False
-        operation = self._new_operation(CONNECT, conn, context, inf if deadline is None else deadline)
+        operation = self._new_operation(CONNECT, conn, context, inf if deadline is None else check_deadline(deadline))
         operation.buffer = (family, address)
         self._submit(operation)
         return conn
@@ -358,9 +355,6 @@ class Watcher(Loop):
 
     def _submit(self, operation: OpResult) -> None:
         """Accept an operation: at once in the loop's own thread, else through the inbox."""
-        deadline = operation.deadline
-        if isnan(deadline):
-            raise ValueError("deadline is not a number")
         if self.closed:
             raise WatcherClosed("the watcher is closed")
         if operation.kind == POST or not self._claim():

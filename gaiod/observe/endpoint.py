@@ -10,6 +10,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -21,6 +22,7 @@ from gaiod.core.errors import ConnClosed, WatcherClosed
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.observe.collector import Collector
+from gaiod.runtime.dispatch import Target
 from gaiod.version import VERSION
 
 log = logging.getLogger("gaiod.metrics")
@@ -34,10 +36,11 @@ REQUEST_MAX_BYTES = 8192
 TEXT = "text/plain; charset=utf-8"
 
 
-class Endpoint:
+class Endpoint(Target):
     """Answers one request per connection, and closes it."""
 
     def __init__(self, watcher: Watcher, collector: Collector, is_ready: Callable[[], bool]) -> None:
+        super().__init__(None, None)  # its connections have targets of their own
         self._watcher = watcher
         self._collector = collector
         self._is_ready = is_ready
@@ -65,12 +68,6 @@ class Endpoint:
             return
         self._clients += 1
         _Client(conn, self._answer, self._gone)
-
-    def on_read(self, conn: Conn, result: OpResult) -> None:
-        """Never: a client has its own context."""
-
-    def on_write(self, conn: Conn, result: OpResult) -> None:
-        """Never: a client has its own context."""
 
     def _gone(self) -> None:
         self._clients -= 1
@@ -119,10 +116,11 @@ class Answer:
         }
 
 
-class _Client:
+class _Client(Target):
     """One connection, from its request to its answer. `answer` makes the answer, `gone` is told of the end."""
 
     def __init__(self, conn: Conn, answer: Callable[[str, str, dict[str, str]], Answer], gone: Callable[[], None]) -> None:
+        super().__init__(self._read, self._written)
         self._answer = answer
         self._gone: Callable[[], None] | None = gone
         self._conn = conn
@@ -131,7 +129,7 @@ class _Client:
         conn.context = self
         conn.read(deadline=self._deadline_s)
 
-    def on_read(self, conn: Conn, result: OpResult) -> None:
+    def _read(self, conn: Conn, result: OpResult) -> None:
         """Take a part of the request."""
         try:
             self._http.receive_data(bytes(result.buffer))
@@ -146,7 +144,7 @@ class _Client:
         else:
             conn.read(deadline=self._deadline_s)
 
-    def on_write(self, conn: Conn, result: OpResult) -> None:
+    def _written(self, conn: Conn, result: OpResult) -> None:
         """The answer is with the kernel."""
         self._end()
 
@@ -155,7 +153,8 @@ class _Client:
         self._end()
 
     def _send(self, answer: Answer, *, with_body: bool) -> None:
-        response: Any = h11.Response(status_code=answer.status, headers=list(answer.headers.items()))
+        reason = HTTPStatus(answer.status).phrase
+        response: Any = h11.Response(status_code=answer.status, reason=reason, headers=list(answer.headers.items()))
         data = self._http.send(response) or b""
         self._conn.write(data + answer.body if with_body else data, deadline=self._deadline_s)
 

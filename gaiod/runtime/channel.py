@@ -11,19 +11,20 @@ import json
 from typing import Any
 
 from gaiod.core.connection import Conn
-from gaiod.core.watcher import Watcher
+from gaiod.core.operations import OpResult
+from gaiod.runtime.dispatch import Target
 
 LINE_MAX_BYTES = 16 * 1024 * 1024
 """Far beyond any settings: a line that long is a bug, not a message."""
 
 
-class Channel:
-    """One end of the socket pair, on a watcher: `take` is called with each message, and None at the end."""
+class Channel(Target):
+    """One end of the socket pair: `take` is called with each message, and None at the end."""
 
-    def __init__(self, watcher: Watcher, conn: Conn, take: Any) -> None:
-        self._watcher = watcher
+    def __init__(self, conn: Conn, take: Any) -> None:
+        super().__init__(self._read, self._written)
         self._conn = conn
-        self._take = take
+        self._take_message = take
         self._buffer = bytearray()
         conn.context = self
         conn.read()
@@ -33,23 +34,23 @@ class Channel:
         if not self._conn.closed:
             self._conn.write(json.dumps(message).encode() + b"\n")
 
-    def on_read(self, conn: Conn, result: Any) -> None:
+    def _read(self, conn: Conn, result: OpResult) -> None:
         """Take what arrived, which may be part of a message, or several."""
         self._buffer += bytes(result.buffer)
         while (end := self._buffer.find(b"\n")) >= 0:
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
-            self._take(json.loads(line))
+            self._take_message(json.loads(line))
         if len(self._buffer) > LINE_MAX_BYTES:
             self.take(result)
         else:
             conn.read()
 
-    def on_write(self, conn: Conn, result: Any) -> None:
+    def _written(self, conn: Conn, result: OpResult) -> None:
         """A message is with the kernel."""
 
-    def take(self, result: Any) -> None:
+    def take(self, result: OpResult) -> None:
         """The other side is gone, or speaks no sense."""
         if not self._conn.closed:
             self._conn.abort()
-            self._take(None)
+            self._take_message(None)

@@ -1,60 +1,51 @@
-"""From completions to whoever they concern.
+"""From completions to whoever they concern. Compiled with the core: it is in every message's way."""
 
-A connection's `context` is a target: it has `on_read` and `on_write` for what succeeded, and `take`
-for everything else. A timer's or a post's context is called with the completion.
-"""
-
-from typing import Protocol
+from typing import Any
 
 from gaiod.core.connection import Conn
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpResult
 
-READ, WRITE, TIMER, POST = OpType.READ, OpType.WRITE, OpType.TIMER, OpType.POST
+READ, WRITE, TIMER, POST = 0, 1, 4, 5  # values of OpType
 
 
-class Target(Protocol):
-    """What a connection's context must be able to take."""
+class Target:
+    """What the `context` of a connection has to be.
 
-    def on_read(self, conn: Conn, result: OpResult) -> None:
-        """Bytes were read."""
+    Attributes:
+        on_read, on_write: called with (conn, result) for a read or a write that succeeded.
+    """
 
-    def on_write(self, conn: Conn, result: OpResult) -> None:
-        """Bytes were written."""
+    def __init__(self, on_read: Any, on_write: Any) -> None:
+        self.on_read = on_read
+        self.on_write = on_write
 
     def take(self, result: OpResult) -> None:
-        """Anything else: an error, the end of the stream, an accept, a connect, a close."""
+        """Take every other completion: an error, the end of the stream, an accept, a connect, a close."""
+        raise NotImplementedError
+
+    def failed(self, hook: str, conn: Conn | None) -> None:
+        """Deal with the exception being handled, which `on_read` or `on_write` raised. The daemon's own: a bug."""
+        raise  # noqa: PLE0704 - called from the except clause below
 
 
 def dispatch(results: list[OpResult]) -> None:
-    """Hand every completion over. An exception of one's hook is dealt with by its target, if it can."""
+    """Hand every completion over. A timer's or a post's context is called with the completion."""
     for result in results:
-        operation = result.operation
-        conn = result.conn
-        if operation is READ:
+        kind = result.kind
+        if kind == READ or kind == WRITE:
+            target = result.conn.context
             if result.error is not None:
-                conn.context.take(result)
+                target.take(result)
                 continue
             try:
-                conn.context.on_read(conn, result)
+                if kind == READ:
+                    target.on_read(result.conn, result)
+                else:
+                    target.on_write(result.conn, result)
             except Exception:
-                _failed(conn, "on_read")
-        elif operation is WRITE:
-            if result.error is not None:
-                conn.context.take(result)
-                continue
-            try:
-                conn.context.on_write(conn, result)
-            except Exception:
-                _failed(conn, "on_write")
-        elif operation is TIMER or operation is POST:
+                target.failed("on_read" if kind == READ else "on_write", result.conn)
+        elif kind == TIMER or kind == POST:
             if result.error is None:
                 result.context(result)
         else:
             result.context.take(result)
-
-
-def _failed(conn: Conn, hook: str) -> None:
-    failed = getattr(conn.context, "failed", None)
-    if failed is None:
-        raise  # the daemon's own: a bug, and not to be hidden
-    failed(hook, conn)

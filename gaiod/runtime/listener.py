@@ -12,6 +12,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
+from gaiod.runtime.dispatch import Target
 from gaiod.runtime.handler import Handler
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import ACCEPT_ERRORS, CELL, CLOSE_REASONS, DURATION_BOUNDS_S, bucket_of
@@ -29,17 +30,16 @@ SWEEPS_PER_TIMEOUT = 8
 sweep of 20,000 connections takes the compiled core 0.1 ms; a timer each would cost 150 bytes each."""
 
 
-class Listener:
+class Listener(Target):
     """Serves one listening socket through one handler.
 
     It is the `context` of its connections. A hook that raises costs its connection, and nobody else.
     """
 
     def __init__(self, settings: ListenerSettings, handler: Handler, watcher: Watcher, cells: Any, row: int) -> None:
+        super().__init__(handler.on_read, handler.on_write)
         self.settings = settings
         self.active = 0
-        self.on_read = handler.on_read
-        self.on_write = handler.on_write
         self._handler = handler
         self._watcher = watcher
         self._cells = cells
@@ -128,7 +128,7 @@ class Listener:
             self._count("rejected_limit")
             if self._may_log("limit"):
                 log.warning("listener %s: connections_max=%d is reached; more are rejected", *self._limit())
-            conn.context = None
+            conn.context = _REJECTED
             conn.abort()
             return
         self.active += 1
@@ -188,6 +188,16 @@ class Listener:
 
     def _may_log(self, kind: str) -> bool:
         return self._limiters.setdefault(kind, _Limiter()).allows(time.monotonic())
+
+
+class _Rejected(Target):
+    """The context of a connection that was over the limit: nobody is told of its end."""
+
+    def take(self, result: OpResult) -> None:
+        """Do nothing."""
+
+
+_REJECTED = _Rejected(None, None)
 
 
 class _Limiter:

@@ -8,17 +8,19 @@ wake-up descriptor at once (man 7 signal-safety: write is allowed there).
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from gaiod.core.connection import Conn
+from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
+from gaiod.runtime.dispatch import Target
 
 
-class Signals:
+class Signals(Target):
     """Calls `take` with each of `wanted` that arrives, in the loop, until `close`. Main thread only."""
 
     def __init__(self, watcher: Watcher, wanted: list[signal.Signals], take: Callable[[signal.Signals], None]) -> None:
-        self._take = take
+        super().__init__(self._read, None)
+        self._take_signal = take
         self._wanted = wanted
         receiving, self._sending = socket.socketpair()
         self._sending.setblocking(False)
@@ -36,18 +38,15 @@ class Signals:
         self._sending.close()
         self._conn.abort()
 
-    def on_read(self, conn: Conn, result: Any) -> None:
+    def _read(self, conn: Conn, result: OpResult) -> None:
         """Take the numbers that arrived."""
         numbers = bytes(result.buffer)
         conn.read()
         for number in numbers:
             if number in self._wanted:
-                self._take(signal.Signals(number))
+                self._take_signal(signal.Signals(number))
 
-    def on_write(self, conn: Conn, result: Any) -> None:
-        """Never: nothing is written to it."""
-
-    def take(self, result: Any) -> None:
+    def take(self, result: OpResult) -> None:
         """The pair was closed."""
 
 

@@ -55,7 +55,7 @@ class Worker:
         layout = Layout(len(message["listeners"]))
         cells = memoryview(stats).cast("q")[message["slot"] : message["slot"] + layout.size]
         self._watcher = Watcher(counters=cells, report_closes=True)
-        self._channel = Channel(self._watcher, self._watcher.delegate(self._first), self._take_message)
+        self._channel = Channel(self._watcher.delegate(self._first), self._take_message)
         signals = Signals(self._watcher, [signal.SIGTERM], self._take_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to the whole group: the supervisor decides
         try:

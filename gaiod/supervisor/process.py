@@ -43,7 +43,7 @@ class WorkerProcess:
         command = [sys.executable, "-P", "-m", "gaiod.runtime.worker", str(theirs.fileno())]
         with theirs:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno(), stats_fd, *fds], stdin=subprocess.DEVNULL)
-        self._channel = Channel(self._watcher, self._watcher.delegate(ours), self._take)
+        self._channel = Channel(self._watcher.delegate(ours), self._take)
         self._channel.send({**settings, "fds": fds, "stats": stats_fd})
 
     @property

@@ -37,11 +37,12 @@ NO_ADDRESSES = """
     : :7000 7000 127.0.0.1: 127.0.0.1:-1 127.0.0.1:65536 127.0.0.1:7_0 127.0.0.1:٣ 127.1:7000 127.0.0.01:7000
     [127.0.0.1]:7000 []:7000 [::1] [::1]7000 [[::1]]:7000 ::1 echo localhost:7000 tcp://127.0.0.1:7000
     unix: unix:@abstract unix:/
-""".split()
+"""
 
 
 @pytest.mark.parametrize(
-    "value", [*NO_ADDRESSES, "", " 127.0.0.1:1", "unix:/a\0b", None, True, 7000, -1, 70000, 0.5, [], {}]
+    "value",
+    [*NO_ADDRESSES.split(), "", " 127.0.0.1:1", "unix:/a\0b", None, True, 7000, -1, 70000, 0.5, [], {}],
 )
 def test_bind_is_refused_with_what_to_write(value: object) -> None:
     with pytest.raises(Refused, match=r"; write "):

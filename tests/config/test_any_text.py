@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from gaiod.config import ConfigErrors, loads
 from gaiod.runtime.handler import Handler
 
+Loader = Callable[[str], type[Handler]]
+
 CORPUS = [file.read_text() for file in sorted((Path(__file__).parent / "refused").glob("*.yaml"))]
 VALID = """workers: auto
 metrics: {listen: 127.0.0.1:9464}
@@ -38,8 +40,8 @@ MARKUP = [
     "%YAML 1.1\n",
     "'\\ud800'",
 ]
-WORDS = "listeners metrics workers with bind handler kit servers null yes 010 22:22 2s 1e999".split()
-TOKENS = [*PUNCTUATION, *MARKUP, *WORDS]
+WORDS = "listeners metrics workers with bind handler kit servers null yes 010 22:22 2s 1e999"
+TOKENS = [*PUNCTUATION, *MARKUP, *WORDS.split()]
 
 
 @st.composite
@@ -62,9 +64,7 @@ def mutated(draw: st.DrawFn) -> str:
 @example("listeners: {echo: {" + "bnid: 1, " * 5_000 + "}}")
 @example("\n".join(f"unknown{number}: yes" for number in range(5_000)))
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_text_gives_settings_or_errors_with_places(
-    load_handler: Callable[[str], type[Handler]], text: str
-) -> None:
+def test_any_text_gives_settings_or_errors_with_places(load_handler: Loader, text: str) -> None:
     start = time.process_time()
     try:
         loads(text, load_handler=load_handler)
@@ -78,15 +78,13 @@ def test_any_text_gives_settings_or_errors_with_places(
     assert all(1 <= error.line <= lines and error.column >= 1 for error in found)
 
 
-def test_text_that_everything_starts_from_is_valid(load_handler: Callable[[str], type[Handler]]) -> None:
+def test_text_that_everything_starts_from_is_valid(load_handler: Loader) -> None:
     """Else the mutations above would start from nothing."""
     assert len(loads(VALID, load_handler=load_handler).listeners) == 2
 
 
 @pytest.mark.parametrize("text", CORPUS)
-def test_text_cut_off_anywhere_gives_settings_or_errors(
-    load_handler: Callable[[str], type[Handler]], text: str
-) -> None:
+def test_text_cut_off_anywhere_gives_settings_or_errors(load_handler: Loader, text: str) -> None:
     for end in range(0, len(text), 7):
         try:
             loads(text[:end], load_handler=load_handler)

@@ -9,10 +9,8 @@ from gaiod.core.errors import GaiodError
 
 
 def test_text_of_an_error_is_file_place_key_and_message() -> None:
-    error = ConfigError(
-        "gaiod.yaml", 7, 5, "listeners.echo.idle_timout", "unknown key; did you mean idle_timeout?"
-    )
-    assert str(error) == "gaiod.yaml:7:5: listeners.echo.idle_timout: unknown key; did you mean idle_timeout?"
+    error = ConfigError("gaiod.yaml", 7, 5, "listeners.echo.bnid", "unknown key; did you mean bind?")
+    assert str(error) == "gaiod.yaml:7:5: listeners.echo.bnid: unknown key; did you mean bind?"
 
 
 def test_text_of_an_error_leaves_out_the_key_when_syntax_is_broken() -> None:

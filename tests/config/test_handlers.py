@@ -9,10 +9,10 @@ from gaiod.config import ConfigErrors, loads
 from gaiod.runtime import plugins
 from gaiod.runtime.handler import Handler
 
+Loader = Callable[[str], type[Handler]]
 
-def test_loader_gets_the_reference_that_the_settings_hold(
-    load_handler: Callable[[str], type[Handler]],
-) -> None:
+
+def test_loader_gets_the_reference_that_the_settings_hold(load_handler: Loader) -> None:
     asked = []
 
     def load(reference: str) -> type:
@@ -31,15 +31,13 @@ def test_loader_gets_the_reference_that_the_settings_hold(
 
 
 def test_loader_is_that_of_the_workers_when_none_is_given(
-    monkeypatch: pytest.MonkeyPatch, load_handler: Callable[[str], type[Handler]]
+    monkeypatch: pytest.MonkeyPatch, load_handler: Loader
 ) -> None:
     monkeypatch.setattr(plugins, "load_handler", load_handler)
     assert loads("listeners: {a: {bind: 127.0.0.1:1, handler: echo}}").listeners[0].handler == "echo"
 
 
-def test_handler_that_cannot_be_loaded_is_reported_at_each_place(
-    load_handler: Callable[[str], type[Handler]],
-) -> None:
+def test_handler_that_cannot_be_loaded_is_reported_at_each_place(load_handler: Loader) -> None:
     text = "listeners:\n  a: {bind: 127.0.0.1:1, handler: gone}\n  b: {bind: 127.0.0.1:2, handler: gone}\n"
     with pytest.raises(ConfigErrors) as errors:
         loads(text, load_handler=load_handler)
@@ -57,10 +55,7 @@ def test_bug_in_a_loader_is_not_taken_for_a_mistake_in_the_file() -> None:
         loads("listeners: {a: {bind: 127.0.0.1:1, handler: echo}}", load_handler=load)
 
 
-def test_empty_with_is_fine_for_a_handler_without_options(
-    load_handler: Callable[[str], type[Handler]],
-) -> None:
-    settings = loads(
-        "listeners: {a: {bind: 127.0.0.1:1, handler: echo, with: {}}}", load_handler=load_handler
-    )
+def test_empty_with_is_fine_for_a_handler_without_options(load_handler: Loader) -> None:
+    text = "listeners: {a: {bind: 127.0.0.1:1, handler: echo, with: {}}}"
+    settings = loads(text, load_handler=load_handler)
     assert settings.listeners[0].options == {}

@@ -10,11 +10,13 @@ import pytest
 from gaiod.config import ConfigErrors, loads
 from gaiod.runtime.handler import Handler
 
+Options = Callable[[str], dict[str, Any]]
+
 KIT = "listeners:\n  kit:\n    bind: 127.0.0.1:7000\n    handler: kit\n    with:\n      name: a\n"
 
 
 @pytest.fixture
-def options(load_handler: Callable[[str], type[Handler]]) -> Callable[[str], dict[str, Any]]:
+def options(load_handler: Callable[[str], type[Handler]]) -> Options:
     """Return a function that loads one option, as YAML, of the handler kit."""
 
     def load_one(line: str) -> dict[str, Any]:
@@ -45,15 +47,13 @@ def options(load_handler: Callable[[str], type[Handler]]) -> Callable[[str], dic
         ("labels: {a: b, 'c d': '1'}", {"a": "b", "c d": "1"}),
     ],
 )
-def test_option_becomes_a_plain_value(
-    options: Callable[[str], dict[str, Any]], line: str, value: object
-) -> None:
+def test_option_becomes_a_plain_value(options: Options, line: str, value: object) -> None:
     name = line.partition(":")[0]
     assert options(line) == {"name": "a", name: value}
     assert type(options(line)[name]) is type(value)
 
 
-def test_only_the_given_options_are_returned(options: Callable[[str], dict[str, Any]]) -> None:
+def test_only_the_given_options_are_returned(options: Options) -> None:
     """The handler's own defaults stay the handler's."""
     assert options("") == {"name": "a"}
 
@@ -113,9 +113,7 @@ def test_options_whose_types_cannot_be_found_are_reported_with_their_place() -> 
         class Options:
             path: "Elsewhere" = None  # type: ignore[name-defined]  # noqa: F821 - that is the point
 
-    with pytest.raises(
-        ConfigErrors, match=r"<string>:1:\d+: listeners.r.with: .*Elsewhere.*; import it at run time"
-    ):
+    with pytest.raises(ConfigErrors, match=r":1:\d+: listeners.r.with: .*Elsewhere.*; import it at run time"):
         loads("listeners: {r: {bind: 127.0.0.1:7000, handler: r, with: {}}}", load_handler=lambda _: Lacking)
 
 

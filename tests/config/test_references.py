@@ -37,10 +37,10 @@ def test_reference_to_an_absolute_file_needs_no_folder() -> None:
 NO_REFERENCES = """
     2echo écho a.b a.b: :Class a:b:c shout.py shout.py:Shout a/b.py ~/shout.py ~
     ./shout ./.py/ ./.py ./ / ./shout.py: ./shout.py:2
-""".split()
+"""
 
 
-@pytest.mark.parametrize("reference", [*NO_REFERENCES, "", " echo", "echo ", "a b:C", "./a\0.py"])
+@pytest.mark.parametrize("reference", [*NO_REFERENCES.split(), "", " echo", "echo ", "a b:C", "./a\0.py"])
 def test_reference_is_refused_with_what_to_write(reference: str) -> None:
     with pytest.raises(Refused, match=r"; write "):
         resolve_reference(reference, FOLDER)

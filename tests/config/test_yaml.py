@@ -93,12 +93,10 @@ def test_nesting_is_allowed_up_to_the_limit_and_no_deeper() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * 100_000, "- " * 100_000, "? " * 100_000, "{a: " * 100_000, "a: &a\n" * 9]
-)
-def test_nesting_without_end_is_refused_at_once(text: str) -> None:
+@pytest.mark.parametrize("opening", ["[", "- ", "? ", "{a: ", "[{a: "])
+def test_nesting_without_end_is_refused_at_once(opening: str) -> None:
     start = time.process_time()
-    assert len(problems(text)) >= 1
+    assert len(problems(opening * 100_000)) == 1
     assert time.process_time() - start < 1
 
 

@@ -1,64 +1,55 @@
-"""The gaiod server under test: an echo handler on a watcher."""
+"""The gaiod server under test: the echo handler as a worker runs it, without the process around it."""
 
 import argparse
+import gc
 import time
 
+from gaiod import Conn, Handler, OpResult, Watcher
+from gaiod.handlers.echo import Echo
+from gaiod.runtime.dispatch import dispatch
+from gaiod.runtime.listener import Listener
+from gaiod.runtime.settings import ListenerSettings
+from gaiod.runtime.stats import Layout
+from gaiod.runtime.worker import GC_THRESHOLDS
 from listener import open_listener
 
-from gaiod import Conn, OpResult, OpType, Watcher
 
+class EchoWithDeadline(Echo):
+    """The same, with a deadline on every read that moves with every message."""
 
-class Echo:
-    """Read, write the same bytes back, and only then read again."""
-
-    def __init__(self, read_deadline_s: float | None) -> None:
-        self._read_deadline_s = read_deadline_s
-
-    def _read(self, conn: Conn) -> None:
-        if self._read_deadline_s is None:
-            conn.read()
-        else:
-            conn.read(deadline=time.monotonic() + self._read_deadline_s)
+    deadline_s = 0.0
 
     def on_open(self, conn: Conn) -> None:
-        self._read(conn)
-
-    def on_read(self, conn: Conn, result: OpResult) -> None:
-        conn.write(result.buffer)
+        conn.read(deadline=time.monotonic() + self.deadline_s)
 
     def on_write(self, conn: Conn, result: OpResult) -> None:
-        self._read(conn)
+        conn.read(deadline=time.monotonic() + self.deadline_s)
 
 
-def serve(watcher: Watcher, handler: Echo) -> None:
-    """Hand every completion to its hook; an error or the end of the stream closes the connection."""
-    on_read, on_write = handler.on_read, handler.on_write
+def serve(handler: Handler, timers: int) -> None:
+    """Serve until a signal ends the process."""
+    layout = Layout(1)
+    cells = memoryview(bytearray(8 * layout.size)).cast("q")
+    watcher = Watcher(counters=cells, report_closes=True)
+    for index in range(timers):
+        watcher.timer(time.monotonic() + 3600 + index)
+    settings = ListenerSettings(name="echo", bind="", handler="echo", connections_max=20_000)
+    Listener(settings, handler, watcher, cells, layout.row(0)).open(open_listener())
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     while True:
-        for result in watcher.wait_io():
-            conn, operation = result.conn, result.operation
-            if operation is OpType.TIMER or conn is None:
-                continue
-            if result.error is not None:
-                conn.close()
-            elif operation is OpType.READ:
-                on_read(conn, result)
-            elif operation is OpType.WRITE:
-                on_write(conn, result)
-            else:
-                handler.on_open(conn)
+        dispatch(watcher.wait_io())
 
 
 def main() -> None:
-    """Serve until a signal ends the process."""
+    """Parse the arguments and serve."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--timers", type=int, default=0, help="timers to keep pending, an hour away")
     parser.add_argument("--read-deadline", type=float, metavar="SECONDS", help="put a deadline on every read")
     arguments = parser.parse_args()
-    watcher = Watcher()
-    for index in range(arguments.timers):
-        watcher.timer(time.monotonic() + 3600 + index)
-    watcher.accept(open_listener())
-    serve(watcher, Echo(arguments.read_deadline))
+    EchoWithDeadline.deadline_s = arguments.read_deadline or 0.0
+    serve(Echo() if arguments.read_deadline is None else EchoWithDeadline(), arguments.timers)
 
 
 if __name__ == "__main__":

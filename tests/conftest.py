@@ -1,0 +1,59 @@
+"""Fixtures for every folder of tests. Helpers that are plain functions are in `core/support`."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from core.support.descriptors import FOLDER, leaked_since, open_descriptors
+from core.support.sockets import NewPair, has_ipv6, pairs_of
+from gaiod.core.watcher import Watcher
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_descriptors() -> Iterator[None]:
+    """Fail a test that leaves a file descriptor open."""
+    if not FOLDER.exists():
+        yield
+        return
+    before = open_descriptors()
+    yield
+    leaked = leaked_since(before)
+    assert not leaked, f"left open: {leaked}"
+
+
+@pytest.fixture
+def watcher() -> Iterator[Watcher]:
+    """A watcher, closed at the end."""
+    with Watcher() as watcher:
+        yield watcher
+
+
+@pytest.fixture
+def tcp_pair() -> Iterator[NewPair]:
+    """A maker of connected TCP sockets over IPv4, the second of each with a timeout."""
+    with pairs_of(socket.AF_INET) as new_pair:
+        yield new_pair
+
+
+@pytest.fixture
+def tcp6_pair() -> Iterator[NewPair]:
+    """As `tcp_pair`, over IPv6."""
+    if not has_ipv6():
+        pytest.skip("no IPv6 on the loopback")
+    with pairs_of(socket.AF_INET6) as new_pair:
+        yield new_pair
+
+
+@pytest.fixture
+def unix_pair() -> Iterator[NewPair]:
+    """A maker of connected unix stream sockets, the second of each with a timeout."""
+    with pairs_of(socket.AF_UNIX) as new_pair:
+        yield new_pair
+
+
+@pytest.fixture(params=["tcp_pair", "tcp6_pair", "unix_pair"])
+def stream_pair(request: pytest.FixtureRequest) -> NewPair:
+    """A maker of connected sockets: the test runs once for TCP over IPv4, over IPv6, and for unix."""
+    new_pair: NewPair = request.getfixturevalue(request.param)
+    return new_pair

@@ -1,0 +1,1 @@
+"""The watcher's contract, one file per point of it."""

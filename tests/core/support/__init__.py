@@ -1,0 +1,1 @@
+"""What the core's tests share: waiting, sockets, descriptors, processes of either engine."""

@@ -1,0 +1,30 @@
+"""Python processes of a chosen engine."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from core.support.waiting import TIME_UNIT
+
+TESTS = Path(__file__).parents[2]
+REPOSITORY = TESTS.parent
+
+
+def run_python(
+    *arguments: str, engine: str | None = None, environment: dict[str, str] | None = None, timeout_s: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments, the tests' folder on its path; `engine` None: its own choice."""
+    variables = {name: value for name, value in os.environ.items() if name != "GAIOD_ENGINE"}
+    variables["PYTHONPATH"] = os.pathsep.join((str(TESTS), variables.get("PYTHONPATH", ""))).rstrip(os.pathsep)
+    if engine is not None:
+        variables["GAIOD_ENGINE"] = engine
+    variables |= environment or {}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s * max(1.0, TIME_UNIT),
+        check=False,
+    )
