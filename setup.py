@@ -48,15 +48,8 @@ def extensions() -> list[Extension]:
         "binding": False,  # plain C methods, which the interpreter calls faster than ones that act like functions
         "embedsignature": True,
     }
-    made = []
-    for name in COMPILED:
-        # OpResult comes and goes with every operation. A decorator in its .pxd would say so, but is not
-        # heeded, and the .py must not need Cython.
-        extra = {"freelist": 1024} if name == "core/operations.py" else {}
-        made += cythonize(
-            [extension(name)], compiler_directives={**directives, **extra}, build_dir="build/cython", force=True, quiet=True
-        )
-    return made
+    made = [extension(name) for name in COMPILED]
+    return cythonize(made, compiler_directives=directives, build_dir="build/cython", force=True)
 
 
 class BuildOrDoWithout(build_ext):
