@@ -30,11 +30,13 @@ def digest() -> str:
 
 
 def extension(name: str) -> Extension:
+    """Return the extension of one source file, the digest compiled in."""
     module = "gaiod." + name.partition(".")[0].replace("/", ".")
     return Extension(module, [str(PACKAGE / name)], define_macros=[("GAIOD_SOURCES", f'"{digest()}"')])
 
 
 def extensions() -> list[Extension]:
+    """Return the extensions as C; none where there is no Cython."""
     try:
         from Cython.Build import cythonize
     except ImportError:
@@ -56,10 +58,13 @@ class BuildOrDoWithout(build_ext):
     """Build the extensions, or say in one line that gaiod will run interpreted."""
 
     def run(self) -> None:
+        """Build them, or do without."""
         try:
             super().run()
         except Exception as error:
-            print(f"gaiod: no compiled engine, it will run interpreted (a third of the speed): {error}", file=sys.stderr)
+            print(
+                f"gaiod: no compiled engine, it will run interpreted (a third of the speed): {error}", file=sys.stderr
+            )
             self.extensions = []  # or an editable install would look for them
 
 

@@ -22,7 +22,7 @@ from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.handler import Handler
 from gaiod.runtime.units import Duration, Size, Unit
-from gaiod.version import VERSION as __version__
+from gaiod.version import __version__
 
 __all__ = [
     "Conn",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from gaiod.version import VERSION
+from gaiod.version import __version__
 
 EXIT_USAGE, EXIT_CONFIG = 64, 78
 click.UsageError.exit_code = EXIT_USAGE  # sysexits(3), as everything else here
@@ -20,7 +20,7 @@ CONFIG_FILE = click.Path(dir_okay=False, path_type=Path)
 def _version_text() -> str:
     from gaiod.core import ENGINE
 
-    return f"gaiod {VERSION}, {ENGINE} engine, Python {platform.python_version()}"
+    return f"gaiod {__version__}, {ENGINE} engine, Python {platform.python_version()}"
 
 
 def _show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -30,7 +30,9 @@ def _show_version(context: click.Context, parameter: click.Parameter, wanted: bo
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="As `version`.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="As `version`."
+)
 def main() -> None:
     """A networking daemon: handlers decide what to do with the bytes, gaiod moves them."""
 

@@ -85,6 +85,6 @@ def _refusal(handler: type[Handler], options: dict[str, Any]) -> str:
         plugins.build_options(handler, options)
     except ValueError as error:
         return str(error)
-    except Exception as error:  # noqa: BLE001 - handlers may raise anything; the operator needs the place
+    except Exception as error:
         return f"{handler.__name__} failed with {type(error).__name__}, {error}; correct the handler"
     return ""

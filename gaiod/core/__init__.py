@@ -22,7 +22,6 @@ COMPILED = (
 """The modules that the compiled engine replaces."""
 
 
-
 class _SourceFinder:
     """Finds the compiled engine's modules as X.py even where an extension module of that name lies beside it."""
 

@@ -5,8 +5,8 @@ from math import inf
 from typing import Any
 
 from gaiod.core import counters
-from gaiod.core.sockets import address_of
 from gaiod.core.operations import CANCEL, FINISH, FREE, SHUTDOWN, OpResult, OpType
+from gaiod.core.sockets import address_of
 
 UNASSIGNED = counters.index("unassigned_received_bytes")
 

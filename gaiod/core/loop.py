@@ -18,7 +18,19 @@ from gaiod.core.connection import Conn, Mover
 from gaiod.core.engine import Batch, Poller, accept, shutdown_write, take_error
 from gaiod.core.errors import ConnClosed, DeadlineExceeded
 from gaiod.core.operations import (
-    ACCEPT, AFFINITY, CANCEL, CLOSED, CONNECT, FINISH, FREE, OPERATION_TYPES, POST, READ, SHUTDOWN, TIMER, WRITE,
+    ACCEPT,
+    AFFINITY,
+    CANCEL,
+    CLOSED,
+    CONNECT,
+    FINISH,
+    FREE,
+    OPERATION_TYPES,
+    POST,
+    READ,
+    SHUTDOWN,
+    TIMER,
+    WRITE,
     OpResult,
 )  # fmt: skip
 

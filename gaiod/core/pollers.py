@@ -134,6 +134,7 @@ class EpollPoller(_Poller):
         return len(ready)
 
     def close(self) -> None:
+        """Close what the poller itself opened."""
         self._epoll.close()
         super().close()
 
@@ -170,5 +171,6 @@ class KqueuePoller(_Poller):
         return len(ready)
 
     def close(self) -> None:
+        """Close what the poller itself opened."""
         self._kqueue.close()
         super().close()

@@ -15,10 +15,10 @@ from gaiod.core.pollers import EpollPoller, KqueuePoller
 SEND_MAX = 256 * 1024
 """Most bytes one connection may send or receive in one call: its share of a pass."""
 
-if hasattr(select, "epoll"):
+if hasattr(select, "epoll"):  # noqa: SIM108 - mypy takes no conditional expression for a type
     Poller = EpollPoller
 else:
-    Poller = KqueuePoller  # type: ignore[misc,assignment]
+    Poller = KqueuePoller
 
 
 class Batch:

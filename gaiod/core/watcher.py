@@ -28,7 +28,20 @@ from gaiod.core.errors import (
 )
 from gaiod.core.loop import Loop
 from gaiod.core.operations import (
-    ACCEPT, AFFINITY, CANCEL, CLOSED, CONNECT, FREE, POST, READ, SHUTDOWN, STOP, TIMER, WRITE, OpResult, OpType,
+    ACCEPT,
+    AFFINITY,
+    CANCEL,
+    CLOSED,
+    CONNECT,
+    FREE,
+    POST,
+    READ,
+    SHUTDOWN,
+    STOP,
+    TIMER,
+    WRITE,
+    OpResult,
+    OpType,
 )  # fmt: skip
 from gaiod.core.sockets import check_deadline, check_socket, family_of
 
@@ -155,7 +168,8 @@ class Watcher(Loop):
         Args:
             address: `(host, port)` with a numeric IPv4 or IPv6 host (names would block: resolve
                 them first), or the path of a unix socket.
-            context, deadline: as `read`; the context becomes the connection's.
+            context: comes back with the completion, and becomes the connection's.
+            deadline: as for `read`.
 
         Raises:
             ValueError: not such an address.
@@ -167,7 +181,8 @@ class Watcher(Loop):
         """Accept connections, one completion each, until cancelled, freed or closed.
 
         Its last completion has the error that ended it, and the listener as its `conn`. One in
-        between can have an error too, and no `conn`, when the kernel had no descriptor left, say: accepting goes on by itself.
+        between can have an error too, and no `conn`, when the kernel had no descriptor left, say:
+        accepting goes on by itself.
 
         Args:
             listener: a listening socket, which is delegated, or the Conn of one.

@@ -31,7 +31,7 @@ from gaiod.runtime.stats import (
     REJECT_REASONS,
     Layout,
 )
-from gaiod.version import VERSION
+from gaiod.version import __version__
 
 TCP_INFO_QUEUE = struct.Struct("=24xII")
 """struct tcp_info of a listening socket: tcpi_unacked is what waits, tcpi_sacked what may (linux/tcp.h)."""
@@ -116,7 +116,7 @@ class Collector(PrometheusCollector):
         """Yield every family that has samples."""
         began_s = time.perf_counter()
         scrape = _Scrape()
-        scrape.add("gaiod_build_info", 1, VERSION, platform.python_version(), ENGINE)
+        scrape.add("gaiod_build_info", 1, __version__, platform.python_version(), ENGINE)
         scrape.add("gaiod_start_time_seconds", self._started_s)
         scrape.add("gaiod_ready", self._is_ready())
         for worker, cells in self._workers:

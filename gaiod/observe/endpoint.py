@@ -23,7 +23,7 @@ from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.observe.collector import Collector
 from gaiod.runtime.dispatch import Target
-from gaiod.version import VERSION
+from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.metrics")
 
@@ -109,7 +109,7 @@ class Answer:
         self.body = body.encode() if isinstance(body, str) else body
         self.headers = {
             "content-type": TEXT,
-            "server": f"gaiod/{VERSION}",
+            "server": f"gaiod/{__version__}",
             "content-length": str(len(self.body)),
             "connection": "close",
             **(headers or {}),
@@ -119,7 +119,9 @@ class Answer:
 class _Client(Target):
     """One connection, from its request to its answer. `answer` makes the answer, `gone` is told of the end."""
 
-    def __init__(self, conn: Conn, answer: Callable[[str, str, dict[str, str]], Answer], gone: Callable[[], None]) -> None:
+    def __init__(
+        self, conn: Conn, answer: Callable[[str, str, dict[str, str]], Answer], gone: Callable[[], None]
+    ) -> None:
         super().__init__(self._read, self._written)
         self._answer = answer
         self._gone: Callable[[], None] | None = gone

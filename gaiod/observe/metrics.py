@@ -42,7 +42,9 @@ METRICS = (
     Metric("gaiod_connections_active", "gauge", "Connections open now.", ("listener", "handler", "worker")),
     Metric("gaiod_connections_limit", "gauge", "Connections a worker keeps open at most.", ("listener",)),
     Metric("gaiod_connections_closed_total", "counter", "Connections closed, by why.", ("listener", "reason")),
-    Metric("gaiod_connections_rejected_total", "counter", "Connections closed unserved, by why.", ("listener", "reason")),
+    Metric(
+        "gaiod_connections_rejected_total", "counter", "Connections closed unserved, by why.", ("listener", "reason")
+    ),
     Metric("gaiod_accept_errors_total", "counter", "Failures of accept(), by errno.", ("listener", "errno")),
     Metric("gaiod_listen_queue_length", "gauge", "Connections waiting to be accepted (TCP).", ("listener",)),
     Metric("gaiod_listen_queue_limit", "gauge", "Connections that can wait to be accepted (TCP).", ("listener",)),
@@ -76,9 +78,7 @@ METRICS = (
     Metric("gaiod_conn_gc_found_total", "counter", "Connections found dropped without being closed.", ("worker",)),
     Metric("gaiod_conn_gc_closed_total", "counter", "Of those found dropped, how many were closed.", ("worker",)),
     Metric("gaiod_conn_freed_total", "counter", "Connections and listeners closed on purpose.", ("worker",)),
-    Metric(
-        "python_gc_collections_total", "counter", "Garbage collections of a worker.", ("generation", "worker")
-    ),
+    Metric("python_gc_collections_total", "counter", "Garbage collections of a worker.", ("generation", "worker")),
     Metric(
         "python_gc_objects_collected_total",
         "counter",

@@ -42,7 +42,9 @@ class WorkerProcess:
         # -P: what lies in the working directory is not ours to import.
         command = [sys.executable, "-P", "-m", "gaiod.runtime.worker", str(theirs.fileno())]
         with theirs:
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno(), stats_fd, *fds], stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno(), stats_fd, *fds], stdin=subprocess.DEVNULL
+            )
         self._channel = Channel(self._watcher.delegate(ours), self._take)
         self._channel.send({**settings, "fds": fds, "stats": stats_fd})
 

@@ -30,6 +30,7 @@ def open_listener(name: str, bind: str, options: SocketOptions) -> socket.socket
     Args:
         name: what messages call it.
         bind: `HOST:PORT`, `[V6]:PORT` or `unix:/path`; a socket file left behind is replaced.
+        options: what its connections inherit.
 
     Raises:
         BindError: it cannot be opened.
@@ -37,7 +38,9 @@ def open_listener(name: str, bind: str, options: SocketOptions) -> socket.socket
     try:
         sock = _unix(bind.removeprefix(UNIX)) if bind.startswith(UNIX) else _tcp(bind, options)
     except OSError as error:
-        raise BindError(f"{name}: cannot listen on {bind}: {os.strerror(error.errno or 0)}; {_advice(error)}") from error
+        raise BindError(
+            f"{name}: cannot listen on {bind}: {os.strerror(error.errno or 0)}; {_advice(error)}"
+        ) from error
     sock.listen(options.backlog)
     return sock
 
@@ -109,7 +112,9 @@ def _advice(error: OSError) -> str:
         case errno.EADDRINUSE:
             return "another process listens there: stop it (ss -ltnp shows it), or choose another port or path"
         case errno.EACCES | errno.EPERM:
-            return "ports below 1024 and foreign folders need a privilege: grant CAP_NET_BIND_SERVICE, or choose another"
+            return (
+                "ports below 1024 and foreign folders need a privilege: grant CAP_NET_BIND_SERVICE, or choose another"
+            )
         case errno.EADDRNOTAVAIL:
             return "this machine has no such address: ip address shows which it has"
         case errno.ENOENT | errno.ENOTDIR:

@@ -22,7 +22,7 @@ from gaiod.runtime.worker import STOP_TIMEOUT_S
 from gaiod.supervisor.process import WorkerProcess
 from gaiod.supervisor.slots import Slots
 from gaiod.supervisor.sockets import BindError, SocketOptions, bound_address, close_listener, open_listener
-from gaiod.version import VERSION
+from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -55,7 +55,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve until a signal ends it, and return the exit status."""
-        log.info("gaiod %s, %s engine, process %d", VERSION, ENGINE, os.getpid())
+        log.info("gaiod %s, %s engine, process %d", __version__, ENGINE, os.getpid())
         if self._settings.workers > 1:
             log.warning("workers: %d is asked for; this version runs 1", self._settings.workers)
         sockets = []

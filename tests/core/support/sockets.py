@@ -9,6 +9,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from core.support.waiting import LIMIT_S
@@ -138,7 +139,12 @@ def pump(watcher: Watcher, sock: socket.socket, n: int) -> tuple[bytes, list[OpR
     return bytes(received), done
 
 
+@cache
+def _block(seed: int) -> bytes:
+    return bytes((seed * 31 + i * 7 + (i >> 8)) & 0xFF for i in range(65521))
+
+
 def pattern(n: int, seed: int = 0) -> bytes:
     """Return `n` bytes that differ from place to place and from seed to seed."""
-    block = bytes((seed * 31 + i * 7 + (i >> 8)) & 0xFF for i in range(65521))
+    block = _block(seed & 0xFF)
     return (block * (n // len(block) + 1))[:n]
