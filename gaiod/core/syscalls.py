@@ -18,7 +18,7 @@ SEND_MAX = 256 * 1024
 if hasattr(select, "epoll"):  # noqa: SIM108 - mypy takes no conditional expression for a type
     Poller = EpollPoller
 else:
-    Poller = KqueuePoller
+    Poller = KqueuePoller  # type: ignore[misc,assignment]
 
 
 class Batch:

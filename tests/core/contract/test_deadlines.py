@@ -110,7 +110,7 @@ def test_room_that_is_there_beats_a_deadline_that_is_past(watcher: Watcher, stre
 
 
 def test_many_connections_with_data_at_a_past_deadline_all_get_it(watcher: Watcher, unix_pair: NewPair) -> None:
-    """More than one batch: those whose turn comes later must not expire meanwhile."""
+    """More than one batch, and more than one poll tells of: those whose turn comes later must not expire meanwhile."""
     pairs = [unix_pair() for _ in range(600)]
     deadline = soon()
     for near, far in pairs:
@@ -163,9 +163,9 @@ def test_deadlines_of_the_two_directions_are_independent(watcher: Watcher, strea
 
 @pytest.mark.parametrize("deadline", [math.nan, "soon", [1]], ids=repr)
 def test_deadline_that_is_no_number_is_refused_at_submit(
-    watcher: Watcher, stream_pair: NewPair, deadline: float
+    watcher: Watcher, unix_pair: NewPair, deadline: float
 ) -> None:
-    conn = watcher.delegate(stream_pair()[0])
+    conn = watcher.delegate(unix_pair()[0])
     listener = listen()
     for submit in (
         lambda: conn.read(deadline=deadline),
