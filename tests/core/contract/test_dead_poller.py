@@ -13,11 +13,11 @@ pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="finds the epoll ins
 
 
 @pytest.mark.parametrize("timeout", [0, LIMIT_S, None], ids=["at_once", "bounded", "for_ever"])
-def test_wait_io_raises_when_the_poller_is_dead(stream_pair: NewPair, timeout: float | None) -> None:
+def test_wait_io_raises_when_the_poller_is_dead(unix_pair: NewPair, timeout: float | None) -> None:
     before = eventpolls()
     watcher = Watcher()
     (epoll,) = eventpolls() - before
-    conn = watcher.delegate(stream_pair()[0]).read()
+    conn = watcher.delegate(unix_pair()[0]).read()
     os.close(epoll)
     for _ in range(2):
         with pytest.raises((OSError, ValueError)):
@@ -27,8 +27,8 @@ def test_wait_io_raises_when_the_poller_is_dead(stream_pair: NewPair, timeout: f
     assert conn.closed
 
 
-def test_close_releases_everything_though_the_poller_is_dead(stream_pair: NewPair) -> None:
-    pairs = [stream_pair() for _ in range(3)]
+def test_close_releases_everything_though_the_poller_is_dead(unix_pair: NewPair) -> None:
+    pairs = [unix_pair() for _ in range(3)]
     before, open_before = eventpolls(), len(open_descriptors())
     watcher = Watcher()
     (epoll,) = eventpolls() - before

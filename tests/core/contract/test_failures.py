@@ -194,7 +194,7 @@ def test_connection_of_another_watcher_is_refused(watcher: Watcher, stream_pair:
 
 
 @pytest.mark.parametrize("call", ["free", "cancel", "shutdown_write"])
-@pytest.mark.parametrize("target", [None, 5, "text", object()], ids=["none", "number", "text", "object"])
+@pytest.mark.parametrize("target", [None, 5], ids=["none", "number"])
 def test_request_for_what_is_no_connection_says_so(watcher: Watcher, call: str, target: object) -> None:
     with pytest.raises(UnsupportedConn, match="is neither a Conn nor a socket"):
         getattr(watcher, call)(target)

@@ -136,9 +136,9 @@ def test_dropped_connection_tells_its_reason_where_closes_are_reported(stream_pa
         assert result.conn.close_reason == "forgotten"
 
 
-def test_connection_dropped_in_another_thread_is_reported_to_a_loop_that_sleeps(stream_pair: NewPair) -> None:
+def test_connection_dropped_in_another_thread_is_reported_to_a_loop_that_sleeps(unix_pair: NewPair) -> None:
     with Watcher(report_closes=True) as watcher:
-        dropped = [watcher.delegate(stream_pair()[0], context="forgotten one")]
+        dropped = [watcher.delegate(unix_pair()[0], context="forgotten one")]
         dropper = threading.Timer(MOMENT_S, dropped.clear)
         dropper.start()
         assert collect_one(watcher).context == "forgotten one"

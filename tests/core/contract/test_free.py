@@ -76,8 +76,8 @@ def test_free_takes_the_socket_that_an_operation_delegated(watcher: Watcher, str
     assert isinstance(collect_one(watcher).error, ConnClosed)
 
 
-def test_free_takes_the_socket_that_was_delegated_by_hand(watcher: Watcher, stream_pair: NewPair) -> None:
-    near, _ = stream_pair()
+def test_free_takes_the_socket_that_was_delegated_by_hand(watcher: Watcher, unix_pair: NewPair) -> None:
+    near, _ = unix_pair()
     conn = watcher.delegate(near)
     watcher.free(near)
     assert conn.closed
