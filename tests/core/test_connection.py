@@ -3,7 +3,6 @@
 import gc
 import math
 import os
-import socket
 import time
 import weakref
 from typing import Any
@@ -16,7 +15,6 @@ from core.support.waiting import (
     assert_quiet,
     collect,
     collect_one,
-    collect_until,
     contexts,
     later,
     soon,
@@ -82,11 +80,6 @@ def test_connection_can_be_weakly_referenced_and_hashed(watcher: Watcher, unix_p
     del conn
     gc.collect()
     assert reference() is None
-
-
-@pytest.mark.parametrize("name", ["serial", "closed", "bytes_received", "pending_write_bytes"])
-def test_state_of_a_connection_is_read(watcher: Watcher, unix_pair: NewPair, name: str) -> None:
-    assert getattr(watcher.delegate(unix_pair()[0]), name) in (0, False) or name == "serial"
 
 
 def test_pending_write_bytes_are_what_the_kernel_has_not_taken(watcher: Watcher, stream_pair: NewPair) -> None:
@@ -259,16 +252,15 @@ def test_close_closes_though_the_kernel_is_full_of_earlier_bytes(watcher: Watche
     assert receive(far, conn.bytes_sent + 1) == bytes(conn.bytes_sent)
 
 
-def test_shutdown_write_needs_no_room_in_the_kernel(watcher: Watcher, tcp_pair: NewPair) -> None:
-    near, far = tcp_pair()
+def test_shutdown_write_needs_no_room_in_the_kernel(watcher: Watcher, stream_pair: NewPair) -> None:
+    near, far = stream_pair()
+    far.settimeout(MOMENT_S * 10)
     conn = watcher.delegate(near)
     conn.write(bytes(20_000_000), deadline=soon())
     result = collect_one(watcher)
     conn.shutdown_write()
     assert_quiet(watcher, 0)
-    conn.write(b"a")
-    assert isinstance(collect_until(watcher, lambda done: len(done) > 0)[0].error, BrokenPipeError)
-    assert receive(far, result.size + 1) == bytes(result.size)
+    assert len(receive(far, result.size + 1)) == result.size, "the FIN follows though the loop does not run again"
 
 
 def test_abort_drops_what_is_queued(watcher: Watcher, stream_pair: NewPair) -> None:
@@ -343,5 +335,3 @@ def test_descriptor_is_minus_one_once_closed(watcher: Watcher, unix_pair: NewPai
     assert os.get_blocking(conn.fileno()) is False
     conn.abort()
     assert conn.fileno() == -1
-    assert isinstance(conn.serial, int)
-    assert socket.AF_UNIX

@@ -1,9 +1,11 @@
 """Operations: what a completion tells, and the ones that handlers' tests make by hand."""
 
+import weakref
+
 import pytest
 
 from core.support.sockets import NewPair
-from core.support.waiting import collect_one, soon
+from core.support.waiting import collect, collect_one, contexts, soon
 from gaiod.core.operations import (
     ACCEPT, CLOSED, CONNECT, POST, READ, TIMER, WRITE, OpResult, OpType,
 )  # fmt: skip
@@ -56,8 +58,7 @@ def test_operation_has_its_own_context_before_its_connections(watcher: Watcher, 
     conn.context = "new"
     conn.write(b"a", context="own")
     conn.write(b"a")
-    done = [collect_one(watcher) for _ in range(3)]
-    assert [result.context for result in done] == ["old", "own", "new"]
+    assert contexts(collect(watcher, 3)) == ["old", "own", "new"]
 
 
 def test_contexts_are_passed_through_untouched(watcher: Watcher) -> None:
@@ -68,10 +69,9 @@ def test_contexts_are_passed_through_untouched(watcher: Watcher) -> None:
 
 def test_completions_do_not_keep_each_other_alive(watcher: Watcher, unix_pair: NewPair) -> None:
     """Operations of a queue are linked; a completion must not hold on to those behind it."""
+
     class Canary:
         pass
-
-    import weakref  # noqa: PLC0415
 
     near, far = unix_pair()
     conn = watcher.delegate(near)
