@@ -49,9 +49,9 @@ cdef class Loop(Mover):
     @cython.locals(batch=BatchCalls, operations=list, conn=Conn, operation=OpResult, i=Py_ssize_t, sent=Py_ssize_t)
     cdef _send_batch(self, list writes)
     @cython.locals(operation=OpResult)
-    cdef OpResult _next_write(self, Conn conn)
+    cdef _clear_way(self, Conn conn)
     @cython.locals(
-        reads=list, batch=BatchCalls, operations=list, listeners=list, taken=Py_ssize_t, conn=Conn, operation=OpResult,
+        reads=list, batch=BatchCalls, operations=list, listeners=list, conn=Conn, operation=OpResult,
         i=Py_ssize_t, received_count=int,
     )
     cdef _receive_ready(self)

@@ -32,7 +32,7 @@ from gaiod.core.operations import (
     TIMER,
     WRITE,
     OpResult,
-)  # fmt: skip
+)
 
 COMPLETE, AT_EOF, FAILED, EXPIRED = range(1, 5)  # columns of the operation counters
 OUTCOMES = len(layout.OUTCOMES)
@@ -185,13 +185,19 @@ class Loop(Mover):
             conn.writing = False
             operation = conn.write_head
             if operation is not None and operation.kind != WRITE:
-                operation = self._next_write(conn)
-            if operation is not None and not conn.closed:
+                self._clear_way(conn)
+        # From here to the send nothing is allocated, so no garbage collection can run a finalizer that
+        # closes one of these descriptors, and another that gets it again.
+        for conn in writes:
+            operation = conn.write_head
+            if operation is not None:
                 batch.add_send(conn.fd, operation.pinned, operation.size)
                 operations.append(operation)
         batch.send()
         for i in range(len(operations)):
             operation = operations[i]
+            if not operation.pending:
+                continue  # a finalizer, run while the ones before were completed, closed it
             conn = operation.conn
             sent = batch.result(i)
             if sent >= 0:
@@ -216,12 +222,12 @@ class Loop(Mover):
                 self._own(operation)
             self._write_on(conn)
 
-    def _next_write(self, conn: Conn) -> OpResult | None:
-        """Do what stands before the next write, and return that: a connect, a FIN, a close."""
+    def _clear_way(self, conn: Conn) -> None:
+        """Do what stands before the next write: a connect, a FIN, a close."""
         while not conn.closed:
             operation = conn.write_head
             if operation is None or operation.kind == WRITE:
-                return operation
+                return
             if operation.kind == CONNECT:
                 error = take_error(conn.fd)
                 self._pop_write(conn)
@@ -231,35 +237,34 @@ class Loop(Mover):
                 shutdown_write(conn.fd)
             else:
                 self._drop(conn, ConnClosed(f"{conn!r} is closed"))
-        return None
 
     def _receive_ready(self) -> None:
         """Receive once from each connection that is ready, as far as one batch goes."""
         reads = self.reads
+        if len(reads) <= BATCH_MAX:
+            self.reads = []
+        else:
+            self.reads = reads[BATCH_MAX:]
+            reads = reads[:BATCH_MAX]
         batch = self.batch
         batch.reset()
         operations: list[OpResult] = []
         listeners: list[Conn] = []
-        taken = 0
-        for conn in reads:
-            if len(operations) == BATCH_MAX:
-                break
-            taken += 1
+        for conn in reads:  # as in _send_batch, nothing is allocated from here to the receive
             conn.reading = False
             operation = conn.read_head
-            if operation is None or conn.closed:
+            if operation is None:
                 continue
             if operation.kind == ACCEPT:
                 listeners.append(conn)
             else:
                 operations.append(operation)
                 batch.add_receive(conn.fd, operation.pinned, operation.size)
-        self.reads = reads[taken:]
         received_count = batch.receive()
         for i in range(len(operations)):
             operation = operations[i]
             conn = operation.conn
-            if i < received_count:
+            if i < received_count and operation.pending:
                 self._received(conn, operation, i, batch.result(i))
             self._read_on(conn)
         for conn in listeners:
@@ -305,7 +310,8 @@ class Loop(Mover):
     def _accept_ready(self, listener: Conn) -> None:
         """Accept what is queued at a listener, up to its share of a pass."""
         operation = listener.read_head
-        assert operation is not None
+        if operation is None:
+            return
         for _ in range(ACCEPTS_PER_PASS):
             fd = accept(listener.fd)
             if fd == -EAGAIN:
@@ -460,10 +466,13 @@ class Loop(Mover):
         finally:
             sock.detach()
         self._make_room(conn.fd)
-        self.poller.add(conn.fd, conn)
-        if error not in (0, errno.EINPROGRESS):
+        try:
+            self.poller.add(conn.fd, conn)
+        except OSError as failure:
+            error = failure.errno or errno.EIO
+        if error not in (0, EINPROGRESS):
             operation.error = OSError(error, os.strerror(error))
-        if error != errno.EINPROGRESS:
+        if error != EINPROGRESS:
             conn.writable = True
 
     def _pop_read(self, conn: Conn) -> None:

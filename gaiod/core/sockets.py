@@ -1,11 +1,15 @@
 """Questions to what a watcher is given: sockets, addresses, deadlines."""
 
+import os
 import socket
 import sys
 from math import isfinite
 from typing import Any
 
 from gaiod.core.errors import UnsupportedConn
+
+UNIX_PATH_MAX_BYTES = 107
+"""sun_path of struct sockaddr_un has 108 on Linux, the last of them 0 (man 7 unix)."""
 
 
 def address_of(fd: int, *, peer: bool) -> Any:
@@ -20,10 +24,18 @@ def address_of(fd: int, *, peer: bool) -> Any:
 
 
 def family_of(address: Any) -> int:
-    """Return the address family of what `connect` takes."""
+    """Return the address family of what `connect` takes.
+
+    Raises:
+        ValueError: it takes no such thing.
+    """
     if isinstance(address, (str, bytes)):
+        if not 0 < len(os.fsencode(address)) <= UNIX_PATH_MAX_BYTES:
+            raise ValueError(f"{address!r}: the path of a unix socket has 1 to {UNIX_PATH_MAX_BYTES} bytes")
         return socket.AF_UNIX
     if isinstance(address, tuple) and len(address) >= 2 and isinstance(address[0], str):
+        if not (isinstance(address[1], int) and 0 <= address[1] <= 65535):
+            raise ValueError(f"{address!r}: a port is a number from 0 to 65535")
         for family in (socket.AF_INET, socket.AF_INET6):
             try:
                 socket.inet_pton(family, address[0].partition("%")[0])
