@@ -85,6 +85,6 @@ def _refusal(handler: type[Handler], options: dict[str, Any]) -> str:
         plugins.build_options(handler, options)
     except ValueError as error:
         return str(error)
-    except Exception as error:
+    except Exception as error:  # a handler may raise anything, and the operator needs the place
         return f"{handler.__name__} failed with {type(error).__name__}, {error}; correct the handler"
     return ""

@@ -13,7 +13,7 @@ cdef int SHUTDOWN, FINISH, FREE, CANCEL, AFFINITY
 cdef int COMPLETE, AT_EOF, FAILED, EXPIRED, OUTCOMES
 cdef int LOOP_ITERATIONS, LOOP_EVENTS, LOOP_BUSY_NS, SWAP_EXHAUSTED, FREED, LAG
 cdef uint32_t READABLE, WRITABLE, BROKEN
-cdef int BATCH_MAX, SEND_ROUNDS, PASSES_PER_POLL, ACCEPTS_PER_PASS
+cdef int BATCH_MAX, RECEIVES_MIN, SEND_ROUNDS, PASSES_PER_POLL, ACCEPTS_PER_PASS
 cdef int EAGAIN, EINTR, EINPROGRESS
 cdef double ACCEPT_PAUSE_S
 cdef double inf
@@ -36,6 +36,7 @@ cdef class Loop(Mover):
     cdef object inbox
     cdef bint sleeping
     cdef int passes
+    cdef int receives_max
     cdef double now_s
 
     @cython.locals(until_s=double, fresh=bint, done=list)

@@ -50,6 +50,9 @@ READABLE, WRITABLE, BROKEN = 1, 2, 4  # bits of Poller.events
 BATCH_MAX = 512
 """Most calls in one batch: what one pass may delay the next poll by."""
 
+RECEIVES_MIN = 8
+"""Fewest receives that are prepared, half of which may not fit any more."""
+
 SEND_ROUNDS = 16
 """Most queued writes of one connection that one pass sends."""
 
@@ -89,6 +92,7 @@ class Loop(Mover):
         self.closed = False  # takes no more operations
         self.sleeping = False  # the loop is, or is about to be, in the poller: wake it
         self.passes = 0  # since the last poll
+        self.receives_max = BATCH_MAX  # receives to prepare for the next batch
         self.now_s = self.poller.now()  # when the last poll returned
 
     def _run(self, timeout_s: float) -> list[OpResult]:
@@ -241,11 +245,11 @@ class Loop(Mover):
     def _receive_ready(self) -> None:
         """Receive once from each connection that is ready, as far as one batch goes."""
         reads = self.reads
-        if len(reads) <= BATCH_MAX:
+        if len(reads) <= self.receives_max:
             self.reads = []
         else:
-            self.reads = reads[BATCH_MAX:]
-            reads = reads[:BATCH_MAX]
+            reads = self.reads[: self.receives_max]
+            del self.reads[: self.receives_max]
         batch = self.batch
         batch.reset()
         operations: list[OpResult] = []
@@ -261,6 +265,8 @@ class Loop(Mover):
                 operations.append(operation)
                 batch.add_receive(conn.fd, operation.pinned, operation.size)
         received_count = batch.receive()
+        # A batch of large messages is full after a few: do not prepare hundreds in vain every time.
+        self.receives_max = min(BATCH_MAX, 2 * max(RECEIVES_MIN, received_count))
         for i in range(len(operations)):
             operation = operations[i]
             conn = operation.conn

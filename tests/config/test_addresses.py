@@ -26,6 +26,12 @@ def test_bind_is_written_in_one_way(text: str, bind: str) -> None:
     assert parse_bind(text) == bind
 
 
+@pytest.mark.parametrize("port", [0, 65535])
+def test_bind_that_is_only_a_port_is_refused_with_the_address_it_may_mean(port: int) -> None:
+    with pytest.raises(Refused, match=rf"is only a port; write 127.0.0.1:{port} or \[::1\]:{port}"):
+        parse_bind(port)
+
+
 def test_bind_to_a_unix_socket_fits_into_what_the_kernel_takes() -> None:
     longest = "unix:/" + "x" * (UNIX_PATH_MAX_BYTES - 1)
     assert parse_bind(longest) == longest

@@ -123,6 +123,7 @@ def test_file_may_be_as_large_as_the_limit(tmp_path: Path, load_handler: Loader)
     ("data", "place"),
     [
         (b"\xff\xfew\x00", "1:1: the byte 0xff"),
+        (b"\n\xff", "2:1: the byte 0xff"),
         ("# ü\nworkers: ü".encode() + b"\xe9", "2:11: the byte 0xe9"),
         ("# ü".encode("latin-1") + b"\n", "1:3: the byte 0xfc"),
     ],

@@ -8,7 +8,8 @@ from gaiod.config.words import NAMES, SHOWN_MAX, mismatch, one_of, shown, unknow
 def test_shown_text_is_short_and_on_one_line() -> None:
     assert shown("plain text, ü and 漢") == "plain text, ü and 漢"
     assert shown("a\nb\x1b[31m") == "a\\nb\\x1b[31m"
-    assert shown("x" * 1000) == "x" * SHOWN_MAX + "..."
+    assert shown("x" * SHOWN_MAX) == "x" * SHOWN_MAX
+    assert shown("x" * (SHOWN_MAX + 1)) == "x" * SHOWN_MAX + "..."
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from gaiod.config.errors import Place, Report
 from gaiod.config.yaml import DEPTH_MAX, VALUES_MAX, Document, read_document
 
+NUMBERS = st.integers(-(10**17), 10**17) | st.floats(allow_nan=False, allow_infinity=False)
+# YAML ends a key after 1024 characters; an escape has 6 for each of ours, or 12.
+KEYS = st.text(max_size=80)
 JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**17), 10**17)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    st.none() | st.booleans() | NUMBERS | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=12,
 )
 

@@ -26,7 +26,6 @@ from gaiod.core.errors import ConnClosed, WatcherClosed
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 
-
 FEW_PASSES = 6 * 64
 """Connections that one listener accepts before the kernel is asked what else there is, generously."""
 
@@ -133,9 +132,7 @@ def test_accepted_connection_that_nobody_keeps_is_forgotten(watcher: Watcher, li
     assert client.recv(1) == b""
 
 
-@pytest.mark.parametrize(
-    ("end", "error"), [("cancel", OSError), ("abort", ConnClosed), ("close", ConnClosed)], ids=lambda end: str(end)
-)
+@pytest.mark.parametrize(("end", "error"), [("cancel", OSError), ("abort", ConnClosed), ("close", ConnClosed)], ids=str)
 def test_accept_ends_with_one_last_completion_that_has_the_listener(
     watcher: Watcher, listening: Listening, end: str, error: type[Exception]
 ) -> None:

@@ -46,8 +46,7 @@ def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
 def refusing() -> Any:
     """An address where nobody listens."""
     with listen() as sock:
-        address = sock.getsockname()
-    return address
+        return sock.getsockname()
 
 
 @pytest.fixture
@@ -171,9 +170,7 @@ def test_connect_that_nobody_references_is_not_forgotten_while_it_lasts(watcher:
     assert isinstance(collect_one(watcher).error, DeadlineExceeded)
 
 
-def test_operations_submitted_before_it_is_established_wait_for_it(
-    watcher: Watcher, listener: socket.socket
-) -> None:
+def test_operations_submitted_before_it_is_established_wait_for_it(watcher: Watcher, listener: socket.socket) -> None:
     conn = watcher.connect(listener.getsockname(), context="connect")
     data = pattern(100_000)
     conn.write(data, context="write")

@@ -7,7 +7,15 @@ import pytest
 from core.support.sockets import NewPair
 from core.support.waiting import collect, collect_one, contexts, soon
 from gaiod.core.operations import (
-    ACCEPT, CLOSED, CONNECT, POST, READ, TIMER, WRITE, OpResult, OpType,
+    ACCEPT,
+    CLOSED,
+    CONNECT,
+    POST,
+    READ,
+    TIMER,
+    WRITE,
+    OpResult,
+    OpType,
 )  # fmt: skip
 from gaiod.core.watcher import Watcher
 

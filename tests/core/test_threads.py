@@ -90,7 +90,12 @@ def in_threads(n: int, work: Callable[[int], object]) -> None:
 
 def test_posts_from_many_threads_all_arrive_each_threads_in_order(watcher: Watcher) -> None:
     waiter = Waiter(watcher)
-    in_threads(THREADS, lambda thread: [watcher.post((thread, number)) for number in range(1_000)])
+
+    def post(thread: int) -> None:
+        for number in range(1_000):
+            watcher.post((thread, number))
+
+    in_threads(THREADS, post)
     watcher.close()
     waiter.join()
     posted: list[Any] = contexts(waiter.done)
@@ -120,7 +125,7 @@ def test_submission_from_another_thread_wakes_a_loop_that_sleeps(
     with listen() as listener:
         submit: dict[str, Callable[[], object]] = {
             "write": lambda: conn.write(b"hello"),
-            "read": lambda: conn.read(),
+            "read": conn.read,
             "timer": lambda: watcher.timer(0.0),
             "abort": conn.abort,
             "cancel": conn.cancel,
@@ -140,9 +145,7 @@ def test_deadline_from_another_thread_is_seen_by_a_loop_that_sleeps(watcher: Wat
     thread.join()
 
 
-def test_operations_from_many_threads_complete_once_each(
-    watcher: Watcher, waiter: Waiter, unix_pair: NewPair
-) -> None:
+def test_operations_from_many_threads_complete_once_each(watcher: Watcher, waiter: Waiter, unix_pair: NewPair) -> None:
     """Reads, writes, timers, cancels, frees and drops, on connections of every thread's own."""
     pairs = [[unix_pair() for _ in range(20)] for _ in range(THREADS)]
     submitted: list[list[object]] = [[] for _ in range(THREADS)]
@@ -243,28 +246,27 @@ def test_close_from_another_thread_with_nothing_pending_ends_a_wait(watcher: Wat
     closer.join()
 
 
-@pytest.mark.parametrize("round_number", range(20))
-def test_close_amid_submissions_answers_every_accepted_operation(round_number: int) -> None:
-    watcher = Watcher()
-    waiter = Waiter(watcher)
-    accepted: list[list[int]] = [[] for _ in range(4)]
+def test_close_amid_submissions_answers_every_accepted_operation() -> None:
+    for _ in range(20):
+        watcher = Watcher()
+        waiter = Waiter(watcher)
+        accepted: list[list[int]] = [[], [], []]
 
-    def submit(thread: int) -> None:
-        if thread == 3:
-            watcher.post("half-way")
-            watcher.close()
-            return
-        for number in range(2_000):
-            try:
-                watcher.post((thread, number))
-            except WatcherClosed:
+        def submit(thread: int, watcher: Watcher = watcher, accepted: list[list[int]] = accepted) -> None:
+            if thread == len(accepted):
+                watcher.close()
                 return
-            accepted[thread].append(number)
+            for number in range(2_000):
+                try:
+                    watcher.post((thread, number))
+                except WatcherClosed:
+                    return
+                accepted[thread].append(number)
 
-    in_threads(4, submit)
-    waiter.join()
-    answered: list[Any] = [context for context in contexts(waiter.done) if context != "half-way"]
-    assert Counter(answered) == Counter((thread, number) for thread in range(3) for number in accepted[thread])
+        in_threads(4, submit)
+        waiter.join()
+        expected = ((thread, number) for thread, numbers in enumerate(accepted) for number in numbers)
+        assert Counter(contexts(waiter.done)) == Counter(expected)
 
 
 def test_close_races_with_a_wait_that_begins(unix_pair: NewPair) -> None:
@@ -301,7 +303,12 @@ def test_operation_on_a_connection_freed_meanwhile_completes_with_conn_closed(
 ) -> None:
     """Accepted from another thread before the loop saw the free: it has its one completion."""
     conn = watcher.delegate(unix_pair()[0])
-    in_threads(1, lambda _: (conn.abort(), conn.read(context="late")))
+
+    def abort_and_read(_: int) -> None:
+        conn.abort()
+        conn.read(context="late")
+
+    in_threads(1, abort_and_read)
     assert_late = collect_until(watcher, lambda done: len(done) > 0)
     assert [(result.context, type(result.error)) for result in assert_late] == [("late", ConnClosed)]
     assert_quiet(watcher, 0)

@@ -162,9 +162,7 @@ def test_deadlines_of_the_two_directions_are_independent(watcher: Watcher, strea
 
 
 @pytest.mark.parametrize("deadline", [math.nan, "soon", [1]], ids=repr)
-def test_deadline_that_is_no_number_is_refused_at_submit(
-    watcher: Watcher, unix_pair: NewPair, deadline: float
-) -> None:
+def test_deadline_that_is_no_number_is_refused_at_submit(watcher: Watcher, unix_pair: NewPair, deadline: float) -> None:
     conn = watcher.delegate(unix_pair()[0])
     listener = listen()
     for submit in (

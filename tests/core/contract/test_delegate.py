@@ -7,6 +7,7 @@ import ssl
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -164,7 +165,7 @@ def a_closed_socket(stack: ExitStack) -> socket.socket:
     return sock
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[Callable[[ExitStack], Any], str]] = {
     "udp": (a_datagram_socket, "AF_INET SOCK_DGRAM socket: only TCP and unix streams"),
     "unix_datagrams": (a_unix_datagram_socket, "AF_UNIX SOCK_DGRAM socket: only TCP and unix streams"),
     "listening": (a_listener, "the socket is listening"),
@@ -194,7 +195,7 @@ def test_what_is_no_connection_is_refused_saying_why_and_left_as_it_was(
     watcher: Watcher, stack: ExitStack, kind: str, way: str
 ) -> None:
     make, reason = REFUSED[kind]
-    target = make(stack)  # type: ignore[operator]
+    target = make(stack)
     before = open_descriptors()
     with pytest.raises(UnsupportedConn, match=reason):
         WAYS[way](watcher, target)

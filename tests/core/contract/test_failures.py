@@ -180,12 +180,13 @@ def test_close_and_free_and_cancel_of_a_closed_watcher_are_no_ops(watcher: Watch
 def test_connection_of_another_watcher_is_refused(watcher: Watcher, stream_pair: NewPair) -> None:
     with Watcher() as other:
         conn = other.delegate(stream_pair()[0])
-        for submit in (
+        submits: list[Callable[[], object]] = [
             lambda: watcher.read(conn),
             lambda: watcher.read_full(conn, bytearray(1)),
             lambda: watcher.write(conn, b"a"),
             lambda: watcher.accept(conn),
-        ):
+        ]
+        for submit in submits:
             with pytest.raises(UsageError, match="another watcher"):
                 submit()
         watcher.free(conn)

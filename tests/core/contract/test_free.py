@@ -91,9 +91,7 @@ def test_free_takes_the_socket_of_a_listener(watcher: Watcher) -> None:
     assert isinstance(collect_one(watcher).error, ConnClosed)
 
 
-def test_free_inside_a_batch_of_completions_stops_the_others_operations(
-    watcher: Watcher, stream_pair: NewPair
-) -> None:
+def test_free_inside_a_batch_of_completions_stops_the_others_operations(watcher: Watcher, stream_pair: NewPair) -> None:
     """The first completion's handler frees the connection of the second: that one still reports, once."""
     pairs = [stream_pair(), stream_pair()]
     conns = [watcher.delegate(near) for near, _ in pairs]
@@ -159,9 +157,7 @@ def test_event_of_a_descriptors_former_life_does_not_reach_its_next(watcher: Wat
         far.close()
 
 
-def test_deadline_of_a_descriptors_former_life_does_not_reach_its_next(
-    watcher: Watcher, stream_pair: NewPair
-) -> None:
+def test_deadline_of_a_descriptors_former_life_does_not_reach_its_next(watcher: Watcher, stream_pair: NewPair) -> None:
     near, far = stream_pair()
     old = watcher.delegate(near).read(deadline=soon())
     old.abort()

@@ -1,11 +1,9 @@
 """Sockets for tests: connected pairs, listeners, and peers that misbehave on purpose."""
 
-import fcntl
 import socket
 import struct
 import sys
 import tempfile
-import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,32 +82,42 @@ def reset(sock: socket.socket) -> None:
 def fill(near: socket.socket, far: socket.socket) -> int:
     """Send zeros from `near` until the kernel takes no more, for as long as `far` does not read.
 
-    TCP has room again whenever an acknowledgement comes, so it is full only when every byte that
-    `far` has was acknowledged.
+    A window that is not quite full would be filled by TCP's probe timer 200 ms later, and there would
+    be room again. So it is filled to its last byte first, and only then what is behind it: a send
+    buffer of a fixed size, for one of its own choice grows with every answer to a probe.
 
     Returns:
         How many bytes it took.
     """
     near.setblocking(False)
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
     sent = 0
     until_s = time.monotonic() + LIMIT_S
-    while time.monotonic() < until_s:
+    while near.family != socket.AF_UNIX:
+        assert time.monotonic() < until_s, f"the window is not full after {sent} bytes"
+        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        in_flight, window = _tcp_info(near, TCPI_UNACKED), _tcp_info(near, TCPI_SND_WND)
+        if in_flight == 0 and window == 0:
+            break
+        if in_flight == 0:
+            sent += near.send(bytes(min(window, 32768)))
+    for size in (65536, 1):
         try:
-            sent += near.send(bytes(65536))
-            continue
+            while True:
+                sent += near.send(bytes(size))
         except BlockingIOError:
-            if near.family == socket.AF_UNIX:
-                return sent
-        if _queued(near, termios.TIOCOUTQ) + _queued(far, termios.FIONREAD) == sent:
-            try:
-                sent += near.send(b"\0")
-            except BlockingIOError:
-                return sent
-    raise AssertionError(f"the kernel is not full after {sent} bytes")
+            continue
+    return sent
 
 
-def _queued(sock: socket.socket, request: int) -> int:
-    return int.from_bytes(fcntl.ioctl(sock, request, bytes(4)), sys.byteorder)
+TCPI_UNACKED = 24
+TCPI_SND_WND = 228
+"""Places in Linux's `struct tcp_info`."""
+
+
+def _tcp_info(sock: socket.socket, place: int) -> int:
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_SND_WND + 4)
+    return int.from_bytes(info[place : place + 4], sys.byteorder)
 
 
 def receive(sock: socket.socket, n: int) -> bytes:

@@ -1,0 +1,15 @@
+"""The daemon, as a fixture: every test here gets its own, and none may leave a process behind."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.support.starting import Start, starter
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Start]:
+    """A starter of daemons; those that still run at the end are stopped, and have to end with 0."""
+    with starter(tmp_path) as start:
+        yield start

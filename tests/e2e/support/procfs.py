@@ -1,0 +1,56 @@
+"""What the kernel says of other processes."""
+
+import os
+from pathlib import Path
+
+PROC = Path("/proc")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the third on (man 5 proc); empty if there is no such process."""
+    try:
+        return (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs: a zombie does not."""
+    stat = _stat(pid)
+    return bool(stat) and stat[0] != "Z"
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that have this parent."""
+    return [other for other in _pids() if (stat := _stat(other)) and int(stat[1]) == pid and stat[0] != "Z"]
+
+
+def session_of(leader: int) -> list[int]:
+    """Return the processes of a session: what a daemon started, orphans included."""
+    return [other for other in _pids() if (stat := _stat(other)) and int(stat[3]) == leader and stat[0] != "Z"]
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time that a process has used."""
+    stat = _stat(pid)
+    return (int(stat[11]) + int(stat[12])) / TICKS_PER_S
+
+
+def threads_of(pid: int) -> int:
+    """Return how many threads a process has."""
+    return len(os.listdir(PROC / str(pid) / "task"))
+
+
+def descriptors_of(pid: int) -> int:
+    """Return how many descriptors a process has open."""
+    return len(os.listdir(PROC / str(pid) / "fd"))
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process was stopped by a signal."""
+    return _stat(pid)[:1] == ["T"]
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir(PROC) if name.isdecimal()]

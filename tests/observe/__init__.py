@@ -1,0 +1,1 @@
+"""The tests of what gaiod says about itself: metrics, their collector, their endpoint."""

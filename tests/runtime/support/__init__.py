@@ -1,0 +1,1 @@
+"""What the runtime's tests share: a listener in this process, a worker as a process."""

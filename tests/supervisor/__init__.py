@@ -1,0 +1,1 @@
+"""The supervisor's tests: sockets, slots, processes, and the life of the whole."""
