@@ -330,6 +330,7 @@ cdef class Batch:
         cdef View view
         cdef list views = self.views
         cdef bint held = False
+        cdef bint spare_held = False
         if not views:
             return 0
         self.views = []
@@ -337,6 +338,7 @@ cdef class Batch:
             if view.kept:
                 view.kept = False
                 held = held or view.arena is self.arena
+                spare_held = spare_held or view.arena is self.spare
                 self.views.append(view)
                 continue
             view.data = NULL
@@ -344,6 +346,8 @@ cdef class Batch:
                 self.replace(view.arena)
         if held:
             self.arena, self.spare = self.spare, self.arena
+            if spare_held:
+                self.replace(self.arena)
         return 0
 
     cdef int replace(self, Arena arena) except -1:

@@ -23,6 +23,7 @@ cdef class Conn:
     cdef public object context
     cdef public object data
     cdef public object close_reason
+    cdef object failure
     cdef OpResult read_head
     cdef OpResult read_tail
     cdef OpResult write_head

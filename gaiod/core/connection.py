@@ -50,7 +50,7 @@ class Conn:
 
     __slots__ = (
         "__weakref__", "active_s", "broken", "bytes_received", "bytes_sent", "close_reason", "closed", "closing",
-        "context", "data", "fd", "is_listener", "opened_s", "pending_write_bytes", "read_alarm", "read_alarm_s",
+        "context", "data", "failure", "fd", "is_listener", "opened_s", "pending_write_bytes", "read_alarm", "read_alarm_s",
         "read_count", "read_head", "read_tail", "readable", "reading", "serial", "traffic", "watcher", "writable",
         "write_alarm", "write_alarm_s", "write_count", "write_head", "write_tail", "writing",
     )  # fmt: skip
@@ -62,6 +62,7 @@ class Conn:
         self.context = context
         self.data: Any = None
         self.close_reason: str | None = None
+        self.failure: Exception | None = None  # why its connect failed: everything else fails the same way
         self.readable = False  # the kernel may have bytes: an edge was seen, and no short read since
         self.writable = True
         self.broken = False  # a hang-up or an error was seen: a short read tells nothing any more

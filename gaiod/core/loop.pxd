@@ -9,11 +9,11 @@ from gaiod.core.connection cimport Conn, Mover
 from gaiod.core.operations cimport OpResult
 
 cdef int READ, WRITE, ACCEPT, CONNECT, TIMER, POST, CLOSED
-cdef int SHUTDOWN, FINISH, FREE, CANCEL, AFFINITY
+cdef int SHUTDOWN, FINISH, FREE, CANCEL, AFFINITY, STOP
 cdef int COMPLETE, AT_EOF, FAILED, EXPIRED, OUTCOMES
 cdef int LOOP_ITERATIONS, LOOP_EVENTS, LOOP_BUSY_NS, SWAP_EXHAUSTED, FREED, LAG
 cdef uint32_t READABLE, WRITABLE, BROKEN
-cdef int BATCH_MAX, RECEIVES_MIN, SEND_ROUNDS, PASSES_PER_POLL, ACCEPTS_PER_PASS
+cdef int BATCH_MAX, EVENTS_MAX, RECEIVES_MIN, SEND_ROUNDS, PASSES_PER_POLL, ACCEPTS_PER_PASS
 cdef int EAGAIN, EINTR, EINPROGRESS
 cdef double ACCEPT_PAUSE_S
 cdef double inf
@@ -36,6 +36,7 @@ cdef class Loop(Mover):
     cdef object inbox
     cdef bint sleeping
     cdef int passes
+    cdef int full_polls
     cdef int receives_max
     cdef double now_s
 
@@ -43,6 +44,7 @@ cdef class Loop(Mover):
     cdef list _run(self, double timeout_s)
     @cython.locals(before_s=double, timeout_s=double, events_count=int, i=int, conn=Conn, events=uint32_t)
     cdef _poll(self, double until_s)
+    cdef bint _has_seen_all(self)
     @cython.locals(bucket=int, bound_s=double, busy_ns=int64_t)
     cdef _count_pass(self, double busy_s)
     @cython.locals(writes=list, first=Py_ssize_t, _=int)
@@ -51,12 +53,14 @@ cdef class Loop(Mover):
     cdef _send_batch(self, list writes)
     @cython.locals(operation=OpResult)
     cdef _clear_way(self, Conn conn)
+    cdef _connected(self, Conn conn, OpResult operation)
     @cython.locals(
         reads=list, batch=BatchCalls, operations=list, listeners=list, conn=Conn, operation=OpResult,
         i=Py_ssize_t, received_count=int,
     )
     cdef _receive_ready(self)
     cdef _read_on(self, Conn conn)
+    @cython.locals(operation=OpResult)
     cdef _write_on(self, Conn conn)
     @cython.locals(batch=BatchCalls)
     cdef _received(self, Conn conn, OpResult operation, int i, Py_ssize_t received)

@@ -29,6 +29,7 @@ from gaiod.core.operations import (
     POST,
     READ,
     SHUTDOWN,
+    STOP,
     TIMER,
     WRITE,
     OpResult,
@@ -49,6 +50,9 @@ READABLE, WRITABLE, BROKEN = 1, 2, 4  # bits of Poller.events
 
 BATCH_MAX = 512
 """Most calls in one batch: what one pass may delay the next poll by."""
+
+EVENTS_MAX = 512
+"""Most events one poll returns, on either engine."""
 
 RECEIVES_MIN = 8
 """Fewest receives that are prepared, half of which may not fit any more."""
@@ -92,6 +96,7 @@ class Loop(Mover):
         self.closed = False  # takes no more operations
         self.sleeping = False  # the loop is, or is about to be, in the poller: wake it
         self.passes = 0  # since the last poll
+        self.full_polls = 0  # polls in a row, up to the last, that may have left events with the kernel
         self.receives_max = BATCH_MAX  # receives to prepare for the next batch
         self.now_s = self.poller.now()  # when the last poll returned
 
@@ -120,7 +125,7 @@ class Loop(Mover):
                 self._send_queued()
             if self.reads:
                 self._receive_ready()
-            if self.passes == 0 and self.alarms.next_s <= self.now_s:
+            if self.passes == 0 and self.alarms.next_s <= self.now_s and self._has_seen_all():
                 self._ring()  # after receiving: bytes that are there beat the deadline
             if self.done or self.now_s >= until_s:
                 done = self.done
@@ -139,6 +144,7 @@ class Loop(Mover):
         events_count = self.poller.wait(timeout_s)
         self.sleeping = False
         self.passes = 0
+        self.full_polls = self.full_polls + 1 if events_count >= EVENTS_MAX else 0
         self.now_s = self.poller.now()
         self.counters[LOOP_EVENTS] += events_count
         for i in range(events_count):
@@ -155,6 +161,10 @@ class Loop(Mover):
             if events & WRITABLE:
                 conn.writable = True
                 self._write_on(conn)
+
+    def _has_seen_all(self) -> bool:
+        """Tell whether every edge from before the last poll is known: the kernel tells them in their order."""
+        return self.full_polls * EVENTS_MAX >= len(self.held) or self.full_polls == 0
 
     def _count_pass(self, busy_s: float) -> None:
         """Count how long the loop was away from the poller: what a connection may have had to wait."""
@@ -194,7 +204,7 @@ class Loop(Mover):
         # closes one of these descriptors, and another that gets it again.
         for conn in writes:
             operation = conn.write_head
-            if operation is not None:
+            if operation is not None and conn.writable:
                 batch.add_send(conn.fd, operation.pinned, operation.size)
                 operations.append(operation)
         batch.send()
@@ -219,6 +229,7 @@ class Loop(Mover):
             elif sent == -EAGAIN:
                 conn.writable = False
             elif sent != -EINTR:
+                batch.keep(operation.pinned)
                 self._pop_write(conn)
                 conn.pending_write_bytes -= operation.length - operation.size
                 self._finish(operation, OSError(-sent, os.strerror(-sent)), FAILED)
@@ -233,14 +244,26 @@ class Loop(Mover):
             if operation is None or operation.kind == WRITE:
                 return
             if operation.kind == CONNECT:
-                error = take_error(conn.fd)
-                self._pop_write(conn)
-                self._complete(operation, None if error == 0 else OSError(error, os.strerror(error)))
+                self._connected(conn, operation)
             elif operation.kind == SHUTDOWN:
                 self._pop_write(conn)
                 shutdown_write(conn.fd)
             else:
                 self._drop(conn, ConnClosed(f"{conn!r} is closed"))
+
+    def _connected(self, conn: Conn, operation: OpResult) -> None:
+        """Take the outcome of a connect. After a failure, what waited for it fails the same way."""
+        self._pop_write(conn)
+        if operation.error is None:
+            error = take_error(conn.fd)
+            if error == 0:
+                self._complete(operation, None)
+                return
+            operation.error = OSError(error, os.strerror(error))
+        conn.failure = operation.error
+        self._complete(operation, conn.failure)
+        self._end_queue(conn, True, -1, inf, conn.failure)
+        self._end_queue(conn, False, -1, inf, conn.failure)
 
     def _receive_ready(self) -> None:
         """Receive once from each connection that is ready, as far as one batch goes."""
@@ -284,8 +307,9 @@ class Loop(Mover):
             self.reads.append(conn)
 
     def _write_on(self, conn: Conn) -> None:
-        """As `_read_on`, for sending."""
-        if conn.writable and not conn.writing and conn.write_head is not None:
+        """As `_read_on`, for sending; a FIN or a close needs no room in the kernel."""
+        operation = conn.write_head
+        if operation is not None and not conn.writing and (conn.writable or operation.kind > POST):
             conn.writing = True
             self.writes.append(conn)
 
@@ -420,6 +444,9 @@ class Loop(Mover):
         if conn.closed or conn.closing:
             self._complete(operation, ConnClosed(f"{conn!r} is closed"))
             return
+        if conn.failure is not None:
+            self._complete(operation, conn.failure)
+            return
         if kind == READ or kind == ACCEPT:
             self._push_read(conn, operation)
         else:
@@ -515,8 +542,6 @@ class Loop(Mover):
 
     def _complete(self, operation: OpResult, error: Exception | None) -> None:
         """`_finish`, where the outcome has yet to be told from the error."""
-        if error is None:
-            error = operation.error  # a connect that failed at once
         outcome = COMPLETE if error is None else EXPIRED if isinstance(error, DeadlineExceeded) else FAILED
         self._finish(operation, error, outcome)
 
@@ -529,7 +554,7 @@ class Loop(Mover):
             os.sched_setaffinity(0, [request.context])
         elif kind == CANCEL and type(request.buffer) is OpResult:
             self._cancel_timer(request.buffer)
-        else:
+        elif kind != STOP:  # that one only wakes the loop, to see that the watcher is closed
             conn = request.buffer
             if conn.closed:
                 return
@@ -583,6 +608,7 @@ class Loop(Mover):
             operation.next = None
             if operation.kind == WRITE:
                 conn.pending_write_bytes -= operation.length - operation.size
+                self._own(operation)  # the completion may come in a later batch than its swap buffer lives
             self._complete(operation, error)
         if not reading:
             self._write_on(conn)

@@ -23,8 +23,8 @@ def address_of(fd: int, *, peer: bool) -> Any:
         sock.detach()
 
 
-def family_of(address: Any) -> int:
-    """Return the address family of what `connect` takes.
+def resolve_numeric(address: Any) -> tuple[int, Any]:
+    """Return the family and the socket address of what `connect` takes. It never asks a name server.
 
     Raises:
         ValueError: it takes no such thing.
@@ -32,17 +32,20 @@ def family_of(address: Any) -> int:
     if isinstance(address, (str, bytes)):
         if not 0 < len(os.fsencode(address)) <= UNIX_PATH_MAX_BYTES:
             raise ValueError(f"{address!r}: the path of a unix socket has 1 to {UNIX_PATH_MAX_BYTES} bytes")
-        return socket.AF_UNIX
-    if isinstance(address, tuple) and len(address) >= 2 and isinstance(address[0], str):
-        if not (isinstance(address[1], int) and 0 <= address[1] <= 65535):
-            raise ValueError(f"{address!r}: a port is a number from 0 to 65535")
-        for family in (socket.AF_INET, socket.AF_INET6):
-            try:
-                socket.inet_pton(family, address[0].partition("%")[0])
-            except OSError:
-                continue
-            return family
-    raise ValueError(f"{address!r}: not a (numeric host, port) or the path of a unix socket; resolve names first")
+        return socket.AF_UNIX, address
+    if not (isinstance(address, tuple) and len(address) >= 2 and isinstance(address[0], str) and address[0]):
+        raise ValueError(f"{address!r}: not a (numeric host, port) or the path of a unix socket")
+    host, port, *rest = address
+    if not (isinstance(port, int) and 0 <= port <= 65535):
+        raise ValueError(f"{address!r}: a port is a number from 0 to 65535")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        raise ValueError(f"{address!r}: the host must be a numeric address; resolve names first") from None
+    family, _, _, _, resolved = found[0]
+    if rest and not (family == socket.AF_INET6 and len(rest) <= 2 and all(isinstance(part, int) for part in rest)):
+        raise ValueError(f"{address!r}: only an IPv6 address has a flow label and a scope, both numbers")
+    return family, (*resolved[:2], *rest, *resolved[2 + len(rest) :])
 
 
 def check_socket(sock: Any, listening: bool) -> None:

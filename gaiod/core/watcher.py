@@ -13,7 +13,7 @@ from math import inf
 from threading import Lock
 from time import sleep
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from gaiod.core import counters as layout
 from gaiod.core.connection import Conn
@@ -43,7 +43,7 @@ from gaiod.core.operations import (
     OpResult,
     OpType,
 )  # fmt: skip
-from gaiod.core.sockets import check_deadline, check_socket, family_of
+from gaiod.core.sockets import check_deadline, check_socket, resolve_numeric
 
 OUTCOMES = len(layout.OUTCOMES)
 GC_FOUND = layout.index("conn_gc_found")
@@ -81,7 +81,7 @@ class Watcher(Loop):
         self.gate = Lock()  # around releasing everything
         self.submitting = 0  # the loop's thread is inside a submission
         self.in_loop = False
-        self.delegated: WeakKeyDictionary[socket.socket, Conn] = WeakKeyDictionary()
+        self.delegated: WeakKeyDictionary[socket.socket, Any] = WeakKeyDictionary()  # a Conn, or a weak reference
         super().__init__(buffer_size, bytearray(8 * layout.SIZE) if counters is None else counters, report_closes)
         self.loop_thread = self.poller.thread()  # its maker, then whoever was last in wait_io(): may touch everything
         self.shut = False
@@ -347,19 +347,26 @@ class Watcher(Loop):
     def _submit_connect(self, address: Any, context: Any, deadline: Any) -> Conn:
         if self.closed:
             raise WatcherClosed("the watcher is closed")
-        family = family_of(address)
+        family, address = resolve_numeric(address)
+        limit_s = inf if deadline is None else check_deadline(deadline)
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
-        conn = Conn(self, sock.detach(), context, self.poller.now())
+        conn = Conn(self, sock.fileno(), context, self.poller.now())
         conn.writable = False
-        operation = self._new_operation(CONNECT, conn, context, inf if deadline is None else check_deadline(deadline))
+        operation = self._new_operation(CONNECT, conn, context, limit_s)
         operation.buffer = (family, address)
-        self._submit(operation)
+        try:
+            self._submit(operation)
+        except BaseException:
+            conn.closed = True  # it never was open
+            sock.close()
+            raise
+        sock.detach()
         return conn
 
     def _submit_accept(self, listener: Any, context: Any) -> Conn:
         conn = listener if type(listener) is Conn else self._adopt_socket(listener, context, True)
-        if conn.closed or conn.watcher is not self or self.closed:
+        if conn.closed or conn.closing or conn.watcher is not self or self.closed:
             self._refuse(conn)
         if not conn.is_listener:
             raise UnsupportedConn(f"{conn!r} is not a listener")
@@ -384,11 +391,10 @@ class Watcher(Loop):
     def _request(self, kind: int, target: Any, argument: Any) -> None:
         """Ask for something that has no completion; what is closed already needs nothing."""
         if type(target) is not Conn and type(target) is not OpResult:
-            target = self.delegated.get(target)
-        if self.closed or target is None:
-            return
-        conn = target
-        if type(target) is Conn and (conn.closed or conn.watcher is not self):
+            if not isinstance(target, socket.socket):
+                raise UnsupportedConn(f"a {type(target).__name__} is neither a Conn nor a socket.socket")
+            target = self._find_delegated(target)
+        if self.closed or target is None or (type(target) is Conn and not self._is_ours(target)):
             return
         request = self._new_operation(kind, None, argument, inf)
         request.buffer = target
@@ -399,6 +405,9 @@ class Watcher(Loop):
             self._fulfil(request)
         finally:
             self.submitting -= 1
+
+    def _is_ours(self, conn: Conn) -> bool:
+        return not conn.closed and conn.watcher is self
 
     def _claim(self) -> bool:
         """Tell whether this thread may touch the loop's state; if so, it must count `submitting` down again.
@@ -441,14 +450,16 @@ class Watcher(Loop):
 
     def _resolve(self, target: Any) -> Conn:
         """Return the connection of a socket, which is delegated on first use."""
-        try:
-            conn = self.delegated.get(target)
-        except TypeError:
-            conn = None  # not even weakly referenceable
+        conn = self._find_delegated(target) if isinstance(target, socket.socket) else None
         if conn is None:
             conn = self._adopt_socket(target, None, False)
-            self.delegated[target] = conn
+            self.delegated[target] = conn  # who has no other name for it keeps it by this one
         return conn
+
+    def _find_delegated(self, sock: socket.socket) -> Conn | None:
+        """Return the connection that a socket became, if there is one."""
+        found: Any = self.delegated.get(sock)
+        return found() if type(found) is ref else found
 
     def _adopt_socket(self, sock: Any, context: Any, listening: bool) -> Conn:
         if self.closed:
@@ -463,6 +474,7 @@ class Watcher(Loop):
             raise
         conn.is_listener = listening
         sock.close()
+        self.delegated[sock] = ref(conn)  # weakly: who delegates by hand has the connection
         return conn
 
     # -- the end --------------------------------------------------------------------------------------
@@ -475,6 +487,8 @@ class Watcher(Loop):
         self.counters[GC_CLOSED] += 1
         if self.report_closes and not conn.is_listener and not self.closed:
             self.inbox.append(self._new_operation(CLOSED, conn, conn.context, inf))
+            if self.sleeping:
+                self.poller.wake()
 
     def _shut(self) -> None:
         """Complete everything with WatcherClosed, and release every resource."""

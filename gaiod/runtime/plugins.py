@@ -3,10 +3,10 @@
 import importlib
 import importlib.util
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, get_args, get_type_hints
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from gaiod.core.errors import GaiodError
 from gaiod.runtime.handler import Handler
@@ -75,12 +75,18 @@ def _build(kind: Any, values: dict[str, Any]) -> Any:
 
 
 def _convert(hint: Any, value: Any) -> Any:
-    if isinstance(value, dict):
-        for choice in (hint, *get_args(hint)):
-            if is_dataclass(choice) and set(value) <= {field.name for field in fields(choice)}:
-                return _build(choice, value)
-    if isinstance(value, list) and get_args(hint):
-        return [_convert(get_args(hint)[0], item) for item in value]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if value is None:
+        return None
+    if origin in (Union, UnionType):
+        return _convert(next(each for each in arguments if each is not NoneType), value)
+    if is_dataclass(hint):
+        return _build(hint, value)
+    if isinstance(value, list):
+        items = [_convert(arguments[0], item) for item in value] if arguments else value
+        return tuple(items) if origin is tuple or hint is tuple else items
+    if isinstance(value, dict) and arguments:
+        return {key: _convert(arguments[1], item) for key, item in value.items()}
     return value
 
 
@@ -123,18 +129,18 @@ def _import_file(path: Path) -> ModuleType:
 def _failure(what: str, error: Exception) -> str:
     """Say where an import failed, and how."""
     if isinstance(error, SyntaxError):
-        return f"{what} is not valid Python: {error.filename}:{error.lineno}: {error.msg}"
+        return f"{what} is not valid Python: {error.filename}:{error.lineno}: {error.msg}; correct it"
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     where = "" if frame is None else f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
-    return f"importing {what} failed{where}: {type(error).__name__}: {error}"
+    return f"importing {what} failed{where}: {type(error).__name__}: {error}; correct it, or install what it needs"
 
 
 def _only_handler(module: ModuleType, target: str) -> type[Handler]:
     found = _defined_in(module)
     if len(found) != 1:
-        raise HandlerLoadError(f"{target} must say which class; {_handlers_in(module)}")
+        raise HandlerLoadError(f"{target} does not have exactly one handler; {_handlers_in(module)}")
     return found[0]
 
 

@@ -21,6 +21,7 @@ class ListenerSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
     """The handler's own options as plain values: durations in seconds, sizes in bytes."""
     connections_max: int = 10_000
+    """Per worker; connections beyond it are closed as soon as they are accepted."""
     idle_timeout_s: float = 300.0
     backlog: int = 1024
     nodelay: bool = True

@@ -142,7 +142,7 @@ def test_daemon_starts_at_once_where_one_was_stopped_with_connections_open(daemo
 def test_daemon_ends_with_78_and_a_place_when_the_configuration_is_wrong(daemon: Start) -> None:
     running = daemon("listeners:\n  echo: {bind: 127.0.0.1:0, handler: ehco}\n", ready=False)
     assert running.wait() == 78
-    assert re.search(r"gaiod\.yaml:2:35: listeners\.echo\.handler: .*ehco", running.log()), running.log()
+    assert re.search(r"gaiod\.yaml:2:38: listeners\.echo\.handler: .*ehco", running.log()), running.log()
     assert "Traceback" not in running.log()
 
 

@@ -59,6 +59,7 @@ class Daemon:
         def look() -> bool:
             gone = self._process.poll() is not None
             found = text in self.log()
+            self.ended = gone
             assert found or not gone, f"it ended with {self._process.returncode}, not saying {text!r}:\n{self.log()}"
             return found
 
@@ -107,6 +108,8 @@ class Daemon:
         try:
             status = self._process.wait(limit_s)
         except subprocess.TimeoutExpired:
+            self.clean_up()
+            self.ended = True
             raise AssertionError(f"still running after {limit_s:g} s; it said:\n{self.log()}") from None
         self.ended = True
         return status

@@ -42,9 +42,9 @@ def threads_of(pid: int) -> int:
     return len(os.listdir(PROC / str(pid) / "task"))
 
 
-def descriptors_of(pid: int) -> int:
-    """Return how many descriptors a process has open."""
-    return len(os.listdir(PROC / str(pid) / "fd"))
+def descriptors_of(pid: int) -> set[int]:
+    """Return the descriptors that a process has open."""
+    return {int(name) for name in os.listdir(PROC / str(pid) / "fd")}
 
 
 def is_stopped(pid: int) -> bool:
