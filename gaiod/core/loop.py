@@ -79,7 +79,10 @@ class Loop(Mover):
     """The state of a watcher, and the passes over it. `Watcher` is what the world sees of it."""
 
     def __init__(self, buffer_size: int, counters: Any, report_closes: bool) -> None:
-        self.counters = memoryview(counters).cast("B").cast("q")
+        cells = memoryview(counters).cast("B").cast("q")
+        if cells.readonly:
+            raise TypeError(f"counters is a read-only {type(counters).__name__}: pass a writable buffer")
+        self.counters = cells
         if len(self.counters) < layout.SIZE:
             raise ValueError(f"counters has {len(self.counters)} cells: {layout.SIZE} are needed")
         self.report_closes = report_closes

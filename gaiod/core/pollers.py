@@ -8,6 +8,7 @@ import select
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 from weakref import ref
 
@@ -50,7 +51,8 @@ class _Poller:
     def remove(self, fd: int) -> None:
         """Stop watching `fd`, which is still open."""
         if self._owners.pop(fd, None) is not None:
-            self._unregister(fd)
+            with suppress(OSError):  # closing the descriptor does the same
+                self._unregister(fd)
 
     def find(self, fd: int) -> Any:
         """Return on whose behalf `fd` is watched; None if it is not."""
@@ -120,8 +122,7 @@ class EpollPoller(_Poller):
         ready = []
         for fd, bits in self._epoll.poll(timeout_s if timeout_s >= 0 else None, EVENTS_MAX):
             if fd == self._wake_out.fileno():
-                self._drain_waker()
-                continue
+                self._drain_waker()  # counted all the same: the caller must see that this was all there is room for
             events = 0
             if bits & select.EPOLLIN:
                 events |= READABLE
@@ -135,7 +136,8 @@ class EpollPoller(_Poller):
 
     def close(self) -> None:
         """Close what the poller itself opened."""
-        self._epoll.close()
+        with suppress(OSError):  # somebody closed it underneath: the rest still has to be
+            self._epoll.close()
         super().close()
 
 
@@ -162,7 +164,6 @@ class KqueuePoller(_Poller):
         for event in self._kqueue.control(None, EVENTS_MAX, timeout_s if timeout_s >= 0 else None):
             if event.ident == self._wake_out.fileno():
                 self._drain_waker()
-                continue
             events = READABLE if event.filter == kernel.KQ_FILTER_READ else WRITABLE
             if event.flags & (kernel.KQ_EV_EOF | kernel.KQ_EV_ERROR):
                 events |= BROKEN
@@ -172,5 +173,6 @@ class KqueuePoller(_Poller):
 
     def close(self) -> None:
         """Close what the poller itself opened."""
-        self._kqueue.close()
+        with suppress(OSError):  # somebody closed it underneath: the rest still has to be
+            self._kqueue.close()
         super().close()

@@ -56,6 +56,10 @@ class Supervisor:
     def run(self) -> int:
         """Serve until a signal ends it, and return the exit status."""
         log.info("gaiod %s, %s engine, process %d", __version__, ENGINE, os.getpid())
+        if ENGINE == "interpreted" and "GAIOD_ENGINE" not in os.environ:
+            log.warning(
+                "no compiled engine: install a C compiler and Python's headers, and gaiod again, for 3x the speed"
+            )
         if self._settings.workers > 1:
             log.warning("workers: %d is asked for; this version runs 1", self._settings.workers)
         sockets = []

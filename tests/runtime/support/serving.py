@@ -1,0 +1,140 @@
+"""A listener in this process, stepped by the test: real sockets, a real watcher, nobody else's time."""
+
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from core.support.sockets import listen
+from core.support.waiting import LIMIT_S
+from gaiod import Conn, Handler, OpResult, Watcher, WatcherClosed
+from gaiod.runtime.dispatch import dispatch
+from gaiod.runtime.listener import Listener
+from gaiod.runtime.settings import ListenerSettings
+from gaiod.runtime.stats import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, Layout
+
+STEP_S = 0.002
+
+
+class Serving:
+    """One listener of one handler, and its clients."""
+
+    def __init__(self, handler: Handler, **settings: Any) -> None:
+        layout = Layout(1)
+        self.row = layout.row(0)
+        self.cells = memoryview(bytearray(8 * layout.size)).cast("q")
+        self.watcher = Watcher(counters=self.cells, report_closes=True)
+        plain = ListenerSettings(name="front", bind="127.0.0.1:0", handler="test", **settings)
+        self.listener = Listener(plain, handler, self.watcher, self.cells, self.row)
+        self._clients = ExitStack()
+        with listen() as sock:
+            self.address = sock.getsockname()
+            self.listener.open(sock)
+
+    # -- clients -------------------------------------------------------------------------------------
+
+    def connect(self) -> socket.socket:
+        """Return a client that the listener has seen: it was served, or rejected."""
+        before = self._seen()
+        sock = self._clients.enter_context(socket.create_connection(self.address, timeout=LIMIT_S))
+        self.step_until(lambda: self._seen() > before, "a connection being accepted")
+        return sock
+
+    def _seen(self) -> int:
+        return self.count("accepted") + self.count("rejected_limit")
+
+    def receive(self, sock: socket.socket, n: int) -> bytes:
+        """Return the next `n` bytes that come, or fewer at the end of the stream."""
+        received = bytearray()
+        sock.setblocking(False)
+
+        def look() -> bool:
+            try:
+                part = sock.recv(n - len(received))
+            except BlockingIOError:
+                return False
+            received.extend(part)
+            return not part or len(received) == n
+
+        self.step_until(look, f"{n} bytes")
+        sock.settimeout(LIMIT_S)
+        return bytes(received)
+
+    def exchange(self, sock: socket.socket, data: bytes) -> bytes:
+        """Send, and return as many bytes."""
+        sock.sendall(data)
+        return self.receive(sock, len(data))
+
+    def is_ended(self, sock: socket.socket) -> bool:
+        """Wait for a connection's end or its next byte; tell whether it was the end."""
+        try:
+            return self.receive(sock, 1) == b""
+        except ConnectionError:
+            return True
+
+    # -- time ----------------------------------------------------------------------------------------
+
+    def step(self, timeout_s: float = STEP_S) -> None:
+        """Do one pass."""
+        dispatch(self.watcher.wait_io(timeout_s))
+
+    def step_until(self, look: Callable[[], object], what: str) -> None:
+        """Pass until `look()` is true."""
+        until_s = time.monotonic() + LIMIT_S
+        while not look():
+            assert time.monotonic() < until_s, f"{what}: not within {LIMIT_S:g} s"
+            self.step()
+
+    # -- what was counted ------------------------------------------------------------------------------
+
+    def count(self, cell: str) -> int:
+        """Return one of the listener's cells."""
+        return self.cells[self.row + CELL[cell]]
+
+    def closes(self) -> dict[str, int]:
+        """Return how many connections closed, by why; what never happened is left out."""
+        return {reason: n for reason in CLOSE_REASONS if (n := self.count(f"closed_{reason}"))}
+
+    def durations(self) -> list[int]:
+        """Return the buckets of the duration histogram."""
+        return [self.count(f"duration_le_{bound}") for bound in (*DURATION_BOUNDS_S, "inf")]
+
+    def close(self) -> None:
+        """End it, taking every completion."""
+        self._clients.close()
+        self.watcher.close()
+        try:
+            while True:
+                dispatch(self.watcher.wait_io())
+        except WatcherClosed:
+            pass
+
+
+class Recorder(Handler):
+    """An echo that notes which hooks were called."""
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self.calls: list[str] = []
+        self.reasons: list[str] = []
+
+    def on_open(self, conn: Conn) -> None:
+        self.calls.append("on_open")
+        conn.read()
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        self.calls.append("on_read")
+        conn.write(result.buffer)
+
+    def on_write(self, conn: Conn, result: OpResult) -> None:
+        self.calls.append("on_write")
+        conn.read()
+
+    def on_eof(self, conn: Conn) -> None:
+        self.calls.append("on_eof")
+        conn.close()
+
+    def on_close(self, conn: Conn, reason: str) -> None:
+        self.calls.append("on_close")
+        self.reasons.append(reason)

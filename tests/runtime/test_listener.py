@@ -1,0 +1,306 @@
+"""A listener: its limits, its handler's mistakes, and how it ends."""
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from core.support.descriptors import descriptors_limited_to
+from core.support.sockets import reset
+from core.support.waiting import LIMIT_S, MOMENT_S, TIME_UNIT
+from gaiod import Conn, Handler, OpResult
+from gaiod.runtime import listener
+from runtime.conftest import Serve
+from runtime.support.serving import Recorder
+
+FOREVER_S = 1e9
+
+
+class Breaks(Recorder):
+    """Raises in one hook, if the connection has said so or that hook is on_open, on_close or on_tick."""
+
+    tick_interval_s = MOMENT_S
+
+    def __init__(self, hook: str) -> None:
+        super().__init__()
+        self.hook = hook
+
+    def _break(self, hook: str) -> None:
+        if hook == self.hook:
+            raise LookupError(f"broken {hook}")
+
+    def on_open(self, conn: Conn) -> None:
+        self._break("on_open")
+        super().on_open(conn)
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        self._break("on_read")
+        super().on_read(conn, result)
+
+    def on_write(self, conn: Conn, result: OpResult) -> None:
+        self._break("on_write")
+        super().on_write(conn, result)
+
+    def on_eof(self, conn: Conn) -> None:
+        self._break("on_eof")
+        super().on_eof(conn)
+
+    def on_close(self, conn: Conn, reason: str) -> None:
+        super().on_close(conn, reason)
+        self._break("on_close")
+
+    def on_tick(self) -> None:
+        self._break("on_tick")
+
+
+def _does(on_open: Callable[[Conn], Any]) -> Recorder:
+    """Return a handler that does this when a connection opens."""
+
+    class Does(Recorder):
+        def on_open(self, conn: Conn) -> None:
+            on_open(conn)
+
+    return Does()
+
+
+# -- limits ------------------------------------------------------------------------------------------
+
+
+def test_connection_is_rejected_and_counted_when_it_is_one_too_many(serve: Serve) -> None:
+    handler = Recorder()
+    serving = serve(handler, connections_max=2)
+    clients = [serving.connect() for _ in range(5)]
+    assert all(serving.is_ended(sock) for sock in clients[2:])
+    assert (serving.count("accepted"), serving.count("rejected_limit"), serving.listener.active) == (2, 3, 2)
+    assert [serving.exchange(sock, b"in") for sock in clients[:2]] == [b"in", b"in"]
+    assert handler.calls.count("on_open") == 2
+    assert "on_close" not in handler.calls
+    clients[0].close()
+    serving.step_until(lambda: serving.listener.active == 1, "room")
+    assert serving.exchange(serving.connect(), b"next") == b"next"
+
+
+def test_rejections_are_logged_once_in_a_while(
+    serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "LOG_INTERVAL_S", FOREVER_S)
+    serving = serve(Recorder(), connections_max=1)
+    for _ in range(5):
+        serving.connect()
+    assert [record.getMessage() for record in caplog.records] == [
+        "listener front: connections_max=1 is reached; more are rejected"
+    ]
+
+
+def test_idle_connection_is_closed_and_an_active_one_is_not(serve: Serve) -> None:
+    timeout_s = 5 * MOMENT_S
+    serving = serve(Recorder(), idle_timeout_s=timeout_s)
+    silent, busy = serving.connect(), serving.connect()
+    began_s = time.monotonic()
+    while not serving.closes():
+        assert time.monotonic() < began_s + LIMIT_S
+        assert serving.exchange(busy, b"busy") == b"busy"
+    late_s = time.monotonic() - began_s - timeout_s
+    assert -0.5 * MOMENT_S < late_s < timeout_s, f"closed {late_s} s after its time"
+    assert serving.closes() == {"idle": 1}
+    assert serving.is_ended(silent)
+    assert serving.exchange(busy, b"still") == b"still"
+
+
+def test_idle_connection_is_closed_when_it_waits_for_a_client_that_does_not_read(serve: Serve) -> None:
+    serving = serve(_does(lambda conn: conn.write(bytes(64 << 20))), idle_timeout_s=3 * MOMENT_S)
+    serving.connect()
+    serving.step_until(serving.closes, "the end of the connection")
+    assert serving.closes() == {"idle": 1}
+
+
+def test_idle_is_why_a_half_closed_connection_closes_when_nothing_moves(serve: Serve) -> None:
+    """Its end was not the peer's doing: the handler kept it open after the end of the stream."""
+
+    class Keeps(Recorder):
+        def on_eof(self, conn: Conn) -> None:
+            self.kept = conn
+
+    serving = serve(Keeps(), idle_timeout_s=3 * MOMENT_S)
+    sock = serving.connect()
+    sock.shutdown(socket.SHUT_WR)
+    serving.step_until(serving.closes, "the end of the connection")
+    assert serving.closes() == {"idle": 1}
+
+
+def test_accept_failures_are_counted_by_errno_and_overcome(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    serving = serve(Recorder())
+    before = serving.connect()
+    with socket.socket() as late:
+        with descriptors_limited_to(0):
+            late.connect(serving.address)
+            serving.step_until(lambda: serving.count("accept_error_EMFILE") >= 2, "accept() failing and tried again")
+            assert serving.exchange(before, b"before") == b"before"
+        assert serving.exchange(late, b"late") == b"late"
+    assert "listener front: accepting failed: [Errno 24]" in caplog.text
+    assert serving.count("accepted") == 2
+
+
+# -- a handler's mistakes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hook", ["on_open", "on_read", "on_write", "on_eof"])
+def test_connection_alone_is_closed_when_a_hook_raises(
+    serve: Serve, caplog: pytest.LogCaptureFixture, hook: str
+) -> None:
+    handler = Breaks("")
+    serving = serve(handler)
+    good = serving.connect()
+    assert serving.exchange(good, b"good") == b"good"
+    handler.hook = hook
+    bad = serving.connect()
+    if hook != "on_open":
+        bad.sendall(b"bad")
+    if hook == "on_eof":
+        assert serving.receive(bad, 3) == b"bad"
+        bad.shutdown(socket.SHUT_WR)
+    if hook == "on_write":
+        assert serving.receive(bad, 3) == b"bad"
+    assert serving.is_ended(bad)
+    serving.step_until(serving.closes, "the close being counted")
+    assert serving.closes() == {"handler_error": 1}
+    assert serving.count(f"handler_error_{hook}") == 1
+    assert handler.reasons == ["handler_error"]
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.startswith(f"listener front: {hook} raised; connection ")
+    assert "Traceback" in message
+    assert message.endswith(f"LookupError: broken {hook}")
+    handler.hook = ""
+    assert serving.exchange(good, b"still") == b"still"
+
+
+@pytest.mark.parametrize("hook", ["on_close", "on_tick"])
+def test_nothing_is_closed_when_a_hook_without_a_connection_raises(
+    serve: Serve, caplog: pytest.LogCaptureFixture, hook: str
+) -> None:
+    serving = serve(Breaks(hook))
+    sock = serving.connect()
+    if hook == "on_close":
+        serving.connect().close()
+    serving.step_until(lambda: serving.count(f"handler_error_{hook}"), "the hook being called")
+    assert serving.exchange(sock, b"still") == b"still"
+    assert f"listener front: {hook} raised; nothing was closed" in caplog.text
+
+
+def test_tick_goes_on_when_it_has_raised(serve: Serve) -> None:
+    serving = serve(Breaks("on_tick"))
+    serving.step_until(lambda: serving.count("handler_error_on_tick") >= 3, "three ticks")
+
+
+@pytest.mark.parametrize(("interval_s", "messages"), [(FOREVER_S, 1), (0.0, 5)])
+def test_exceptions_are_all_counted_and_logged_once_in_a_while(
+    serve: Serve,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    interval_s: float,
+    messages: int,
+) -> None:
+    monkeypatch.setattr(listener, "LOG_INTERVAL_S", interval_s)
+    serving = serve(Breaks("on_open"))
+    for _ in range(5):
+        serving.connect()
+    assert serving.count("handler_error_on_open") == 5
+    assert len(caplog.records) == messages
+
+
+def test_exceptions_are_logged_at_most_once_in_a_second() -> None:
+    assert listener.LOG_INTERVAL_S == 1.0
+
+
+def test_connection_that_a_hook_closed_before_it_raised_is_closed_once(serve: Serve) -> None:
+    class Both(Recorder):
+        def on_open(self, conn: Conn) -> None:
+            conn.abort()
+            raise LookupError
+
+    handler = Both()
+    serving = serve(handler)
+    assert serving.is_ended(serving.connect())
+    serving.step_until(serving.closes, "the close being counted")
+    assert len(handler.reasons) == sum(serving.closes().values()) == 1
+
+
+# -- the end -------------------------------------------------------------------------------------------
+
+
+def test_stop_sends_what_was_written_and_accepts_no_more(serve: Serve) -> None:
+    size = 8 << 20
+    handler = _does(lambda conn: conn.write(bytes(size)))
+    serving = serve(handler)
+    sock = serving.connect()
+    serving.listener.stop()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(serving.address, timeout=LIMIT_S).close()
+    assert len(serving.receive(sock, size + 1)) == size
+    serving.step_until(serving.closes, "the close being counted")
+    assert serving.closes() == {"drain": 1}
+    assert serving.listener.active == 0
+
+
+def test_abort_closes_what_stop_could_not(serve: Serve) -> None:
+    serving = serve(_does(lambda conn: conn.write(bytes(64 << 20))))
+    serving.connect()
+    serving.listener.stop()
+    serving.step(MOMENT_S)
+    assert serving.listener.active == 1
+    serving.listener.abort()
+    serving.step_until(serving.closes, "the close being counted")
+    assert serving.closes() == {"drain": 1}
+
+
+def test_tick_is_called_until_the_listener_stops(serve: Serve) -> None:
+    class Ticks(Handler):
+        tick_interval_s = MOMENT_S
+        ticks = 0
+
+        def on_tick(self) -> None:
+            self.ticks += 1
+
+    handler = Ticks()
+    serving = serve(handler)
+    began_s = time.monotonic()
+    serving.step_until(lambda: handler.ticks == 3, "three ticks")
+    assert 2.9 * MOMENT_S < time.monotonic() - began_s < TIME_UNIT
+    serving.listener.stop()
+    until_s = time.monotonic() + 3 * MOMENT_S
+    while time.monotonic() < until_s:
+        serving.step()
+    assert handler.ticks == 3
+
+
+def test_client_that_reads_nothing_is_not_read_from(serve: Serve) -> None:
+    """The echo's back-pressure: with its write pending there is no read."""
+    handler = Recorder()
+    serving = serve(handler)
+    sock = serving.connect()
+
+    def send_more() -> bool:
+        sock.setblocking(False)
+        try:
+            sock.send(bytes(1 << 20))
+        except BlockingIOError:
+            return handler.calls.count("on_read") > handler.calls.count("on_write")
+        return False
+
+    serving.step_until(send_more, "the pipes being full")
+    reads = handler.calls.count("on_read")
+    for _ in range(10):
+        serving.step()
+    assert handler.calls.count("on_read") <= reads + 1
+    (conn,) = serving.watcher.connections()
+    assert conn.pending_write_bytes <= 65536
+
+
+def test_connection_is_reset_when_its_client_resets_while_it_is_written_to(serve: Serve) -> None:
+    serving = serve(_does(lambda conn: conn.write(bytes(64 << 20))))
+    reset(serving.connect())
+    serving.step_until(serving.closes, "the close being counted")
+    assert serving.closes() == {"peer_reset": 1}

@@ -1,0 +1,39 @@
+"""Settings: plain frozen data, which survive the way to a worker."""
+
+import dataclasses
+import json
+
+import pytest
+
+from gaiod.runtime.settings import ListenerSettings, Settings
+
+ECHO = ListenerSettings(name="echo", bind="127.0.0.1:7000", handler="echo", options={"a": [1, 2.5, None, "x", True]})
+
+
+def test_listener_is_the_same_after_a_journey_as_json() -> None:
+    """They reach the worker as a line of JSON."""
+    assert ListenerSettings(**json.loads(json.dumps(dataclasses.asdict(ECHO)))) == ECHO
+
+
+def test_every_limit_is_finite_when_nothing_is_said() -> None:
+    assert 0 < ECHO.connections_max < 1_000_000
+    assert 0 < ECHO.idle_timeout_s <= 3600
+    assert 0 < ECHO.backlog <= 65_535
+    assert ECHO.nodelay
+
+
+def test_metrics_listen_on_the_loopback_when_nothing_is_said() -> None:
+    assert Settings(listeners=(ECHO,)).metrics_listen.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("settings", [ECHO, Settings(listeners=(ECHO,))])
+def test_settings_cannot_be_changed(settings: ListenerSettings | Settings) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(settings, dataclasses.fields(settings)[0].name, "other")
+
+
+def test_numbers_carry_their_unit_in_their_name() -> None:
+    """A bare `timeout` could be anything."""
+    for field in dataclasses.fields(ListenerSettings):
+        if "timeout" in field.name or "keepalive" in field.name:
+            assert field.name.endswith("_s")

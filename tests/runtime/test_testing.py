@@ -1,0 +1,202 @@
+"""gaiod.testing: a script passes when the handler does exactly what it says, and fails with the step otherwise."""
+
+from typing import Any
+
+import pytest
+
+from gaiod import Conn, Handler, OpResult, OpType
+from gaiod.testing import (
+    Abort,
+    Action,
+    Arrived,
+    Cancel,
+    Close,
+    Closed,
+    Connect,
+    Connected,
+    Event,
+    Opened,
+    PeerDone,
+    Read,
+    ScriptedConn,
+    Sent,
+    ShutdownWrite,
+    Ticked,
+    Write,
+    assert_script,
+)
+
+
+class Echo(Handler):
+    """What most scripts here are about."""
+
+    def on_open(self, conn: Conn) -> None:
+        conn.read()
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        conn.write(result.buffer)
+
+    def on_write(self, conn: Conn, result: OpResult) -> None:
+        conn.read()
+
+
+class Notes(Handler):
+    """Notes each hook with what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Any, ...]] = []
+
+    def on_open(self, conn: Conn) -> None:
+        self.seen.append(("open", conn.peer_address))
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        self.seen.append(("read", bytes(result.buffer), result.size, result.operation, result.error))
+
+    def on_write(self, conn: Conn, result: OpResult) -> None:
+        self.seen.append(("write", result.buffer, result.size, result.operation))
+
+    def on_eof(self, conn: Conn) -> None:
+        self.seen.append(("eof",))
+
+    def on_close(self, conn: Conn, reason: str) -> None:
+        self.seen.append(("close", reason, conn.closed))
+
+    def on_tick(self) -> None:
+        self.seen.append(("tick",))
+
+    def on_connect(self, conn: Conn, result: OpResult) -> None:
+        self.seen.append(("connect", result.error, result.operation))
+
+
+class Does(Handler):
+    """Does one thing when a connection opens."""
+
+    def __init__(self, what: Any) -> None:
+        super().__init__()
+        self._what = what
+
+    def on_open(self, conn: Conn) -> None:
+        self._what(self, conn)
+
+
+REFUSED = ConnectionRefusedError(111, "refused")
+
+
+@pytest.mark.parametrize(
+    ("event", "seen"),
+    [
+        (Opened(), ("open", ("127.0.0.1", 40000))),
+        (Arrived(b"abc"), ("read", b"abc", 3, OpType.READ, None)),
+        (PeerDone(), ("eof",)),
+        (Closed(), ("close", "handler", True)),
+        (Closed("idle"), ("close", "idle", True)),
+        (Ticked(), ("tick",)),
+        (Connected(), ("connect", None, OpType.CONNECT)),
+        (Connected(REFUSED), ("connect", REFUSED, OpType.CONNECT)),
+    ],
+    ids=str,
+)
+def test_event_calls_its_hook_with_what_a_connection_would_give(event: Event, seen: tuple[Any, ...]) -> None:
+    handler = Notes()
+    assert_script(handler, (event, []))
+    assert handler.seen == [seen]
+
+
+def test_sent_completes_the_oldest_write_when_there_are_several() -> None:
+    class Two(Notes):
+        def on_open(self, conn: Conn) -> None:
+            conn.write(b"first")
+            conn.write(b"second")
+
+    handler = Two()
+    conn = assert_script(handler, (Opened(), [Write(b"first"), Write(b"second")]), (Sent(), []))
+    assert handler.seen == [("write", b"first", 5, OpType.WRITE)]
+    assert conn.pending_write_bytes == 6
+
+
+@pytest.mark.parametrize(
+    ("what", "action"),
+    [
+        (lambda handler, conn: conn.read(), Read()),
+        (lambda handler, conn: conn.read(bytearray(10)), Read(10)),
+        (lambda handler, conn: conn.read_full(bytearray(10)), Read(10, full=True)),
+        (lambda handler, conn: conn.write(b"x"), Write(b"x")),
+        (lambda handler, conn: conn.write(memoryview(b"x")), Write(b"x")),
+        (lambda handler, conn: conn.close(), Close()),
+        (lambda handler, conn: conn.abort(), Abort()),
+        (lambda handler, conn: conn.shutdown_write(), ShutdownWrite()),
+        (lambda handler, conn: conn.cancel(), Cancel()),
+        (lambda handler, conn: conn.cancel(OpType.READ), Cancel(OpType.READ)),
+        (lambda handler, conn: handler.connect("/run/x"), Connect("/run/x")),
+    ],
+)
+def test_script_passes_with_the_action_of_the_handler_and_fails_with_any_other(what: Any, action: Action) -> None:
+    assert_script(Does(what), (Opened(), [action]))
+    with pytest.raises(AssertionError, match="step 1, Opened"):
+        assert_script(Does(what), (Opened(), [Write(b"other")]))
+    with pytest.raises(AssertionError, match="step 1, Opened"):
+        assert_script(Does(what), (Opened(), []))
+
+
+def test_script_fails_and_says_the_step_when_the_handler_does_something_else() -> None:
+    with pytest.raises(AssertionError) as failure:
+        assert_script(Echo(), (Opened(), [Read()]), (Arrived(b"ping"), [Write(b"pong")]), (Sent(), [Read()]))
+    message = str(failure.value)
+    assert "step 2, Arrived(data=b'ping')" in message
+    assert "did [Write(data=b'ping')], not [Write(data=b'pong')]" in message
+
+
+def test_script_fails_when_the_handler_does_too_much_or_in_another_order() -> None:
+    class Eager(Echo):
+        def on_read(self, conn: Conn, result: OpResult) -> None:
+            conn.write(result.buffer)
+            conn.read()
+
+    assert_script(Eager(), (Opened(), [Read()]), (Arrived(b"x"), [Write(b"x"), Read()]))
+    for wrong in ([Write(b"x")], [Read(), Write(b"x")]):
+        with pytest.raises(AssertionError, match="step 2"):
+            assert_script(Eager(), (Opened(), [Read()]), (Arrived(b"x"), wrong))
+
+
+def test_script_fails_when_it_says_sent_and_nothing_is_under_way() -> None:
+    with pytest.raises(AssertionError, match="nothing under way"):
+        assert_script(Echo(), (Opened(), [Read()]), (Sent(), [Read()]))
+
+
+def test_script_lets_through_what_a_hook_raises() -> None:
+    class Breaks(Handler):
+        def on_open(self, conn: Conn) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        assert_script(Breaks(), (Opened(), []))
+
+
+def test_script_returns_the_connection_with_what_the_handler_left_there() -> None:
+    def remember(handler: Handler, conn: Conn) -> None:
+        conn.data = {"name": "ada"}
+
+    assert assert_script(Does(remember), (Opened(), [])).data == {"name": "ada"}
+
+
+def test_buffer_of_a_read_cannot_be_written_to() -> None:
+    """As a connection's own: a handler that changes what it got must fail in its test already."""
+
+    class Changes(Handler):
+        def on_read(self, conn: Conn, result: OpResult) -> None:
+            result.buffer[0] = 0
+
+    with pytest.raises(TypeError):
+        assert_script(Changes(), (Arrived(b"x"), []))
+
+
+def test_scripted_connection_has_everything_that_a_connection_documents() -> None:
+    """What a handler may look at on a connection, it may look at in a script."""
+    documented = {
+        "serial", "context", "data", "close_reason", "bytes_received", "bytes_sent", "opened_s", "active_s", "closed",
+        "pending_write_bytes", "local_address", "peer_address", "read", "read_full", "write", "shutdown_write", "cancel",
+        "close", "abort", "fileno",
+    }  # fmt: skip
+    assert {name for name in documented if not hasattr(Conn, name)} == set()
+    assert {name for name in documented if not hasattr(ScriptedConn(), name)} == set()
