@@ -49,10 +49,11 @@ class Conn:
     """
 
     __slots__ = (
-        "__weakref__", "active_s", "broken", "bytes_received", "bytes_sent", "close_reason", "closed", "closing",
-        "context", "data", "failure", "fd", "is_listener", "opened_s", "pending_write_bytes", "read_alarm",
-        "read_alarm_s", "read_count", "read_head", "read_tail", "readable", "reading", "serial", "traffic", "watcher", "writable",
-        "write_alarm", "write_alarm_s", "write_count", "write_head", "write_tail", "writing",
+        "__weakref__", "active_s", "broken", "bytes_received", "bytes_sent", "close_reason", "closed",
+        "closing", "context", "data", "failure", "fd", "is_listener", "opened_s", "pending_write_bytes",
+        "read_alarm", "read_alarm_s", "read_count", "read_head", "read_tail", "readable", "reading",
+        "serial", "traffic", "watcher", "writable", "write_alarm", "write_alarm_s", "write_count",
+        "write_head", "write_tail", "writing",
     )  # fmt: skip
 
     def __init__(self, watcher: Mover, fd: int, context: object, now_s: float) -> None:

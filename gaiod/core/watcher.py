@@ -225,7 +225,7 @@ class Watcher(Loop):
                 while self.submitting:  # the thread before this one has not finished its submission
                     sleep(0)
             done = self._run(-1.0 if timeout is None else max(0.0, timeout))
-            if self.closed:
+            if not done and self.closed:
                 self._shut()
                 done = self._last_completions()
             return done

@@ -6,12 +6,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from core.support.descriptors import descriptors_limited_to
-from core.support.sockets import NewPair, has_ipv6, listen, receive, unix_listener
+from core.support.sockets import Clients, NewPair, has_ipv6, listen, receive, unix_listener
 from core.support.waiting import (
     LIMIT_S,
     TIME_UNIT,
@@ -30,34 +29,12 @@ FEW_PASSES = 6 * 64
 """Connections that one listener accepts before the kernel is asked what else there is, generously."""
 
 
-class Clients:
-    """Sockets that connect to one listener, without waiting for it."""
-
-    def __init__(self, address: Any, family: int) -> None:
-        self.address = address
-        self.family = family
-        self.sockets: list[socket.socket] = []
-
-    def connect(self, n: int = 1) -> list[socket.socket]:
-        new = [socket.socket(self.family) for _ in range(n)]
-        self.sockets += new
-        for client in new:
-            client.settimeout(LIMIT_S)
-            client.connect(self.address)
-        return new
-
-    def close(self) -> None:
-        for client in self.sockets:
-            client.close()
-        self.sockets.clear()
-
-
 @pytest.fixture(params=["v4", "v6", "unix"])
 def listening(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, Clients]]:
     """A listener of each family, and clients of it."""
     if request.param == "unix":
         with unix_listener() as sock:
-            clients = Clients(sock.getsockname(), socket.AF_UNIX)
+            clients = Clients(sock.getsockname())
             yield sock, clients
             clients.close()
         return
@@ -65,7 +42,7 @@ def listening(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, C
         pytest.skip("no IPv6 on the loopback")
     family = socket.AF_INET if request.param == "v4" else socket.AF_INET6
     with listen(family) as sock:
-        clients = Clients(sock.getsockname(), family)
+        clients = Clients(sock.getsockname())
         yield sock, clients
         clients.close()
 
@@ -74,7 +51,7 @@ def listening(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, C
 def tcp_listening() -> Iterator[tuple[socket.socket, Clients]]:
     """A TCP listener, and clients of it."""
     with listen(backlog=1024) as sock:
-        clients = Clients(sock.getsockname(), socket.AF_INET)
+        clients = Clients(sock.getsockname())
         yield sock, clients
         clients.close()
 

@@ -276,29 +276,6 @@ def test_tick_is_called_until_the_listener_stops(serve: Serve) -> None:
     assert handler.ticks == 3
 
 
-def test_client_that_reads_nothing_is_not_read_from(serve: Serve) -> None:
-    """The echo's back-pressure: with its write pending there is no read."""
-    handler = Recorder()
-    serving = serve(handler)
-    sock = serving.connect()
-
-    def send_more() -> bool:
-        sock.setblocking(False)
-        try:
-            sock.send(bytes(1 << 20))
-        except BlockingIOError:
-            return handler.calls.count("on_read") > handler.calls.count("on_write")
-        return False
-
-    serving.step_until(send_more, "the pipes being full")
-    reads = handler.calls.count("on_read")
-    for _ in range(10):
-        serving.step()
-    assert handler.calls.count("on_read") <= reads + 1
-    (conn,) = serving.watcher.connections()
-    assert conn.pending_write_bytes <= 65536
-
-
 def test_connection_is_reset_when_its_client_resets_while_it_is_written_to(serve: Serve) -> None:
     serving = serve(_does(lambda conn: conn.write(bytes(64 << 20))))
     reset(serving.connect())

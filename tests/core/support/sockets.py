@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from core.support.waiting import LIMIT_S
 from gaiod.core.operations import OpResult
@@ -73,6 +74,32 @@ def unix_listener() -> Iterator[socket.socket]:
         path = str(Path(folder) / "listener")
         with socket.create_server(path, family=socket.AF_UNIX) as listener:
             yield listener
+
+
+class Clients:
+    """Blocking sockets that connect to one listener."""
+
+    def __init__(self, address: Any) -> None:
+        self.address = address
+        self.family = (
+            socket.AF_UNIX if isinstance(address, str) else (socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        )
+        self.sockets: list[socket.socket] = []
+
+    def connect(self, n: int = 1) -> list[socket.socket]:
+        """Connect `n` more, and return them."""
+        new = [socket.socket(self.family) for _ in range(n)]
+        self.sockets += new
+        for client in new:
+            client.settimeout(LIMIT_S)
+            client.connect(self.address)
+        return new
+
+    def close(self) -> None:
+        """Close them all."""
+        for client in self.sockets:
+            client.close()
+        self.sockets.clear()
 
 
 def reset(sock: socket.socket) -> None:

@@ -1,0 +1,184 @@
+"""Finalizers: the collector may run anybody's code at any allocation of the loop, which must survive it.
+
+A finalizer that closes a connection, its own or another one, is ordinary code. Here one runs at the
+first collection of a pass, then at the second, and so on, until there is none left to try.
+"""
+
+import gc
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from core.support.sockets import Clients, NewPair, fill, listen, reset
+from core.support.waiting import LIMIT_S, contexts
+from gaiod.core.connection import Conn
+from gaiod.core.errors import UsageError, WatcherClosed
+from gaiod.core.operations import OpResult
+from gaiod.core.watcher import Watcher
+
+PASSES = 4
+
+
+class Scene:
+    """A watcher with something of everything to do in its next pass, and what is to complete."""
+
+    def __init__(self, new_pair: NewPair) -> None:
+        self.watcher = Watcher()
+        self.expected: list[str] = []
+        self.conns: list[Conn] = []
+        self.done: list[OpResult] = []
+        for number, kind in enumerate(["data", "reset", "end", "stuck", "data", "reset"]):
+            near, far = new_pair()
+            if kind == "stuck":
+                fill(near, far)
+            conn = self.watcher.delegate(near)
+            self.conns.append(conn)
+            for operation, submit in self.submits(conn).items():
+                self.expected.append(f"{number} {operation}")
+                submit(self.expected[-1])
+            if kind == "data":
+                far.sendall(b"hello")
+            elif kind == "reset":
+                reset(far)
+            elif kind == "end":
+                far.close()
+        self.expected.append("timer")
+        self.watcher.timer(0.0, context="timer")
+        self.listener = self.watcher.accept(listen(), context="accept")
+        self.expected.append("accept")
+        self.clients = Clients(self.listener.local_address)
+        self.clients.connect(2)
+
+    @staticmethod
+    def submits(conn: Conn) -> dict[str, Callable[[str], object]]:
+        past = time.monotonic() - 1
+        return {
+            "read": lambda context: conn.read(context=context),
+            "read into": lambda context: conn.read(bytearray(2), context=context),
+            "read expired": lambda context: conn.read_full(bytearray(9), context=context, deadline=past),
+            "write": lambda context: conn.write(b"a", context=context),
+            "write more": lambda context: conn.write(b"b", context=context, deadline=past),
+        }
+
+    def run(self) -> None:
+        """Pass a few times."""
+        for _ in range(PASSES):
+            self.done += self.watcher.wait_io(0)
+
+    def finish(self) -> None:
+        """Close it, and see to it that everything completed once."""
+        self.watcher.close()
+        try:
+            while True:
+                self.done += self.watcher.wait_io(0)
+        except WatcherClosed:
+            pass
+        self.clients.close()
+        accepted = [result for result in self.done if result.context == "accept" and result.error is None]
+        counted = Counter(contexts(self.done))
+        assert counted - Counter(contexts(accepted)) == Counter(self.expected)
+        assert len({id(result) for result in self.done}) == len(self.done)
+
+
+@contextmanager
+def at_collection(number: int, act: Callable[[], object]) -> Iterator[Callable[[], int]]:
+    """Have every allocation collect, and `act` called by the collection of that number."""
+    seen = 0
+
+    def notice(phase: str, info: dict[str, int]) -> None:
+        nonlocal seen
+        if phase == "stop":
+            seen += 1
+            if seen == number:
+                act()
+
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()  # so that a collection of what is young takes no time
+    gc.callbacks.append(notice)
+    gc.set_threshold(1, 1_000_000, 1_000_000)
+    try:
+        yield lambda: seen
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(notice)
+        gc.unfreeze()
+
+
+def sweep(new_pair: NewPair, act: Callable[[Scene], object]) -> int:
+    """Try `act` at every collection; return how many there were."""
+    number = 0
+    while True:
+        number += 1
+        scene = Scene(new_pair)
+        raised: list[BaseException] = []
+        with at_collection(number, lambda scene=scene: act(scene)) as seen:  # type: ignore[misc]
+            try:
+                scene.run()
+            except WatcherClosed:
+                pass
+            except Exception as error:
+                raised.append(error)
+        assert raised == [], f"at collection {number}"
+        scene.finish()
+        if seen() < number:
+            return number
+
+
+def abort_all(scene: Scene) -> None:
+    for conn in [*scene.conns, scene.listener]:
+        conn.abort()
+
+
+def close_all(scene: Scene) -> None:
+    for conn in [*scene.conns, scene.listener]:
+        conn.close()
+
+
+def cancel_all(scene: Scene) -> None:
+    for conn in [*scene.conns, scene.listener]:
+        conn.cancel()
+
+
+def submit_more(scene: Scene) -> None:
+    for conn in scene.conns:
+        for operation, submit in scene.submits(conn).items():
+            scene.expected.append(f"{operation} at last")
+            submit(scene.expected[-1])
+    scene.expected += ["post at last", "timer at last"]
+    scene.watcher.post("post at last")
+    scene.watcher.timer(0.0, context="timer at last")
+
+
+def close_the_watcher(scene: Scene) -> None:
+    scene.watcher.close()
+
+
+def wait_inside(scene: Scene) -> None:
+    with pytest.raises(UsageError):
+        scene.watcher.wait_io(0)
+
+
+def forget_and_reuse(scene: Scene) -> None:
+    """Close descriptors and take them again at once: none of what is done to the old may reach the new."""
+    abort_all(scene)
+    with listen() as listener:
+        newcomers = Clients(listener.getsockname())
+        newcomers.connect(8)
+        for number, sock in enumerate(newcomers.sockets):
+            scene.expected.append(f"newcomer {number}")
+            scene.conns.append(scene.watcher.delegate(sock).read(context=scene.expected[-1]))
+
+
+@pytest.mark.parametrize(
+    "act",
+    [abort_all, close_all, cancel_all, submit_more, close_the_watcher, wait_inside, forget_and_reuse],
+    ids=lambda act: str(act.__name__),
+)
+def test_finalizer_may_run_at_any_allocation_of_the_loop(tcp_pair: NewPair, act: Callable[[Scene], object]) -> None:
+    begin_s = time.monotonic()
+    assert sweep(tcp_pair, act) > 1, "the loop allocated nothing: this tested nothing"
+    assert time.monotonic() - begin_s < LIMIT_S

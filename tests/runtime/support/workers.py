@@ -1,0 +1,125 @@
+"""A worker as a process, its supervisor being the test."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from core.support.sockets import listen
+from core.support.waiting import LIMIT_S
+from gaiod.runtime.settings import ListenerSettings
+from gaiod.runtime.stats import CELL, Layout
+
+ECHO = "gaiod.handlers.echo:Echo"
+MODULE = ("-m", "gaiod.runtime.worker")
+IMPATIENT = ("-c", "from gaiod.runtime import worker; worker.STOP_TIMEOUT_S = {}; worker.main()")
+
+
+class WorkerUnderTest:
+    """A worker with listeners of its own, all on 127.0.0.1."""
+
+    def __init__(self, folder: Path, command: tuple[str, ...], sockets: list[socket.socket]) -> None:
+        self._log = folder / "worker.log"
+        self.channel, theirs = socket.socketpair()
+        self.channel.settimeout(LIMIT_S)
+        self._lines = self.channel.makefile("r", encoding="utf-8")
+        self.sockets = sockets
+        self._stats = os.memfd_create("slots")
+        with theirs, self._log.open("wb") as log:
+            fds = [theirs.fileno(), self._stats, *(sock.fileno() for sock in self.sockets)]
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", *command, str(theirs.fileno())], pass_fds=fds, stdout=log, stderr=log
+            )
+        self.pid = self._process.pid
+
+    def settings(self, *handlers: str, **more: Any) -> bytes:
+        """Return the line that tells it what to serve: a listener for each handler."""
+        listeners = [
+            asdict(ListenerSettings(name=f"listener-{number}", bind="127.0.0.1:0", handler=handler, **more))
+            for number, handler in enumerate(handlers)
+        ]
+        self._layout = Layout(len(listeners))
+        os.ftruncate(self._stats, 8 * self._layout.size)
+        fds = [sock.fileno() for sock in self.sockets[: len(listeners)]]
+        message = {"listeners": listeners, "slot": 0, "fds": fds, "stats": self._stats}
+        return json.dumps(message).encode() + b"\n"
+
+    def serve(self, *handlers: str, **more: Any) -> None:
+        """Tell it what to serve, and wait until it does."""
+        self.channel.sendall(self.settings(*(handlers or (ECHO,)), **more))
+        assert self.receive() == {"ready": True}
+
+    def receive(self) -> Any:
+        """Return its next message; None if it is gone."""
+        line = self._lines.readline()
+        return json.loads(line) if line else None
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Tell it something."""
+        self.channel.sendall(json.dumps(message).encode() + b"\n")
+
+    def hang_up(self) -> None:
+        """Close the channel."""
+        self._lines.close()
+        self.channel.close()
+
+    def address(self, listener: int = 0) -> str:
+        """Return where a listener listens."""
+        host, port = self.sockets[listener].getsockname()
+        return f"{host}:{port}"
+
+    def forget_listeners(self) -> None:
+        """Close this side's copies, so that nobody listens when the worker does not."""
+        for sock in self.sockets:
+            sock.close()
+
+    def count(self, cell: str, listener: int = 0) -> int:
+        """Return one of a listener's cells."""
+        place = 8 * (self._layout.row(listener) + CELL[cell])
+        return int.from_bytes(os.pread(self._stats, 8, place), sys.byteorder, signed=True)
+
+    def kill(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def log(self) -> str:
+        """Return everything it has said."""
+        return self._log.read_text()
+
+    def wait(self, limit_s: float = LIMIT_S) -> int:
+        """Return its exit status."""
+        return self._process.wait(limit_s)
+
+    def clean_up(self) -> None:
+        """End it, and close everything."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+        self._process.wait(LIMIT_S)
+        self.hang_up()
+        self.forget_listeners()
+        os.close(self._stats)
+
+
+@contextmanager
+def started_worker(
+    folder: Path, command: tuple[str, ...] = MODULE, *, sockets: list[socket.socket] | None = None
+) -> Iterator[WorkerUnderTest]:
+    """Give a worker that knows nothing yet; it is ended with the block.
+
+    Args:
+        folder: where its output goes.
+        command: what Python runs.
+        sockets: its listeners, two at least; None: new ones.
+    """
+    worker = WorkerUnderTest(folder, command, sockets or [listen(), listen()])
+    try:
+        yield worker
+    finally:
+        worker.clean_up()

@@ -1,0 +1,205 @@
+"""A worker, from its settings to its exit status, as its supervisor sees it."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from core.support.waiting import LIMIT_S, TIME_UNIT
+from e2e.support.clients import connect, echoes, exchange
+from e2e.support.handlers import FLOODS, IMPORTS
+from e2e.support.waiting import wait_until
+from runtime.support.workers import ECHO, IMPATIENT, WorkerUnderTest, started_worker
+
+HEAVY = {"asyncio", "click", "h11", "importlib.metadata", "prometheus_client", "pydantic", "ssl", "yaml"}
+"""What costs a process megabytes, and is no worker's business."""
+
+RSS_MAX_KIB = 24 * 1024
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[WorkerUnderTest]:
+    """A worker that waits for its settings."""
+    with started_worker(tmp_path) as worker:
+        yield worker
+
+
+def test_worker_says_ready_and_serves(worker: WorkerUnderTest) -> None:
+    worker.serve()
+    assert echoes(worker.address())
+
+
+def test_worker_serves_two_listeners_and_counts_them_apart(worker: WorkerUnderTest) -> None:
+    worker.serve(ECHO, ECHO)
+    with connect(worker.address(1)) as sock:
+        assert exchange(sock, bytes(1000)) == bytes(1000)
+        assert (worker.count("accepted", 0), worker.count("accepted", 1)) == (0, 1)
+        assert worker.count("downstream_received_bytes", 1) == 1000
+
+
+def test_worker_takes_settings_that_arrive_in_pieces(worker: WorkerUnderTest) -> None:
+    line = worker.settings(ECHO)
+    for piece in (line[:10], line[10:200], line[200:-1], line[-1:]):
+        worker.channel.sendall(piece)
+    assert worker.receive() == {"ready": True}
+
+
+def test_worker_ends_with_0_and_closes_its_connections_when_told_to_stop(worker: WorkerUnderTest) -> None:
+    worker.serve()
+    with connect(worker.address()) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        worker.send({"stop": True})
+        assert sock.recv(1) == b""
+    assert worker.wait() == 0
+    assert worker.count("closed_drain") == 1
+    assert worker.log() == ""
+
+
+def test_worker_ends_with_0_on_sigterm(worker: WorkerUnderTest) -> None:
+    worker.serve()
+    worker.kill(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert worker.log() == ""
+
+
+def test_worker_ignores_sigint(worker: WorkerUnderTest) -> None:
+    """A Ctrl-C goes to the whole group: the supervisor decides."""
+    worker.serve()
+    worker.kill(signal.SIGINT)
+    assert echoes(worker.address())
+    worker.send({"stop": True})
+    assert worker.wait() == 0
+
+
+def test_worker_stops_accepting_when_told_to_stop(worker: WorkerUnderTest) -> None:
+    worker.serve()
+    assert echoes(worker.address())
+    address = worker.address()
+    worker.forget_listeners()
+    worker.send({"stop": True})
+    assert worker.wait() == 0
+    with pytest.raises(ConnectionRefusedError):
+        connect(address)
+
+
+def test_worker_ends_within_a_second_when_its_supervisor_goes(worker: WorkerUnderTest) -> None:
+    worker.serve()
+    with connect(worker.address()) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        worker.hang_up()
+        worker.wait(TIME_UNIT)
+        assert sock.recv(1) == b""
+    assert "the supervisor is gone; stopping" in worker.log()
+
+
+def test_worker_ends_with_71_when_its_supervisor_goes_before_it_said_anything(worker: WorkerUnderTest) -> None:
+    worker.hang_up()
+    assert worker.wait() == 71
+    assert "Traceback" not in worker.log()
+
+
+def test_worker_ends_with_0_when_told_to_stop_before_it_has_read_its_settings(worker: WorkerUnderTest) -> None:
+    """Both lines wait for it while Python starts."""
+    worker.channel.sendall(worker.settings(ECHO) + b'{"stop": true}\n')
+    assert worker.wait() == 0
+    assert "Traceback" not in worker.log()
+
+
+def test_worker_ends_with_78_and_says_why_when_a_handler_is_missing(worker: WorkerUnderTest) -> None:
+    worker.channel.sendall(worker.settings(ECHO, "/no/such/file.py"))
+    message = worker.receive()
+    assert worker.wait() == 78
+    assert message is not None, "it ended without a word"
+    assert "there is no file /no/such/file.py" in message["failed"]
+    assert "Traceback" not in worker.log()
+
+
+def test_worker_ends_with_78_and_says_where_when_a_handler_cannot_be_made(
+    worker: WorkerUnderTest, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        IMPORTS + "class Mine(gaiod.Handler):\n    def __init__(self, options):\n        raise LookupError('no key')\n"
+    )
+    worker.channel.sendall(worker.settings(str(path)))
+    message = worker.receive()
+    assert worker.wait() == 78
+    assert message is not None, "it ended without a word"
+    assert "listener listener-0: making its handler failed: LookupError('no key')" in message["failed"]
+
+
+def test_worker_gives_up_on_a_client_that_does_not_read_when_its_time_is_over(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FLOODS)
+    patience_s = 0.2 * TIME_UNIT
+    with started_worker(tmp_path, (IMPATIENT[0], IMPATIENT[1].format(patience_s))) as worker:
+        worker.serve(str(tmp_path / "mine.py"))
+        with connect(worker.address()) as sock:
+            assert sock.recv(1) == b"\0"
+            worker.send({"stop": True})
+            assert worker.wait() == 0
+        assert worker.count("closed_drain") == 1
+
+
+def test_worker_sends_what_was_written_when_told_to_stop(worker: WorkerUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FLOODS)
+    worker.serve(str(tmp_path / "mine.py"))
+    with connect(worker.address()) as sock:
+        received = len(sock.recv(1))
+        worker.send({"stop": True})
+        while part := sock.recv(1 << 20):
+            received += len(part)
+    assert received == 64 << 20
+    assert worker.wait() == 0
+
+
+def test_counts_outlive_the_worker(worker: WorkerUnderTest) -> None:
+    worker.serve()
+    assert echoes(worker.address(), bytes(500))
+    worker.kill(signal.SIGKILL)
+    assert worker.wait() == -signal.SIGKILL
+    assert worker.count("downstream_sent_bytes") == 500
+
+
+def test_connections_in_the_queue_are_served_by_the_next_worker_when_one_is_killed(tmp_path: Path) -> None:
+    """The supervisor keeps the listener, so the kernel keeps the queue."""
+    (tmp_path / "next").mkdir()
+    with started_worker(tmp_path) as first, ExitStack() as clients:
+        first.serve()
+        first.kill(signal.SIGSTOP)
+        queued = [clients.enter_context(connect(first.address())) for _ in range(10)]
+        for sock in queued:
+            sock.sendall(b"patience")
+        first.kill(signal.SIGKILL)
+        first.wait()
+        second = clients.enter_context(started_worker(tmp_path / "next", sockets=first.sockets))
+        second.serve()
+        assert [sock.recv(64) for sock in queued] == [b"patience"] * 10
+
+
+def test_worker_imports_nothing_heavy() -> None:
+    """Every worker pays for every module."""
+    code = "import sys, gaiod.runtime.worker; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=True
+    )
+    assert HEAVY & set(done.stdout.split()) == set()
+
+
+def test_serving_worker_is_small(worker: WorkerUnderTest) -> None:
+    worker.serve()
+    assert echoes(worker.address())
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines())
+    assert int(status["VmRSS"].split()[0]) < RSS_MAX_KIB
+
+
+def test_worker_keeps_no_descriptor_of_a_closed_connection(worker: WorkerUnderTest) -> None:
+    worker.serve()
+    folder = Path(f"/proc/{worker.pid}/fd")
+    before = len(list(folder.iterdir()))
+    for _ in range(50):
+        assert echoes(worker.address())
+    wait_until(lambda: len(list(folder.iterdir())) == before, "every descriptor being closed")
