@@ -126,7 +126,12 @@ class ScriptedConn:
     data: Any = None
     close_reason: str | None = None
     closed: bool = False
+    at_eof: bool = False
     pending_write_bytes: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    opened_s: float = 0.0
+    active_s: float = 0.0
     local_address: Any = ("127.0.0.1", 7000)
     peer_address: Any = ("127.0.0.1", 40000)
     writes: list[bytes] = field(default_factory=list)

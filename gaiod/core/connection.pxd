@@ -43,6 +43,7 @@ cdef class Conn:
     cdef int write_count
     cdef public int traffic
     cdef readonly bint closed
+    cdef readonly bint at_eof
     cdef bint readable
     cdef bint writable
     cdef bint broken

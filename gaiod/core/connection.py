@@ -45,15 +45,44 @@ class Conn:
         close_reason: free for its owner, to say why it closes; "forgotten" if it was dropped.
         bytes_received, bytes_sent: moved so far.
         opened_s, active_s: `time.monotonic()` of its making, and of the pass that last moved bytes.
+        at_eof: a read found the end of the stream.
         traffic: index of the two counters that its received and sent bytes are added to.
     """
 
     __slots__ = (
-        "__weakref__", "active_s", "broken", "bytes_received", "bytes_sent", "close_reason", "closed",
-        "closing", "context", "data", "failure", "fd", "is_listener", "opened_s", "pending_write_bytes",
-        "read_alarm", "read_alarm_s", "read_count", "read_head", "read_tail", "readable", "reading",
-        "serial", "traffic", "watcher", "writable", "write_alarm", "write_alarm_s", "write_count",
-        "write_head", "write_tail", "writing",
+        "__weakref__",
+        "active_s",
+        "at_eof",
+        "broken",
+        "bytes_received",
+        "bytes_sent",
+        "close_reason",
+        "closed",
+        "closing",
+        "context",
+        "data",
+        "failure",
+        "fd",
+        "is_listener",
+        "opened_s",
+        "pending_write_bytes",
+        "read_alarm",
+        "read_alarm_s",
+        "read_count",
+        "read_head",
+        "read_tail",
+        "readable",
+        "reading",
+        "serial",
+        "traffic",
+        "watcher",
+        "writable",
+        "write_alarm",
+        "write_alarm_s",
+        "write_count",
+        "write_head",
+        "write_tail",
+        "writing",
     )  # fmt: skip
 
     def __init__(self, watcher: Mover, fd: int, context: object, now_s: float) -> None:
@@ -63,6 +92,7 @@ class Conn:
         self.context = context
         self.data: Any = None
         self.close_reason: str | None = None
+        self.at_eof = False
         self.failure: Exception | None = None  # why its connect failed: everything else fails the same way
         self.readable = False  # the kernel may have bytes: an edge was seen, and no short read since
         self.writable = True

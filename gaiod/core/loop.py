@@ -332,6 +332,7 @@ class Loop(Mover):
                 self._pop_read(conn)
                 self._finish(operation, None, COMPLETE)
         elif received == 0:
+            conn.at_eof = True
             self._pop_read(conn)
             self._finish(operation, EOFError("the peer has closed its side"), AT_EOF)
         elif received == -EAGAIN:

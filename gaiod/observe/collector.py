@@ -153,8 +153,14 @@ class Collector(PrometheusCollector):
 
     def _add_watcher(self, scrape: _Scrape, worker: int, cells: Any) -> None:
         for operation in counters.OPERATIONS:
-            counts = {outcome: cells[counters.operation_index(operation, outcome)] for outcome in counters.OUTCOMES}
-            submitted = counts.pop("submitted")
+            # What ended first, then what began: read the other way round, while the worker goes on counting,
+            # more may have ended than begun.
+            counts = {
+                outcome: cells[counters.operation_index(operation, outcome)]
+                for outcome in counters.OUTCOMES
+                if outcome != "submitted"
+            }
+            submitted = cells[counters.operation_index(operation, "submitted")]
             for outcome, count in counts.items():
                 scrape.add("gaiod_operations_total", count, worker, operation, outcome)
             scrape.add("gaiod_operations_pending", submitted - sum(counts.values()), worker, operation)
@@ -185,8 +191,8 @@ class Collector(PrometheusCollector):
 
     def _add_traffic(self, scrape: _Scrape, worker: int, source: Source, cells: Any, row: int) -> None:
         labels = (source.settings.name, source.handler, worker)
-        accepted = cells[row + CELL["accepted"]]
         closed = sum(cells[row + CELL[f"closed_{reason}"]] for reason in CLOSE_REASONS)
+        accepted = cells[row + CELL["accepted"]]  # last, as in _add_watcher
         scrape.add("gaiod_connections_accepted_total", accepted, *labels)
         scrape.add("gaiod_connections_active", accepted - closed, *labels)
         for side in ("downstream", "upstream"):

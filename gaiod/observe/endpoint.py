@@ -28,7 +28,8 @@ from gaiod.version import __version__
 log = logging.getLogger("gaiod.metrics")
 
 CLIENTS_MAX = 32
-"""A Prometheus, its twin, a load balancer's probes and some people: more are closed at once."""
+"""A Prometheus, its twin, a load balancer's probes and some people. One more ends the one that has taken
+longest: who sends half a request and waits must not keep Prometheus out."""
 
 REQUEST_TIMEOUT_S = 5.0
 REQUEST_MAX_BYTES = 8192
@@ -44,7 +45,7 @@ class Endpoint(Target):
         self._watcher = watcher
         self._collector = collector
         self._is_ready = is_ready
-        self._clients = 0
+        self._clients: dict[_Client, None] = {}  # the one that has taken longest first
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(collector)
         ProcessCollector(registry=self._registry)
@@ -61,16 +62,12 @@ class Endpoint(Target):
             if not isinstance(result.error, (ConnClosed, WatcherClosed)):
                 log.warning("accepting failed: %s; it is tried again", result.error)
             return
-        conn = result.conn
-        if self._clients >= CLIENTS_MAX:
-            self._collector.count_scrape(503)
-            conn.abort()
-            return
-        self._clients += 1
-        _Client(conn, self._answer, self._gone)
+        if len(self._clients) >= CLIENTS_MAX:
+            next(iter(self._clients)).evict()
+        self._clients[_Client(result.conn, self._answer, self._gone)] = None
 
-    def _gone(self) -> None:
-        self._clients -= 1
+    def _gone(self, client: "_Client") -> None:
+        del self._clients[client]
 
     def _answer(self, method: str, target: str, headers: dict[str, str]) -> "Answer":
         """Return what a request gets, and count it."""
@@ -92,13 +89,32 @@ class Endpoint(Target):
                 return Answer(404, "there is /metrics, /livez and /readyz\n")
 
     def _metrics(self, headers: dict[str, str]) -> "Answer":
-        encode, content_type = choose_encoder(headers.get("accept", ""))
+        encode, content_type = _encoder_for(headers.get("accept", ""))
         body = encode(self._registry)
         extra = {"content-type": content_type}
-        if "gzip" in headers.get("accept-encoding", ""):
+        if _accepts_gzip(headers.get("accept-encoding", "")):
             body = gzip.compress(body, compresslevel=1)
             extra["content-encoding"] = "gzip"
         return Answer(200, body, extra)
+
+
+def _encoder_for(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """Return how to write the metrics, and the type of that; the text format for a header that makes no sense."""
+    try:
+        encode, content_type = choose_encoder(accept)
+        content_type.encode("ascii")
+    except (TypeError, ValueError):  # of a version such as 1.x, or one that is not ASCII
+        encode, content_type = choose_encoder("")
+    return encode, content_type
+
+
+def _accepts_gzip(accepted: str) -> bool:
+    """Tell whether an Accept-Encoding takes gzip (RFC 9110, 12.5.3): a weight of 0 means no."""
+    for choice in accepted.lower().split(","):
+        name, _, weight = choice.replace(" ", "").partition(";q=")
+        if name == "gzip":
+            return weight.strip("0.") != "" or weight == ""
+    return False
 
 
 class Answer:
@@ -120,19 +136,39 @@ class _Client(Target):
     """One connection, from its request to its answer. `answer` makes the answer, `gone` is told of the end."""
 
     def __init__(
-        self, conn: Conn, answer: Callable[[str, str, dict[str, str]], Answer], gone: Callable[[], None]
+        self,
+        conn: Conn,
+        answer: Callable[[str, str, dict[str, str]], Answer],
+        gone: Callable[["_Client"], None],
     ) -> None:
         super().__init__(self._read, self._written)
         self._answer = answer
-        self._gone: Callable[[], None] | None = gone
+        self._gone: Callable[[_Client], None] | None = gone
         self._conn = conn
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_MAX_BYTES)
         self._deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
         conn.context = self
         conn.read(deadline=self._deadline_s)
 
+    def take(self, result: OpResult) -> None:
+        """The client is gone, or too slow."""
+        self._end()
+
+    def failed(self, hook: str, conn: Conn | None) -> None:
+        """Answering raised: a bug of the daemon's, which must not end it for one request."""
+        log.exception("answering a request failed")
+        self.evict()
+
+    def evict(self) -> None:
+        """Make room for another client."""
+        self._conn.abort()
+        self._end()
+
     def _read(self, conn: Conn, result: OpResult) -> None:
         """Take a part of the request."""
+        if conn.bytes_received > REQUEST_MAX_BYTES:
+            self._send(Answer(431, f"a request has {REQUEST_MAX_BYTES} bytes at most\n"), with_body=True)
+            return
         try:
             self._http.receive_data(bytes(result.buffer))
             event = self._http.next_event()
@@ -150,10 +186,6 @@ class _Client(Target):
         """The answer is with the kernel."""
         self._end()
 
-    def take(self, result: OpResult) -> None:
-        """The client is gone, or too slow."""
-        self._end()
-
     def _send(self, answer: Answer, *, with_body: bool) -> None:
         reason = HTTPStatus(answer.status).phrase
         response: Any = h11.Response(status_code=answer.status, reason=reason, headers=list(answer.headers.items()))
@@ -162,6 +194,6 @@ class _Client(Target):
 
     def _end(self) -> None:
         if self._gone is not None:
-            self._gone()
+            self._gone(self)
             self._gone = None
             self._conn.close()

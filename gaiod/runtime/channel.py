@@ -19,15 +19,30 @@ LINE_MAX_BYTES = 16 * 1024 * 1024
 
 
 class Channel(Target):
-    """One end of the socket pair: `take` is called with each message, and None at the end."""
+    """One end of the socket pair: `take` is called with each message, and None at the end.
 
-    def __init__(self, conn: Conn, take: Any) -> None:
+    `received` is what was received before there was a channel.
+    """
+
+    def __init__(self, conn: Conn, take: Any, received: bytes = b"") -> None:
         super().__init__(self._read, self._written)
         self._conn = conn
         self._take_message = take
-        self._buffer = bytearray()
+        self._buffer = bytearray(received)
         conn.context = self
         conn.read()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether messages are not yet with the kernel."""
+        return self._conn.pending_write_bytes > 0
+
+    def take_received(self) -> None:
+        """Take the whole messages that have arrived."""
+        while (end := self._buffer.find(b"\n")) >= 0:
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            self._take_message(json.loads(line))
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message; one to a side that is gone is lost, and `take(None)` tells."""
@@ -37,10 +52,7 @@ class Channel(Target):
     def _read(self, conn: Conn, result: OpResult) -> None:
         """Take what arrived, which may be part of a message, or several."""
         self._buffer += bytes(result.buffer)
-        while (end := self._buffer.find(b"\n")) >= 0:
-            line = bytes(self._buffer[:end])
-            del self._buffer[: end + 1]
-            self._take_message(json.loads(line))
+        self.take_received()
         if len(self._buffer) > LINE_MAX_BYTES:
             self.take(result)
         else:

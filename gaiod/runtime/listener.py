@@ -91,7 +91,6 @@ class Listener(Target):
         elif operation is OpType.CONNECT:
             self.call("on_connect", conn, self._handler.on_connect, conn, result)
         elif isinstance(result.error, EOFError):
-            conn.close_reason = conn.close_reason or "peer_eof"
             self.call("on_eof", conn, self._handler.on_eof, conn)
         elif isinstance(result.error, DeadlineExceeded):
             self._end(conn, "deadline", conn.abort)
@@ -148,7 +147,7 @@ class Listener(Target):
             log.warning("listener %s: accepting failed: %s; it is tried again", self.settings.name, error)
 
     def _closed(self, conn: Conn) -> None:
-        reason = conn.close_reason or "handler"
+        reason = conn.close_reason or ("peer_eof" if conn.at_eof else "handler")
         if conn.traffic != self._upstream:
             self.active -= 1
             age_s = time.monotonic() - conn.opened_s

@@ -107,7 +107,7 @@ def _import_module(name: str) -> ModuleType:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise HandlerLoadError(f"there is no module {name}; install the package that has it") from error
         raise HandlerLoadError(_failure(name, error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise HandlerLoadError(_failure(name, error)) from error
 
 
@@ -120,20 +120,23 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise HandlerLoadError(_failure(str(path), error)) from error
     return module
 
 
-def _failure(what: str, error: Exception) -> str:
-    """Say where an import failed, and how."""
+def _failure(what: str, error: BaseException) -> str:
+    """Say where an import failed, and how: the deepest place in the handler's own file, if it has one."""
     if isinstance(error, SyntaxError):
         return f"{what} is not valid Python: {error.filename}:{error.lineno}: {error.msg}; correct it"
+    places = []
     frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
+    while frame is not None:
+        places.append((frame.tb_frame.f_code.co_filename, frame.tb_lineno))
         frame = frame.tb_next
-    where = "" if frame is None else f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
+    own = [place for place in places if place[0] == what] or places
+    where = f" at {own[-1][0]}:{own[-1][1]}" if own else ""
     return f"importing {what} failed{where}: {type(error).__name__}: {error}; correct it, or install what it needs"
 
 

@@ -8,6 +8,7 @@ every worker pays for it: no click, no pydantic, no YAML, no prometheus_client.
 """
 
 import gc
+import json
 import logging
 import mmap
 import os
@@ -33,6 +34,8 @@ log = logging.getLogger("gaiod.worker")
 STOP_TIMEOUT_S = 5.0
 """How long connections may take to send what was written to them when the daemon stops."""
 
+EXIT_OS, EXIT_CONFIG = 71, 78
+
 GC_THRESHOLDS = (10_000, 20, 50)
 """Young collections visit only what was made since: with 512 completions a pass, the default 700 would
 collect in every pass. Full ones visit every connection (2 ms for 10,000), so they must be rare."""
@@ -49,20 +52,20 @@ class Worker:
 
     def run(self) -> int:
         """Receive the settings, serve, and return the process's exit status."""
-        message = _receive_settings(self._first)
+        message, rest = _receive_settings(self._first)
         stats = mmap.mmap(message["stats"], 0)
         os.close(message["stats"])
         layout = Layout(len(message["listeners"]))
         cells = memoryview(stats).cast("q")[message["slot"] : message["slot"] + layout.size]
         self._watcher = Watcher(counters=cells, report_closes=True)
-        self._channel = Channel(self._watcher.delegate(self._first), self._take_message)
+        self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
         signals = Signals(self._watcher, [signal.SIGTERM], self._take_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to the whole group: the supervisor decides
         try:
             self._open_listeners(message, cells, layout)
         except HandlerLoadError as error:
             self._channel.send({"failed": str(error)})
-            self._exit_status = 78
+            self._exit_status = EXIT_CONFIG
             self._stop()
         else:
             self._watcher.post(lambda result: self._channel.send({"ready": True}))
@@ -70,6 +73,7 @@ class Worker:
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: never visit it again
         gc.set_threshold(*GC_THRESHOLDS)
+        self._channel.take_received()
         self._loop()
         signals.close()
         return self._exit_status
@@ -90,7 +94,7 @@ class Worker:
         wait_io = self._watcher.wait_io
         while self._stopping_until_s is None:
             dispatch(wait_io())
-        while any(listener.active for listener in self._listeners) and time.monotonic() < self._stopping_until_s:
+        while self._is_busy() and time.monotonic() < self._stopping_until_s:
             dispatch(wait_io(self._stopping_until_s - time.monotonic()))
         for listener in self._listeners:
             listener.abort()
@@ -101,10 +105,14 @@ class Worker:
         except WatcherClosed:
             pass  # every completion was taken
 
+    def _is_busy(self) -> bool:
+        return self._channel.is_sending or any(listener.active for listener in self._listeners)
+
     def _take_message(self, message: dict[str, Any] | None) -> None:
         if message is None:
             log.warning("the supervisor is gone; stopping")
             self._stop()
+            self._stopping_until_s = time.monotonic()  # another may want to bind: do not wait for anybody
         elif "stop" in message:
             self._stop()
 
@@ -118,18 +126,17 @@ class Worker:
                 listener.stop()
 
 
-def _receive_settings(channel: socket.socket) -> dict[str, Any]:
-    """Receive the first message, before there is a watcher to do it."""
-    import json
-
+def _receive_settings(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
+    """Receive the first message, before there is a watcher to do it; and what came behind it."""
     data = bytearray()
-    while not data.endswith(b"\n"):
+    while b"\n" not in data:
         part = channel.recv(65536)
         if not part:
-            raise SystemExit(71)  # the supervisor went before it said anything
+            raise SystemExit(EXIT_OS)  # the supervisor went before it said anything
         data += part
-    message: dict[str, Any] = json.loads(data)
-    return message
+    line, _, rest = bytes(data).partition(b"\n")
+    message: dict[str, Any] = json.loads(line)
+    return message, rest
 
 
 def main() -> None:

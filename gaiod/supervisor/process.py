@@ -1,7 +1,9 @@
 """One worker process, seen from its supervisor."""
 
+import ctypes
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +14,27 @@ from gaiod.core.watcher import Watcher
 from gaiod.runtime.channel import Channel
 
 log = logging.getLogger("gaiod.supervisor")
+
+
+PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """Return what has a child killed when its parent dies, were it hung in a hook; None where nothing can.
+
+    The end of the channel tells a worker the same, but only one that looks. It survives exec (man 2 prctl).
+    """
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)  # here, not in the child: it must do as little as it can
+    parent = os.getpid()
+
+    def ask() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)  # it died before it was asked
+
+    return ask
 
 
 class WorkerProcess:
@@ -43,7 +66,10 @@ class WorkerProcess:
         command = [sys.executable, "-P", "-m", "gaiod.runtime.worker", str(theirs.fileno())]
         with theirs:
             self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno(), stats_fd, *fds], stdin=subprocess.DEVNULL
+                command,
+                pass_fds=[theirs.fileno(), stats_fd, *fds],
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - the supervisor has one thread
             )
         self._channel = Channel(self._watcher.delegate(ours), self._take)
         self._channel.send({**settings, "fds": fds, "stats": stats_fd})

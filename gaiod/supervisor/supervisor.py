@@ -118,6 +118,8 @@ class Supervisor:
             log.info("ready: worker %d serves, process %d", worker.number, worker.pid)
 
     def _take_signal(self, number: signal.Signals) -> None:
+        if self._state is State.STOPPED:
+            return
         if number == signal.SIGCHLD:
             self._reap()
         elif self._state is State.STOPPING:

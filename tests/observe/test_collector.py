@@ -1,0 +1,234 @@
+"""The collector turns cells into samples, exactly, and in both formats of Prometheus."""
+
+import socket
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from core.support.sockets import listen
+from core.support.waiting import LIMIT_S
+from e2e.support.tools import tool
+from gaiod.core import counters
+from gaiod.observe.collector import Collector, Source
+from gaiod.observe.metrics import METRICS
+from gaiod.runtime.settings import ListenerSettings
+from gaiod.runtime.stats import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, GC_PAUSE_BOUNDS_S
+from observe.support.slots import FakeDaemon, FakeWorker, family_of, samples_of, value_of
+
+TRAFFIC = {"listener": "l0", "handler": "h0", "worker": 0}
+
+
+def test_traffic_is_told_by_listener_handler_worker_and_side(fake: FakeDaemon) -> None:
+    for number, cell in enumerate(("downstream_received", "downstream_sent", "upstream_received", "upstream_sent"), 1):
+        fake.set(f"{cell}_bytes", number)
+    collector = fake.collector
+    assert value_of(collector, "gaiod_received_bytes_total", **TRAFFIC, side="downstream") == 1
+    assert value_of(collector, "gaiod_sent_bytes_total", **TRAFFIC, side="downstream") == 2
+    assert value_of(collector, "gaiod_received_bytes_total", **TRAFFIC, side="upstream") == 3
+    assert value_of(collector, "gaiod_sent_bytes_total", **TRAFFIC, side="upstream") == 4
+
+
+def test_active_connections_are_those_accepted_and_not_closed(fake: FakeDaemon) -> None:
+    fake.set("accepted", 100)
+    for number, reason in enumerate(CLOSE_REASONS, 1):
+        fake.set(f"closed_{reason}", number)
+    collector = fake.collector
+    assert value_of(collector, "gaiod_connections_accepted_total", **TRAFFIC) == 100
+    assert value_of(collector, "gaiod_connections_active", **TRAFFIC) == 100 - sum(range(1, len(CLOSE_REASONS) + 1))
+    for number, reason in enumerate(CLOSE_REASONS, 1):
+        assert value_of(collector, "gaiod_connections_closed_total", listener="l0", reason=reason) == number
+
+
+def test_pending_operations_are_those_submitted_and_not_completed(fake: FakeDaemon) -> None:
+    fake.set_operations("write", submitted=50, complete=20, eof=1, error=3, deadline=6)
+    collector = fake.collector
+    assert value_of(collector, "gaiod_operations_pending", worker=0, op="write") == 20
+    assert value_of(collector, "gaiod_operations_total", worker=0, op="write", result="complete") == 20
+    assert value_of(collector, "gaiod_operations_total", worker=0, op="write", result="deadline") == 6
+    results = {dict(labels)["result"] for name, labels in samples_of(collector) if name == "gaiod_operations_total"}
+    assert results == {"complete", "eof", "error", "deadline"}
+
+
+def test_listener_is_the_sum_of_its_workers_and_traffic_is_not() -> None:
+    daemon = FakeDaemon(workers=3, listeners=2)
+    try:
+        for worker in range(3):
+            daemon.set("closed_idle", 10 + worker, worker=worker, listener=1)
+            daemon.set("accepted", 20 + worker, worker=worker, listener=1)
+        collector = daemon.collector
+        assert value_of(collector, "gaiod_connections_closed_total", listener="l1", reason="idle") == 33
+        assert value_of(collector, "gaiod_connections_closed_total", listener="l0", reason="idle") == 0
+        for worker in range(3):
+            labels = {"listener": "l1", "handler": "h1", "worker": worker}
+            assert value_of(collector, "gaiod_connections_accepted_total", **labels) == 20 + worker
+            assert value_of(collector, "gaiod_connections_active", **labels) == 10
+    finally:
+        daemon.close()
+
+
+def test_handler_errors_are_summed_when_two_listeners_have_the_same_handler() -> None:
+    """Two samples with the same labels would make the whole scrape invalid."""
+    daemon = FakeDaemon(listeners=2, handler="echo")
+    try:
+        daemon.set("handler_error_on_read", 2, listener=0)
+        daemon.set("handler_error_on_read", 3, listener=1)
+        assert value_of(daemon.collector, "gaiod_handler_errors_total", handler="echo", hook="on_read") == 5
+    finally:
+        daemon.close()
+
+
+def test_duration_histogram_is_cumulative_and_ends_with_everything(fake: FakeDaemon) -> None:
+    for number, bound in enumerate((*DURATION_BOUNDS_S, "inf"), 1):
+        fake.set(f"duration_le_{bound}", number)
+    fake.set("duration_ns", 1_500_000_000)
+    name = "gaiod_connection_duration_seconds"
+    family = family_of(fake.collector, name)
+    buckets = [(sample.labels["le"], sample.value) for sample in family.samples if sample.name == f"{name}_bucket"]
+    expected = [sum(range(1, n + 1)) for n in range(1, len(DURATION_BOUNDS_S) + 2)]
+    assert buckets == list(zip([*map(str, DURATION_BOUNDS_S), "+Inf"], expected, strict=True))
+    assert value_of(fake.collector, f"{name}_count", listener="l0") == expected[-1]
+    assert value_of(fake.collector, f"{name}_sum", listener="l0") == 1.5
+
+
+def test_loop_is_told_in_seconds(fake: FakeDaemon) -> None:
+    cells = fake.cells[0]
+    cells[counters.index("loop_iterations")] = 7
+    cells[counters.index("loop_busy_ns")] = 2_500_000_000
+    cells[counters.LAG] = 4
+    cells[counters.LAG + len(counters.LAG_BOUNDS_S)] = 3
+    collector = fake.collector
+    assert value_of(collector, "gaiod_loop_iterations_total", worker=0) == 7
+    assert value_of(collector, "gaiod_loop_busy_seconds_total", worker=0) == 2.5
+    assert value_of(collector, "gaiod_loop_lag_seconds_bucket", worker=0, le=counters.LAG_BOUNDS_S[0]) == 4
+    assert value_of(collector, "gaiod_loop_lag_seconds_bucket", worker=0, le=counters.LAG_BOUNDS_S[-1]) == 4
+    assert value_of(collector, "gaiod_loop_lag_seconds_bucket", worker=0, le="+Inf") == 7
+
+
+def test_garbage_collections_are_told_by_generation(fake: FakeDaemon) -> None:
+    gc = fake.layout.gc
+    fake.cells[0][gc(1, "collections")] = 5
+    fake.cells[0][gc(1, "collected")] = 6
+    fake.cells[0][gc(1, "uncollectable")] = 7
+    fake.cells[0][gc(1, "pause_ns")] = 8_000_000
+    fake.cells[0][gc(1, f"pause_le_{GC_PAUSE_BOUNDS_S[1]}")] = 5
+    collector = fake.collector
+    labels = {"generation": 1, "worker": 0}
+    assert value_of(collector, "python_gc_collections_total", **labels) == 5
+    assert value_of(collector, "python_gc_objects_collected_total", **labels) == 6
+    assert value_of(collector, "python_gc_objects_uncollectable_total", **labels) == 7
+    assert value_of(collector, "gaiod_python_gc_pause_seconds_sum", **labels) == 0.008
+    assert value_of(collector, "gaiod_python_gc_pause_seconds_bucket", **labels, le=GC_PAUSE_BOUNDS_S[0]) == 0
+    assert value_of(collector, "gaiod_python_gc_pause_seconds_bucket", **labels, le=GC_PAUSE_BOUNDS_S[1]) == 5
+
+
+@pytest.mark.parametrize(
+    ("worker", "up"),
+    [(FakeWorker(0), 1), (FakeWorker(0, ready=False), 0), (FakeWorker(0, usage={}), 0)],
+    ids=["serves", "starts", "gone"],
+)
+def test_worker_is_up_when_it_serves(fake: FakeDaemon, worker: FakeWorker, up: int) -> None:
+    fake.workers = [worker]
+    assert value_of(fake.collector, "gaiod_worker_up", worker=0) == up
+
+
+def test_worker_that_is_gone_has_no_usage(fake: FakeDaemon) -> None:
+    assert value_of(fake.collector, "gaiod_worker_open_fds", worker=0) == 12
+    assert value_of(fake.collector, "gaiod_worker_cpu_seconds_total", worker=0) == 1.25
+    fake.workers = [FakeWorker(0, usage={})]
+    assert not [name for name, _ in samples_of(fake.collector) if name == "gaiod_worker_open_fds"]
+
+
+def test_readiness_is_that_of_the_daemon(fake: FakeDaemon) -> None:
+    assert value_of(fake.collector, "gaiod_ready") == 1
+    fake.is_ready = False
+    assert value_of(fake.collector, "gaiod_ready") == 0
+
+
+def test_scrapes_are_counted_by_code(fake: FakeDaemon) -> None:
+    collector = fake.collector
+    for code in (200, 200, 404):
+        collector.count_scrape(code)
+    assert value_of(collector, "gaiod_scrapes_total", code=200) == 2
+    assert value_of(collector, "gaiod_scrapes_total", code=404) == 1
+
+
+def test_queue_is_told_for_a_tcp_listener_and_left_out_for_a_unix_one(fake: FakeDaemon) -> None:
+    assert not [name for name, _ in samples_of(fake.collector) if "queue" in name]
+    with listen(backlog=5) as sock, socket.create_connection(sock.getsockname(), timeout=LIMIT_S):
+        tcp = Source(ListenerSettings(name="l0", bind="127.0.0.1:0", handler="h0"), sock)
+        collector = Collector(fake.layout, [tcp], fake.pairs(), lambda: True)
+        assert value_of(collector, "gaiod_listen_queue_length", listener="l0") == 1
+        assert value_of(collector, "gaiod_listen_queue_limit", listener="l0") == 5
+
+
+class Moving:
+    """Cells of a worker that opens and closes a connection, and makes an operation, whenever they are looked at."""
+
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self._daemon = daemon
+
+    def __getitem__(self, place: Any) -> Any:
+        cells = self._daemon.cells[0]
+        seen = cells[place]
+        row = self._daemon.layout.row(0)
+        for name in ("accepted", "closed_peer_eof"):
+            cells[row + CELL[name]] += 1
+        for outcome in ("submitted", "complete"):
+            cells[counters.operation_index("read", outcome)] += 1
+        return seen
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [("gaiod_connections_active", TRAFFIC), ("gaiod_operations_pending", {"worker": 0, "op": "read"})],
+)
+def test_gauge_is_never_negative_while_the_worker_goes_on_counting(
+    fake: FakeDaemon, name: str, labels: dict[str, Any]
+) -> None:
+    """A worker does not wait for a scrape: what ends must be read before what began."""
+    collector = Collector(fake.layout, fake.sources, [(fake.workers[0], Moving(fake))], lambda: True)
+    assert value_of(collector, name, **labels) >= 0
+
+
+# -- formats -------------------------------------------------------------------------------------------
+
+
+def _exposed(fake: FakeDaemon, encode: Callable[[Any], bytes]) -> str:
+    fake.fill()
+    registry = CollectorRegistry(auto_describe=False)
+    collector = fake.collector
+    collector.count_scrape(200)
+    registry.register(collector)
+    return encode(registry).decode()
+
+
+@pytest.mark.parametrize(
+    ("encode", "parse"),
+    [(generate_latest, parse_text), (openmetrics.generate_latest, parse_openmetrics)],
+    ids=["text", "openmetrics"],
+)
+def test_every_metric_is_exposed_as_it_is_declared(
+    fake: FakeDaemon, encode: Callable[[Any], bytes], parse: Callable[[str], Any]
+) -> None:
+    families = {family.name: family for family in parse(_exposed(fake, encode))}
+    queue = {"gaiod_listen_queue_length", "gaiod_listen_queue_limit"}  # a unix listener has none
+    for metric in METRICS:
+        if metric.name not in queue:
+            family = families.pop(metric.name.removesuffix("_total"))
+            assert (family.type, family.documentation) == (metric.kind, metric.help)
+            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+            assert labels == set(metric.labels)
+    assert families == {}
+
+
+def test_promtool_has_nothing_to_say(fake: FakeDaemon) -> None:
+    command = [tool("promtool", "prometheus"), "check", "metrics"]
+    text = _exposed(fake, generate_latest)
+    lint = subprocess.run(command, input=text, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert (lint.returncode, lint.stdout, lint.stderr) == (0, "", "")

@@ -1,0 +1,130 @@
+"""The supervisor, from its first line to its exit status. How it ends is in e2e/test_stop.py."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from core.support.sockets import listen
+from e2e.support.clients import echoes, request
+from e2e.support.procfs import children_of, is_stopped
+from e2e.support.starting import Start
+from e2e.support.waiting import wait_until
+
+SLOW_WORKER = """\
+import sys
+import gaiod.supervisor.process as process
+popen = process.subprocess.Popen
+def start(command, **rest):
+    code = "import os, sys, time\\nwhile not os.path.exists('leave'): time.sleep(0.005)\\n"
+    code += "import runpy; runpy.run_module('gaiod.runtime.worker', run_name='__main__', alter_sys=True)"
+    return popen([sys.executable, "-P", "-c", code, command[-1]], **rest)
+process.subprocess.Popen = start
+sys.argv[0] = "gaiod"
+from gaiod.cli import main
+main()
+"""
+
+NO_WORKER = """\
+import sys
+import gaiod.supervisor.process as process
+def start(command, **rest):
+    raise OSError(12, "Cannot allocate memory")
+process.subprocess.Popen = start
+sys.argv[0] = "gaiod"
+from gaiod.cli import main
+main()
+"""
+
+
+def test_readiness_is_red_until_the_worker_serves(daemon: Start, tmp_path: Path) -> None:
+    running = daemon(command=["-c", SLOW_WORKER, "serve"], ready=False)
+    running.wait_for("listener echo: echo on ")
+    assert request(running.metrics, "/readyz").status == 503
+    assert request(running.metrics, "/livez").status == 200
+    assert running.scrape().value("gaiod_worker_up", worker=0) == 0
+    (tmp_path / "daemon-0" / "leave").touch()
+    running.wait_until_ready()
+    assert request(running.metrics, "/readyz").status == 200
+    assert running.scrape().value("gaiod_worker_up", worker=0) == 1
+
+
+def test_connections_that_come_before_the_worker_are_served(daemon: Start, tmp_path: Path) -> None:
+    """The listener is open as soon as the log says so: the kernel lets them wait."""
+    running = daemon(command=["-c", SLOW_WORKER, "serve"], ready=False)
+    running.wait_for("listener echo: echo on ")
+    address = running.address()
+    (tmp_path / "daemon-0" / "leave").touch()
+    assert echoes(address)
+
+
+def test_ready_is_said_once_and_names_the_process(daemon: Start) -> None:
+    running = daemon()
+    assert echoes(running.address())
+    assert running.log().count("ready:") == 1
+    assert f"ready: worker 0 serves, process {running.worker}\n" in running.log()
+
+
+def test_more_workers_than_this_version_runs_are_told(daemon: Start) -> None:
+    running = daemon(
+        'workers: 3\nmetrics: {listen: "127.0.0.1:0"}\nlisteners: {echo: {bind: "127.0.0.1:0", handler: echo}}\n'
+    )
+    if len(children_of(running.pid)) == 1:
+        assert "workers: 3 is asked for; this version runs 1" in running.log()
+    assert echoes(running.address())
+
+
+def test_nothing_stays_behind_when_one_of_several_addresses_is_taken(daemon: Start, tmp_path: Path) -> None:
+    with listen() as taken:
+        port = taken.getsockname()[1]
+        running = daemon(
+            f'metrics: {{listen: "unix:{tmp_path}/metrics.sock"}}\n'
+            "listeners:\n"
+            f'  first: {{bind: "unix:{tmp_path}/first.sock", handler: echo}}\n'
+            f'  second: {{bind: "127.0.0.1:{port}", handler: echo}}\n',
+            ready=False,
+        )
+        assert running.wait() == 71
+    assert f"listener second: cannot listen on 127.0.0.1:{port}: Address already in use" in running.log()
+    assert not (tmp_path / "first.sock").exists()
+    assert not (tmp_path / "metrics.sock").exists()
+
+
+def test_address_of_the_metrics_that_is_taken_is_told(daemon: Start) -> None:
+    with listen() as taken:
+        port = taken.getsockname()[1]
+        running = daemon(
+            f'metrics: {{listen: "127.0.0.1:{port}"}}\nlisteners: {{echo: {{bind: "127.0.0.1:0", handler: echo}}}}\n',
+            ready=False,
+        )
+        assert running.wait() == 71
+    assert f"metrics: cannot listen on 127.0.0.1:{port}: Address already in use" in running.log()
+
+
+def test_status_is_71_and_the_reason_is_told_when_no_process_can_be_started(daemon: Start) -> None:
+    running = daemon(command=["-c", NO_WORKER, "serve"], ready=False)
+    assert running.wait() == 71
+    assert "Cannot allocate memory" in running.log()
+    assert "Traceback" not in running.log()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGSEGV])
+def test_daemon_ends_with_70_and_says_how_when_its_worker_ends_by_a_signal(daemon: Start, number: signal.Signals) -> None:
+    running = daemon()
+    os.kill(running.worker, number)
+    assert running.wait() == 70
+    how = "with exit status 0" if number == signal.SIGTERM else f"by {number.name}"
+    assert f"worker 0 ended {how}; stopping" in running.log()
+
+
+def test_supervisor_goes_on_when_its_worker_only_stands_still(daemon: Start) -> None:
+    """SIGCHLD comes for that too."""
+    running = daemon()
+    worker = running.worker
+    os.kill(worker, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(worker), "the worker's stop")
+    assert request(running.metrics, "/livez").status == 200
+    os.kill(worker, signal.SIGCONT)
+    assert echoes(running.address())
+    assert running.scrape().value("gaiod_ready") == 1
