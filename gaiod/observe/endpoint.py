@@ -147,6 +147,7 @@ class _Client(Target):
         self._conn = conn
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_MAX_BYTES)
         self._deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
+        self._is_answered = False
         conn.context = self
         conn.read(deadline=self._deadline_s)
 
@@ -165,9 +166,9 @@ class _Client(Target):
         self._end()
 
     def _read(self, conn: Conn, result: OpResult) -> None:
-        """Take a part of the request."""
-        if conn.bytes_received > REQUEST_MAX_BYTES:
-            self._send(Answer(431, f"a request has {REQUEST_MAX_BYTES} bytes at most\n"), with_body=True)
+        """Take a part of the request; of what comes behind it, nothing."""
+        if self._is_answered:
+            conn.read(deadline=self._deadline_s)
             return
         try:
             self._http.receive_data(bytes(result.buffer))
@@ -175,7 +176,9 @@ class _Client(Target):
         except h11.RemoteProtocolError as error:
             self._send(Answer(error.error_status_hint, f"{error}\n"), with_body=True)
             return
-        if isinstance(event, h11.Request):
+        if isinstance(event, h11.Request) and self._has_long_head(conn):
+            self._send(Answer(431, f"a request's head has {REQUEST_MAX_BYTES} bytes at most\n"), with_body=True)
+        elif isinstance(event, h11.Request):
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
             method = event.method.decode("latin-1")
             self._send(self._answer(method, event.target.decode("latin-1"), headers), with_body=method != "HEAD")
@@ -183,10 +186,15 @@ class _Client(Target):
             conn.read(deadline=self._deadline_s)
 
     def _written(self, conn: Conn, result: OpResult) -> None:
-        """The answer is with the kernel."""
-        self._end()
+        """The answer is with the kernel. Closing with bytes unread sends a RST, which can overtake it."""
+        conn.shutdown_write()
+        conn.read(deadline=self._deadline_s)
+
+    def _has_long_head(self, conn: Conn) -> bool:
+        return conn.bytes_received - len(self._http.trailing_data[0]) > REQUEST_MAX_BYTES
 
     def _send(self, answer: Answer, *, with_body: bool) -> None:
+        self._is_answered = True
         reason = HTTPStatus(answer.status).phrase
         response: Any = h11.Response(status_code=answer.status, reason=reason, headers=list(answer.headers.items()))
         data = self._http.send(response) or b""

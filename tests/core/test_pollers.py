@@ -28,7 +28,6 @@ from gaiod.core.errors import DeadlineExceeded
 from gaiod.core.pollers import BROKEN, READABLE, WRITABLE, EpollPoller, KqueuePoller
 from gaiod.core.watcher import Watcher
 
-
 AnyPoller = EpollPoller | KqueuePoller
 
 
@@ -211,7 +210,7 @@ class Script:
 
 
 @pytest.mark.parametrize(
-    ("filter", "flags", "bits"),
+    ("kind", "flags", "bits"),
     [
         (fake_kqueue.KQ_FILTER_READ, 0, READABLE),
         (fake_kqueue.KQ_FILTER_WRITE, 0, WRITABLE),
@@ -220,13 +219,13 @@ class Script:
         (fake_kqueue.KQ_FILTER_READ, fake_kqueue.KQ_EV_ERROR, READABLE | BROKEN),
     ],
 )
-def test_kqueue_events_become_bits(faked: None, monkeypatch: Any, filter: int, flags: int, bits: int) -> None:
+def test_kqueue_events_become_bits(faked: None, monkeypatch: Any, kind: int, flags: int, bits: int) -> None:
     script = Script()
     monkeypatch.setattr(fake_kqueue, "kqueue", lambda: script)
     poller = KqueuePoller()
     owner = Owner()
     poller.add(5, owner)
-    script.events = [fake_kqueue.kevent(5, filter, flags), fake_kqueue.kevent(6, filter, flags)]
+    script.events = [fake_kqueue.kevent(5, kind, flags), fake_kqueue.kevent(6, kind, flags)]
     assert poller.wait(-1.0) == 2
     assert (poller.owner(0), poller.events(0)) == (owner, bits)
     assert poller.owner(1) is None, "nobody owns that one"

@@ -1,11 +1,16 @@
 """Fixtures of the supervisor's tests."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from e2e.support.starting import Start, starter
+from gaiod.runtime.stats import Layout
+from gaiod.supervisor.slots import Slots
+
+NewSlots = Callable[[int, Layout], Slots]
 
 
 @pytest.fixture
@@ -13,3 +18,18 @@ def daemon(tmp_path: Path) -> Iterator[Start]:
     """A starter of daemons, as in e2e."""
     with starter(tmp_path) as start:
         yield start
+
+
+@pytest.fixture
+def new_slots() -> Iterator[NewSlots]:
+    """A maker of slots. In a supervisor they last as long as the process; here they go with the test."""
+    made: list[Slots] = []
+
+    def new(workers: int, layout: Layout) -> Slots:
+        made.append(Slots(workers, layout))
+        return made[-1]
+
+    yield new
+    for slots in made:
+        os.close(slots.fd)
+        vars(slots).clear()

@@ -20,6 +20,7 @@ from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import Layout
 from gaiod.supervisor.process import WorkerProcess
 from gaiod.supervisor.slots import Slots
+from supervisor.conftest import NewSlots
 
 ECHO = "gaiod.handlers.echo:Echo"
 
@@ -27,10 +28,10 @@ ECHO = "gaiod.handlers.echo:Echo"
 class Starting:
     """A worker process with one listener, and the loop that its supervisor would run."""
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, slots: Slots) -> None:
         self._watcher = watcher
         self.changes: list[tuple[bool, str | None]] = []
-        self.slots = Slots(1, Layout(1))
+        self.slots = slots
         self.listener = listen()
         self.worker = WorkerProcess(0, watcher, lambda worker: self.changes.append((worker.ready, worker.failed)))
 
@@ -69,13 +70,12 @@ class Starting:
             self.worker.kill()
             self.run_until_ended()
         self.listener.close()
-        os.close(self.slots.fd)
 
 
 @pytest.fixture
-def starting(watcher: Watcher) -> Iterator[Starting]:
+def starting(watcher: Watcher, new_slots: NewSlots) -> Iterator[Starting]:
     """A worker process that is not started yet."""
-    starting = Starting(watcher)
+    starting = Starting(watcher, new_slots(1, Layout(1)))
     yield starting
     starting.close()
 
@@ -157,18 +157,4 @@ def test_usage_is_empty_when_the_worker_is_gone(starting: Starting) -> None:
     starting.start()
     starting.worker.kill()
     starting.run_until_ended()
-    assert starting.worker.usage() == {}
-
-
-def test_usage_is_empty_when_the_worker_is_a_zombie(starting: Starting) -> None:
-    """It has ended and nobody has asked for its status: it serves no more, so it must not count as up."""
-    starting.start()
-    starting.worker.kill()
-    path = f"/proc/{starting.worker.pid}/stat"
-
-    def is_zombie() -> bool:
-        with open(path, encoding="ascii") as file:
-            return ") Z " in file.read()
-
-    starting.run_until(is_zombie)
     assert starting.worker.usage() == {}

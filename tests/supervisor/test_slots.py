@@ -2,22 +2,20 @@
 
 import mmap
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from gaiod.runtime.stats import Layout
 from gaiod.supervisor.slots import Slots
+from supervisor.conftest import NewSlots
 
 
 @pytest.fixture(params=["memfd", "file"])
-def slots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slots]:
+def slots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, new_slots: NewSlots) -> Slots:
     """Three slots of two listeners each; also as where there is no memfd_create."""
     if request.param == "file":
         monkeypatch.delattr(os, "memfd_create", raising=False)
-    slots = Slots(3, Layout(2))
-    yield slots
-    os.close(slots.fd)
+    return new_slots(3, Layout(2))
 
 
 def test_slots_are_zero_at_first_and_of_the_layouts_size(slots: Slots) -> None:

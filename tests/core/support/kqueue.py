@@ -36,6 +36,7 @@ class kqueue:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._filters: dict[int, set[int]] = {}
+        self._told: list[kevent] = []  # more than the last call took
 
     def control(self, changes: Iterable[kevent] | None, max_events: int, timeout: float | None = None) -> list[kevent]:
         """Apply the changes, then wait for events."""
@@ -43,12 +44,12 @@ class kqueue:
             self._apply(change)
         if max_events == 0:
             return []
-        events: list[kevent] = []
-        for fd, bits in self._epoll.poll(timeout, max(1, max_events // 2)):
+        for fd, bits in self._epoll.poll(0 if self._told else timeout, max_events):
             for kind in sorted(self._filters.get(fd, ())):
                 wanted = BITS[kind] | select.EPOLLHUP | select.EPOLLERR
                 if bits & wanted:
-                    events.append(kevent(fd, kind, KQ_EV_CLEAR | self._end(kind, bits)))
+                    self._told.append(kevent(fd, kind, KQ_EV_CLEAR | self._end(kind, bits)))
+        events, self._told = self._told[:max_events], self._told[max_events:]
         return events
 
     @staticmethod

@@ -23,6 +23,7 @@ def run_python(
     return subprocess.run(
         [sys.executable, *arguments],
         env=variables,
+        cwd=TESTS,  # not the repository: its gaiod would come before any on the path
         capture_output=True,
         text=True,
         timeout=timeout_s * max(1.0, TIME_UNIT),

@@ -1,0 +1,112 @@
+"""Engines: which one a process gets, and that the compiled one is of the sources beside it."""
+
+import hashlib
+import importlib
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.support.processes import REPOSITORY, run_python
+from core.support.waiting import compiled_only
+from gaiod import core
+from gaiod.core import COMPILED, ENGINE
+
+TELL = "import gaiod.core, gaiod.core.watcher as w; print(gaiod.core.ENGINE, w.__file__.rpartition('.')[2])"
+SOURCE = "py"
+FULL_NAMES = [f"gaiod.{module}" for module in COMPILED]
+
+
+def sources() -> list[Path]:
+    """Return what is compiled, in the order of the digest that setup.py compiles in."""
+    package = Path(core.__file__).parent.parent
+    names = []
+    for module in COMPILED:
+        path = module.replace(".", "/")
+        names += [f"{path}.pxd", f"{path}.py" if (package / f"{path}.py").exists() else f"{path}.pyx"]
+    return [package / name for name in sorted(names)]
+
+
+@compiled_only
+def test_compiled_engine_is_of_the_sources_beside_it() -> None:
+    built = importlib.import_module("gaiod.core._syscalls").SOURCES
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources())).hexdigest()
+    assert digest == built, "the compiled engine is older than its sources: run pip install -e ."
+
+
+def test_compiled_modules_have_their_types_and_sources_beside_them() -> None:
+    assert len(sources()) == 2 * len(COMPILED)
+    for path in sources():
+        assert path.exists()
+
+
+def test_interpreted_system_calls_have_the_names_of_the_compiled_ones() -> None:
+    from gaiod.core import engine, syscalls
+
+    assert set(engine.__all__) <= set(vars(syscalls))
+    assert set(engine.__all__) <= set(vars(engine))
+
+
+@compiled_only
+def test_compiled_engine_is_the_default() -> None:
+    told = run_python("-c", TELL)
+    assert told.stdout.split() == ["compiled", "so"]
+
+
+@pytest.mark.parametrize("engine", ["interpreted", "compiled"])
+def test_engine_is_the_one_asked_for(engine: str) -> None:
+    if engine == "compiled" and ENGINE == "interpreted":
+        pytest.skip("may not be installed")
+    told = run_python("-c", TELL, engine=engine)
+    assert told.stdout.split() == [engine, SOURCE if engine == "interpreted" else "so"]
+
+
+@compiled_only
+def test_empty_choice_is_no_choice() -> None:
+    assert run_python("-c", TELL, engine="").stdout.split()[0] == "compiled"
+
+
+@pytest.mark.parametrize("engine", ["Compiled", "cython", "1"])
+def test_engine_that_does_not_exist_is_an_error_with_a_remedy(engine: str) -> None:
+    told = run_python("-c", TELL, engine=engine)
+    assert told.returncode == 1
+    assert f"GAIOD_ENGINE={engine}: no such engine; unset it, or use compiled or interpreted" in told.stderr
+
+
+def test_interpreted_engine_loads_no_compiled_module() -> None:
+    files = f"import gaiod, sys; print(*(sys.modules[name].__file__ for name in {FULL_NAMES} if name in sys.modules))"
+    loaded = run_python("-c", files, engine="interpreted").stdout.split()
+    assert len(loaded) >= len(FULL_NAMES) - 2
+    assert {Path(name).suffix for name in loaded} == {".py"}
+
+
+@pytest.fixture
+def uncompiled(tmp_path: Path) -> dict[str, str]:
+    """A copy of the package as an install without a compiler leaves it, first on the path."""
+    shutil.copytree(REPOSITORY / "gaiod", tmp_path / "gaiod", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    return {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def test_install_without_a_compiler_runs_interpreted(uncompiled: dict[str, str]) -> None:
+    told = run_python("-c", TELL, environment=uncompiled)
+    assert told.stdout.split() == ["interpreted", SOURCE]
+
+
+def test_install_without_a_compiler_says_so_when_the_compiled_engine_is_asked_for(
+    uncompiled: dict[str, str],
+) -> None:
+    told = run_python("-c", TELL, engine="compiled", environment=uncompiled)
+    assert told.returncode == 1
+    assert "this install has no compiled engine; install a C compiler and the headers of Python" in told.stderr
+    assert f"{sys.version_info.major}.{sys.version_info.minor}" in told.stderr
+
+
+@compiled_only
+def test_install_with_one_compiled_module_missing_runs_interpreted(tmp_path: Path) -> None:
+    """Half an engine is none: types of the other half would not fit."""
+    shutil.copytree(REPOSITORY / "gaiod", tmp_path / "gaiod", ignore=shutil.ignore_patterns("__pycache__"))
+    for library in (tmp_path / "gaiod" / "core").glob("alarms*.so"):
+        library.unlink()
+    told = run_python("-c", TELL, environment={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"})
+    assert told.stdout.split() == ["interpreted", SOURCE]
