@@ -7,9 +7,9 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from core.support.waiting import LIMIT_S
 
 import gaiod
-from core.support.waiting import LIMIT_S
 from gaiod.cli import main
 from gaiod.core import ENGINE
 from gaiod.runtime import plugins

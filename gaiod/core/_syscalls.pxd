@@ -51,7 +51,7 @@ cdef class Pin:
 
 @cython.final
 cdef class Batch:
-    cdef readonly int exhausted
+    cdef int exhausted
     cdef Call calls[512]
     cdef int count
     cdef Py_ssize_t buffer_size

@@ -118,7 +118,8 @@ class Loop(Mover):
                 self._send_queued()
             if fresh:
                 self.batch.recycle()  # only now: what was just sent may have been views
-                self.counters[SWAP_EXHAUSTED] = self.batch.exhausted
+                self.counters[SWAP_EXHAUSTED] += self.batch.exhausted
+                self.batch.exhausted = 0
                 fresh = False
             if (not self.done and not self.reads) or self.passes >= PASSES_PER_POLL:
                 self._poll(until_s)
@@ -203,8 +204,6 @@ class Loop(Mover):
             operation = conn.write_head
             if operation is not None and operation.kind != WRITE:
                 self._clear_way(conn)
-        # From here to the send nothing is allocated, so no garbage collection can run a finalizer that
-        # closes one of these descriptors, and another that gets it again.
         for conn in writes:
             operation = conn.write_head
             if operation is not None and conn.writable:
@@ -213,8 +212,6 @@ class Loop(Mover):
         batch.send()
         for i in range(len(operations)):
             operation = operations[i]
-            if not operation.pending:
-                continue  # a finalizer, run while the ones before were completed, closed it
             conn = operation.conn
             sent = batch.result(i)
             if sent >= 0:
@@ -280,7 +277,7 @@ class Loop(Mover):
         batch.reset()
         operations: list[OpResult] = []
         listeners: list[Conn] = []
-        for conn in reads:  # as in _send_batch, nothing is allocated from here to the receive
+        for conn in reads:
             conn.reading = False
             operation = conn.read_head
             if operation is None:
@@ -296,7 +293,7 @@ class Loop(Mover):
         for i in range(len(operations)):
             operation = operations[i]
             conn = operation.conn
-            if i < received_count and operation.pending:
+            if i < received_count:
                 self._received(conn, operation, i, batch.result(i))
             self._read_on(conn)
         for conn in listeners:
@@ -344,8 +341,7 @@ class Loop(Mover):
     def _accept_ready(self, listener: Conn) -> None:
         """Accept what is queued at a listener, up to its share of a pass."""
         operation = listener.read_head
-        if operation is None:
-            return
+        assert operation is not None
         for _ in range(ACCEPTS_PER_PASS):
             fd = accept(listener.fd)
             if fd == -EAGAIN:

@@ -28,10 +28,8 @@ class Batch:
     none that could show another connection's bytes. Views are released by `recycle` all the same.
     """
 
-    exhausted = 0
-    """Always 0: a `bytes` of one's own is never exhausted."""
-
     def __init__(self, buffer_size: int) -> None:
+        self.exhausted = 0  # always: a `bytes` of one's own cannot be held against others
         self._buffer_size = buffer_size
         self._calls: list[tuple[int, Any, int]] = []
         self._results: list[int] = []

@@ -242,7 +242,7 @@ class Watcher(Loop):
         self.closed = True
         if not self.in_loop:
             self._shut()
-        elif self.loop_thread != self.poller.thread():
+        else:
             self.inbox.append(self._new_operation(STOP, None, None, inf))
             self.poller.wake()
 
@@ -412,10 +412,12 @@ class Watcher(Loop):
     def _claim(self) -> bool:
         """Tell whether this thread may touch the loop's state; if so, it must count `submitting` down again.
 
-        Asked twice, because another thread may enter wait_io() in between; that one waits for the count.
+        Nobody may inside wait_io(): what is called there is a finalizer, run by a garbage collection at
+        any allocation, or a signal handler. Asked twice, because another thread may enter wait_io() in
+        between; that one waits for the count.
         """
         thread = self.poller.thread()
-        if self.loop_thread != thread:
+        if self.in_loop or self.loop_thread != thread:
             return False
         self.submitting += 1
         if self.loop_thread == thread:

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from core.support.waiting import LIMIT_S
+
 from e2e.support.handlers import SHOUT, beside
 
 
@@ -23,7 +23,9 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_check_names_the_listeners_when_all_is_well(config: Path, tmp_path: Path) -> None:
-    config.write_text("listeners:\n  a: {bind: 127.0.0.1:7001, handler: echo}\n  b: {bind: 127.0.0.1:7002, handler: echo}\n")
+    config.write_text(
+        "listeners:\n  a: {bind: 127.0.0.1:7001, handler: echo}\n  b: {bind: 127.0.0.1:7002, handler: echo}\n"
+    )
     done = check(config, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{config}: fine; listeners: a, b\n", "")
 
@@ -42,12 +44,18 @@ def test_check_imports_the_handler_in_a_file(config: Path, tmp_path: Path) -> No
 
 def test_check_ends_with_78_and_says_everything_when_much_is_wrong(config: Path, tmp_path: Path) -> None:
     config.write_text(
-        "workers: 0\nlisteners:\n  echo: {bind: localhost:1, handler: echo}\n  two: {bnid: 127.0.0.1:2, handler: echo}\n"
+        "workers: 0\nlisteners:\n  echo: {bind: localhost:1, handler: echo}\n"
+        "  two: {bnid: 127.0.0.1:2, handler: echo}\n"
     )
     done = check(config, tmp_path)
     assert (done.returncode, done.stdout) == (78, "")
     lines = done.stderr.splitlines()
-    assert [line.rpartition("gaiod.yaml")[2].partition(" ")[0] for line in lines] == [":1:10:", ":3:16:", ":4:3:", ":4:9:"]
+    assert [line.rpartition("gaiod.yaml")[2].partition(" ")[0] for line in lines] == [
+        ":1:10:",
+        ":3:16:",
+        ":4:3:",
+        ":4:9:",
+    ]
     assert lines[0] == f"{config}:1:10: workers: 0 is out of range; write 1 to 1024"
     assert "bnid: unknown key; did you mean bind?" in lines[3]
 
@@ -82,7 +90,12 @@ def test_check_ends_with_78_when_a_handler_exits_at_import(config: Path, tmp_pat
 
 def test_check_ends_with_64_when_it_is_given_no_file(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "gaiod", "check"], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        [sys.executable, "-m", "gaiod", "check"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
     )
     assert done.returncode == 64
     assert "Missing argument 'FILE'" in done.stderr

@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from itertools import count
 
 import pytest
-
 from core.support.waiting import TIME_UNIT
+
 from e2e.support.clients import Samples, connect, exchange, is_ended
 from e2e.support.daemons import Daemon
 from e2e.support.procfs import cpu_s, descriptors_of
@@ -127,15 +127,14 @@ def test_worker_survives_without_a_free_descriptor(daemon: Start, clients: ExitS
 
 def test_supervisor_survives_without_a_free_descriptor(daemon: Start, clients: ExitStack) -> None:
     running = daemon()
-    with no_descriptors_left(running.pid):
-        with connect(running.metrics) as sock:
-            sock.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
-            running.wait_for("accepting failed")
-            began_s, used_s = time.monotonic(), cpu_s(running.pid)
-            wait_until(lambda: running.log().count("accepting failed") >= 4, "accept() being tried again")
-            passed_s = time.monotonic() - began_s
-            assert cpu_s(running.pid) - used_s < CPU_SHARE_MAX * passed_s + 1 / os.sysconf("SC_CLK_TCK")
-            resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (256, _hard_limit(running.pid)))
-            assert sock.recv(1 << 16).startswith(b"HTTP/1.1 200")
+    with no_descriptors_left(running.pid), connect(running.metrics) as sock:
+        sock.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        running.wait_for("accepting failed")
+        began_s, used_s = time.monotonic(), cpu_s(running.pid)
+        wait_until(lambda: running.log().count("accepting failed") >= 4, "accept() being tried again")
+        passed_s = time.monotonic() - began_s
+        assert cpu_s(running.pid) - used_s < CPU_SHARE_MAX * passed_s + 1 / os.sysconf("SC_CLK_TCK")
+        resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (256, _hard_limit(running.pid)))
+        assert sock.recv(1 << 16).startswith(b"HTTP/1.1 200")
     (sock,) = _connected(running, clients, 1)
     assert exchange(sock, b"served") == b"served"

@@ -9,12 +9,11 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
-
-import gaiod
 from core.support.sockets import pattern, reset
 from core.support.waiting import LIMIT_S, TIME_UNIT
-from e2e.support.clients import Samples, connect, exchange, request
+
+import gaiod
+from e2e.support.clients import Samples, connect, exchange, parse_openmetrics, request
 from e2e.support.procfs import cpu_s, descriptors_of, is_stopped, threads_of
 from e2e.support.starting import Start
 from e2e.support.tools import tool
@@ -125,7 +124,9 @@ def test_loop_and_collector_are_counted_while_clients_are_served(daemon: Start) 
     after = running.scrape()
     for name in ("gaiod_loop_iterations_total", "gaiod_loop_events_total", "gaiod_loop_lag_seconds_count"):
         assert after.value(name, worker=0) >= before.value(name, worker=0) + 50, name
-    assert after.value("gaiod_loop_busy_seconds_total", worker=0) > before.value("gaiod_loop_busy_seconds_total", worker=0)
+    assert after.value("gaiod_loop_busy_seconds_total", worker=0) > before.value(
+        "gaiod_loop_busy_seconds_total", worker=0
+    )
     assert after.total("python_gc_collections_total") >= 1
     assert after.total("gaiod_python_gc_pause_seconds_count") == after.total("python_gc_collections_total")
 
@@ -144,12 +145,16 @@ def test_scrape_is_clean_for_promtool_and_for_openmetrics_and_small(daemon: Star
     running = daemon()
     text = request(running.metrics, "/metrics").body
     lint = subprocess.run(
-        [tool("promtool", "prometheus"), "check", "metrics"], input=text, capture_output=True, timeout=LIMIT_S, check=False
+        [tool("promtool", "prometheus"), "check", "metrics"],
+        input=text,
+        capture_output=True,
+        timeout=LIMIT_S,
+        check=False,
     )
     assert (lint.returncode, lint.stdout, lint.stderr) == (0, b"", b"")
     assert len(Samples(text.decode())) <= SERIES_MAX
     openmetrics = request(running.metrics, "/metrics", headers=OPENMETRICS).body.decode()
-    names = {family.name for family in text_string_to_metric_families(openmetrics)}
+    names = {family.name for family in parse_openmetrics(openmetrics)}
     assert {"gaiod_ready", "gaiod_connections_accepted", "gaiod_loop_lag_seconds"} <= names
 
 

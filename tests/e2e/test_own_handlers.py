@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-
 from core.support.sockets import receive
 from core.support.waiting import LIMIT_S
+
 from e2e.support.clients import connect, exchange, is_ended
 from e2e.support.handlers import IMPORTS, RAISES_WHEN_TOLD, SHOUT, beside
 from e2e.support.starting import Start
@@ -46,7 +46,11 @@ def test_daemon_ends_with_78_and_a_place_when_an_option_is_wrong(daemon: Start, 
         ("import no_such_module_anywhere\n", "import no_such", "No module named 'no_such_module_anywhere'"),
         ("import json\njson.loads('{')\n", "json.loads", "JSONDecodeError"),
         ("def broken(:\n    pass\n", "def broken", "not valid Python"),
-        ("class Mine(gaiod.Handler):\n    def on_raed(self, conn, result): ...\n", "class Mine", "did you mean on_read?"),
+        (
+            "class Mine(gaiod.Handler):\n    def on_raed(self, conn, result): ...\n",
+            "class Mine",
+            "did you mean on_read?",
+        ),
     ],
     ids=["raises", "import missing", "raises elsewhere", "syntax", "unknown hook"],
 )
@@ -114,7 +118,7 @@ def test_daemon_serves_on_when_every_connection_raises(daemon: Start, tmp_path: 
 
 def test_handlers_of_two_files_with_one_name_are_told_apart(daemon: Start, tmp_path: Path) -> None:
     """Their modules must not take each other's place: dataclasses look their annotations up there."""
-    for folder, kind, value in (("one", "Duration", "1s"), ("two", "Size", "1KiB")):
+    for folder, kind in (("one", "Duration"), ("two", "Size")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text(
             "from __future__ import annotations\nimport gaiod\nfrom dataclasses import dataclass\n"

@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-
 from core.support.sockets import pattern
 from core.support.waiting import LIMIT_S, TIME_UNIT
+
 from e2e.support.clients import connect, exchange, request
 from e2e.support.starting import Start
 from e2e.support.tools import tool

@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from core.support.sockets import has_ipv6, pattern
 from core.support.waiting import LIMIT_S
+
 from e2e.support.clients import connect, echoes, exchange, request
 from e2e.support.starting import Start
 from e2e.support.tools import tool
@@ -100,7 +100,9 @@ def test_packaged_configuration_is_served_and_named_when_none_is_given(daemon: S
         if not _is_free(address):
             pytest.skip(f"{address} is in use on this machine")
     running = daemon(None)
-    assert re.search(r"no --config was given: serving the packaged default, .*gaiod\.yaml$", running.log(), re.MULTILINE)
+    assert re.search(
+        r"no --config was given: serving the packaged default, .*gaiod\.yaml$", running.log(), re.MULTILINE
+    )
     assert running.address() == "127.0.0.1:7000"
     assert echoes("127.0.0.1:7000")
 

@@ -6,8 +6,8 @@ import socket
 from pathlib import Path
 
 import pytest
-
 from core.support.waiting import TIME_UNIT
+
 from e2e.support.clients import connect, echoes, exchange, is_ended, request
 from e2e.support.handlers import FLOODS, HANGS, beside
 from e2e.support.procfs import is_alive, is_stopped

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from core.support.sockets import pattern, reset
 from core.support.waiting import LIMIT_S
 from e2e.support.clients import connect, exchange, is_ended
 from e2e.support.daemons import Daemon
 from e2e.support.starting import starter
 from e2e.support.waiting import wait_until
+from gaiod.handlers.echo import Echo  # type: ignore[import-not-found]  # installed from handlers/
+from runtime.support.serving import Serving
+
 from gaiod.core import ENGINE
-from gaiod.handlers.echo import Echo
 from gaiod.runtime.plugins import load_handler
 from gaiod.testing import Arrived, Close, Closed, Opened, PeerDone, Read, Sent, Write, assert_script
-from runtime.support.serving import Serving
 
 ENGINES = ("compiled", "interpreted")
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.openmetrics import exposition as openmetrics
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
-
 from core.support.sockets import listen
 from core.support.waiting import LIMIT_S
+from e2e.support.clients import parse_openmetrics
 from e2e.support.tools import tool
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
 from gaiod.core import counters
 from gaiod.observe.collector import Collector, Source
 from gaiod.observe.metrics import METRICS

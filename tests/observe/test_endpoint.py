@@ -6,14 +6,14 @@ import threading
 import time
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
-
 from core.support.descriptors import descriptors_limited_to
 from core.support.sockets import reset
 from core.support.waiting import MOMENT_S, TIME_UNIT
+from e2e.support.clients import parse_openmetrics
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
 from gaiod.observe import endpoint as endpoint_module
 from gaiod.observe.endpoint import CLIENTS_MAX, REQUEST_MAX_BYTES, REQUEST_TIMEOUT_S
 from observe.support.endpoints import EndpointUnderTest, answer_of
@@ -153,7 +153,9 @@ def test_answer_arrives_when_the_client_sends_a_body_nobody_wants(endpoint: Endp
     assert answer_of(endpoint.exchange(head + bytes(300_000))).status == 405
 
 
-@pytest.mark.parametrize("data", [b"\r\n\r\n\r\n", b"nonsense\r\n\r\n", b"GET /metrics HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\r\n"])
+@pytest.mark.parametrize(
+    "data", [b"\r\n\r\n\r\n", b"nonsense\r\n\r\n", b"GET /metrics HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\r\n"]
+)
 def test_nonsense_is_refused(endpoint: EndpointUnderTest, data: bytes) -> None:
     """Nonsense, a request without a host, a TLS handshake."""
     assert answer_of(endpoint.exchange(data)).status == 400
@@ -161,7 +163,12 @@ def test_nonsense_is_refused(endpoint: EndpointUnderTest, data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "accept",
-    ["application/openmetrics-text; version=abc", "application/openmetrics-text; version=1.0.0\xe9", "\xff", "a" * 4000],
+    [
+        "application/openmetrics-text; version=abc",
+        "application/openmetrics-text; version=1.0.0\xe9",
+        "\xff",
+        "a" * 4000,
+    ],
 )
 def test_accept_header_without_sense_gets_an_answer(endpoint: EndpointUnderTest, accept: str) -> None:
     assert endpoint.ask("/metrics", accept=accept).status in (200, 400)
@@ -169,7 +176,10 @@ def test_accept_header_without_sense_gets_an_answer(endpoint: EndpointUnderTest,
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.binary(max_size=300) | st.tuples(st.just(b"GET /metrics HTTP/1.1\r\n"), st.binary(max_size=300)).map(b"".join))
+@given(
+    data=st.binary(max_size=300)
+    | st.tuples(st.just(b"GET /metrics HTTP/1.1\r\n"), st.binary(max_size=300)).map(b"".join)
+)
 @example(data=b"GET /metrics HTTP/1.1\r\nhost: x\r\naccept: application/openmetrics-text; version=\r\n\r\n")
 def test_endpoint_answers_on_whatever_bytes_it_got(endpoint: EndpointUnderTest, data: bytes) -> None:
     sock = endpoint.connect()

@@ -84,7 +84,9 @@ def test_series_stay_few_when_eight_workers_serve_four_listeners() -> None:
     assert _declared_at_most(samples, workers, listeners) <= SERIES_MAX
 
 
-def _declared_at_most(samples: dict[tuple[str, tuple[tuple[str, str], ...]], float], workers: int, listeners: int) -> int:
+def _declared_at_most(
+    samples: dict[tuple[str, tuple[tuple[str, str], ...]], float], workers: int, listeners: int
+) -> int:
     """Return the product of the values that each label can have, over all metrics."""
     seen: dict[tuple[str, str], set[str]] = {}
     for name, labels in samples:

@@ -6,15 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
 from core.support.sockets import NewPair
 from core.support.waiting import LIMIT_S
+
 from gaiod import Watcher
 from gaiod.runtime import channel
 from gaiod.runtime.channel import Channel
 from gaiod.runtime.dispatch import dispatch
 
-MESSAGES: list[dict[str, Any]] = [{"ready": True}, {"failed": "why\nnot: \u00fc \U0001f642"}, {"serve": {"a": [1, 2.5, None]}}]
+MESSAGES: list[dict[str, Any]] = [
+    {"ready": True},
+    {"failed": "why\nnot: \u00fc \U0001f642"},
+    {"serve": {"a": [1, 2.5, None]}},
+]
 
 
 class End:

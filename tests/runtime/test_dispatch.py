@@ -4,9 +4,9 @@ import errno
 from typing import Any
 
 import pytest
-
 from core.support.sockets import NewPair
 from core.support.waiting import collect, soon
+
 from gaiod import Conn, OpResult, OpType, Watcher
 from gaiod.runtime.dispatch import Target, dispatch
 from gaiod.testing import ScriptedConn
@@ -66,10 +66,10 @@ def test_target_of_a_connection_is_its_context_of_now() -> None:
     assert (old.seen, new.seen) == ([], [("read", result)])
 
 
-@pytest.mark.parametrize(("kind", "name", "hook"), [(OpType.READ, "read", "on_read"), (OpType.WRITE, "written", "on_write")])
-def test_failed_is_told_the_hook_when_it_raises_and_the_rest_is_handed_over(
-    kind: OpType, name: str, hook: str
-) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name", "hook"), [(OpType.READ, "read", "on_read"), (OpType.WRITE, "written", "on_write")]
+)
+def test_failed_is_told_the_hook_when_it_raises_and_the_rest_is_handed_over(kind: OpType, name: str, hook: str) -> None:
     target, other = Notes(breaks=True), Notes()
     bad, good = _result(kind, target), _result(kind, other)
     dispatch([bad, good])

@@ -7,9 +7,22 @@ import pytest
 
 from gaiod import Conn, Handler, OpResult
 from gaiod.runtime.handler import HOOKS
-from gaiod.testing import Abort, Arrived, Close, Closed, Connect, Connected, Event, Opened, PeerDone, Read, Sent, Ticked
+from gaiod.testing import (
+    Abort,
+    Arrived,
+    Close,
+    Closed,
+    Connect,
+    Connected,
+    Event,
+    Opened,
+    PeerDone,
+    Read,
+    Sent,
+    Ticked,
+    assert_script,
+)
 from gaiod.testing import Write as Written
-from gaiod.testing import assert_script
 
 
 @dataclass
@@ -28,7 +41,9 @@ class Greeter(Handler):
         conn.write(self.options.greeting.encode())
 
 
-@pytest.mark.parametrize("event", [Opened(), Arrived(b"x"), PeerDone(), Connected(), Connected(OSError(111, "refused"))])
+@pytest.mark.parametrize(
+    "event", [Opened(), Arrived(b"x"), PeerDone(), Connected(), Connected(OSError(111, "refused"))]
+)
 def test_handler_closes_the_connection_when_it_has_no_hook_for_what_happens(event: Event) -> None:
     assert_script(Handler(), (event, [Close()]))
 
@@ -61,8 +76,7 @@ def test_handler_is_refused_and_every_hook_named_when_a_hook_is_near_to_none() -
 
 
 def test_handler_is_accepted_when_it_has_every_hook_and_helpers_of_its_own() -> None:
-    members = {name: lambda self, *arguments: None for name in HOOKS}
-    members["once"] = members["_on_line"] = lambda self: None
+    members = dict.fromkeys((*HOOKS, "once", "_on_line"), _nothing)
     assert issubclass(type("Mine", (Handler,), members), Handler)
 
 
@@ -90,10 +104,15 @@ def test_connect_opens_a_connection_of_the_handlers_own_when_it_is_called_from_a
 
     assert_script(Relay(), (Opened(), [Connect(("192.0.2.1", 80))]), (Connected(), [Read()]))
     assert_script(
-        Relay(), (Opened(), [Connect(("192.0.2.1", 80))]), (Connected(ConnectionRefusedError(111, "refused")), [Abort()])
+        Relay(),
+        (Opened(), [Connect(("192.0.2.1", 80))]),
+        (Connected(ConnectionRefusedError(111, "refused")), [Abort()]),
     )
 
 
+def _nothing(*arguments: object) -> None:
+    """A hook that does nothing."""
+
+
 def _define(name: str) -> Any:
-    members = {name: lambda self, conn: None}
-    return type("Mine", (Handler,), members)
+    return type("Mine", (Handler,), {name: _nothing})

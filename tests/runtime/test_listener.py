@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from core.support.descriptors import descriptors_limited_to
 from core.support.sockets import reset
 from core.support.waiting import LIMIT_S, MOMENT_S, TIME_UNIT
+
 from gaiod import Conn, Handler, OpResult
 from gaiod.runtime import listener
 from runtime.conftest import Serve

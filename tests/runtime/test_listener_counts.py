@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from core.support.sockets import listen, reset
 from core.support.waiting import LIMIT_S, soon
+
 from gaiod import Conn, DeadlineExceeded, Handler, OpResult
 from gaiod.runtime.stats import CLOSE_REASONS
 from runtime.conftest import Serve

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gaiod.handlers.echo import Echo  # type: ignore[import-not-found]  # installed from handlers/
 
 from gaiod import Duration, Handler, Size
-from gaiod.handlers.echo import Echo
 from gaiod.runtime import plugins
 from gaiod.runtime.plugins import HandlerLoadError, build_options, installed, label_of, load_handler, pinned
 

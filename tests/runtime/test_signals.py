@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-
 from core.support.waiting import LIMIT_S, MOMENT_S, TIME_UNIT
+
 from gaiod import Watcher
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.signals import Signals

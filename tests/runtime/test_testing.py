@@ -154,7 +154,8 @@ def test_script_fails_when_the_handler_does_too_much_or_in_another_order() -> No
             conn.read()
 
     assert_script(Eager(), (Opened(), [Read()]), (Arrived(b"x"), [Write(b"x"), Read()]))
-    for wrong in ([Write(b"x")], [Read(), Write(b"x")]):
+    wrongs: list[list[Action]] = [[Write(b"x")], [Read(), Write(b"x")]]
+    for wrong in wrongs:
         with pytest.raises(AssertionError, match="step 2"):
             assert_script(Eager(), (Opened(), [Read()]), (Arrived(b"x"), wrong))
 
@@ -195,8 +196,8 @@ def test_scripted_connection_has_everything_that_a_connection_documents() -> Non
     """What a handler may look at on a connection, it may look at in a script."""
     documented = {
         "serial", "context", "data", "close_reason", "bytes_received", "bytes_sent", "opened_s", "active_s", "closed",
-        "pending_write_bytes", "local_address", "peer_address", "read", "read_full", "write", "shutdown_write", "cancel",
-        "close", "abort", "fileno",
+        "pending_write_bytes", "local_address", "peer_address", "read", "read_full", "write", "shutdown_write",
+        "cancel", "close", "abort", "fileno",
     }  # fmt: skip
     assert {name for name in documented if not hasattr(Conn, name)} == set()
     assert {name for name in documented if not hasattr(ScriptedConn(), name)} == set()

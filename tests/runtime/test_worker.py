@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-
 from core.support.waiting import LIMIT_S, TIME_UNIT
 from e2e.support.clients import connect, echoes, exchange
 from e2e.support.handlers import FLOODS, IMPORTS
 from e2e.support.waiting import wait_until
+
 from runtime.support.workers import ECHO, IMPATIENT, WorkerUnderTest, started_worker
 
 HEAVY = {"asyncio", "click", "h11", "importlib.metadata", "prometheus_client", "pydantic", "ssl", "yaml"}

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from e2e.support.starting import Start, starter
+
 from gaiod.runtime.stats import Layout
 from gaiod.supervisor.slots import Slots
 

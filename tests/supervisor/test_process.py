@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 import pytest
-
 from core.support.sockets import listen
 from core.support.waiting import LIMIT_S
 from e2e.support.clients import echoes
 from e2e.support.procfs import descriptors_of
+
 from gaiod import Watcher
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.settings import ListenerSettings

@@ -9,10 +9,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-
 from core.support.sockets import has_ipv6
 from core.support.waiting import MOMENT_S, TIME_UNIT
-from gaiod.supervisor import sockets
+
 from gaiod.supervisor.sockets import BindError, SocketOptions, bound_address, close_listener, open_listener
 
 NOBODY = 65534
@@ -147,21 +146,18 @@ def test_address_in_use_is_refused_with_advice(opened: Open) -> None:
     assert "Address already in use; another process listens there: stop it (ss -ltnp shows it)" in message
 
 
-def test_address_in_use_is_refused_when_the_kernel_notices_only_at_listen(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_address_in_use_is_refused_when_the_kernel_notices_only_at_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two daemons that start together both bind (SO_REUSEADDR allows it); the second to listen fails."""
     with socket.socket() as rival:
         rival.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         rival.bind(("127.0.0.1", 0))
-        bind_tcp = sockets._tcp
 
-        def bind_then_lose_the_race(bind: str, options: SocketOptions) -> socket.socket:
-            sock = bind_tcp(bind, options)
-            rival.listen()
-            return sock
+        class LosesTheRace(socket.socket):
+            def bind(self, address: object) -> None:
+                super().bind(address)  # type: ignore[arg-type]
+                rival.listen()
 
-        monkeypatch.setattr(sockets, "_tcp", bind_then_lose_the_race)
+        monkeypatch.setattr(socket, "socket", LosesTheRace)
         assert "Address already in use" in _refusal(f"127.0.0.1:{rival.getsockname()[1]}")
 
 

@@ -5,7 +5,6 @@ import signal
 from pathlib import Path
 
 import pytest
-
 from core.support.sockets import listen
 from e2e.support.clients import echoes, request
 from e2e.support.procfs import children_of, is_stopped
@@ -110,7 +109,9 @@ def test_status_is_71_and_the_reason_is_told_when_no_process_can_be_started(daem
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGSEGV])
-def test_daemon_ends_with_70_and_says_how_when_its_worker_ends_by_a_signal(daemon: Start, number: signal.Signals) -> None:
+def test_daemon_ends_with_70_and_says_how_when_its_worker_ends_by_a_signal(
+    daemon: Start, number: signal.Signals
+) -> None:
     running = daemon()
     os.kill(running.worker, number)
     assert running.wait() == 70

@@ -4,10 +4,11 @@ import http.client
 import socket
 from dataclasses import dataclass
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from core.support.sockets import receive
 from core.support.waiting import LIMIT_S
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
 
 
 def connect(address: str) -> socket.socket:
@@ -65,6 +66,11 @@ def request(address: str, target: str, *, method: str = "GET", headers: dict[str
         return Reply(response.status, names, response.read())
     finally:
         client.close()
+
+
+def parse_openmetrics(text: str) -> list[Metric]:
+    """Return the families of a scrape in the OpenMetrics format, whose parser lets no mistake pass."""
+    return list(openmetrics.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
 
 
 class Samples:

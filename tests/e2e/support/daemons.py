@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from core.support.waiting import LIMIT_S
+
 from e2e.support.clients import Samples, scrape
 from e2e.support.procfs import children_of, session_of
 from e2e.support.waiting import wait_until
@@ -81,7 +82,8 @@ class Daemon:
 
     def address(self, listener: str = "echo") -> str:
         """Return where a listener listens."""
-        return dict(LISTENER.findall(self.log()))[listener]
+        found: dict[str, str] = dict(LISTENER.findall(self.log()))
+        return found[listener]
 
     def scrape(self) -> Samples:
         """Return what its metrics say now."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from core.support.waiting import TIME_UNIT
+
 from e2e.support.daemons import ECHO, SERVE, Daemon
 from e2e.support.procfs import session_of
 from e2e.support.waiting import wait_until

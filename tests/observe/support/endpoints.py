@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from core.support.sockets import listen
 from core.support.waiting import LIMIT_S
+
 from gaiod import Watcher
 from gaiod.observe.endpoint import Endpoint
 from gaiod.runtime.dispatch import dispatch

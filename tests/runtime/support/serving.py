@@ -8,6 +8,7 @@ from typing import Any
 
 from core.support.sockets import listen
 from core.support.waiting import LIMIT_S
+
 from gaiod import Conn, Handler, OpResult, Watcher, WatcherClosed
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.listener import Listener

@@ -14,6 +14,7 @@ from typing import Any
 
 from core.support.sockets import listen
 from core.support.waiting import LIMIT_S
+
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import CELL, Layout
 
