@@ -40,6 +40,8 @@ cdef class Watcher(Loop):
     cdef _hand_over(self, OpResult operation)
     cdef _refuse(self, Conn conn)
     @cython.locals(conn=Conn)
+    cdef Conn _usable(self, object target)
+    @cython.locals(conn=Conn)
     cdef Conn _resolve(self, object target)
     cdef Conn _find_delegated(self, object sock)
     @cython.locals(conn=Conn)

@@ -299,11 +299,7 @@ class Watcher(Loop):
     # -- submitting: from any thread ---------------------------------------------------------------
 
     def _submit_read(self, target: Any, buf: Any, context: Any, deadline: Any, full: bool) -> Conn:
-        conn = target if type(target) is Conn else self._resolve(target)
-        if conn.closed or conn.closing or conn.watcher is not self or self.closed:
-            self._refuse(conn)
-        if conn.is_listener:
-            raise UnsupportedConn("a listener has nothing to read; accept() its connections")
+        conn = self._usable(target)
         if conn.read_count >= OPERATIONS_MAX:
             raise TooManyOperations(f"{conn.read_count} reads are pending on {conn!r}; await their completions")
         operation = self._new_operation(READ, conn, conn.context if context is None else context, inf)
@@ -324,11 +320,7 @@ class Watcher(Loop):
         return conn
 
     def _submit_write(self, target: Any, buf: Any, context: Any, deadline: Any) -> Conn:
-        conn = target if type(target) is Conn else self._resolve(target)
-        if conn.closed or conn.closing or conn.watcher is not self or self.closed:
-            self._refuse(conn)
-        if conn.is_listener:
-            raise UnsupportedConn("a listener cannot be written to; accept() its connections")
+        conn = self._usable(target)
         if conn.write_count >= OPERATIONS_MAX:
             raise TooManyOperations(f"{conn.write_count} writes are pending on {conn!r}; await their completions")
         operation = self._new_operation(WRITE, conn, conn.context if context is None else context, inf)
@@ -449,6 +441,15 @@ class Watcher(Loop):
         if self.closed:
             raise WatcherClosed("the watcher is closed")
         raise ConnClosed(f"{conn!r} is closed")
+
+    def _usable(self, target: Any) -> Conn:
+        """Return the connection to read from or write to."""
+        conn = target if type(target) is Conn else self._resolve(target)
+        if conn.closed or conn.closing or conn.watcher is not self or self.closed:
+            self._refuse(conn)
+        if conn.is_listener:
+            raise UnsupportedConn("a listener can be neither read nor written; accept() its connections")
+        return conn
 
     def _resolve(self, target: Any) -> Conn:
         """Return the connection of a socket, which is delegated on first use."""

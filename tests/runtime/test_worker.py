@@ -159,6 +159,7 @@ def test_worker_sends_what_was_written_when_told_to_stop(worker: WorkerUnderTest
 def test_counts_outlive_the_worker(worker: WorkerUnderTest) -> None:
     worker.serve()
     assert echoes(worker.address(), bytes(500))
+    wait_until(lambda: worker.count("downstream_sent_bytes"), "the bytes being counted")
     worker.kill(signal.SIGKILL)
     assert worker.wait() == -signal.SIGKILL
     assert worker.count("downstream_sent_bytes") == 500

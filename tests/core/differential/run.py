@@ -51,11 +51,9 @@ class Run:
         self.others: list[Any] = []
         self.others_pending: set[int] = set()
         self.serial = 0
-        self.lines = []
-        for number in range(plan.conns):
-            near, far = connected_pair(socket.AF_INET if plan.is_tcp else socket.AF_UNIX)
-            far.settimeout(LIMIT_S)
-            self.lines.append(Line(number, self.watcher.delegate(near), far))
+        self.family = socket.AF_INET if plan.is_tcp else socket.AF_UNIX
+        self.lines = [self.new_line(number) for number in range(plan.conns)]
+        self.ended: list[Line] = []
         self.settle()
         for group in plan.groups:
             for step in group:
@@ -63,10 +61,17 @@ class Run:
             self.settle()
         self.finish()
 
+    def new_line(self, number: int) -> Line:
+        """Connect."""
+        near, far = connected_pair(self.family)
+        far.settimeout(LIMIT_S)
+        return Line(number, self.watcher.delegate(near), far)
+
     def log(self) -> Any:
         """Return what is to be the same on every engine."""
-        lines = [{kind.name: entries for kind, entries in line.log.items()} for line in self.lines]
-        streams = [[self.digest(line.read), len(line.peer_sent)] for line in self.lines]
+        every = [*self.ended, *self.lines]
+        lines = [{kind.name: entries for kind, entries in line.log.items()} for line in every]
+        streams = [[self.digest(line.read), len(line.peer_sent)] for line in every]
         return {"lines": lines, "streams": streams, "others": sorted(self.others)}
 
     # -- steps ------------------------------------------------------------------------------------
@@ -74,7 +79,9 @@ class Run:
     def do(self, step: Step, line: Line) -> None:
         """Do one step; what is over already refuses it."""
         name = step.action
-        if name.startswith("peer"):
+        if name == "begin again":
+            self.begin_again(line)
+        elif name.startswith("peer"):
             if line.peer is not None:
                 self.PEER_ACTIONS[name](self, step, line)
         elif name in ("timer", "timer cancelled", "post"):
@@ -93,6 +100,17 @@ class Run:
     def deadline(self, step: Step) -> float | None:
         """Return when the step's operation ends."""
         return {"none": None, "past": time.monotonic() - 1, "far": time.monotonic() + 1e6}[step.deadline]
+
+    def begin_again(self, line: Line) -> None:
+        """Where a connection is over, make another, which gets the descriptors of the first."""
+        if line.peer is not None and line.open_conn is not None:
+            return
+        if line.conn is not None:
+            line.conn.abort()
+        self.settle()
+        self.check_is_over(line)
+        self.ended.append(line)
+        self.lines[line.number] = self.new_line(line.number)
 
     def do_other(self, step: Step) -> None:
         """Submit what needs no connection."""
@@ -302,8 +320,13 @@ class Run:
             pass
         assert not self.others_pending
         for line in self.lines:
-            assert not any(line.pending.values()), f"line {line.number}: never completed: {line.pending}"
-            assert line.written.startswith(line.peer_got[: len(line.written)]), f"line {line.number}: other bytes came"
-            assert len(line.peer_got) <= len(line.written)
-            if line.peer is not None:
-                line.peer.close()
+            self.check_is_over(line)
+
+    @staticmethod
+    def check_is_over(line: Line) -> None:
+        """Check that nothing is missing, and let go of the peer."""
+        assert not any(line.pending.values()), f"line {line.number}: never completed: {line.pending}"
+        assert line.written.startswith(line.peer_got), f"line {line.number}: other bytes came than were written"
+        if line.peer is not None:
+            line.peer.close()
+            line.peer = None

@@ -27,6 +27,7 @@ WEIGHTS = {
     "peer half-closes": 0.4,
     "peer closes": 0.4,
     "peer resets": 0.5,
+    "begin again": 2,
 }
 
 
