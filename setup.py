@@ -18,6 +18,8 @@ COMPILED = [
     "core/connection.py",
     "core/loop.py",
     "core/operations.py",
+    "core/queues.py",
+    "core/submission.py",
     "core/watcher.py",
     "runtime/dispatch.py",
 ]

@@ -26,10 +26,6 @@ MAY_IMPORT = {
 
 HEAVY = {"click", "h11", "prometheus_client", "pydantic", "yaml"}
 LINES_MAX = 400
-LONG_FILES = {
-    "gaiod/core/loop.py": "one pass of the loop and the operations it moves on: apart, they would share every attribute",
-    "gaiod/core/watcher.py": "half of it is the docstrings of the public interface",
-}
 FUNCTION_LINES_MAX = 70
 
 
@@ -87,10 +83,7 @@ def test_module_says_what_it_is_for(path: Path) -> None:
 @pytest.mark.parametrize("path", ours(), ids=relative)
 def test_file_is_short_enough_to_be_read(path: Path) -> None:
     lines = len(path.read_text().splitlines())
-    if relative(path) in LONG_FILES:
-        assert lines > LINES_MAX, f"{relative(path)} is short now: take it off the list"
-    else:
-        assert lines <= LINES_MAX, f"{relative(path)} has {lines} lines: split it"
+    assert lines <= LINES_MAX, f"{relative(path)} has {lines} lines: split it"
 
 
 @pytest.mark.parametrize("path", ours(), ids=relative)

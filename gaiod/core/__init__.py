@@ -16,7 +16,8 @@ from typing import Literal
 
 _PACKAGE = Path(__file__).parent.parent
 COMPILED = (
-    "core._syscalls", "core.alarms", "core.connection", "core.loop", "core.operations", "core.watcher",
+    "core._syscalls", "core.alarms", "core.connection", "core.loop", "core.operations", "core.queues",
+    "core.submission", "core.watcher",
     "runtime.dispatch",
 )  # fmt: skip
 """The modules that the compiled engine replaces."""

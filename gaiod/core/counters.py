@@ -11,6 +11,9 @@ OPERATIONS = ("read", "write", "accept", "connect", "timer", "post")
 OUTCOMES = ("submitted", "complete", "eof", "error", "deadline")
 """Columns of the operation table. Pending = submitted - the sum of the others."""
 
+SUBMITTED, COMPLETE, AT_EOF, FAILED, EXPIRED = range(len(OUTCOMES))
+OUTCOME_COUNT = len(OUTCOMES)
+
 LAG_BOUNDS_S = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
 """Upper bounds of the loop-lag histogram's buckets, in seconds; one more bucket is unbounded."""
 

@@ -3,50 +3,22 @@
 cimport cython
 
 from gaiod.core.connection cimport Conn
-from gaiod.core.loop cimport Loop
 from gaiod.core.operations cimport OpResult
+from gaiod.core.submission cimport Submission
 
-cdef int READ, WRITE, ACCEPT, CONNECT, TIMER, POST, CLOSED
+cdef int CONNECT, TIMER, POST, CLOSED
 cdef int SHUTDOWN, FREE, CANCEL, AFFINITY, STOP
-cdef int OUTCOMES, GC_FOUND, GC_CLOSED, OPERATIONS_MAX
+cdef int OUTCOME_COUNT, GC_FOUND, GC_CLOSED
 cdef double inf
 
 
-cdef class Watcher(Loop):
+cdef class Watcher(Submission):
     cdef object __weakref__
     cdef bint shut
     cdef object gate
-    cdef unsigned long loop_thread
-    cdef int submitting
-    cdef bint in_loop
-    cdef object delegated
 
     @cython.locals(conn=Conn)
     cdef list _select(self, object context, double idle_since_s)
-    @cython.locals(conn=Conn, operation=OpResult)
-    cdef Conn _submit_read(self, object target, object buf, object context, object deadline, bint full)
-    @cython.locals(conn=Conn, operation=OpResult)
-    cdef Conn _submit_write(self, object target, object buf, object context, object deadline)
-    @cython.locals(conn=Conn, operation=OpResult, limit_s=double)
-    cdef Conn _submit_connect(self, object address, object context, object deadline)
-    @cython.locals(conn=Conn)
-    cdef Conn _submit_accept(self, object listener, object context)
-    cdef _submit(self, OpResult operation)
-    @cython.locals(request=OpResult)
-    cdef _request(self, int kind, object target, object argument)
-    @cython.locals(thread=cython.ulong)
-    cdef bint _claim(self)
-    cdef bint _is_ours(self, Conn conn)
-    cdef _hand_over(self, OpResult operation)
-    cdef _refuse(self, Conn conn)
-    @cython.locals(conn=Conn)
-    cdef Conn _usable(self, object target)
-    @cython.locals(conn=Conn)
-    cdef Conn _resolve(self, object target)
-    cdef Conn _find_delegated(self, object sock)
-    @cython.locals(conn=Conn)
-    cdef Conn _adopt_socket(self, object sock, object context, bint listening)
-
     cdef _forget(self, Conn conn)
     cdef _shut(self)
     cdef _refuse_late(self, OpResult operation, object error)

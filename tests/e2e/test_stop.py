@@ -3,12 +3,14 @@
 import os
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from core.support.waiting import TIME_UNIT
 
 from e2e.support.clients import connect, echoes, exchange, is_ended, request
+from e2e.support.daemons import Daemon
 from e2e.support.handlers import FLOODS, HANGS, beside
 from e2e.support.procfs import is_alive, is_stopped
 from e2e.support.starting import Start
@@ -134,34 +136,45 @@ def test_daemon_ends_with_0_and_without_a_traceback_when_it_is_stopped_while_it_
     """SIGTERM goes to the supervisor, as from systemctl; SIGINT to all of them, as from a terminal."""
     running = daemon(ready=False)
     running.wait_for("listener echo: echo on ")
-    (running.send if number == signal.SIGTERM else running.send_to_all)(number)
+    (running.send if number == signal.SIGTERM else running.send_to_group)(number)
     assert running.wait() == 0, running.log()
     assert "Traceback" not in running.log()
 
 
+@pytest.mark.parametrize("send", [Daemon.send_to_group, Daemon.send_to_all], ids=["group", "all"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_daemon_ends_in_order_when_a_signal_goes_to_all_its_processes(daemon: Start, number: signal.Signals) -> None:
-    """systemd signals the whole control group; a terminal the whole group."""
+def test_daemon_ends_in_order_when_a_signal_goes_to_its_group_or_to_all_its_processes(
+    daemon: Start, send: Callable[[Daemon, signal.Signals], None], number: signal.Signals
+) -> None:
+    """A terminal signals the group, systemd the whole control group."""
     running = daemon()
     with connect(running.address()) as sock:
         assert exchange(sock, b"ping") == b"ping"
-        running.send_to_all(number)
+        send(running, number)
         assert sock.recv(1) == b""
     assert running.wait() == 0, running.log()
     assert "Traceback" not in running.log()
 
 
-def test_daemon_ends_when_its_worker_dies_just_before_it_is_told_to_stop(daemon: Start) -> None:
-    """The kernel delivers SIGCHLD first and SIGTERM second to a process that was stopped meanwhile."""
+@pytest.mark.parametrize(
+    ("number", "statuses"), [(signal.SIGTERM, {0}), (signal.SIGKILL, {0, 70})], ids=["obeyed", "died"]
+)
+def test_daemon_ends_when_its_worker_has_ended_just_before_it_is_told_to_stop(
+    daemon: Start, number: signal.Signals, statuses: set[int]
+) -> None:
+    """The kernel delivers SIGCHLD first and SIGTERM second to a process that did not run meanwhile.
+
+    So it is when systemd signals all processes, and the worker is the first to get a CPU.
+    """
     running = daemon()
     worker = running.worker
     running.send(signal.SIGSTOP)
     wait_until(lambda: is_stopped(running.pid), "the supervisor's stop")
-    os.kill(worker, signal.SIGKILL)
+    os.kill(worker, number)
     wait_until(lambda: not is_alive(worker), "the worker's end")
     running.send(signal.SIGTERM)
     running.send(signal.SIGCONT)
-    assert running.wait(2 * TIME_UNIT) in (0, 70)
+    assert running.wait(2 * TIME_UNIT) in statuses, running.log()
 
 
 def test_idle_clients_do_not_delay_the_end(daemon: Start) -> None:

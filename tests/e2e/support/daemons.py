@@ -101,9 +101,14 @@ class Daemon:
         """Send it a signal."""
         self._process.send_signal(number)
 
-    def send_to_all(self, number: signal.Signals) -> None:
+    def send_to_group(self, number: signal.Signals) -> None:
         """Send a signal to its process group, as a terminal does for Ctrl-C."""
         os.killpg(self.pid, number)
+
+    def send_to_all(self, number: signal.Signals) -> None:
+        """Send a signal to each of its processes, as systemd does, which begins with the main one."""
+        for pid in sorted(session_of(self.pid)):
+            os.kill(pid, number)
 
     def wait(self, limit_s: float = LIMIT_S) -> int:
         """Return its exit status, or minus the signal that ended it."""

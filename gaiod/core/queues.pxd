@@ -1,0 +1,69 @@
+"""Types for `queues.py`."""
+
+cimport cython
+from libc.stdint cimport int64_t
+
+from gaiod.core._syscalls cimport Batch as BatchCalls, Poller as PollerCalls
+from gaiod.core.alarms cimport Alarms
+from gaiod.core.connection cimport Conn, Mover
+from gaiod.core.operations cimport OpResult
+
+cdef int READ, WRITE, ACCEPT, CONNECT, TIMER, POST, CLOSED
+cdef int FINISH, FREE, CANCEL, AFFINITY, STOP
+cdef int COMPLETE, AT_EOF, FAILED, EXPIRED, OUTCOME_COUNT, FREED, EINPROGRESS, RECEIVES_FIRST
+cdef double inf
+cdef list OPERATION_TYPES
+
+
+cdef class Queues(Mover):
+    cdef readonly bint closed
+    cdef int64_t[::1] counters
+    cdef bint report_closes
+    cdef PollerCalls poller
+    cdef BatchCalls batch
+    cdef Alarms alarms
+    cdef list done
+    cdef list reads
+    cdef list writes
+    cdef list starved
+    cdef bint released
+    cdef list held
+    cdef object inbox
+    cdef bint sleeping
+    cdef int passes
+    cdef int full_polls
+    cdef int receives_max
+    cdef double now_s
+
+    @cython.locals(conn=Conn)
+    cdef Conn _adopt(self, int fd, object context)
+    cdef _make_room(self, int fd)
+    @cython.locals(operation=OpResult)
+    cdef OpResult _new_operation(self, int kind, Conn conn, object context, double deadline)
+    @cython.locals(operation=OpResult)
+    cdef _take_inbox(self)
+    @cython.locals(kind=int, conn=Conn)
+    cdef _start(self, OpResult operation)
+    cdef _push_read(self, Conn conn, OpResult operation)
+    cdef _push_write(self, Conn conn, OpResult operation)
+    cdef _own(self, OpResult operation)
+    cdef _begin_connect(self, Conn conn, OpResult operation)
+    @cython.locals(operation=OpResult)
+    cdef _pop_read(self, Conn conn)
+    @cython.locals(operation=OpResult)
+    cdef _pop_write(self, Conn conn)
+    cdef _finish(self, OpResult operation, object error, int outcome)
+    @cython.locals(outcome=int)
+    cdef _complete(self, OpResult operation, object error)
+    @cython.locals(kind=int, conn=Conn)
+    cdef _fulfil(self, OpResult request)
+    cdef _cancel(self, Conn conn, object op_type)
+    cdef _cancel_timer(self, OpResult operation)
+    @cython.locals(operation=OpResult, head=OpResult, tail=OpResult, kept=list, ended=list, matches=bint)
+    cdef _end_queue(self, Conn conn, bint reading, int kind, double limit_s, object error)
+    cdef _read_on(self, Conn conn)
+    @cython.locals(operation=OpResult)
+    cdef _write_on(self, Conn conn)
+    cdef _drop(self, Conn conn, object error)
+    @cython.locals(fd=int)
+    cdef _release(self, Conn conn)

@@ -1,0 +1,333 @@
+"""What is pending: the operations of every connection, from their start to their end.
+
+The operations of one direction of a connection are a linked list, oldest first. A connection stands
+in `reads` or `writes` while there is something to do for it, and in `held` while it has operations at
+all: that is what keeps it alive.
+"""
+
+import errno
+import os
+import socket
+from collections import deque
+from math import inf
+from typing import Any
+
+from gaiod.core import counters as layout
+from gaiod.core.alarms import Alarms
+from gaiod.core.connection import Conn, Mover
+from gaiod.core.counters import COMPLETE, EXPIRED, FAILED, OUTCOME_COUNT
+from gaiod.core.engine import Batch, Poller
+from gaiod.core.errors import ConnClosed, DeadlineExceeded
+from gaiod.core.operations import (
+    ACCEPT,
+    AFFINITY,
+    CANCEL,
+    CLOSED,
+    CONNECT,
+    FINISH,
+    FREE,
+    OPERATION_TYPES,
+    POST,
+    READ,
+    STOP,
+    TIMER,
+    WRITE,
+    OpResult,
+)
+
+FREED = layout.index("conn_freed")
+EINPROGRESS = errno.EINPROGRESS
+
+RECEIVES_FIRST = 512
+"""Receives prepared for the first batch: as many as one takes."""
+
+
+class Queues(Mover):
+    """The state of a watcher, and what moves operations in and out of it."""
+
+    def __init__(self, buffer_size: int, counters: Any, report_closes: bool) -> None:
+        cells = memoryview(counters).cast("B").cast("q")
+        if cells.readonly:
+            raise TypeError(f"counters is a read-only {type(counters).__name__}: pass a writable buffer")
+        self.counters = cells
+        if len(self.counters) < layout.SIZE:
+            raise ValueError(f"counters has {len(self.counters)} cells: {layout.SIZE} are needed")
+        self.report_closes = report_closes
+        self.poller = Poller()
+        self.batch = Batch(buffer_size)
+        self.alarms = Alarms(self.poller)
+        self.done: list[OpResult] = []  # completions not yet returned
+        self.reads: list[Conn] = []  # connections to receive from: readable, and with a read pending
+        self.writes: list[Conn] = []  # connections to send to: writable, and with a write pending
+        self.starved: list[Conn] = []  # listeners that wait for a descriptor or memory to be free
+        self.released = False  # a descriptor was closed since
+        self.held: list[Conn | None] = []  # by descriptor: keeps a connection alive while it has operations
+        self.inbox: deque[OpResult] = deque()  # from other threads
+        self.closed = False  # takes no more operations
+        self.sleeping = False  # the loop is, or is about to be, in the poller: wake it
+        self.passes = 0  # since the last poll
+        self.full_polls = 0  # polls in a row, up to the last, that may have left events with the kernel
+        self.receives_max = RECEIVES_FIRST  # receives to prepare for the next batch
+        self.now_s = self.poller.now()  # when the last poll returned
+
+    def _adopt(self, fd: int, context: Any) -> Conn:
+        """Make the connection of a non-blocking descriptor, and watch it."""
+        conn = Conn(self, fd, context, self.poller.now())
+        try:
+            self.poller.add(fd, conn)
+        except BaseException:
+            conn.closed = True  # the descriptor is still the caller's
+            raise
+        self._make_room(fd)
+        return conn
+
+    def _make_room(self, fd: int) -> None:
+        while len(self.held) <= fd:
+            self.held.append(None)
+
+    def _read_on(self, conn: Conn) -> None:
+        """See to it that a connection which is ready and has a read pending gets its turn."""
+        if conn.readable and not conn.reading and conn.read_head is not None:
+            conn.reading = True
+            self.reads.append(conn)
+
+    def _write_on(self, conn: Conn) -> None:
+        """As `_read_on`, for sending; a FIN or a close needs no room in the kernel."""
+        operation = conn.write_head
+        if operation is not None and not conn.writing and (conn.writable or operation.kind > POST):
+            conn.writing = True
+            self.writes.append(conn)
+
+    def _new_operation(self, kind: int, conn: Conn | None, context: Any, deadline: float) -> OpResult:
+        """Make a pending operation; without the generic call of a class, which costs as much as a recv."""
+        operation = OpResult.__new__(OpResult)
+        operation.kind = kind
+        operation.operation = OPERATION_TYPES[kind] if kind <= CLOSED else None  # type: ignore[assignment]
+        operation.conn = conn
+        operation.context = context
+        operation.buffer = None
+        operation.is_swap_buffer = False
+        operation.size = 0
+        operation.error = None
+        operation.deadline = deadline
+        operation.full = False
+        operation.length = 0
+        operation.next = None
+        operation.pending = True
+        operation.pinned = None
+        return operation
+
+    def _take_inbox(self) -> None:
+        for _ in range(len(self.inbox)):
+            operation = self.inbox.popleft()
+            if operation.kind <= POST:
+                self.counters[operation.kind * OUTCOME_COUNT] += 1
+                self._start(operation)
+            else:
+                self._fulfil(operation)
+
+    def _start(self, operation: OpResult) -> None:
+        """Queue an accepted operation."""
+        kind = operation.kind
+        if kind == TIMER:
+            self.alarms.set_timer(operation)
+            return
+        if kind == POST:
+            self._finish(operation, None, COMPLETE)
+            return
+        conn = operation.conn
+        assert conn is not None
+        if conn.closed or conn.closing:
+            self._complete(operation, ConnClosed(f"{conn!r} is closed"))
+            return
+        if conn.failure is not None:
+            self._complete(operation, conn.failure)
+            return
+        if kind == READ or kind == ACCEPT:
+            self._push_read(conn, operation)
+        else:
+            self._push_write(conn, operation)
+        if operation.deadline != inf:
+            self.alarms.arm(conn, kind == READ, operation.deadline)
+
+    def _push_read(self, conn: Conn, operation: OpResult) -> None:
+        if conn.read_head is None:
+            if conn.write_head is None:
+                self.held[conn.fd] = conn
+            conn.read_head = operation
+        else:
+            conn.read_tail.next = operation  # type: ignore[union-attr]
+        conn.read_tail = operation
+        conn.read_count += 1
+        self._read_on(conn)
+
+    def _push_write(self, conn: Conn, operation: OpResult) -> None:
+        if operation.kind == CONNECT:
+            self._begin_connect(conn, operation)
+        if conn.write_head is None:
+            if conn.read_head is None:
+                self.held[conn.fd] = conn
+            conn.write_head = operation
+            self._write_on(conn)
+        else:
+            conn.write_tail.next = operation  # type: ignore[union-attr]
+        if not conn.writing or conn.write_head is not operation:
+            self._own(operation)  # it will not be sent before the swap buffer is released
+        conn.write_tail = operation
+        conn.write_count += 1
+        conn.pending_write_bytes += operation.length
+
+    def _own(self, operation: OpResult) -> None:
+        """Copy what is left in a swap buffer, which will not outlive this pass."""
+        pinned = operation.pinned
+        owned = self.batch.own(pinned)
+        if owned is not pinned:
+            operation.pinned = owned
+            operation.buffer = owned
+
+    def _begin_connect(self, conn: Conn, operation: OpResult) -> None:
+        """Send the SYN, and only then watch: an unconnected socket polls as hung up."""
+        family, address = operation.buffer
+        operation.buffer = None
+        sock = socket.socket(family, socket.SOCK_STREAM, fileno=conn.fd)
+        try:
+            error = sock.connect_ex(address)
+        finally:
+            sock.detach()
+        self._make_room(conn.fd)
+        try:
+            self.poller.add(conn.fd, conn)
+        except OSError as failure:
+            error = failure.errno or errno.EIO
+        if error not in (0, EINPROGRESS):
+            operation.error = OSError(error, os.strerror(error))
+        if error != EINPROGRESS:
+            conn.writable = True
+
+    def _pop_read(self, conn: Conn) -> None:
+        """Take the oldest read off its queue."""
+        operation = conn.read_head
+        assert operation is not None
+        conn.read_head = operation.next
+        operation.next = None
+        conn.read_count -= 1
+        if conn.read_head is None:
+            conn.read_tail = None
+            if conn.write_head is None:
+                self.held[conn.fd] = None
+
+    def _pop_write(self, conn: Conn) -> None:
+        """Take the oldest write off its queue."""
+        operation = conn.write_head
+        assert operation is not None
+        conn.write_head = operation.next
+        operation.next = None
+        conn.write_count -= 1
+        if conn.write_head is None:
+            conn.write_tail = None
+            if conn.read_head is None:
+                self.held[conn.fd] = None
+
+    def _finish(self, operation: OpResult, error: Exception | None, outcome: int) -> None:
+        """Complete an operation that is off its queue."""
+        operation.error = error
+        operation.pending = False
+        operation.pinned = None
+        self.counters[operation.kind * OUTCOME_COUNT + outcome] += 1
+        self.done.append(operation)
+
+    def _complete(self, operation: OpResult, error: Exception | None) -> None:
+        """`_finish`, where the outcome has yet to be told from the error."""
+        outcome = COMPLETE if error is None else EXPIRED if isinstance(error, DeadlineExceeded) else FAILED
+        self._finish(operation, error, outcome)
+
+    def _fulfil(self, request: OpResult) -> None:
+        """Do what was asked for without a completion."""
+        kind = request.kind
+        if kind == CLOSED:
+            self.done.append(request)
+        elif kind == AFFINITY:
+            os.sched_setaffinity(0, [request.context])
+        elif kind == CANCEL and type(request.buffer) is OpResult:
+            self._cancel_timer(request.buffer)
+        elif kind != STOP:  # that one only wakes the loop, to see that the watcher is closed
+            conn = request.buffer
+            if conn.closed:
+                return
+            if kind == FREE:
+                self._drop(conn, ConnClosed(f"{conn!r} is closed"))
+            elif kind == CANCEL:
+                self._cancel(conn, request.context)
+            elif not conn.closing:
+                conn.closing = kind == FINISH
+                if conn.closing:
+                    self._end_queue(conn, True, -1, inf, ConnClosed(f"{conn!r} is closed"))
+                self._push_write(conn, self._new_operation(kind, conn, None, inf))
+
+    def _cancel(self, conn: Conn, op_type: Any) -> None:
+        kind = -1 if op_type is None else int(op_type)
+        error = OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+        self._end_queue(conn, True, kind, inf, error)
+        self._end_queue(conn, False, kind, inf, error)
+
+    def _cancel_timer(self, operation: OpResult) -> None:
+        if operation.kind == TIMER and operation.pending:
+            self._complete(operation, OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
+            self.alarms.stale += 1
+
+    def _end_queue(self, conn: Conn, reading: bool, kind: int, limit_s: float, error: Exception) -> None:
+        """Complete with `error` the operations of one direction of that kind (-1: any), due by `limit_s`."""
+        operation = conn.read_head if reading else conn.write_head
+        kept: list[OpResult] = []
+        ended: list[OpResult] = []
+        while operation is not None:
+            matches = operation.kind <= POST and kind in (-1, operation.kind) and operation.deadline <= limit_s
+            (ended if matches else kept).append(operation)
+            operation = operation.next
+        if not ended:
+            return
+        head = tail = None
+        for operation in kept:
+            operation.next = None
+            if tail is None:
+                head = operation
+            else:
+                tail.next = operation
+            tail = operation
+        if reading:
+            conn.read_head, conn.read_tail, conn.read_count = head, tail, len(kept)
+        else:
+            conn.write_head, conn.write_tail, conn.write_count = head, tail, len(kept)
+        if conn.read_head is None and conn.write_head is None:
+            self.held[conn.fd] = None
+        for operation in ended:
+            operation.next = None
+            if operation.kind == WRITE:
+                conn.pending_write_bytes -= operation.length - operation.size
+                self._own(operation)  # the completion may come in a later batch than its swap buffer lives
+            self._complete(operation, error)
+        if not reading:
+            self._write_on(conn)
+
+    def _drop(self, conn: Conn, error: Exception) -> None:
+        """Close a connection; its operations complete with `error`."""
+        self.counters[FREED] += 1
+        self._end_queue(conn, True, -1, inf, error)
+        self._end_queue(conn, False, -1, inf, error)
+        self._release(conn)
+        if self.report_closes and not conn.is_listener:
+            self.done.append(self._new_operation(CLOSED, conn, conn.context, inf))
+
+    def _release(self, conn: Conn) -> None:
+        """Give a connection's descriptor back. In whichever thread drops the last reference."""
+        conn.closed = True
+        fd = conn.fd
+        conn.fd = -1
+        conn.read_head = conn.read_tail = None
+        conn.write_head = conn.write_tail = None  # at most a FIN or a close is left
+        if fd < len(self.held):
+            self.held[fd] = None
+        self.alarms.disarm(conn)
+        self.released = True
+        self.poller.remove(fd)
+        os.close(fd)

@@ -1,0 +1,221 @@
+"""Submitting: what a call from any thread becomes, before the loop sees it."""
+
+import os
+import socket
+from math import inf
+from time import sleep
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+from gaiod.core.connection import Conn
+from gaiod.core.counters import OUTCOME_COUNT
+from gaiod.core.errors import ConnClosed, EmptyBuffer, TooManyOperations, UnsupportedConn, UsageError, WatcherClosed
+from gaiod.core.loop import Loop
+from gaiod.core.operations import ACCEPT, CONNECT, POST, READ, WRITE, OpResult
+from gaiod.core.sockets import check_deadline, check_socket, resolve_numeric
+
+OPERATIONS_MAX = 65_536
+"""Most operations pending per connection and direction, and submissions waiting from other threads:
+a bound for a program that does not look at its completions, not a tuning knob."""
+
+
+class Submission(Loop):
+    """The checks at the door, and the two ways in: at once for the loop's own thread, else through the inbox."""
+
+    def __init__(self, buffer_size: int, counters: Any, report_closes: bool) -> None:
+        super().__init__(buffer_size, counters, report_closes)
+        self.loop_thread = self.poller.thread()  # its maker, then whoever was last in wait_io(): may touch everything
+        self.submitting = 0  # that thread is inside a submission
+        self.in_loop = False
+        # A Conn, or a weak reference to one where its owner has it by another name.
+        self.delegated: WeakKeyDictionary[socket.socket, Any] = WeakKeyDictionary()
+
+    def _enter(self) -> None:
+        """Make this thread the loop's own."""
+        thread = self.poller.thread()
+        if self.loop_thread != thread:
+            self.loop_thread = thread
+            while self.submitting:  # the thread before this one has not finished its submission
+                sleep(0)
+
+    def _submit_read(self, target: Any, buf: Any, context: Any, deadline: Any, full: bool) -> Conn:
+        conn = self._usable(target)
+        if conn.read_count >= OPERATIONS_MAX:
+            raise TooManyOperations(f"{conn.read_count} reads are pending on {conn!r}; await their completions")
+        operation = self._new_operation(READ, conn, conn.context if context is None else context, inf)
+        if deadline is not None:
+            operation.deadline = check_deadline(deadline)
+        if buf is None:
+            operation.is_swap_buffer = True
+        else:
+            operation.pinned = self.batch.pin(buf, True)
+            operation.buffer = buf
+            operation.full = full
+            operation.length = self.batch.length(operation.pinned)
+            if operation.length == 0:
+                raise EmptyBuffer("cannot read into an empty buffer")
+        if full and buf is None:
+            raise EmptyBuffer("read_full() needs a buffer to fill")
+        self._submit(operation)
+        return conn
+
+    def _submit_write(self, target: Any, buf: Any, context: Any, deadline: Any) -> Conn:
+        conn = self._usable(target)
+        if conn.write_count >= OPERATIONS_MAX:
+            raise TooManyOperations(f"{conn.write_count} writes are pending on {conn!r}; await their completions")
+        operation = self._new_operation(WRITE, conn, conn.context if context is None else context, inf)
+        if deadline is not None:
+            operation.deadline = check_deadline(deadline)
+        pinned = self.batch.pin(buf, False)
+        operation.pinned = pinned
+        operation.length = self.batch.length(pinned)
+        if operation.length == 0:
+            raise EmptyBuffer("cannot write an empty buffer")
+        # A memoryview of the caller's can be released while this is pending: show ours instead.
+        operation.buffer = pinned if type(pinned) is memoryview and type(buf) is memoryview else buf
+        self._submit(operation)
+        return conn
+
+    def _submit_connect(self, address: Any, context: Any, deadline: Any) -> Conn:
+        if self.closed:
+            raise WatcherClosed("the watcher is closed")
+        family, address = resolve_numeric(address)
+        limit_s = inf if deadline is None else check_deadline(deadline)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        conn = Conn(self, sock.fileno(), context, self.poller.now())
+        conn.writable = False
+        operation = self._new_operation(CONNECT, conn, context, limit_s)
+        operation.buffer = (family, address)
+        try:
+            self._submit(operation)
+        except BaseException:
+            conn.closed = True  # it never was open
+            sock.close()
+            raise
+        sock.detach()
+        return conn
+
+    def _submit_accept(self, listener: Any, context: Any) -> Conn:
+        conn = listener if type(listener) is Conn else self._adopt_socket(listener, context, True)
+        if conn.closed or conn.closing or conn.watcher is not self or self.closed:
+            self._refuse(conn)
+        if not conn.is_listener:
+            raise UnsupportedConn(f"{conn!r} is not a listener")
+        if conn.read_count:
+            raise UsageError(f"accept() is pending on {conn!r} already: it serves until cancelled")
+        self._submit(self._new_operation(ACCEPT, conn, context, inf))
+        return conn
+
+    def _submit(self, operation: OpResult) -> None:
+        """Accept an operation: at once in the loop's own thread, else through the inbox."""
+        if self.closed:
+            raise WatcherClosed("the watcher is closed")
+        if operation.kind == POST or not self._claim():
+            self._hand_over(operation)
+            return
+        try:
+            self.counters[operation.kind * OUTCOME_COUNT] += 1
+            self._start(operation)
+        finally:
+            self.submitting -= 1
+
+    def _request(self, kind: int, target: Any, argument: Any) -> None:
+        """Ask for something that has no completion; what is closed already needs nothing."""
+        if type(target) is not Conn and type(target) is not OpResult:
+            if not isinstance(target, socket.socket):
+                raise UnsupportedConn(f"a {type(target).__name__} is neither a Conn nor a socket.socket")
+            target = self._find_delegated(target)
+        if self.closed or target is None or (type(target) is Conn and not self._is_ours(target)):
+            return
+        request = self._new_operation(kind, None, argument, inf)
+        request.buffer = target
+        if not self._claim():
+            self._hand_over(request)
+            return
+        try:
+            self._fulfil(request)
+        finally:
+            self.submitting -= 1
+
+    def _is_ours(self, conn: Conn) -> bool:
+        return not conn.closed and conn.watcher is self
+
+    def _claim(self) -> bool:
+        """Tell whether this thread may touch the loop's state; if so, it must count `submitting` down again.
+
+        Nobody may inside wait_io(): what is called there is a finalizer, run by a garbage collection at
+        any allocation, or a signal handler. Asked twice, because another thread may enter wait_io() in
+        between; that one waits for the count.
+        """
+        thread = self.poller.thread()
+        if self.in_loop or self.loop_thread != thread:
+            return False
+        self.submitting += 1
+        if self.loop_thread == thread:
+            return True
+        self.submitting -= 1
+        return False
+
+    def _hand_over(self, operation: OpResult) -> None:
+        """Put an operation into the inbox, and see to it that the loop looks."""
+        if len(self.inbox) >= OPERATIONS_MAX and operation.kind <= POST:
+            raise TooManyOperations(f"{OPERATIONS_MAX} submissions wait for wait_io(); call it, or submit less")
+        operation.pinned = self.batch.own(operation.pinned)
+        if type(operation.pinned) is bytes:
+            operation.buffer = operation.pinned
+        self.inbox.append(operation)
+        if self.sleeping:
+            self.poller.wake()
+        if self.closed:  # it closed meanwhile, and may have looked into the inbox before
+            try:
+                self.inbox.remove(operation)
+            except ValueError:
+                return  # it was seen, and completed
+            raise WatcherClosed("the watcher is closed")
+
+    def _refuse(self, conn: Conn) -> None:
+        """Say why nothing can be submitted."""
+        if conn.watcher is not self:
+            raise UsageError(f"{conn!r} belongs to another watcher")
+        if self.closed:
+            raise WatcherClosed("the watcher is closed")
+        raise ConnClosed(f"{conn!r} is closed")
+
+    def _usable(self, target: Any) -> Conn:
+        """Return the connection to read from or write to."""
+        conn = target if type(target) is Conn else self._resolve(target)
+        if conn.closed or conn.closing or conn.watcher is not self or self.closed:
+            self._refuse(conn)
+        if conn.is_listener:
+            raise UnsupportedConn("a listener can be neither read nor written; accept() its connections")
+        return conn
+
+    def _resolve(self, target: Any) -> Conn:
+        """Return the connection of a socket, which is delegated on first use."""
+        conn = self._find_delegated(target) if isinstance(target, socket.socket) else None
+        if conn is None:
+            conn = self._adopt_socket(target, None, False)
+            self.delegated[target] = conn  # who has no other name for it keeps it by this one
+        return conn
+
+    def _find_delegated(self, sock: socket.socket) -> Conn | None:
+        """Return the connection that a socket became, if there is one."""
+        found: Any = self.delegated.get(sock)
+        return found() if type(found) is ref else found
+
+    def _adopt_socket(self, sock: Any, context: Any, listening: bool) -> Conn:
+        if self.closed:
+            raise WatcherClosed("the watcher is closed")
+        check_socket(sock, listening)
+        fd = os.dup(sock.fileno())
+        try:
+            os.set_blocking(fd, False)
+            conn = self._adopt(fd, context)
+        except BaseException:
+            os.close(fd)
+            raise
+        conn.is_listener = listening
+        sock.close()
+        self.delegated[sock] = ref(conn)  # weakly: who delegates by hand has the connection
+        return conn
