@@ -4,9 +4,9 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-
 from core.support.descriptors import FOLDER, leaked_since, open_descriptors
 from core.support.sockets import NewPair, has_ipv6, pairs_of
+
 from gaiod.core.watcher import Watcher
 
 

@@ -51,13 +51,22 @@ def _install(folder: Path, what: Path, **environment: str) -> Path:
     """Install into a fresh environment, and return its Python."""
     _run([sys.executable, "-m", "venv", "venv"], cwd=folder)
     python = folder / "venv" / "bin" / "python"
-    _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(what)], folder, **environment)
+    _run(
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(what)],
+        folder,
+        **environment,
+    )
     return python
 
 
 def test_wheel_has_the_handlers_the_default_configuration_and_the_types(built: Path) -> None:
     names = zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
-    for name in ("gaiod/handlers/echo.py", "gaiod/default_config/gaiod.yaml", "gaiod/py.typed", "gaiod/core/watcher.py"):
+    for name in (
+        "gaiod/handlers/echo.py",
+        "gaiod/default_config/gaiod.yaml",
+        "gaiod/py.typed",
+        "gaiod/core/watcher.py",
+    ):
         assert name in names
     assert not [name for name in names if name.startswith(("handlers/", "tests/", "config/"))]
 
@@ -74,7 +83,13 @@ def test_wheel_has_a_compiled_module_for_each_that_can_be(built: Path) -> None:
 def test_sdist_has_what_it_takes_to_build(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for name in ("setup.py", "gaiod/core/_syscalls.pyx", "gaiod/core/loop.pxd", "gaiod/runtime/dispatch.pxd", "LICENSE"):
+    for name in (
+        "setup.py",
+        "gaiod/core/_syscalls.pyx",
+        "gaiod/core/loop.pxd",
+        "gaiod/runtime/dispatch.pxd",
+        "LICENSE",
+    ):
         assert name in names
 
 

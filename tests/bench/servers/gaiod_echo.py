@@ -4,14 +4,15 @@ import argparse
 import gc
 import time
 
-from gaiod import Conn, Handler, OpResult, Watcher
 from gaiod.handlers.echo import Echo
+from listener import open_listener
+
+from gaiod import Conn, Handler, OpResult, Watcher
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import Layout
 from gaiod.runtime.worker import GC_THRESHOLDS
-from listener import open_listener
 
 
 class EchoWithDeadline(Echo):
