@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from gaiod.core.connection import Conn
+from gaiod.core.errors import ConnClosed, EmptyBuffer
 from gaiod.core.operations import OpResult, OpType
 from gaiod.runtime.handler import Handler
 
@@ -141,19 +142,29 @@ class ScriptedConn:
         """No descriptor: there is no socket."""
         return -1
 
+    def _check(self, buf: Any = b"some") -> None:
+        """Refuse what a connection refuses."""
+        if self.closed:
+            raise ConnClosed(f"connection {self.serial} is closed")
+        if len(buf) == 0:
+            raise EmptyBuffer("a buffer must not be empty")
+
     def read(self, buf: Any = None, *, context: object = None, deadline: float | None = None) -> "ScriptedConn":
         """As `Conn.read`."""
+        self._check(b"swap" if buf is None else buf)
         self.actions.append(Read(None if buf is None else len(buf)))
         return self
 
     def read_full(self, buf: Any, *, context: object = None, deadline: float | None = None) -> "ScriptedConn":
         """As `Conn.read_full`."""
+        self._check(buf)
         self.actions.append(Read(len(buf), full=True))
         return self
 
     def write(self, buf: Any, *, context: object = None, deadline: float | None = None) -> "ScriptedConn":
         """As `Conn.write`."""
         data = bytes(buf)
+        self._check(data)
         self.actions.append(Write(data))
         self.writes.append(data)
         self.pending_write_bytes += len(data)
@@ -169,11 +180,15 @@ class ScriptedConn:
 
     def close(self) -> None:
         """As `Conn.close`."""
-        self.actions.append(Close())
+        if not self.closed:
+            self.actions.append(Close())
+        self.closed = True
 
     def abort(self) -> None:
         """As `Conn.abort`."""
-        self.actions.append(Abort())
+        if not self.closed:
+            self.actions.append(Abort())
+        self.closed = True
 
 
 Step = tuple[Event, Sequence[Action]]

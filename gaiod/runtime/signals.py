@@ -40,7 +40,9 @@ class Signals(Target):
 
     def _read(self, conn: Conn, result: OpResult) -> None:
         """Take the numbers that arrived."""
-        numbers = bytes(result.buffer)
+        # Of what is pending together the kernel delivers the last first, so the order of the bytes tells nothing.
+        # That a child has ended may be what another signal did to it: look at that last.
+        numbers = sorted(bytes(result.buffer), key=lambda number: number == signal.SIGCHLD)
         conn.read()
         for number in numbers:
             if number in self._wanted:

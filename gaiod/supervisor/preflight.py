@@ -7,6 +7,7 @@ and code that changed on disk could not be imported a second time.
 
 import json
 import os
+import signal
 import sys
 import traceback
 from dataclasses import asdict
@@ -45,8 +46,13 @@ def read_settings(path: Path) -> Settings:
     with os.fdopen(reading, "rb") as pipe:
         text = pipe.read()
     _, wait_status = os.waitpid(child, 0)
-    if wait_status != 0:
-        raise PreflightFailed(os.waitstatus_to_exitcode(wait_status) if os.WIFEXITED(wait_status) else SOFTWARE_ERROR)
+    status = os.waitstatus_to_exitcode(wait_status)
+    if status not in (0, CONFIG_ERROR, SOFTWARE_ERROR) or (status == 0 and not text):
+        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
+        print(f"{path}: importing its handlers ended the process {how}; correct them", file=sys.stderr)
+        status = SOFTWARE_ERROR
+    if status != 0:
+        raise PreflightFailed(status)
     plain = json.loads(text)
     listeners = tuple(ListenerSettings(**listener) for listener in plain.pop("listeners"))
     return Settings(listeners=listeners, **plain)

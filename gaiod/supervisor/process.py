@@ -69,6 +69,7 @@ class WorkerProcess:
                 command,
                 pass_fds=[theirs.fileno(), stats_fd, *fds],
                 stdin=subprocess.DEVNULL,
+                process_group=0,  # a Ctrl-C goes to the whole group: the supervisor decides, from the first moment on
                 preexec_fn=_die_with_parent(),  # noqa: PLW1509 - the supervisor has one thread
             )
         self._channel = Channel(self._watcher.delegate(ours), self._take)

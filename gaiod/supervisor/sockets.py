@@ -37,11 +37,15 @@ def open_listener(name: str, bind: str, options: SocketOptions) -> socket.socket
     """
     try:
         sock = _unix(bind.removeprefix(UNIX)) if bind.startswith(UNIX) else _tcp(bind, options)
+        try:
+            sock.listen(options.backlog)  # may fail where bind() did not: two that set SO_REUSEADDR can both bind
+        except BaseException:
+            sock.close()
+            raise
     except OSError as error:
         raise BindError(
             f"{name}: cannot listen on {bind}: {os.strerror(error.errno or 0)}; {_advice(error)}"
         ) from error
-    sock.listen(options.backlog)
     return sock
 
 
@@ -104,6 +108,7 @@ def _is_left_behind(path: str) -> bool:
     except FileNotFoundError:
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # one that listens and is busy would keep us waiting: EAGAIN says that it lives
         return probe.connect_ex(path) == errno.ECONNREFUSED
 
 

@@ -92,7 +92,12 @@ class Supervisor:
             dataclasses.asdict(dataclasses.replace(listener, handler=pinned(listener.handler)))
             for listener in self._settings.listeners
         ]
-        self._worker.start({"listeners": plain, "slot": self._slots.first_cell(0)}, listeners, self._slots.fd)
+        try:
+            self._worker.start({"listeners": plain, "slot": self._slots.first_cell(0)}, listeners, self._slots.fd)
+        except OSError as error:
+            log.error("worker 0 cannot be started: %s; see the limits on processes and memory", error)
+            self._exit_status = EXIT_OS
+            return
         for source in sources:
             log.info(
                 "listener %s: %s on %s", source.settings.name, source.settings.handler, bound_address(source.socket)

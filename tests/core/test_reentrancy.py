@@ -104,16 +104,13 @@ def at_collection(number: int, scene: Scene, act: Callable[[Scene], object]) -> 
                 act(scene)
 
     thresholds = gc.get_threshold()
-    gc.collect()
-    gc.freeze()  # so that a collection of what is young takes no time
     gc.callbacks.append(notice)
-    gc.set_threshold(1, 1_000_000, 1_000_000)
+    gc.set_threshold(1, 1_000_000, 1_000_000)  # only what is young: that takes no time
     try:
         yield lambda: seen
     finally:
         gc.set_threshold(*thresholds)
         gc.callbacks.remove(notice)
-        gc.unfreeze()
 
 
 def sweep(make: Callable[[], Scene], act: Callable[[Scene], object]) -> int:

@@ -12,7 +12,7 @@ from e2e.support.clients import connect, exchange, is_ended
 from e2e.support.daemons import Daemon
 from e2e.support.starting import starter
 from e2e.support.waiting import wait_until
-from gaiod.handlers.echo import Echo  # type: ignore[import-not-found]  # installed from handlers/
+from gaiod.handlers.echo import Echo  # installed from handlers/
 from runtime.support.serving import Serving
 
 from gaiod.core import ENGINE

@@ -1,6 +1,7 @@
 """The declarations keep the rules that Prometheus makes for names, units, labels and their number."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +111,8 @@ def test_table_has_a_row_for_every_metric() -> None:
     rows = [re.split(r" ?\| ?", line.strip("| ")) for line in lines[2:]]
     assert [row[0] for row in rows] == [f"`{metric.name}`" for metric in METRICS]
     assert all(len(row) == 4 and all(row) for row in rows)
+
+
+def test_table_for_people_says_what_is_declared() -> None:
+    text = (Path(__file__).parents[2] / "deploy" / "METRICS.md").read_text()
+    assert text.endswith(as_markdown()), "deploy/METRICS.md is not what gaiod.observe.metrics.as_markdown() returns"

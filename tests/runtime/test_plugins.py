@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gaiod.handlers.echo import Echo  # type: ignore[import-not-found]  # installed from handlers/
+from gaiod.handlers.echo import Echo  # installed from handlers/
 
 from gaiod import Duration, Handler, Size
 from gaiod.runtime import plugins

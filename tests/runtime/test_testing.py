@@ -1,10 +1,12 @@
 """gaiod.testing: a script passes when the handler does exactly what it says, and fails with the step otherwise."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from gaiod import Conn, Handler, OpResult, OpType
+from gaiod.core.errors import ConnClosed, EmptyBuffer
 from gaiod.testing import (
     Abort,
     Action,
@@ -201,3 +203,19 @@ def test_scripted_connection_has_everything_that_a_connection_documents() -> Non
     }  # fmt: skip
     assert {name for name in documented if not hasattr(Conn, name)} == set()
     assert {name for name in documented if not hasattr(ScriptedConn(), name)} == set()
+
+
+@pytest.mark.parametrize(
+    ("misuse", "error"),
+    [(lambda conn: conn.write(b""), EmptyBuffer), (lambda conn: (conn.close(), conn.read()), ConnClosed)],
+    ids=["empty write", "read after close"],
+)
+def test_scripted_connection_refuses_what_a_connection_refuses(
+    misuse: Callable[[Conn], object], error: type[Exception]
+) -> None:
+    class Misuses(Handler):
+        def on_open(self, conn: Conn) -> None:
+            misuse(conn)
+
+    with pytest.raises(error):
+        assert_script(Misuses(), (Opened(), []))
