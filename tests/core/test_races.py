@@ -1,0 +1,229 @@
+"""Races, one interleaving each, held open at the place where it hurts. The interpreted engine can be held."""
+
+import threading
+from collections import deque
+from typing import Any
+
+import pytest
+
+from core.support.sockets import NewPair, receive
+from core.support.waiting import LIMIT_S, collect_one, contexts, interpreted_only
+from gaiod.core.errors import WatcherClosed
+from gaiod.core.operations import OpResult
+from gaiod.core.watcher import Watcher
+
+pytestmark = interpreted_only
+
+
+class Gate:
+    """A lock that tells when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.awaited = threading.Event()
+
+    def __enter__(self) -> None:
+        if self.lock.locked():
+            self.awaited.set()
+        self.lock.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        self.lock.release()
+
+
+class Collector:
+    """A thread that waits until the watcher is closed; what completed, and what was raised."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+        self.done: list[OpResult] = []
+        self.raised: list[BaseException] = []
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self) -> None:
+        try:
+            while True:
+                self.done += self.watcher.wait_io(LIMIT_S)
+        except WatcherClosed:
+            pass
+        except BaseException as error:
+            self.raised.append(error)
+
+    def join(self) -> None:
+        self.thread.join(LIMIT_S)
+        assert not self.thread.is_alive()
+        assert self.raised == []
+
+
+def test_wait_that_begins_while_a_close_answers_the_inbox_leaves_that_alone(monkeypatch: Any) -> None:
+    watcher = Watcher()
+    for number in range(10):
+        watcher.post(number)
+    gate = Gate()
+    monkeypatch.setattr(watcher, "gate", gate)
+    collector = Collector(watcher)
+    refuse = watcher._refuse_late
+
+    def refuse_after_a_wait_began(operation: OpResult, error: Exception) -> None:
+        if collector.thread.ident is None:
+            collector.thread.start()
+            assert gate.awaited.wait(LIMIT_S)
+        refuse(operation, error)
+
+    monkeypatch.setattr(watcher, "_refuse_late", refuse_after_a_wait_began)
+    watcher.close()
+    collector.join()
+    assert contexts(collector.done) == list(range(10))
+    assert {type(result.error) for result in collector.done} == {WatcherClosed}
+
+
+def test_close_that_finds_the_loop_gone_already_raises_nothing(monkeypatch: Any) -> None:
+    """The loop sees that it is closed, and closes all, before the closing thread gets to wake it."""
+    watcher = Watcher()
+    collector = Collector(watcher)
+    inside, stopping, is_shut = threading.Event(), threading.Event(), threading.Event()
+    shut = watcher._shut
+
+    class Inbox(deque[OpResult]):
+        def append(self, operation: OpResult) -> None:
+            super().append(operation)
+            stopping.set()
+            assert is_shut.wait(LIMIT_S)
+
+    def wait(timeout_s: float) -> int:
+        inside.set()
+        assert stopping.wait(LIMIT_S)
+        return 0
+
+    def shut_and_tell() -> None:
+        shut()
+        is_shut.set()
+
+    monkeypatch.setattr(watcher, "inbox", Inbox())
+    monkeypatch.setattr(watcher.poller, "wait", wait)
+    monkeypatch.setattr(watcher, "_shut", shut_and_tell)
+    collector.thread.start()
+    assert inside.wait(LIMIT_S)
+    watcher.close()
+    collector.join()
+    assert collector.done == []
+
+
+def test_completions_in_hand_when_another_thread_closes_are_returned(monkeypatch: Any) -> None:
+    watcher = Watcher()
+    watcher.timer(0.0, context="in hand")
+    due = watcher.alarms.due
+
+    def due_while_closing(now_s: float) -> list[Any]:
+        ringing = due(now_s)
+        closer = threading.Thread(target=watcher.close)
+        closer.start()
+        closer.join(LIMIT_S)
+        return ringing
+
+    monkeypatch.setattr(watcher.alarms, "due", due_while_closing)
+    assert contexts(watcher.wait_io(LIMIT_S)) == ["in hand"]
+    with pytest.raises(WatcherClosed):
+        watcher.wait_io(LIMIT_S)
+
+
+def test_submission_handed_over_while_the_watcher_closes_raises_or_completes(monkeypatch: Any) -> None:
+    """It passed the check before the close, and stands in the inbox after it was emptied: it must not get lost."""
+    watcher = Watcher()
+    closed = threading.Event()
+
+    class Inbox(deque[OpResult]):
+        def append(self, operation: OpResult) -> None:
+            closer = threading.Thread(target=lambda: (watcher.close(), closed.set()))  # type: ignore[func-returns-value]
+            closer.start()
+            assert closed.wait(LIMIT_S)
+            super().append(operation)
+
+    monkeypatch.setattr(watcher, "inbox", Inbox())
+    with pytest.raises(WatcherClosed):
+        watcher.post("late")
+    assert len(watcher.inbox) == 0
+    with pytest.raises(WatcherClosed):
+        watcher.wait_io(0)
+
+
+def test_message_posted_between_the_loops_last_look_and_its_sleep_wakes_it(watcher: Watcher, monkeypatch: Any) -> None:
+    wait = watcher.poller.wait
+
+    def post_and_wait(timeout_s: float) -> int:
+        if not posted:
+            posted.append(True)
+            poster = threading.Thread(target=watcher.post, args=("just in time",))
+            poster.start()
+            poster.join(LIMIT_S)
+        return wait(timeout_s)
+
+    posted: list[bool] = []
+    monkeypatch.setattr(watcher.poller, "wait", post_and_wait)
+    assert contexts(watcher.wait_io(LIMIT_S)) == ["just in time"]
+
+
+def test_loop_that_moves_to_another_thread_waits_for_a_submission_under_way(
+    watcher: Watcher, unix_pair: NewPair, monkeypatch: Any
+) -> None:
+    near, far = unix_pair()
+    conn = watcher.delegate(near)
+    collector = Collector(watcher)
+    start = watcher._start
+    polled_meanwhile: list[bool] = []
+    wait = watcher.poller.wait
+
+    def slow_start(operation: OpResult) -> None:
+        if collector.thread.ident is None:
+            collector.thread.start()
+            while watcher.loop_thread != collector.thread.ident:
+                pass
+            polled_meanwhile.append(False)
+        start(operation)
+        if polled_meanwhile:
+            polled_meanwhile.append(True)
+
+    def wait_and_tell(timeout_s: float) -> int:
+        assert polled_meanwhile[-1], "the loop ran while another thread was changing its state"
+        return wait(timeout_s)
+
+    monkeypatch.setattr(watcher, "_start", slow_start)
+    monkeypatch.setattr(watcher.poller, "wait", wait_and_tell)
+    conn.write(b"hello", context="written")
+    assert receive(far, 5) == b"hello"
+    watcher.close()
+    collector.join()
+    assert contexts(collector.done) == ["written"]
+
+
+def test_descriptor_taken_again_by_another_thread_while_events_are_looked_at_is_not_mixed_up(
+    watcher: Watcher, unix_pair: NewPair, monkeypatch: Any
+) -> None:
+    """Bytes for the old owner are an edge already; the new one reads only its own."""
+    near, far = unix_pair()
+    old = [watcher.delegate(near)]
+    fd = old[0].fileno()
+    far.sendall(b"for the old one")
+    spare, peer = unix_pair()
+    new: list[Any] = []
+    wait = watcher.poller.wait
+
+    def reuse() -> None:
+        old.clear()  # forgotten: its descriptor closes
+        new.append(watcher.delegate(spare))
+
+    def wait_and_reuse(timeout_s: float) -> int:
+        count = wait(timeout_s)
+        if not new:
+            thread = threading.Thread(target=reuse)
+            thread.start()
+            thread.join(LIMIT_S)
+        return count
+
+    monkeypatch.setattr(watcher.poller, "wait", wait_and_reuse)
+    assert watcher.wait_io(0) == []
+    assert new[0].fileno() == fd
+    new[0].read()
+    assert watcher.wait_io(0) == []
+    peer.sendall(b"for the new one")
+    assert bytes(collect_one(watcher).buffer) == b"for the new one"
