@@ -144,12 +144,12 @@ class Submission(Loop):
     def _claim(self) -> bool:
         """Tell whether this thread may touch the loop's state; if so, it must count `submitting` down again.
 
-        Nobody may inside wait_io(): what is called there is a finalizer, run by a garbage collection at
-        any allocation, or a signal handler. Asked twice, because another thread may enter wait_io() in
-        between; that one waits for the count.
+        Nobody may inside wait_io() or another submission: what is called there is a finalizer, run by a
+        garbage collection at any allocation, or a signal handler. Asked twice, because another thread may
+        enter wait_io() in between; that one waits for the count.
         """
         thread = self.poller.thread()
-        if self.in_loop or self.loop_thread != thread:
+        if self.loop_thread != thread or self.in_loop or self.submitting:
             return False
         self.submitting += 1
         if self.loop_thread == thread:
