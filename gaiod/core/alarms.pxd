@@ -28,7 +28,7 @@ cdef class Alarms:
     cpdef list pending_timers(self)
     cdef _push(self, object alarm)
     cdef _look_ahead(self)
-    cdef bint _is_live(self, object alarm)
+    cdef object _owner_of(self, object alarm)
     cdef bint _is_pending(self, OpResult operation)
     cdef bint _has_alarm(self, Conn conn, bint reading, int64_t number)
     cdef Conn _silence(self, Conn conn, bint reading)

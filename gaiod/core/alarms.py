@@ -61,22 +61,23 @@ class Alarms:
         while self.heap and self.heap[0][0] <= now_s:
             alarm = heappop(self.heap)
             target = alarm[2]
-            if not self._is_live(alarm):
+            owner = self._owner_of(alarm)
+            if owner is None:
                 self.stale = max(0, self.stale - 1)
             elif type(target) is OpResult:
                 ringing.append(target)
             else:
-                ringing.append((self._silence(self.poller.find(target >> 1), target & 1), bool(target & 1)))
+                ringing.append((self._silence(owner, target & 1), bool(target & 1)))
         self._look_ahead()
         return ringing
 
     def pending_timers(self) -> list[OpResult]:
         """Return the timers that have not rung."""
-        return [alarm[2] for alarm in self.heap if type(alarm[2]) is OpResult and self._is_live(alarm)]
+        return [alarm[2] for alarm in self.heap if type(alarm[2]) is OpResult and alarm[2] is self._owner_of(alarm)]
 
     def _push(self, alarm: Any) -> None:
         if self.stale > STALE_MIN and 2 * self.stale > len(self.heap):
-            self.heap = [entry for entry in self.heap if self._is_live(entry)]
+            self.heap = [entry for entry in self.heap if self._owner_of(entry) is not None]
             heapify(self.heap)
             self.stale = 0
         heappush(self.heap, alarm)
@@ -85,11 +86,14 @@ class Alarms:
     def _look_ahead(self) -> None:
         self.next_s = self.heap[0][0] if self.heap else inf
 
-    def _is_live(self, alarm: Any) -> bool:
+    def _owner_of(self, alarm: Any) -> Any:
+        """Return whose entry it is: a timer that is pending, a connection that has it set; None if it is stale."""
         target = alarm[2]
         if type(target) is OpResult:
-            return self._is_pending(target)
-        return self._has_alarm(self.poller.find(target >> 1), target & 1, alarm[1])
+            return target if self._is_pending(target) else None
+        # Looked up once: another thread may drop the connection at any time.
+        conn = self.poller.find(target >> 1)
+        return conn if self._has_alarm(conn, target & 1, alarm[1]) else None
 
     def _is_pending(self, operation: OpResult) -> bool:
         return operation.pending

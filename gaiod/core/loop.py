@@ -67,10 +67,10 @@ class Loop(Queues):
         until_s = inf if timeout_s < 0 else self.poller.now() + timeout_s
         fresh = True
         while True:
-            if self.inbox:
-                self._take_inbox()
             if self.closed:
                 return []
+            if self.inbox:
+                self._take_inbox()
             if self.released and self.starved:
                 self._feed_starved()
             if self.writes:

@@ -75,8 +75,8 @@ class _Poller:
         """End a `wait` that another thread is in, or the next one."""
         try:
             self._wake_in.send(b"\0")
-        except BlockingIOError:
-            pass  # full of wake-ups that were not looked at: one is enough
+        except OSError:
+            pass  # full of wake-ups that were not looked at: one is enough; or closed by the loop meanwhile
 
     def _drain_waker(self) -> None:
         try:

@@ -42,6 +42,7 @@ cdef class Queues(Mover):
     cdef OpResult _new_operation(self, int kind, Conn conn, object context, double deadline)
     @cython.locals(operation=OpResult)
     cdef _take_inbox(self)
+    cdef OpResult _next_submission(self)
     @cython.locals(kind=int, conn=Conn)
     cdef _start(self, OpResult operation)
     cdef _push_read(self, Conn conn, OpResult operation)

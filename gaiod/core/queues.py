@@ -119,12 +119,21 @@ class Queues(Mover):
 
     def _take_inbox(self) -> None:
         for _ in range(len(self.inbox)):
-            operation = self.inbox.popleft()
+            operation = self._next_submission()
+            if operation is None:
+                return
             if operation.kind <= POST:
                 self.counters[operation.kind * OUTCOME_COUNT] += 1
                 self._start(operation)
             else:
                 self._fulfil(operation)
+
+    def _next_submission(self) -> OpResult | None:
+        """Take the oldest out of the inbox; None if it is empty (a submitter may take its own back)."""
+        try:
+            return self.inbox.popleft()
+        except IndexError:
+            return None
 
     def _start(self, operation: OpResult) -> None:
         """Queue an accepted operation."""
@@ -306,8 +315,13 @@ class Queues(Mover):
                 conn.pending_write_bytes -= operation.length - operation.size
                 self._own(operation)  # the completion may come in a later batch than its swap buffer lives
             self._complete(operation, error)
+            if operation.kind == CONNECT:
+                conn.failure = error  # it will not be made: what waits for it fails, now and later
         if not reading:
             self._write_on(conn)
+            if conn.failure is error:
+                self._end_queue(conn, True, -1, inf, error)
+                self._end_queue(conn, False, -1, inf, error)
 
     def _drop(self, conn: Conn, error: Exception) -> None:
         """Close a connection; its operations complete with `error`."""

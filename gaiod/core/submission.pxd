@@ -31,6 +31,8 @@ cdef class Submission(Loop):
     cdef _request(self, int kind, object target, object argument)
     @cython.locals(thread=cython.ulong)
     cdef bint _claim(self)
+    cdef _leave(self)
+    cdef _shut(self)
     cdef bint _is_ours(self, Conn conn)
     cdef _hand_over(self, OpResult operation)
     cdef _refuse(self, Conn conn)

@@ -118,7 +118,7 @@ class Submission(Loop):
             self.counters[operation.kind * OUTCOME_COUNT] += 1
             self._start(operation)
         finally:
-            self.submitting -= 1
+            self._leave()
 
     def _request(self, kind: int, target: Any, argument: Any) -> None:
         """Ask for something that has no completion; what is closed already needs nothing."""
@@ -136,13 +136,13 @@ class Submission(Loop):
         try:
             self._fulfil(request)
         finally:
-            self.submitting -= 1
+            self._leave()
 
     def _is_ours(self, conn: Conn) -> bool:
         return not conn.closed and conn.watcher is self
 
     def _claim(self) -> bool:
-        """Tell whether this thread may touch the loop's state; if so, it must count `submitting` down again.
+        """Tell whether this thread may touch the loop's state; if so, it must `_leave()`.
 
         Nobody may inside wait_io() or another submission: what is called there is a finalizer, run by a
         garbage collection at any allocation, or a signal handler. Asked twice, because another thread may
@@ -156,6 +156,15 @@ class Submission(Loop):
             return True
         self.submitting -= 1
         return False
+
+    def _leave(self) -> None:
+        """End what `_claim` allowed; and the watcher, if it was closed amid it."""
+        self.submitting -= 1
+        if self.closed and self.submitting == 0:
+            self._shut()
+
+    def _shut(self) -> None:
+        raise NotImplementedError
 
     def _hand_over(self, operation: OpResult) -> None:
         """Put an operation into the inbox, and see to it that the loop looks."""

@@ -221,7 +221,7 @@ class Watcher(Submission):
         if self.closed:
             return
         self.closed = True
-        if not self.in_loop:
+        if not self.in_loop and not (self.submitting and self.loop_thread == self.poller.thread()):
             self._shut()
         else:
             self.inbox.append(self._new_operation(STOP, None, None, inf))
@@ -298,9 +298,8 @@ class Watcher(Submission):
             while self.submitting and self.loop_thread != self.poller.thread():
                 sleep(0)
             error = WatcherClosed("the watcher is closed")
-            for operation in self.inbox:
+            while (operation := self._next_submission()) is not None:
                 self._refuse_late(operation, error)
-            self.inbox.clear()
             for conn in self.poller.owners():
                 self._drop(conn, error)
             for operation in self.alarms.pending_timers():

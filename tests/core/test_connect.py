@@ -130,6 +130,27 @@ def test_connect_expires_at_its_deadline(watcher: Watcher, silent: Any) -> None:
     assert_quiet(watcher)
 
 
+def test_operations_behind_a_connect_that_expired_fail_and_are_not_sent_later(watcher: Watcher, silent: Any) -> None:
+    """Whoever was told that it failed goes elsewhere: what it wrote here must not arrive after all."""
+    conn = watcher.connect(silent, context="connect", deadline=soon())
+    conn.write(b"not twice", context="write")
+    conn.read(context="read")
+    done = {str(result.context): result.error for result in collect(watcher, 3)}
+    assert isinstance(done["connect"], DeadlineExceeded)
+    assert all(isinstance(error, OSError) for error in done.values())
+    conn.write(b"nor later", context="too late")
+    assert isinstance(collect_one(watcher).error, OSError)
+
+
+def test_operations_behind_a_connect_that_is_cancelled_fail(watcher: Watcher, silent: Any) -> None:
+    conn = watcher.connect(silent, context="connect")
+    conn.write(b"a", context="write")
+    conn.read(context="read")
+    assert_quiet(watcher, 0)
+    conn.cancel(OpType.CONNECT)
+    assert all(isinstance(result.error, OSError) for result in collect(watcher, 3))
+
+
 @pytest.mark.parametrize("end", ["abort", "close"])
 def test_connection_can_be_closed_after_its_connect_expired(watcher: Watcher, silent: Any, end: str) -> None:
     conn = watcher.connect(silent, deadline=soon())

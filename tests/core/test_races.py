@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.support.sockets import NewPair, receive
-from core.support.waiting import LIMIT_S, collect_one, contexts, interpreted_only
+from core.support.waiting import LIMIT_S, MOMENT_S, collect_one, contexts, interpreted_only, soon
 from gaiod.core.errors import WatcherClosed
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
@@ -145,6 +145,117 @@ def test_submission_handed_over_while_the_watcher_closes_raises_or_completes(mon
     assert len(watcher.inbox) == 0
     with pytest.raises(WatcherClosed):
         watcher.wait_io(0)
+
+
+def test_submissions_that_take_themselves_back_leave_the_inbox_as_the_loop_counted_it(monkeypatch: Any) -> None:
+    """The loop has seen three of them, and is at the first, when the watcher closes and the others take theirs back."""
+    watcher = Watcher()
+    appended, may_go_on = threading.Semaphore(0), threading.Event()
+
+    class Inbox(deque[OpResult]):
+        def append(self, operation: OpResult) -> None:
+            super().append(operation)
+            if str(operation.context).startswith("late"):
+                appended.release()
+                assert may_go_on.wait(LIMIT_S)
+
+    refused: list[int] = []
+
+    def post(number: int) -> None:
+        try:
+            watcher.post(f"late {number}")
+        except WatcherClosed:
+            refused.append(number)
+
+    monkeypatch.setattr(watcher, "inbox", Inbox())
+    watcher.post("first")
+    late = [threading.Thread(target=post, args=(number,)) for number in range(3)]
+    for thread in late:
+        thread.start()
+        assert appended.acquire(timeout=LIMIT_S)
+    start = watcher._start
+
+    def start_while_closing(operation: OpResult) -> None:
+        if operation.context == "first":
+            watcher.close()
+            may_go_on.set()
+            for thread in late:
+                thread.join(LIMIT_S)
+        start(operation)
+
+    monkeypatch.setattr(watcher, "_start", start_while_closing)
+    collector = Collector(watcher)
+    collector.run()
+    assert collector.raised == []
+    assert len(refused) + len(collector.done) == 4
+    assert watcher.shut
+
+
+def test_submission_that_arrives_while_a_close_answers_the_inbox_is_refused(monkeypatch: Any) -> None:
+    watcher = Watcher()
+    at_the_door, may_enter, entered = threading.Event(), threading.Event(), threading.Event()
+
+    class Inbox(deque[OpResult]):
+        def append(self, operation: OpResult) -> None:
+            if operation.context == "late":
+                at_the_door.set()
+                assert may_enter.wait(LIMIT_S)
+            super().append(operation)
+            entered.set()
+
+    raised: list[BaseException] = []
+
+    def post() -> None:
+        try:
+            watcher.post("late")
+        except BaseException as error:
+            raised.append(error)
+
+    monkeypatch.setattr(watcher, "inbox", Inbox())
+    for number in range(3):
+        watcher.post(number)
+    late = threading.Thread(target=post)
+    late.start()
+    assert at_the_door.wait(LIMIT_S)
+    refuse = watcher._refuse_late
+    entered.clear()
+
+    def refuse_while_another_enters(operation: OpResult, error: Exception) -> None:
+        may_enter.set()
+        assert entered.wait(LIMIT_S)
+        refuse(operation, error)
+
+    monkeypatch.setattr(watcher, "_refuse_late", refuse_while_another_enters)
+    watcher.close()
+    late.join(LIMIT_S)
+    collector = Collector(watcher)
+    collector.run()
+    assert collector.raised == []
+    answered = contexts(collector.done)
+    assert answered[:3] == [0, 1, 2]
+    assert (len(answered) == 4) != (len(raised) == 1), "it completes, or it is refused, and never both"
+
+
+def test_connection_forgotten_while_its_alarm_rings_is_let_go(
+    watcher: Watcher, unix_pair: NewPair, monkeypatch: Any
+) -> None:
+    near, far = unix_pair()
+    conns = [watcher.delegate(near)]
+    conns[0].read(deadline=soon())
+    far.sendall(b"a")
+    collect_one(watcher)  # the alarm stays, and is looked at when it is due
+    find = watcher.poller.find
+
+    def find_for_the_last_time(fd: int) -> Any:
+        found = find(fd)
+        dropper = threading.Thread(target=conns.clear)
+        dropper.start()
+        dropper.join(LIMIT_S)
+        return found
+
+    monkeypatch.setattr(watcher.poller, "find", find_for_the_last_time)
+    assert watcher.wait_io(2 * MOMENT_S) == []
+    assert watcher.get_gc() == (1, 1)
 
 
 def test_message_posted_between_the_loops_last_look_and_its_sleep_wakes_it(watcher: Watcher, monkeypatch: Any) -> None:
