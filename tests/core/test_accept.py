@@ -109,7 +109,11 @@ def test_accepted_connection_that_nobody_keeps_is_forgotten(watcher: Watcher, li
     assert client.recv(1) == b""
 
 
-@pytest.mark.parametrize(("end", "error"), [("cancel", OSError), ("abort", ConnClosed), ("close", ConnClosed)], ids=str)
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [("cancel", OSError), ("abort", ConnClosed), ("close", ConnClosed)],
+    ids=["cancel", "abort", "close"],
+)
 def test_accept_ends_with_one_last_completion_that_has_the_listener(
     watcher: Watcher, listening: Listening, end: str, error: type[Exception]
 ) -> None:

@@ -17,6 +17,7 @@ from core.support.waiting import (
     collect_one,
     contexts,
     later,
+    pass_time_until,
     soon,
     spin,
 )
@@ -115,6 +116,18 @@ def test_bytes_and_times_tell_what_moved(watcher: Watcher, stream_pair: NewPair)
     assert conn.opened_s <= conn.active_s <= time.monotonic()
 
 
+def test_connection_that_receives_is_not_idle_from_then_on(watcher: Watcher, unix_pair: NewPair) -> None:
+    near, far = unix_pair()
+    conn, idle = watcher.delegate(near), watcher.delegate(unix_pair()[0])
+    moment_s = time.monotonic()
+    pass_time_until(moment_s + MOMENT_S / 10)
+    far.sendall(b"a")
+    conn.read(bytearray(1))
+    collect_one(watcher)
+    assert conn.active_s > moment_s
+    assert watcher.connections(idle_since_s=moment_s) == [idle]
+
+
 def test_traffic_names_the_counters_that_its_bytes_are_added_to(unix_pair: NewPair) -> None:
     cells = memoryview(bytearray(8 * (counters.SIZE + 2))).cast("q")
     with Watcher(counters=cells) as watcher:
@@ -127,6 +140,19 @@ def test_traffic_names_the_counters_that_its_bytes_are_added_to(unix_pair: NewPa
         collect(watcher, 2)
         assert list(cells[counters.SIZE :]) == [2, 5]
         assert cells[counters.index("unassigned_received_bytes")] == 0
+
+
+def test_end_of_the_stream_is_remembered(watcher: Watcher, stream_pair: NewPair) -> None:
+    near, far = stream_pair()
+    conn = watcher.delegate(near)
+    far.sendall(b"last words")
+    far.close()
+    conn.read()
+    collect_one(watcher)
+    assert not conn.at_eof, "nobody has read so far yet"
+    conn.read()
+    assert isinstance(collect_one(watcher).error, EOFError)
+    assert conn.at_eof
 
 
 def test_connections_are_selected_by_context_and_by_idle_time(watcher: Watcher, unix_pair: NewPair) -> None:

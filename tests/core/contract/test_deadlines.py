@@ -121,6 +121,27 @@ def test_many_connections_with_data_at_a_past_deadline_all_get_it(watcher: Watch
     assert [result for result in done if result.error is not None] == []
 
 
+@pytest.mark.parametrize("size", [4, 60_000])
+def test_burst_with_data_at_a_past_deadline_is_received_though_one_batch_is_too_small_for_it(
+    watcher: Watcher, unix_pair: NewPair, size: int
+) -> None:
+    """After a quiet time batches are short, and large messages fill one soon: the rest has its turn later."""
+    near, far = unix_pair()
+    quiet = watcher.delegate(near)
+    for _ in range(5):
+        far.sendall(b"a")
+        quiet.read()
+        collect_one(watcher)
+    pairs = [unix_pair() for _ in range(100)]
+    deadline = soon()
+    for near, far in pairs:
+        watcher.delegate(near).read(deadline=deadline)
+        far.sendall(bytes(size))
+    pass_time_until(deadline)
+    done = collect(watcher, len(pairs))
+    assert [result for result in done if result.error is not None or result.size != size] == []
+
+
 def test_deadlines_of_one_connection_expire_each_at_its_time(watcher: Watcher, stream_pair: NewPair) -> None:
     conn = watcher.delegate(stream_pair()[0])
     start_s = time.monotonic()
