@@ -1,4 +1,4 @@
-"""The settings a worker runs with: plain frozen data, validated before a worker ever sees them.
+"""The settings a daemon runs with: plain frozen data, validated before a worker ever sees them.
 
 `gaiod.config` is where the YAML text, its units and its defaults become these; the worker receives
 them from its supervisor and trusts them. Every number carries its unit in its name.
@@ -15,7 +15,8 @@ class ListenerSettings:
 
     name: str
     bind: str
-    """`HOST:PORT` with a numeric host, `[V6]:PORT`, or `unix:/absolute/path`."""
+    """`HOST:PORT` with a numeric host, `[V6]:PORT`, `unix:/absolute/path`, or `systemd:NAME`: a socket that
+    systemd opened (socket activation)."""
     handler: str
     """The name of an entry point, `package.module:Class`, or `/absolute/file.py:Class`."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -30,10 +31,78 @@ class ListenerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RecycleSettings:
+    """When a worker is replaced by a fresh one, its connections drained; None: never. Each worker draws its
+    own limits from 80 to 100 % of these, so that they do not all go at once."""
+
+    age_s: float | None = None
+    memory_bytes: int | None = None
+    """Resident."""
+    connections: int | None = None
+    """Accepted since its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLogSettings:
+    """Which lines about each connection are written."""
+
+    opened: bool = False
+    closed: bool = False
+    every_s: float | None = None
+    """Also one for each open connection this often; None: not."""
+    rate: int = 100
+    """Lines a second, per worker; those beyond are dropped, and counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """How and where the daemon logs."""
+
+    format: str = "text"
+    """`text`, `json` (an object a line) or `journald` (text with a priority, man 3 sd-daemon)."""
+    file: str | None = None
+    """An absolute path; None: standard error. A file that is renamed or removed is opened anew."""
+    connections: ConnectionLogSettings = ConnectionLogSettings()
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything one configuration file says."""
 
     listeners: tuple[ListenerSettings, ...]
     workers: int = 1
+    pin_workers: bool = False
+    """Each worker stays on one CPU."""
+    heartbeat_timeout_s: float = 10.0
+    """A worker whose loop has not come round for so long is replaced."""
+    drain_timeout_s: float = 30.0
+    """How long connections may go on in a worker that is to end."""
+    stop_grace_s: float = 0.0
+    """How long new connections are still accepted after a stop was asked for, readiness being red."""
+    recycle: RecycleSettings = RecycleSettings()
+    user: str | None = None
+    """Who to become once everything is bound; None: stay."""
+    group: str | None = None
+    """None: the user's own."""
     metrics_listen: str = "127.0.0.1:9464"
     """As `ListenerSettings.bind`."""
+    control_listen: str | None = "auto"
+    """`unix:/absolute/path`; `auto`: where the command line looks for it; None: there is none."""
+    log: LogSettings = LogSettings()
+
+
+def settings_from(plain: Mapping[str, Any]) -> Settings:
+    """Return the settings that `dataclasses.asdict` took apart, after a journey as JSON."""
+    return Settings(
+        **{
+            **plain,
+            "listeners": tuple(ListenerSettings(**listener) for listener in plain["listeners"]),
+            "recycle": RecycleSettings(**plain["recycle"]),
+            "log": log_settings_from(plain["log"]),
+        }
+    )
+
+
+def log_settings_from(plain: Mapping[str, Any]) -> LogSettings:
+    """Return the log's settings, as `settings_from`."""
+    return LogSettings(**{**plain, "connections": ConnectionLogSettings(**plain["connections"])})
