@@ -74,6 +74,7 @@ class Conn:
         "readable",
         "reading",
         "serial",
+        "stall_s",
         "traffic",
         "watcher",
         "writable",
@@ -113,6 +114,7 @@ class Conn:
         self.bytes_sent = 0
         self.opened_s = now_s
         self.active_s = now_s
+        self.stall_s = 0.0  # how long it was not writable; while it is not, less the time when that began
         self.traffic = UNASSIGNED
         self.read_alarm = 0  # the number of this direction's entry in watcher.alarms; 0: none
         self.read_alarm_s = inf
@@ -150,6 +152,10 @@ class Conn:
     def abort(self) -> None:
         """As `Watcher.free`."""
         self.watcher._request(FREE, self, None)
+
+    def stalled_s(self, now_s: float) -> float:
+        """Return for how many seconds so far the peer did not take what was written, at `time.monotonic()` `now_s`."""
+        return self.stall_s if self.writable else max(0.0, self.stall_s + now_s)
 
     def fileno(self) -> int:
         """Return the descriptor; -1 once closed. It is the watcher's: do not close it or read from it."""

@@ -122,7 +122,9 @@ class Loop(Queues):
                 conn.readable = True
                 self._read_on(conn)
             if events & WRITABLE:
-                conn.writable = True
+                if not conn.writable:
+                    conn.writable = True
+                    conn.stall_s += self.now_s
                 self._write_on(conn)
 
     def _has_seen_all(self) -> bool:
@@ -184,9 +186,9 @@ class Loop(Queues):
                     self._pop_write(conn)
                     self._finish(operation, None, COMPLETE)
                 elif sent < batch.wanted(i):
-                    conn.writable = False  # the kernel is full; it tells with an edge when it is not
+                    self._stall(conn)
             elif sent == -EAGAIN:
-                conn.writable = False
+                self._stall(conn)
             elif sent != -EINTR:
                 batch.keep(operation.pinned)
                 self._pop_write(conn)
@@ -195,6 +197,11 @@ class Loop(Queues):
             if operation.pending:
                 self._own(operation)
             self._write_on(conn)
+
+    def _stall(self, conn: Conn) -> None:
+        """Send no more: the kernel is full. It tells with an edge when it is not."""
+        conn.writable = False
+        conn.stall_s -= self.now_s
 
     def _clear_way(self, conn: Conn) -> None:
         """Do what stands before the next write: a connect, a FIN, a close."""
@@ -213,6 +220,7 @@ class Loop(Queues):
     def _connected(self, conn: Conn, operation: OpResult) -> None:
         """Take the outcome of a connect. After a failure, what waited for it fails the same way."""
         self._pop_write(conn)
+        conn.stall_s = 0.0
         if operation.error is None:
             error = take_error(conn.fd)
             if error == 0:

@@ -85,6 +85,7 @@ class Submission(Loop):
         sock.setblocking(False)
         conn = Conn(self, sock.fileno(), context, self.poller.now())
         conn.writable = False
+        conn.stall_s = -conn.opened_s
         operation = self._new_operation(CONNECT, conn, context, limit_s)
         operation.buffer = (family, address)
         try:

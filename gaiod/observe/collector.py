@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,27 +29,19 @@ from gaiod.runtime.stats import (
     GC_GENERATIONS,
     GC_PAUSE_BOUNDS_S,
     REJECT_REASONS,
+    RESTART_REASONS,
     Layout,
 )
 from gaiod.version import __version__
+
+LAYOUT = Layout(0)
+"""Of the cells that belong to no listener."""
 
 TCP_INFO_QUEUE = struct.Struct("=24xII")
 """struct tcp_info of a listening socket: tcpi_unacked is what waits, tcpi_sacked what may (linux/tcp.h)."""
 
 
-class Worker(Protocol):
-    """What the collector asks of a worker's process."""
-
-    @property
-    def number(self) -> int:
-        """Its slot."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it serves."""
-
-    def usage(self) -> dict[str, float]:
-        """What it uses of the machine."""
+Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +49,76 @@ class Source:
     """A listener, as the collector sees it."""
 
     settings: ListenerSettings
-    socket: socket.socket
+    sockets: list[socket.socket]
 
     @property
-    def handler(self) -> str:
-        """The handler's label."""
-        return label_of(self.settings.handler)
+    def key(self) -> Key:
+        """What its counters belong to: its name, and its handler's label."""
+        return self.settings.name, label_of(self.settings.handler)
+
+    def queues(self) -> list[tuple[int, int] | None]:
+        """Return how many connections wait at each of its sockets and how many may; None where nobody tells."""
+        return [_listen_queue(sock) for sock in self.sockets]
+
+
+class Slot(Protocol):
+    """The counters of a worker and of those it replaced: cells as in `gaiod.runtime.stats`."""
+
+    @property
+    def number(self) -> int:
+        """What metrics call `worker`."""
+
+    @property
+    def restarts(self) -> Counter[str]:
+        """How often a worker was replaced, by why."""
+
+    def worker_cells(self) -> list[int]:
+        """Return the cells that belong to no listener."""
+
+    def live_cells(self) -> list[int]:
+        """Return the same, without those of workers that are gone: what gauges are differences of."""
+
+    def row(self, key: Key) -> list[int]:
+        """Return the cells of a listener."""
+
+    def live_row(self, key: Key) -> list[int]:
+        """Return the same, without those of workers that are gone."""
+
+
+class Subject(Protocol):
+    """What the collector asks of the daemon."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new connections are wanted, and served."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it is about to end."""
+
+    @property
+    def reload_results(self) -> Counter[str]:
+        """How many reloads were a success, and a failure."""
+
+    @property
+    def last_reload_worked(self) -> bool:
+        """Whether what is in the file is what is served."""
+
+    @property
+    def last_success_s(self) -> float:
+        """When what is served was loaded, in Unix time."""
+
+    def slots(self) -> Iterable[Slot]:
+        """Return the slots."""
+
+    def usage(self, slot: int) -> dict[str, float]:
+        """Return what the worker that serves uses of the machine; empty if there is none."""
+
+    def heartbeat_age_s(self, slot: int) -> float | None:
+        """Return how long ago its loop came round; None if there is none."""
+
+    def sources(self) -> list[Source]:
+        """Return the listeners."""
 
 
 @dataclass(slots=True)
@@ -94,17 +150,8 @@ class _Scrape:
 class Collector(PrometheusCollector):
     """Gives prometheus_client everything that `gaiod.observe.metrics` declares."""
 
-    def __init__(
-        self,
-        layout: Layout,
-        sources: list[Source],
-        workers: list[tuple[Worker, Any]],
-        is_ready: Callable[[], bool],
-    ) -> None:
-        self._layout = layout
-        self._sources = sources
-        self._workers = workers
-        self._is_ready = is_ready
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
         self._started_s = time.time()
         self._scrapes: Counter[int] = Counter()
 
@@ -118,30 +165,44 @@ class Collector(PrometheusCollector):
         scrape = _Scrape()
         scrape.add("gaiod_build_info", 1, __version__, platform.python_version(), ENGINE)
         scrape.add("gaiod_start_time_seconds", self._started_s)
-        scrape.add("gaiod_ready", self._is_ready())
-        for worker, cells in self._workers:
-            self._add_process(scrape, worker)
-            self._add_watcher(scrape, worker.number, cells)
-            self._add_gc(scrape, worker.number, cells)
-            for number, source in enumerate(self._sources):
-                self._add_traffic(scrape, worker.number, source, cells, self._layout.row(number))
-        for number, source in enumerate(self._sources):
-            self._add_listener(scrape, source, self._sum_rows(number))
-        self._add_handler_errors(scrape)
+        self._add_state(scrape)
+        slots, sources = list(self._subject.slots()), self._subject.sources()
+        for slot in slots:
+            cells = slot.worker_cells()
+            self._add_process(scrape, slot)
+            self._add_watcher(scrape, slot.number, cells, slot.live_cells())
+            self._add_gc(scrape, slot.number, cells)
+            for source in sources:
+                self._add_traffic(scrape, slot, source)
+        errors: Counter[tuple[str, str]] = Counter()
+        for source in sources:
+            row = _sum(slot.row(source.key) for slot in slots)
+            self._add_listener(scrape, source, row)
+            for hook in HOOKS:
+                errors[source.key[1], hook] += row[CELL[f"handler_error_{hook}"]]
+        for (handler, hook), count in errors.items():
+            scrape.add("gaiod_handler_errors_total", count, handler, hook)
         for code, count in sorted(self._scrapes.items()):
             scrape.add("gaiod_scrapes_total", count, code)
         scrape.add("gaiod_scrape_duration_seconds", time.perf_counter() - began_s)
         yield from (family for family in scrape.families.values() if family.samples)
 
-    def _sum_rows(self, number: int) -> list[int]:
-        """Return a listener's row, summed over the workers."""
-        first = self._layout.row(number)
-        rows = [cells[first : first + len(CELL)].tolist() for _, cells in self._workers]
-        return [sum(column) for column in zip(*rows, strict=True)]
+    def _add_state(self, scrape: _Scrape) -> None:
+        subject = self._subject
+        scrape.add("gaiod_ready", subject.is_ready)
+        scrape.add("gaiod_draining", subject.is_draining)
+        for result, count in sorted(subject.reload_results.items()):
+            scrape.add("gaiod_config_reloads_total", count, result)
+        scrape.add("gaiod_config_last_reload_successful", subject.last_reload_worked)
+        scrape.add("gaiod_config_last_reload_success_timestamp_seconds", subject.last_success_s)
 
-    def _add_process(self, scrape: _Scrape, worker: Worker) -> None:
-        usage = worker.usage()
-        scrape.add("gaiod_worker_up", worker.ready and bool(usage), worker.number)
+    def _add_process(self, scrape: _Scrape, slot: Slot) -> None:
+        usage, heartbeat_age_s = self._subject.usage(slot.number), self._subject.heartbeat_age_s(slot.number)
+        scrape.add("gaiod_worker_up", bool(usage), slot.number)
+        if heartbeat_age_s is not None:
+            scrape.add("gaiod_worker_heartbeat_age_seconds", heartbeat_age_s, slot.number)
+        for reason in RESTART_REASONS:
+            scrape.add("gaiod_worker_restarts_total", slot.restarts[reason], slot.number, reason)
         for key, name in (
             ("cpu_seconds", "gaiod_worker_cpu_seconds_total"),
             ("resident_bytes", "gaiod_worker_resident_memory_bytes"),
@@ -149,55 +210,53 @@ class Collector(PrometheusCollector):
             ("max_fds", "gaiod_worker_max_fds"),
         ):
             if key in usage:
-                scrape.add(name, usage[key], worker.number)
+                scrape.add(name, usage[key], slot.number)
 
-    def _add_watcher(self, scrape: _Scrape, worker: int, cells: Any) -> None:
+    def _add_watcher(self, scrape: _Scrape, worker: int, cells: list[int], live: list[int]) -> None:
         for operation in counters.OPERATIONS:
-            # What ended first, then what began: read the other way round, while the worker goes on counting,
-            # more may have ended than begun.
-            counts = {
-                outcome: cells[counters.operation_index(operation, outcome)]
-                for outcome in counters.OUTCOMES
-                if outcome != "submitted"
-            }
-            submitted = cells[counters.operation_index(operation, "submitted")]
-            for outcome, count in counts.items():
-                scrape.add("gaiod_operations_total", count, worker, operation, outcome)
-            scrape.add("gaiod_operations_pending", submitted - sum(counts.values()), worker, operation)
+            ended = 0
+            for outcome in counters.OUTCOMES[1:]:
+                index = counters.operation_index(operation, outcome)
+                scrape.add("gaiod_operations_total", cells[index], worker, operation, outcome)
+                ended += live[index]
+            # What ended may have been counted between two looks, what began then not yet.
+            submitted = live[counters.operation_index(operation, "submitted")]
+            scrape.add("gaiod_operations_pending", max(0, submitted - ended), worker, operation)
         for cell in (
             "loop_iterations", "loop_events", "swap_buffer_exhausted", "conn_gc_found", "conn_gc_closed", "conn_freed",
         ):  # fmt: skip
             scrape.add(f"gaiod_{cell}_total", cells[counters.index(cell)], worker)
+        scrape.add("gaiod_connection_log_dropped_total", cells[LAYOUT.worker("connection_log_dropped")], worker)
         busy_s = cells[counters.index("loop_busy_ns")] / 1e9
         scrape.add("gaiod_loop_busy_seconds_total", busy_s, worker)
         scrape.add_buckets("gaiod_loop_lag_seconds", cells[counters.LAG : counters.SIZE], busy_s, worker)
 
-    def _add_gc(self, scrape: _Scrape, worker: int, cells: Any) -> None:
+    def _add_gc(self, scrape: _Scrape, worker: int, cells: list[int]) -> None:
         for generation in range(GC_GENERATIONS):
             for cell, name in (
                 ("collections", "python_gc_collections_total"),
                 ("collected", "python_gc_objects_collected_total"),
                 ("uncollectable", "python_gc_objects_uncollectable_total"),
             ):
-                scrape.add(name, cells[self._layout.gc(generation, cell)], generation, worker)
-            first = self._layout.gc(generation, f"pause_le_{GC_PAUSE_BOUNDS_S[0]}")
+                scrape.add(name, cells[LAYOUT.gc(generation, cell)], generation, worker)
+            first = LAYOUT.gc(generation, f"pause_le_{GC_PAUSE_BOUNDS_S[0]}")
             scrape.add_buckets(
                 "gaiod_python_gc_pause_seconds",
                 cells[first : first + len(GC_PAUSE_BOUNDS_S) + 1],
-                cells[self._layout.gc(generation, "pause_ns")] / 1e9,
+                cells[LAYOUT.gc(generation, "pause_ns")] / 1e9,
                 worker,
                 generation,
             )
 
-    def _add_traffic(self, scrape: _Scrape, worker: int, source: Source, cells: Any, row: int) -> None:
-        labels = (source.settings.name, source.handler, worker)
-        closed = sum(cells[row + CELL[f"closed_{reason}"]] for reason in CLOSE_REASONS)
-        accepted = cells[row + CELL["accepted"]]  # last, as in _add_watcher
-        scrape.add("gaiod_connections_accepted_total", accepted, *labels)
-        scrape.add("gaiod_connections_active", accepted - closed, *labels)
+    def _add_traffic(self, scrape: _Scrape, slot: Slot, source: Source) -> None:
+        row, live = slot.row(source.key), slot.live_row(source.key)
+        labels = (*source.key, slot.number)
+        closed = sum(live[CELL[f"closed_{reason}"]] for reason in CLOSE_REASONS)
+        scrape.add("gaiod_connections_accepted_total", row[CELL["accepted"]], *labels)
+        scrape.add("gaiod_connections_active", max(0, live[CELL["accepted"]] - closed), *labels)
         for side in ("downstream", "upstream"):
             for what in ("received", "sent"):
-                scrape.add(f"gaiod_{what}_bytes_total", cells[row + CELL[f"{side}_{what}_bytes"]], *labels, side)
+                scrape.add(f"gaiod_{what}_bytes_total", row[CELL[f"{side}_{what}_bytes"]], *labels, side)
 
     def _add_listener(self, scrape: _Scrape, source: Source, row: list[int]) -> None:
         name = source.settings.name
@@ -211,19 +270,14 @@ class Collector(PrometheusCollector):
         first = CELL[f"duration_le_{DURATION_BOUNDS_S[0]}"]
         buckets = row[first : first + len(DURATION_BOUNDS_S) + 1]
         scrape.add_buckets("gaiod_connection_duration_seconds", buckets, row[CELL["duration_ns"]] / 1e9, name)
-        queue = _listen_queue(source.socket)
-        if queue is not None:
-            scrape.add("gaiod_listen_queue_length", queue[0], name)
-            scrape.add("gaiod_listen_queue_limit", queue[1], name)
+        for number, queue in enumerate(source.queues()):
+            if queue is not None:
+                scrape.add("gaiod_listen_queue_length", queue[0], name, number)
+                scrape.add("gaiod_listen_queue_limit", queue[1], name, number)
 
-    def _add_handler_errors(self, scrape: _Scrape) -> None:
-        errors: Counter[tuple[str, str]] = Counter()
-        for number, source in enumerate(self._sources):
-            row = self._sum_rows(number)
-            for hook in HOOKS:
-                errors[source.handler, hook] += row[CELL[f"handler_error_{hook}"]]
-        for (handler, hook), count in errors.items():
-            scrape.add("gaiod_handler_errors_total", count, handler, hook)
+
+def _sum(rows: Iterable[list[int]]) -> list[int]:
+    return [sum(cells) for cells in zip([0] * len(CELL), *rows, strict=True)]
 
 
 def _listen_queue(sock: socket.socket) -> tuple[int, int] | None:

@@ -27,8 +27,23 @@ _TRAFFIC = ("listener", "handler", "worker", "side")
 METRICS = (
     Metric("gaiod_build_info", "gauge", "Always 1; its labels say what runs.", ("version", "python", "engine")),
     Metric("gaiod_start_time_seconds", "gauge", "When the supervisor started, in Unix time."),
-    Metric("gaiod_ready", "gauge", "1 while every worker serves, 0 while starting or stopping."),
+    Metric("gaiod_ready", "gauge", "1 while a worker serves, 0 while starting or stopping."),
+    Metric("gaiod_draining", "gauge", "1 while the daemon stops: from the request to the end."),
+    Metric("gaiod_config_reloads_total", "counter", "Reloads of the configuration, by how they went.", ("result",)),
+    Metric("gaiod_config_last_reload_successful", "gauge", "0 if the last reload failed: the file is not what runs."),
+    Metric(
+        "gaiod_config_last_reload_success_timestamp_seconds",
+        "gauge",
+        "When the configuration that runs was loaded, in Unix time.",
+    ),
     Metric("gaiod_worker_up", "gauge", "1 while the worker serves.", ("worker",)),
+    Metric("gaiod_worker_heartbeat_age_seconds", "gauge", "How long ago the worker's loop came round.", ("worker",)),
+    Metric(
+        "gaiod_worker_restarts_total",
+        "counter",
+        "Times the worker was replaced, by why: its end, a signal, its hanging, a reload, wear, an operator.",
+        ("worker", "reason"),
+    ),
     Metric("gaiod_worker_cpu_seconds_total", "counter", "CPU time the worker has used.", ("worker",)),
     Metric("gaiod_worker_resident_memory_bytes", "gauge", "Resident memory of the worker.", ("worker",)),
     Metric("gaiod_worker_open_fds", "gauge", "Descriptors the worker has open.", ("worker",)),
@@ -46,8 +61,10 @@ METRICS = (
         "gaiod_connections_rejected_total", "counter", "Connections closed unserved, by why.", ("listener", "reason")
     ),
     Metric("gaiod_accept_errors_total", "counter", "Failures of accept(), by errno.", ("listener", "errno")),
-    Metric("gaiod_listen_queue_length", "gauge", "Connections waiting to be accepted (TCP).", ("listener",)),
-    Metric("gaiod_listen_queue_limit", "gauge", "Connections that can wait to be accepted (TCP).", ("listener",)),
+    Metric("gaiod_listen_queue_length", "gauge", "Connections waiting to be accepted (TCP).", ("listener", "worker")),
+    Metric(
+        "gaiod_listen_queue_limit", "gauge", "Connections that can wait to be accepted (TCP).", ("listener", "worker")
+    ),
     Metric(
         "gaiod_connection_duration_seconds",
         "histogram",
@@ -78,6 +95,12 @@ METRICS = (
     Metric("gaiod_conn_gc_found_total", "counter", "Connections found dropped without being closed.", ("worker",)),
     Metric("gaiod_conn_gc_closed_total", "counter", "Of those found dropped, how many were closed.", ("worker",)),
     Metric("gaiod_conn_freed_total", "counter", "Connections and listeners closed on purpose.", ("worker",)),
+    Metric(
+        "gaiod_connection_log_dropped_total",
+        "counter",
+        "Lines of the connection log that were over its rate.",
+        ("worker",),
+    ),
     Metric("python_gc_collections_total", "counter", "Garbage collections of a worker.", ("generation", "worker")),
     Metric(
         "python_gc_objects_collected_total",

@@ -1,8 +1,11 @@
 """What a supervisor and a worker say to each other: one JSON object per line, over a socket pair.
 
-    supervisor -> worker    {"serve": {...settings...}, "listeners": [fd, ...], "stats": fd, ...}
+    supervisor -> worker    {"listeners": [{...settings...}], "fds": [[fd, ...], ...], "stats": fd, "dump": fd, ...}
     worker -> supervisor    {"ready": true} | {"failed": "why"}
-    supervisor -> worker    {"stop": true}
+    supervisor -> worker    {"ask": {"id": 7, "verb": "connections", ...}}
+    worker -> supervisor    {"answer": 7, "result": {...}}
+    supervisor -> worker    {"drain_listener": {"listener": "echo", "timeout_s": 30}}
+    supervisor -> worker    {"drain": {"timeout_s": 30, "eager": true}}
 
 The end of the stream says that the other side is gone.
 """
@@ -48,6 +51,10 @@ class Channel(Target):
         """Send a message; one to a side that is gone is lost, and `take(None)` tells."""
         if not self._conn.closed:
             self._conn.write(json.dumps(message).encode() + b"\n")
+
+    def close(self) -> None:
+        """Say and take nothing more."""
+        self._conn.abort()
 
     def _read(self, conn: Conn, result: OpResult) -> None:
         """Take what arrived, which may be part of a message, or several."""

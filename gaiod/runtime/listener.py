@@ -5,7 +5,8 @@ import logging
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 from gaiod.core.connection import Conn
@@ -45,31 +46,43 @@ class Listener(Target):
         self._cells = cells
         self._row = row
         self._upstream = row + CELL["upstream_received_bytes"]
-        self._socket: Conn | None = None
+        self._sockets: list[Conn] = []
         self._limiters: dict[str, _Limiter] = {}
         handler._connect = self.connect
 
     # -- starting and stopping -----------------------------------------------------------------------
 
-    def open(self, sock: socket.socket) -> None:
-        """Serve a listening socket, which is taken over."""
-        self._socket = self._watcher.accept(sock, context=self)
+    def open(self, sockets: Iterable[socket.socket]) -> None:
+        """Serve listening sockets, which are taken over."""
+        for sock in sockets:
+            self._sockets.append(self._watcher.accept(sock, context=self))
         self._every(min(SWEEP_INTERVAL_MAX_S, self.settings.idle_timeout_s / SWEEPS_PER_TIMEOUT), self._close_idle)
         if type(self._handler).on_tick is not Handler.on_tick:
             self._every(self._handler.tick_interval_s, self._tick)
 
-    def stop(self) -> None:
-        """Accept no more, and close every connection once what was written to it is sent."""
-        if self._socket is not None:
-            self._watcher.free(self._socket)
-            self._socket = None
-        for conn in self._watcher.connections(context=self):
-            self._end(conn, "drain", conn.close)
+    def stop_accepting(self) -> None:
+        """Accept no more; the connections go on."""
+        for sock in self._sockets:
+            self._watcher.free(sock)
+        self._sockets.clear()
 
-    def abort(self) -> None:
-        """Close what `stop` could not."""
+    def close_all(self, *, abort: bool = False) -> None:
+        """Close every connection once what was written to it is sent, or at once."""
         for conn in self._watcher.connections(context=self):
-            self._end(conn, "drain", conn.abort)
+            self.end(conn, "drain", abort=abort)
+
+    def end(self, conn: Conn, reason: str, *, abort: bool = False) -> None:
+        """Close a connection, for a reason that is counted unless there was one before."""
+        conn.close_reason = conn.close_reason or reason
+        if abort:
+            conn.abort()
+        else:
+            conn.close()
+
+    def clients(self, idle_since_s: float = inf) -> list[Conn]:
+        """Return its open connections that moved nothing since then, those its handler opened not included."""
+        found = self._watcher.connections(context=self, idle_since_s=idle_since_s)
+        return [conn for conn in found if conn.traffic != self._upstream]
 
     def connect(self, address: Any, data: Any, deadline: float | None) -> Conn:
         """Open a connection on behalf of the handler: `Handler.connect`."""
@@ -93,9 +106,9 @@ class Listener(Target):
         elif isinstance(result.error, EOFError):
             self.call("on_eof", conn, self._handler.on_eof, conn)
         elif isinstance(result.error, DeadlineExceeded):
-            self._end(conn, "deadline", conn.abort)
+            self.end(conn, "deadline", abort=True)
         elif isinstance(result.error, OSError) and result.error.errno != errno.ECANCELED:
-            self._end(conn, "peer_reset", conn.abort)
+            self.end(conn, "peer_reset", abort=True)
 
     def call(self, name: str, conn: Conn | None, hook: Callable[..., None], *arguments: Any) -> None:
         """Call a hook; what it raises costs `conn`, and is counted and logged."""
@@ -116,7 +129,7 @@ class Listener(Target):
                 traceback.format_exc().rstrip(),
             )
         if conn is not None:
-            self._end(conn, "handler_error", conn.abort)
+            self.end(conn, "handler_error", abort=True)
 
     def _accepted(self, conn: Conn | None, result: OpResult) -> None:
         if result.error is not None:
@@ -139,7 +152,7 @@ class Listener(Target):
         return self.settings.name, self.settings.connections_max
 
     def _accept_failed(self, error: Exception) -> None:
-        if isinstance(error, (ConnClosed, WatcherClosed)) or self._socket is None:
+        if isinstance(error, (ConnClosed, WatcherClosed)) or not self._sockets:
             return
         name = errno.errorcode.get(getattr(error, "errno", None) or 0, "other")
         self._count(f"accept_error_{name if name in ACCEPT_ERRORS else 'other'}")
@@ -156,17 +169,13 @@ class Listener(Target):
             self._cells[self._row + FIRST_DURATION + bucket_of(age_s, DURATION_BOUNDS_S)] += 1
         self.call("on_close", None, self._handler.on_close, conn, reason)
 
-    def _end(self, conn: Conn, reason: str, how: Callable[[], None]) -> None:
-        conn.close_reason = conn.close_reason or reason
-        how()
-
     # -- time ----------------------------------------------------------------------------------------
 
     def _every(self, interval_s: float, action: Callable[[], None]) -> None:
-        """Call `action` now and then, for as long as the listener is open."""
+        """Call `action` now and then, for as long as the listener is open or has connections."""
 
         def ring(result: OpResult) -> None:
-            if self._socket is not None:
+            if self._sockets or self.active:
                 action()
                 self._watcher.timer(time.monotonic() + interval_s, context=ring)
 
@@ -178,7 +187,7 @@ class Listener(Target):
     def _close_idle(self) -> None:
         since_s = time.monotonic() - self.settings.idle_timeout_s
         for conn in self._watcher.connections(context=self, idle_since_s=since_s):
-            self._end(conn, "idle", conn.abort)
+            self.end(conn, "idle", abort=True)
 
     # -- counting and logging --------------------------------------------------------------------------
 

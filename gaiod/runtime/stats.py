@@ -1,7 +1,7 @@
-"""Statistics slots: where a worker counts, and its supervisor reads, in shared memory.
+"""Where a worker counts, and its supervisor reads, in shared memory.
 
-A slot is a run of 64-bit cells: the watcher's own (`gaiod.core.counters`), Python's garbage
-collector, and one row per listener. Both sides compute the same layout from the number of
+It is a run of 64-bit cells: the watcher's own (`gaiod.core.counters`), Python's garbage collector's,
+the worker's, and one row per listener. Both sides compute the same layout from the number of
 listeners. A worker only ever adds; gauges are differences of counters, taken by the reader.
 """
 
@@ -21,9 +21,20 @@ GC_CELLS = (
     "pause_le_inf",
 )
 
+HEARTBEAT = "heartbeat_ns"
+WORKER_CELLS = (HEARTBEAT, "connection_log_dropped")
+"""HEARTBEAT is the one cell that is no counter: when the loop last came round, in `time.monotonic_ns()`."""
+
+WORKER_LOST = "worker_lost"
+"""Why connections closed that were open when their worker died. The supervisor counts them: nobody else can."""
+
 CLOSE_REASONS = (
-    "peer_eof", "peer_reset", "handler", "idle", "deadline", "drain", "handler_error", "forgotten",
+    "peer_eof", "peer_reset", "handler", "idle", "deadline", "drain", "handler_error", "forgotten", "admin",
+    WORKER_LOST,
 )  # fmt: skip
+RESTART_REASONS = ("exit", "signal", "watchdog", "reload", "recycle", "admin")
+"""Why a worker was replaced by another."""
+
 REJECT_REASONS = ("limit",)
 ACCEPT_ERRORS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "other")
 DURATION_BOUNDS_S = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0)
@@ -48,22 +59,26 @@ CELL = {name: index for index, name in enumerate(LISTENER_CELLS)}
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where things are in a slot, counted in cells of 8 bytes."""
+    """Where things are, counted in cells of 8 bytes."""
 
     listeners: int
 
     @property
     def size(self) -> int:
-        """Cells in a slot."""
+        """How many cells there are."""
         return self.row(self.listeners)
 
     def gc(self, generation: int, cell: str) -> int:
         """Return the cell of one of `GC_CELLS`."""
         return counters.SIZE + generation * len(GC_CELLS) + GC_CELLS.index(cell)
 
+    def worker(self, cell: str) -> int:
+        """Return the cell of one of `WORKER_CELLS`."""
+        return counters.SIZE + GC_GENERATIONS * len(GC_CELLS) + WORKER_CELLS.index(cell)
+
     def row(self, listener: int) -> int:
         """Return the first cell of a listener's row; add `CELL[name]`."""
-        return counters.SIZE + GC_GENERATIONS * len(GC_CELLS) + listener * len(LISTENER_CELLS)
+        return counters.SIZE + GC_GENERATIONS * len(GC_CELLS) + len(WORKER_CELLS) + listener * len(LISTENER_CELLS)
 
 
 def bucket_of(value: float, bounds: tuple[float, ...]) -> int:

@@ -7,6 +7,7 @@ worker whose channel ends has lost its supervisor, and stops. It imports as litt
 every worker pays for it: no click, no pydantic, no YAML, no prometheus_client.
 """
 
+import faulthandler
 import gc
 import json
 import logging
@@ -16,23 +17,27 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from gaiod.core.errors import WatcherClosed
+from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.channel import Channel
 from gaiod.runtime.dispatch import dispatch
+from gaiod.runtime.draining import Drain
 from gaiod.runtime.gcstats import GcStats
+from gaiod.runtime.inquiries import Inquiries
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.plugins import HandlerLoadError, build_options, load_handler
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.signals import Signals
-from gaiod.runtime.stats import Layout
+from gaiod.runtime.stats import HEARTBEAT, Layout
 
 log = logging.getLogger("gaiod.worker")
 
-STOP_TIMEOUT_S = 5.0
-"""How long connections may take to send what was written to them when the daemon stops."""
+GOODBYE_S = 0.5
+"""How long the last messages to the supervisor may take."""
 
 EXIT_OS, EXIT_CONFIG = 71, 78
 
@@ -47,29 +52,39 @@ class Worker:
     def __init__(self, channel_fd: int) -> None:
         self._first = socket.socket(fileno=channel_fd)
         self._listeners: list[Listener] = []
-        self._stopping_until_s: float | None = None
+        self._drain: Drain | None = None
+        self._ended = False
         self._exit_status = 0
+        self._verbs: dict[str, Callable[[Any], None]] = {
+            "drain": self._take_drain,
+            "drain_listener": self._take_drain_listener,
+            "ask": self._take_question,
+        }
 
     def run(self) -> int:
         """Receive the settings, serve, and return the process's exit status."""
         message, rest = _receive_settings(self._first)
-        stats = mmap.mmap(message["stats"], 0)
-        os.close(message["stats"])
+        faulthandler.enable(message["dump"])  # SIGABRT, or a crash, leaves the stack there for the supervisor
         layout = Layout(len(message["listeners"]))
-        cells = memoryview(stats).cast("q")[message["slot"] : message["slot"] + layout.size]
+        cells = _map(message["stats"])
         self._watcher = Watcher(counters=cells, report_closes=True)
+        if message["cpu"] is not None:
+            self._watcher.set_loop_affinity(message["cpu"])
         self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
-        signals = Signals(self._watcher, [signal.SIGTERM], self._take_signal)
+        last_will = {"timeout_s": message["drain_timeout_s"], "eager": True}
+        signals = Signals(self._watcher, [signal.SIGTERM], lambda number: self._take_drain(last_will))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to the whole group: the supervisor decides
         try:
             self._open_listeners(message, cells, layout)
         except HandlerLoadError as error:
             self._channel.send({"failed": str(error)})
             self._exit_status = EXIT_CONFIG
-            self._stop()
+            self._end()
         else:
+            self._inquiries = Inquiries(self._listeners, message["instance"])
             self._watcher.post(lambda result: self._channel.send({"ready": True}))
             GcStats(cells, layout).start()
+            self._beat_every(message["heartbeat_interval_s"], cells, layout.worker(HEARTBEAT))
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: never visit it again
         gc.set_threshold(*GC_THRESHOLDS)
@@ -79,7 +94,7 @@ class Worker:
         return self._exit_status
 
     def _open_listeners(self, message: dict[str, Any], cells: Any, layout: Layout) -> None:
-        for number, (plain, fd) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
+        for number, (plain, fds) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
             settings = ListenerSettings(**plain)
             kind = load_handler(settings.handler)
             try:
@@ -87,17 +102,27 @@ class Worker:
             except Exception as error:
                 raise HandlerLoadError(f"listener {settings.name}: making its handler failed: {error!r}") from error
             listener = Listener(settings, handler, self._watcher, cells, layout.row(number))
-            listener.open(socket.socket(fileno=fd))
+            listener.open(socket.socket(fileno=fd) for fd in fds)
             self._listeners.append(listener)
+
+    def _beat_every(self, interval_s: float, cells: Any, cell: int) -> None:
+        """Write down when the loop came round: a supervisor that reads an old time knows that it hangs."""
+
+        def beat(result: OpResult | None) -> None:
+            cells[cell] = time.monotonic_ns()
+            self._watcher.timer(time.monotonic() + interval_s, context=beat)
+
+        beat(None)
 
     def _loop(self) -> None:
         wait_io = self._watcher.wait_io
-        while self._stopping_until_s is None:
+        while not self._ended:
             dispatch(wait_io())
-        while self._is_busy() and time.monotonic() < self._stopping_until_s:
-            dispatch(wait_io(self._stopping_until_s - time.monotonic()))
+        until_s = time.monotonic() + GOODBYE_S
+        while self._channel.is_sending and time.monotonic() < until_s:
+            dispatch(wait_io(until_s - time.monotonic()))
         for listener in self._listeners:
-            listener.abort()
+            listener.close_all(abort=True)
         self._watcher.close()
         try:
             while True:
@@ -105,25 +130,41 @@ class Worker:
         except WatcherClosed:
             pass  # every completion was taken
 
-    def _is_busy(self) -> bool:
-        return self._channel.is_sending or any(listener.active for listener in self._listeners)
+    def _end(self) -> None:
+        self._ended = True
+
+    # -- what the supervisor says ----------------------------------------------------------------------
 
     def _take_message(self, message: dict[str, Any] | None) -> None:
         if message is None:
             log.warning("the supervisor is gone; stopping")
-            self._stop()
-            self._stopping_until_s = time.monotonic()  # another may want to bind: do not wait for anybody
-        elif "stop" in message:
-            self._stop()
+            self._end()  # another may want to bind: do not wait for anybody
+            return
+        for verb, arguments in message.items():
+            self._verbs[verb](arguments)
 
-    def _take_signal(self, number: signal.Signals) -> None:
-        self._stop()
+    def _take_drain(self, how: dict[str, Any]) -> None:
+        if self._drain is not None:
+            self._drain.cancel()
+        self._drain = Drain(self._watcher, self._listeners, how["timeout_s"], eager=how["eager"], done=self._end)
 
-    def _stop(self) -> None:
-        if self._stopping_until_s is None:
-            self._stopping_until_s = time.monotonic() + STOP_TIMEOUT_S
-            for listener in self._listeners:
-                listener.stop()
+    def _take_drain_listener(self, how: dict[str, Any]) -> None:
+        listeners = [listener for listener in self._listeners if listener.settings.name == how["listener"]]
+        Drain(self._watcher, listeners, how["timeout_s"], eager=False, done=_nothing)
+
+    def _take_question(self, question: dict[str, Any]) -> None:
+        self._channel.send({"answer": question["id"], "result": self._inquiries.answer(question)})
+
+
+def _nothing() -> None:
+    """Do nothing when a listener has drained."""
+
+
+def _map(fd: int) -> Any:
+    """Map the cells to count in."""
+    cells = memoryview(mmap.mmap(fd, 0)).cast("q")
+    os.close(fd)
+    return cells
 
 
 def _receive_settings(channel: socket.socket) -> tuple[dict[str, Any], bytes]:

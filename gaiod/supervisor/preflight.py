@@ -8,71 +8,125 @@ and code that changed on disk could not be imported a second time.
 import json
 import os
 import signal
+import socket
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from gaiod.runtime.settings import ListenerSettings, Settings
+from gaiod.core.connection import Conn
+from gaiod.core.operations import OpResult
+from gaiod.core.watcher import Watcher
+from gaiod.runtime.dispatch import Target
+from gaiod.runtime.settings import Settings, settings_from
 
 CONFIG_ERROR = 78
 SOFTWARE_ERROR = 70
 
+TIMEOUT_S = 60.0
+"""What reading may take while the daemon serves: importing handlers, mostly."""
+
 
 class PreflightFailed(Exception):
-    """The configuration cannot be used; what is wrong with it is on stderr already.
+    """The configuration cannot be used; the text says why, a problem a line.
 
     Attributes:
         status: the exit status that says so.
     """
 
-    def __init__(self, status: int) -> None:
-        super().__init__(f"exit status {status}")
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
         self.status = status
 
 
 def read_settings(path: Path) -> Settings:
-    """Return what a configuration file says, having read it in a child process.
+    """Return what a configuration file says, having read it in a child process, and wait for it.
 
     Raises:
         PreflightFailed: it cannot be used.
     """
-    reading, writing = os.pipe()
+    child, ours = _fork(path)
+    with ours, ours.makefile("rb") as stream:
+        answer = stream.read()
+    return _settings(path, answer, child)
+
+
+class Preflight(Target):
+    """Reads a configuration file in a child process, without waiting; `done` is called once."""
+
+    def __init__(self, watcher: Watcher, path: Path, done: Callable[[Settings | PreflightFailed], None]) -> None:
+        super().__init__(self._read, None)
+        self._path = path
+        self._done = done
+        self._answer = bytearray()
+        self._child, ours = _fork(path)
+        self._deadline_s = time.monotonic() + TIMEOUT_S
+        self._conn = watcher.delegate(ours, context=self)
+        self._conn.read(deadline=self._deadline_s)
+
+    def _read(self, conn: Conn, result: OpResult) -> None:
+        self._answer += bytes(result.buffer)
+        conn.read(deadline=self._deadline_s)
+
+    def take(self, result: OpResult) -> None:
+        """It has said everything, or takes too long."""
+        self._conn.abort()
+        if not isinstance(result.error, EOFError):
+            os.kill(self._child, signal.SIGKILL)
+        try:
+            settings = _settings(self._path, bytes(self._answer), self._child)
+        except PreflightFailed as failure:
+            self._done(failure)
+        else:
+            self._done(settings)
+
+
+def _fork(path: Path) -> tuple[int, socket.socket]:
+    """Start the child, and return its process and our end of the pair that it answers on."""
+    ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
-        os.close(reading)
-        os._exit(_read_in_child(path, writing))
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        text = pipe.read()
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            ours.close()
+            _answer(path, theirs)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)  # whatever happens, this process must not go on as the daemon
+    theirs.close()
+    return child, ours
+
+
+def _answer(path: Path, channel: socket.socket) -> None:
+    """Read the file, and say what is in it, or what is wrong with it."""
+    from gaiod.config import ConfigErrors, load
+
+    try:
+        answer = {"settings": asdict(load(path))}
+    except ConfigErrors as errors:
+        answer = {"errors": str(errors), "status": CONFIG_ERROR}
+    except BaseException:
+        answer = {"errors": traceback.format_exc(), "status": SOFTWARE_ERROR}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    channel.sendall(json.dumps(answer).encode())
+
+
+def _settings(path: Path, answer: bytes, child: int) -> Settings:
+    """Take the child's answer, and its end."""
     _, wait_status = os.waitpid(child, 0)
     status = os.waitstatus_to_exitcode(wait_status)
-    if status not in (0, CONFIG_ERROR, SOFTWARE_ERROR) or (status == 0 and not text):
-        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
-        print(f"{path}: importing its handlers ended the process {how}; correct them", file=sys.stderr)
-        status = SOFTWARE_ERROR
-    if status != 0:
-        raise PreflightFailed(status)
-    plain = json.loads(text)
-    listeners = tuple(ListenerSettings(**listener) for listener in plain.pop("listeners"))
-    return Settings(listeners=listeners, **plain)
-
-
-def _read_in_child(path: Path, writing: int) -> int:
-    """Do it, and return the exit status; whatever happens, this process must not go on as the daemon."""
     try:
-        from gaiod.config import ConfigErrors, load
-
-        try:
-            settings = load(path)
-        except ConfigErrors as errors:
-            print(errors, file=sys.stderr)
-            return CONFIG_ERROR
-        with os.fdopen(writing, "w") as pipe:
-            json.dump(asdict(settings), pipe)
-        return 0
-    except BaseException:
-        traceback.print_exc()
-        return SOFTWARE_ERROR
-    finally:
-        sys.stderr.flush()
+        plain = json.loads(answer)
+    except ValueError:
+        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
+        text = f"{path}: importing its handlers ended the process {how}; correct them"
+        raise PreflightFailed(text, SOFTWARE_ERROR) from None
+    if "errors" in plain:
+        raise PreflightFailed(plain["errors"], plain["status"])
+    return settings_from(plain["settings"])

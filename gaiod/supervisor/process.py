@@ -1,22 +1,41 @@
 """One worker process, seen from its supervisor."""
 
 import ctypes
-import logging
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum, auto
+from itertools import count
 from typing import Any
 
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.channel import Channel
-
-log = logging.getLogger("gaiod.supervisor")
-
+from gaiod.runtime.settings import RecycleSettings
+from gaiod.supervisor.slots import Memory
 
 PR_SET_PDEATHSIG = 1
+
+DUMP_MAX_BYTES = 64 * 1024
+"""faulthandler shows 100 frames of each of 100 threads at most; one thread takes 10 KiB."""
+
+RECYCLE_SPREAD = 0.2
+"""Each worker's own limits are up to this much below the configured ones: they should not all go at once."""
+
+_instances = count(1)
+
+
+class Phase(Enum):
+    """Where a worker stands in its life."""
+
+    STARTING = auto()
+    SERVING = auto()
+    DRAINING = auto()
+    ENDED = auto()
 
 
 def _die_with_parent() -> Callable[[], None] | None:
@@ -42,55 +61,114 @@ class WorkerProcess:
 
     Attributes:
         number: its slot, from 0.
+        instance: counts all workers that there have been: no other has the same.
+        memory: what it counts in.
+        phase: where it stands, which its owner says.
         pid: its process.
-        ready: it has said that it serves.
         failed: why it could not start, if it said so.
+        silent: its channel has ended: it will say nothing more.
+        started_s, ready_s: `time.monotonic()`; `ready_s` is None before.
     """
 
-    def __init__(self, number: int, watcher: Watcher, on_change: Callable[["WorkerProcess"], None]) -> None:
+    def __init__(
+        self, number: int, memory: Memory, watcher: Watcher, on_change: Callable[["WorkerProcess"], None]
+    ) -> None:
         self.number = number
-        self.ready = False
+        self.instance = next(_instances)
+        self.memory = memory
+        self.phase = Phase.STARTING
         self.failed: str | None = None
+        self.silent = False
+        self.started_s = time.monotonic()
+        self.ready_s: float | None = None
         self._watcher = watcher
         self._on_change = on_change
+        self._questions: dict[int, Callable[[dict[str, Any] | None], None]] = {}
+        self._question_ids = count(1)
+        self._mood = 1 - RECYCLE_SPREAD * random.random()
 
-    def start(self, settings: dict[str, Any], listeners: list[socket.socket], stats_fd: int) -> None:
-        """Start it and tell it what to serve; `on_change` is called when it is ready, failed or gone.
+    def start(self, settings: Mapping[str, Any], listeners: Sequence[Sequence[socket.socket]]) -> None:
+        """Start it and tell it what to serve; `on_change` is called when it is ready, failed, or silent.
 
         Raises:
             OSError: no process can be started.
         """
         ours, theirs = socket.socketpair()
-        fds = [sock.fileno() for sock in listeners]
+        fds = [[sock.fileno() for sock in sockets] for sockets in listeners]
         # -P: what lies in the working directory is not ours to import.
         command = [sys.executable, "-P", "-m", "gaiod.runtime.worker", str(theirs.fileno())]
-        with theirs:
+        self._dump = os.memfd_create("gaiod-dump") if hasattr(os, "memfd_create") else os.open(os.devnull, os.O_RDWR)
+        try:
             self._process = subprocess.Popen(
                 command,
-                pass_fds=[theirs.fileno(), stats_fd, *fds],
+                pass_fds=[theirs.fileno(), self.memory.fd, self._dump, *(fd for each in fds for fd in each)],
                 stdin=subprocess.DEVNULL,
                 process_group=0,  # a Ctrl-C goes to the whole group: the supervisor decides, from the first moment on
                 preexec_fn=_die_with_parent(),  # noqa: PLW1509 - the supervisor has one thread
             )
+        except BaseException:
+            os.close(self._dump)
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         self._channel = Channel(self._watcher.delegate(ours), self._take)
-        self._channel.send({**settings, "fds": fds, "stats": stats_fd})
+        numbers = {"instance": self.instance, "stats": self.memory.fd, "dump": self._dump, "fds": fds}
+        self._channel.send({**settings, **numbers})
 
     @property
     def pid(self) -> int:
         """Its process number."""
         return self._process.pid
 
-    def stop(self) -> None:
-        """Ask it to finish."""
-        self._channel.send({"stop": True})
+    @property
+    def ready(self) -> bool:
+        """Whether it serves."""
+        return self.phase is Phase.SERVING
+
+    def heartbeat_age_s(self, now_s: float) -> float:
+        """Return how long ago its loop came round; before the first time, how long ago it was started."""
+        return now_s - (self.memory.heartbeat_s or self.started_s)
+
+    def drain(self, timeout_s: float, *, eager: bool) -> None:
+        """Ask it to accept no more, and to end when its connections have."""
+        self.phase = Phase.DRAINING
+        self._channel.send({"drain": {"timeout_s": timeout_s, "eager": eager}})
+
+    def drain_listener(self, name: str, timeout_s: float) -> None:
+        """Ask it to stop serving one of its listeners."""
+        self._channel.send({"drain_listener": {"listener": name, "timeout_s": timeout_s}})
+
+    def ask(self, question: dict[str, Any], take: Callable[[dict[str, Any] | None], None]) -> None:
+        """Ask it something; `take` gets the answer, or None if it ends before."""
+        number = next(self._question_ids)
+        self._questions[number] = take
+        self._channel.send({"ask": {**question, "id": number}})
 
     def kill(self) -> None:
         """Do not ask."""
         self._process.kill()
 
+    def abort(self) -> None:
+        """Have it leave its stack behind, and end. It executes nothing of its own any more, not even if stopped."""
+        self._process.send_signal(signal.SIGABRT)
+        self._process.send_signal(signal.SIGCONT)
+
     def exit_status(self) -> int | None:
         """Return None while it runs, its exit status, or minus the signal that ended it."""
         return self._process.poll()
+
+    def bury(self) -> str:
+        """Let go of what belongs to it, once it has ended, and return the stack that it left behind, if any."""
+        self.phase = Phase.ENDED
+        self._channel.close()
+        questions, self._questions = self._questions, {}
+        for take in questions.values():
+            take(None)
+        try:
+            return os.pread(self._dump, DUMP_MAX_BYTES, 0).decode(errors="replace").strip()
+        finally:
+            os.close(self._dump)
 
     def usage(self) -> dict[str, float]:
         """Return what it uses of the machine now: empty once it is gone, or where there is no /proc."""
@@ -108,9 +186,29 @@ class WorkerProcess:
         except (OSError, StopIteration, ValueError, IndexError):
             return {}
 
+    def is_worn(self, limits: RecycleSettings, accepted: int, now_s: float) -> str | None:
+        """Return which of the limits it has reached, in words; None if none."""
+        if self.ready_s is None:
+            return None
+        age_s = now_s - self.ready_s
+        if limits.age_s is not None and age_s >= limits.age_s * self._mood:
+            return f"it is {age_s:.0f} s old"
+        if limits.connections is not None and accepted >= limits.connections * self._mood:
+            return f"it has accepted {accepted} connections"
+        if limits.memory_bytes is not None:
+            resident = self.usage().get("resident_bytes", 0)
+            if resident >= limits.memory_bytes * self._mood:
+                return f"it has {resident / 2**20:.0f} MiB of memory"
+        return None
+
     def _take(self, message: dict[str, Any] | None) -> None:
         if message is None:
-            return  # it is going; SIGCHLD says how
-        self.ready = bool(message.get("ready", self.ready))
-        self.failed = message.get("failed", self.failed)
+            self.silent = True
+        elif "answer" in message:
+            self._questions.pop(message["answer"])(message["result"])
+            return
+        elif "ready" in message:
+            self.ready_s = time.monotonic()
+        else:
+            self.failed = message["failed"]
         self._on_change(self)

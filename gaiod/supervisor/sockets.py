@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gaiod.core.errors import GaiodError
 
 UNIX = "unix:"
+SYSTEMD = "systemd:"
 
 
 class BindError(GaiodError):
@@ -24,19 +25,20 @@ class SocketOptions:
     keepalive_s: float | None = None
 
 
-def open_listener(name: str, bind: str, options: SocketOptions) -> socket.socket:
-    """Open a listening socket, close-on-exec.
+def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool = True) -> socket.socket:
+    """Open a listening socket, close-on-exec. More can be opened at the same TCP address, with `first` False.
 
     Args:
         name: what messages call it.
         bind: `HOST:PORT`, `[V6]:PORT` or `unix:/path`; a socket file left behind is replaced.
         options: what its connections inherit.
+        first: refuse an address where somebody listens.
 
     Raises:
         BindError: it cannot be opened.
     """
     try:
-        sock = _unix(bind.removeprefix(UNIX)) if bind.startswith(UNIX) else _tcp(bind, options)
+        sock = _unix(bind.removeprefix(UNIX)) if bind.startswith(UNIX) else _tcp(bind, options, first)
         try:
             sock.listen(options.backlog)  # may fail where bind() did not: two that set SO_REUSEADDR can both bind
         except BaseException:
@@ -68,24 +70,44 @@ def close_listener(sock: socket.socket) -> None:
             pass  # somebody tidied up before
 
 
-def _tcp(bind: str, options: SocketOptions) -> socket.socket:
+def retune(sock: socket.socket, options: SocketOptions) -> None:
+    """Set what connections inherit on a socket that listens already; those that exist keep what they have."""
+    if sock.family != socket.AF_UNIX:
+        _tune(sock, options)
+    sock.listen(options.backlog)
+
+
+def _tcp(bind: str, options: SocketOptions, first: bool) -> socket.socket:
     host, _, port = bind.rpartition(":")
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    address = (host.strip("[]"), int(port))
+    if first:
+        # With SO_REUSEPORT the kernel would let us share the address of another gaiod of the same user.
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            _claim(probe, address)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # [::] means IPv6; 0.0.0.0 is for IPv4
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(options.nodelay))
-        if options.keepalive_s is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if hasattr(socket, "TCP_KEEPIDLE"):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(options.keepalive_s)))
-        sock.bind((host.strip("[]"), int(port)))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        _tune(sock, options)
+        _claim(sock, address)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _claim(sock: socket.socket, address: tuple[str, int]) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # [::] means IPv6; 0.0.0.0 is for IPv4
+    sock.bind(address)
+
+
+def _tune(sock: socket.socket, options: SocketOptions) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(options.nodelay))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(options.keepalive_s is not None))
+    if options.keepalive_s is not None and hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(options.keepalive_s)))
 
 
 def _unix(path: str) -> socket.socket:

@@ -1,35 +1,44 @@
-"""The supervisor: opens the listeners, starts the worker, answers scrapes, and stops it all in order."""
+"""The supervisor: opens the listeners, keeps workers behind them, answers scrapes and operators, and ends in order."""
 
-import dataclasses
 import logging
 import os
 import signal
+import socket
 import time
+from collections.abc import Callable
 from enum import Enum, auto
+from pathlib import Path
 
 from gaiod.core import ENGINE
 from gaiod.core.errors import WatcherClosed
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
-from gaiod.observe.collector import Collector, Source
+from gaiod.observe.collector import Collector
 from gaiod.observe.endpoint import Endpoint
+from gaiod.runtime import logs
 from gaiod.runtime.dispatch import dispatch
-from gaiod.runtime.plugins import pinned
-from gaiod.runtime.settings import ListenerSettings, Settings
+from gaiod.runtime.settings import Settings
 from gaiod.runtime.signals import Signals
-from gaiod.runtime.stats import Layout
-from gaiod.runtime.worker import STOP_TIMEOUT_S
-from gaiod.supervisor.process import WorkerProcess
-from gaiod.supervisor.slots import Slots
-from gaiod.supervisor.sockets import BindError, SocketOptions, bound_address, close_listener, open_listener
+from gaiod.supervisor import privileges
+from gaiod.supervisor.answers import Answers
+from gaiod.supervisor.control import Control, open_control_socket
+from gaiod.supervisor.fleet import Fleet
+from gaiod.supervisor.generation import Failure, Generation
+from gaiod.supervisor.listeners import Listeners, OpenListener, Prepared
+from gaiod.supervisor.reload import Reloads
+from gaiod.supervisor.sockets import SYSTEMD, BindError, bound_address, close_listener
+from gaiod.supervisor.subject import Subject
+from gaiod.supervisor.systemd import Notifier, inherited_sockets
+from gaiod.supervisor.upgrade import Predecessor, Upgrade, predecessor
+from gaiod.supervisor.watchman import Watchman
 from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.supervisor")
 
-KILL_AFTER_S = STOP_TIMEOUT_S + 2.0
-"""A worker that has not ended by then, having had its own deadline, never will."""
+EXIT_SOFTWARE, EXIT_OS, EXIT_NOPERM = 70, 71, 77
 
-EXIT_SOFTWARE, EXIT_OS, EXIT_CONFIG = 70, 71, 78
+STOP_MARGIN_S = 5.0
+"""What systemd is asked to wait for beyond the time that stopping may take."""
 
 
 class State(Enum):
@@ -42,16 +51,55 @@ class State(Enum):
 
 
 class Supervisor:
-    """Runs the daemon that some settings describe."""
+    """Runs the daemon that a configuration file describes."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, path: Path) -> None:
+        """Make it; `run` does everything.
+
+        Args:
+            settings: what the file said.
+            path: the file, to be read again at every reload.
+        """
         self._settings = settings
         self._state = State.STARTING
         self._exit_status = 0
         self._watcher = Watcher()
-        self._layout = Layout(len(settings.listeners))
-        self._slots = Slots(1, self._layout)
-        self._worker = WorkerProcess(0, self._watcher, self._worker_changed)
+        self._notifier = Notifier(os.environ)
+        self._listeners = Listeners()
+        self._control_socket: socket.socket | None = None
+        self._predecessor: Predecessor | None = None
+        self._upgrade: Upgrade | None = None
+        self._was_replaced = False
+        self._fleet = Fleet(self._watcher, hopeless=self._take_hopeless, changed=self._take_change)
+        self._watchman = Watchman(self._watcher, self._fleet, self._tick)
+        self._reloads = Reloads(
+            self._watcher,
+            path,
+            self._listeners,
+            self._fleet,
+            check=self._check,
+            begun=lambda: self._notifier.reloading("reloading the configuration"),
+            adopted=self._adopt,
+            ended=self._tell_status,
+        )
+        self._subject = Subject(self._fleet, self._reloads, lambda: self.state)
+        collector = Collector(self._subject)
+        self._endpoint = Endpoint(self._watcher, collector, lambda: self._subject.is_ready)
+        self._metrics: OpenListener | None = None
+        answers = Answers(
+            self._subject, self._fleet, self._watchman, self._reloads, path, upgrade=self.upgrade, drain=self._drain_one
+        )
+        self._control = Control(self._watcher, answers.answer)
+        self._fed_s = 0.0
+
+    @property
+    def state(self) -> str:
+        """Where the daemon stands, in a word."""
+        if self._state is State.SERVING and self._reloads.is_running:
+            return "reloading"
+        return self._state.name.lower()
+
+    # -- from beginning to end ---------------------------------------------------------------------------
 
     def run(self) -> int:
         """Serve until a signal ends it, and return the exit status."""
@@ -60,48 +108,86 @@ class Supervisor:
             log.warning(
                 "no compiled engine: install a C compiler and Python's headers, and gaiod again, for 3x the speed"
             )
-        if self._settings.workers > 1:
-            log.warning("workers: %d is asked for; this version runs 1", self._settings.workers)
-        sockets = []
         try:
-            metrics_socket = open_listener("metrics", self._settings.metrics_listen, SocketOptions())
-            sockets.append(metrics_socket)
-            for listener in self._settings.listeners:
-                sockets.append(open_listener(f"listener {listener.name}", listener.bind, _options_of(listener)))
-        except BindError as error:
+            prepared = self._open()
+        except (BindError, OSError) as error:
             log.error("%s", error)
-            for sock in sockets:
-                close_listener(sock)
+            self._close()
             return EXIT_OS
-        signals = Signals(self._watcher, [signal.SIGTERM, signal.SIGINT, signal.SIGCHLD], self._take_signal)
+        except privileges.PrivilegeError as error:
+            log.error("%s", error)
+            self._close()
+            return EXIT_NOPERM
+        actions: dict[signal.Signals, Callable[[signal.Signals], None]] = {
+            signal.SIGTERM: self._take_stop,
+            signal.SIGINT: self._take_stop,
+            signal.SIGCHLD: lambda number: self._reap(),
+            signal.SIGHUP: lambda number: self._reload(),
+            signal.SIGUSR2: lambda number: self.upgrade(_nobody),
+        }
+        signals = Signals(self._watcher, list(actions), lambda number: actions[number](number))
         try:
-            self._serve(sockets)
+            self._launch(prepared)
+            self._loop()
         finally:
             signals.close()
-            for sock in sockets:
-                close_listener(sock)
+            self._close()
         return self._exit_status
 
-    def _serve(self, sockets: list) -> None:  # type: ignore[type-arg]
-        metrics_socket, *listeners = sockets
-        sources = [Source(listener, sock) for listener, sock in zip(self._settings.listeners, listeners, strict=True)]
-        collector = Collector(self._layout, sources, [(self._worker, self._slots.cells(0))], self._is_ready)
-        Endpoint(self._watcher, collector, self._is_ready).open(metrics_socket.dup())
-        log.info("metrics on %s", bound_address(metrics_socket))
-        plain = [
-            dataclasses.asdict(dataclasses.replace(listener, handler=pinned(listener.handler)))
-            for listener in self._settings.listeners
-        ]
-        try:
-            self._worker.start({"listeners": plain, "slot": self._slots.first_cell(0)}, listeners, self._slots.fd)
-        except OSError as error:
-            log.error("worker 0 cannot be started: %s; see the limits on processes and memory", error)
-            self._exit_status = EXIT_OS
+    def _open(self) -> Prepared:
+        """Open every socket, and then give up the rights that this took."""
+        self._predecessor = predecessor(os.environ)
+        if self._predecessor is not None:
+            for key, (fds, shared) in self._predecessor.sockets.items():
+                self._listeners.adopt(key, [socket.socket(fileno=fd) for fd in fds], shared=shared)
+        for name, sockets in inherited_sockets(os.environ).items():
+            self._listeners.adopt(SYSTEMD + name, sockets, shared=True)
+        prepared = self._listeners.prepare(self._settings)
+        self._listeners.commit(prepared)
+        self._control_socket = self._open_control()
+        for sock in [*(sock for each in prepared.listeners for sock in each.sockets), self._control_socket]:
+            if sock is not None and sock.family == socket.AF_UNIX:
+                privileges.give(Path(sock.getsockname()), self._settings)
+        privileges.drop(self._settings)
+        return prepared
+
+    def _open_control(self) -> socket.socket | None:
+        listen = self._settings.control_listen
+        inherited = {} if self._predecessor is None else self._predecessor.control
+        if listen is None or inherited.get(listen) is None:
+            for fd in inherited.values():
+                os.close(fd)
+        if listen is None:
+            return None
+        fd = inherited.get(listen)
+        return open_control_socket(listen) if fd is None else socket.socket(fileno=fd)
+
+    def _launch(self, prepared: Prepared) -> None:
+        self._adopt(prepared)
+        if self._control_socket is not None:
+            self._control.open(self._control_socket.dup())
+            log.info("control on %s", bound_address(self._control_socket))
+        generation = Generation(1, self._settings, prepared.listeners[: len(self._settings.listeners)])
+        for settings, listener in zip(self._settings.listeners, prepared.listeners, strict=False):
+            log.info("listener %s: %s on %s", settings.name, settings.handler, listener.address)
+        self._fleet.launch(generation, lambda failure: self._take_launched(generation, failure))
+
+    def _take_launched(self, generation: Generation, failure: Failure | None) -> None:
+        if failure is not None:
+            if self._state is not State.STOPPING:
+                log.error("%s", failure.text)
+                self._exit_status = failure.status
+                self._stop(0.0)
             return
-        for source in sources:
-            log.info(
-                "listener %s: %s on %s", source.settings.name, source.settings.handler, bound_address(source.socket)
-            )
+        self._fleet.adopt(generation)
+        self._state = State.SERVING
+        self._tell_status()
+        pids = ", ".join(str(member.process.pid) for member in self._fleet)
+        log.info("ready: %d worker%s, process %s", len(self._fleet), "s"[: len(self._fleet) != 1], pids)
+        if self._predecessor is not None:
+            self._predecessor.tell_ready()
+
+    def _loop(self) -> None:
         while self._state is not State.STOPPED:
             dispatch(self._watcher.wait_io())
         self._watcher.close()
@@ -111,48 +197,159 @@ class Supervisor:
         except WatcherClosed:
             pass
 
-    def _is_ready(self) -> bool:
-        return self._state is State.SERVING
+    def _close(self) -> None:
+        self._listeners.close(keep_files=self._was_replaced)
+        if self._control_socket is not None:
+            if self._was_replaced:
+                self._control_socket.close()
+            else:
+                close_listener(self._control_socket)
+        self._notifier.close()
 
-    def _worker_changed(self, worker: WorkerProcess) -> None:
-        if worker.failed is not None:
-            log.error("%s", worker.failed)
-            self._exit_status = EXIT_CONFIG
-        elif worker.ready and self._state is State.STARTING:
-            self._state = State.SERVING
-            log.info("ready: worker %d serves, process %d", worker.number, worker.pid)
+    # -- the configuration -------------------------------------------------------------------------------
 
-    def _take_signal(self, number: signal.Signals) -> None:
-        if self._state is State.STOPPED:
-            return
-        if number == signal.SIGCHLD:
-            self._reap()
-        elif self._state is State.STOPPING:
-            log.warning("%s again: stopping now", number.name)
-            self._worker.kill()
+    def _reload(self) -> None:
+        if self._state is State.SERVING:
+            self._reloads.request(_nobody)
         else:
-            log.info("%s: stopping", number.name)
-            self._state = State.STOPPING
-            self._worker.stop()
-            self._watcher.timer(time.monotonic() + KILL_AFTER_S, context=self._kill)
+            log.warning("SIGHUP: the daemon is %s; nothing is reloaded", self.state)
 
-    def _kill(self, result: OpResult) -> None:
-        log.error("worker %d did not stop within %g s: killed", self._worker.number, KILL_AFTER_S)
-        self._exit_status = EXIT_SOFTWARE
-        self._worker.kill()
+    def _check(self, settings: Settings) -> str | None:
+        """Return why settings cannot be taken on while the daemon runs; None: they can."""
+        fixed = {"user": "user", "group": "group", "control_listen": "control.listen"}
+        for name, key in fixed.items():
+            before, after = getattr(self._settings, name), getattr(settings, name)
+            if before != after:
+                return f"{key}: a reload cannot change it from {before} to {after}; restart gaiod, or leave it"
+        try:
+            logs.configure(settings.log, role="supervisor")
+        except logs.LogError as error:
+            return str(error)
+        return None
+
+    def _adopt(self, prepared: Prepared) -> None:
+        """Bring what is the supervisor's own in line with a configuration."""
+        self._settings = prepared.settings
+        metrics = prepared.listeners[-1]
+        if self._metrics is None or self._metrics.sockets != metrics.sockets:
+            self._endpoint.close()
+            self._endpoint.open(metrics.sockets[0].dup())
+            log.info("metrics on %s", metrics.address)
+        self._metrics = metrics
+
+    def _drain_one(self, name: str) -> None:
+        """Stop serving a listener: its address is free, its connections drain."""
+        generation = self._fleet.generation
+        assert generation is not None
+        self._fleet.drain_listener(name, generation.settings.drain_timeout_s)
+        for settings, listener in zip(generation.settings.listeners, generation.listeners, strict=True):
+            if settings.name == name:
+                self._listeners.close_one(listener)
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def _take_stop(self, number: signal.Signals) -> None:
+        if self._state is State.STOPPING:
+            log.warning("%s again: stopping now", number.name)
+            self._fleet.kill()
+            return
+        log.info("%s: stopping", number.name)
+        self._stop(self._settings.stop_grace_s)
+
+    def _stop(self, grace_s: float) -> None:
+        """Be not ready, go on accepting for a while, and then drain."""
+        self._state = State.STOPPING
+        self._notifier.stopping("draining")
+        self._notifier.extend_timeout(grace_s + self._settings.drain_timeout_s + STOP_MARGIN_S)
+        if self._upgrade is not None:
+            self._upgrade.cancel()
+        if grace_s > 0:
+            self._watcher.timer(time.monotonic() + grace_s, context=lambda result: self._drain(eager=True))
+        else:
+            self._drain(eager=True)
+
+    def _drain(self, *, eager: bool) -> None:
+        self._fleet.drain(self._settings.drain_timeout_s, eager=eager)
+        self._take_change()
+
+    def _take_hopeless(self) -> None:
+        """Give up: whoever started the daemon decides what next."""
+        if self._state is State.SERVING:
+            self._exit_status = EXIT_SOFTWARE
+            self._stop(0.0)
+
+    def _take_change(self) -> None:
+        """See whether that was the last worker."""
+        if self._state is State.STOPPING and self._fleet.is_stopping and not len(self._fleet):
+            log.info("stopped")
+            if self._fleet.was_forced:
+                self._exit_status = EXIT_SOFTWARE
+            self._state = State.STOPPED
 
     def _reap(self) -> None:
-        status = self._worker.exit_status()
-        if status is None:
+        self._fleet.reap()
+        if self._upgrade is not None:
+            self._upgrade.reap()
+
+    # -- another version ---------------------------------------------------------------------------------
+
+    def upgrade(self, asker: Callable[[tuple[int, str]], None]) -> None:
+        """Start the program that is installed now, and end once it serves; `asker` gets its process, or why not."""
+        refusal = None
+        if self._upgrade is not None:
+            refusal = "an upgrade is under way"
+        elif self._state is not State.SERVING or self._reloads.is_running:
+            refusal = f"the daemon is {self.state}; try again when it serves"
+        if refusal is not None:
+            log.warning("no upgrade: %s", refusal)
+            asker((EXIT_SOFTWARE, refusal))
             return
-        if self._state is State.STOPPING:
-            log.info("stopped")
-        elif self._exit_status == 0:
-            how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
-            log.error("worker %d ended %s; stopping, so that whoever started gaiod can start it anew", 0, how)
-            self._exit_status = EXIT_SOFTWARE
-        self._state = State.STOPPED
+        log.info("upgrading: starting the program that is installed now")
+        listen = self._settings.control_listen
+        control = {} if self._control_socket is None or listen is None else {listen: self._control_socket.fileno()}
+        sockets = self._listeners.handed_over()
+        try:
+            self._upgrade = Upgrade(
+                self._watcher, sockets, control, lambda status, text: self._take_upgraded(asker, status, text)
+            )
+        except OSError as error:
+            asker((EXIT_OS, f"no process can be started: {error}"))
+
+    def _take_upgraded(self, asker: Callable[[tuple[int, str]], None], status: int, text: str) -> None:
+        self._upgrade = None
+        if status:
+            log.error("the upgrade failed, and everything stays as it was: %s", text)
+            asker((status, text))
+            return
+        log.info("upgraded: process %s serves; draining", text)
+        self._notifier.main_pid(int(text))
+        self._notifier.close()
+        self._was_replaced = True
+        self._state = State.STOPPING
+        self._endpoint.close()
+        asker((0, text))
+        self._control.close()
+        self._drain(eager=False)
+
+    # -- what others are told ------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Feed systemd's watchdog while no worker hangs, and remember what rates are made of."""
+        self._subject.sample()
+        now_s, interval_s = time.monotonic(), self._notifier.watchdog_interval_s
+        if interval_s is not None and now_s - self._fed_s >= interval_s / 2 and self._watchman.all_beat:
+            self._fed_s = now_s
+            self._notifier.watchdog()
+
+    def _tell_status(self) -> None:
+        generation = self._fleet.generation
+        if self._state is State.SERVING and generation is not None:
+            settings = generation.settings
+            failed = "; the last reload failed" if self._reloads.last_error is not None else ""
+            self._notifier.ready(
+                f"generation {generation.number}: {settings.workers} workers, {len(settings.listeners)} listeners{failed}"
+            )
 
 
-def _options_of(listener: ListenerSettings) -> SocketOptions:
-    return SocketOptions(backlog=listener.backlog, nodelay=listener.nodelay, keepalive_s=listener.keepalive_s)
+def _nobody(outcome: tuple[int, str]) -> None:
+    """Take the outcome of what a signal asked for: it is in the log."""

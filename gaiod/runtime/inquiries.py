@@ -1,0 +1,67 @@
+"""What a worker answers when its supervisor asks on behalf of an operator."""
+
+import time
+from collections.abc import Callable, Sequence
+from heapq import nlargest
+from typing import Any
+
+from gaiod.core.connection import Conn
+from gaiod.runtime.connlog import peer_text
+from gaiod.runtime.listener import Listener
+
+ORDERS: dict[str, Callable[[Conn, float], float]] = {
+    "age": lambda conn, now_s: now_s - conn.opened_s,
+    "bytes": lambda conn, now_s: conn.bytes_received + conn.bytes_sent,
+    "stalled": lambda conn, now_s: conn.stalled_s(now_s),
+}
+"""By what connections are sorted, the largest first."""
+
+
+class Inquiries:
+    """Looks at the connections of a worker, and ends one. `instance` begins their names: no other worker has it."""
+
+    def __init__(self, listeners: Sequence[Listener], instance: int) -> None:
+        self._listeners = listeners
+        self._instance = instance
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to one question."""
+        match question["verb"]:
+            case "connections":
+                return self._connections(question["listener"], ORDERS[question["sort"]], question["limit"])
+            case "kill":
+                return {"found": self._kill(question["serial"])}
+            case verb:
+                raise ValueError(f"{verb}: no such question")
+
+    def _connections(self, name: str | None, order: Callable[[Conn, float], float], limit: int) -> dict[str, Any]:
+        now_s = time.monotonic()
+        found = [
+            (listener, conn)
+            for listener in self._listeners
+            if name is None or listener.settings.name == name
+            for conn in listener.clients()
+        ]
+        first = nlargest(limit, found, key=lambda each: order(each[1], now_s))
+        return {"total": len(found), "connections": [self._row(*each, now_s) for each in first]}
+
+    def _row(self, listener: Listener, conn: Conn, now_s: float) -> dict[str, Any]:
+        return {
+            "id": f"{self._instance}-{conn.serial}",
+            "listener": listener.settings.name,
+            "peer": peer_text(conn.peer_address),
+            "age_s": round(now_s - conn.opened_s, 3),
+            "idle_s": round(max(0.0, now_s - conn.active_s), 3),
+            "received_bytes": conn.bytes_received,
+            "sent_bytes": conn.bytes_sent,
+            "pending_bytes": conn.pending_write_bytes,
+            "stalled_s": round(conn.stalled_s(now_s), 3),
+        }
+
+    def _kill(self, serial: int) -> bool:
+        for listener in self._listeners:
+            for conn in listener.clients():
+                if conn.serial == serial:
+                    listener.end(conn, "admin", abort=True)
+                    return True
+        return False

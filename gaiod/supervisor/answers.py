@@ -1,0 +1,150 @@
+"""What the daemon does when it is asked over its control socket."""
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gaiod.supervisor.control import Reply
+from gaiod.supervisor.fleet import Fleet
+from gaiod.supervisor.generation import Member
+from gaiod.supervisor.process import Phase
+from gaiod.supervisor.reload import Outcome, Reloads
+from gaiod.supervisor.subject import Subject
+from gaiod.supervisor.verbs import ControlError, refused, succeeded
+from gaiod.supervisor.watchman import Watchman
+
+Asker = Callable[[Outcome], None]
+
+
+class Answers:
+    """Serves the verbs of `verbs.VERBS`."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        fleet: Fleet,
+        watchman: Watchman,
+        reloads: Reloads,
+        path: Path,
+        *,
+        upgrade: Callable[[Asker], None],
+        drain: Callable[[str], None],
+    ) -> None:
+        """Answer from what there is.
+
+        Args:
+            subject: what can be seen of the daemon.
+            fleet: its workers.
+            watchman: who replaces them.
+            reloads: who reloads.
+            path: the configuration file.
+            upgrade: starts an upgrade, and has its outcome told.
+            drain: stops serving a listener.
+        """
+        self._subject = subject
+        self._fleet = fleet
+        self._watchman = watchman
+        self._reloads = reloads
+        self._path = path
+        self._upgrade = upgrade
+        self._drain = drain
+
+    def answer(self, request: dict[str, Any], reply: Reply) -> None:
+        """Serve a request: as `Control` wants it."""
+        match request["verb"]:
+            case "status":
+                about = {"pid": os.getpid(), "python": platform.python_version(), "config": str(self._path.absolute())}
+                reply(succeeded({**self._subject.status(), **about}))
+            case "connections":
+                self._connections(request, reply)
+            case "kill":
+                self._kill(request["connection"], reply)
+            case "restart":
+                self._check_serving()
+                self._watchman.replace_all("admin", lambda workers: reply(succeeded({"workers": workers})))
+            case "reload":
+                self._check_serving()
+                self._reloads.request(_telling(reply, "generation"))
+            case "upgrade":
+                self._upgrade(_telling(reply, "pid"))
+            case "drain":
+                self._drain_listener(request["listener"], reply)
+
+    def _check_serving(self) -> None:
+        if self._fleet.generation is None or self._fleet.is_stopping:
+            raise ControlError("gaiod is starting or stopping; try again when it serves", os.EX_TEMPFAIL)
+
+    def _check_listener(self, name: str) -> None:
+        names = [source.settings.name for source in self._subject.sources()]
+        if name not in names:
+            raise ControlError(f"there is no listener {name}; there is {', '.join(names) or 'none yet'}")
+
+    def _connections(self, request: dict[str, Any], reply: Reply) -> None:
+        """Ask every worker, and merge what they say."""
+        if request["listener"] is not None:
+            self._check_listener(request["listener"])
+        members = [member for member in self._fleet if member.process.ready_s is not None]
+        left, total = len(members), 0
+        rows: list[dict[str, Any]] = []
+
+        def take(member: Member, result: dict[str, Any] | None) -> None:
+            nonlocal left, total
+            left -= 1
+            if result is not None:
+                total += result["total"]
+                rows.extend({**row, "worker": member.process.number} for row in result["connections"])
+            if left == 0:
+                finish()
+
+        def finish() -> None:
+            rows.sort(key=ORDERS[request["sort"]], reverse=True)
+            reply(succeeded({"total": total, "connections": rows[: request["limit"]]}))
+
+        for member in members:
+            member.process.ask(request, lambda result, member=member: take(member, result))  # type: ignore[misc]
+        if not members:
+            finish()
+
+    def _kill(self, connection: str, reply: Reply) -> None:
+        instance, _, serial = connection.partition("-")
+        missing = f"there is no connection {connection}: it has closed, or never was"
+
+        def take(result: dict[str, Any] | None) -> None:
+            found = result is not None and result["found"]
+            reply(succeeded({}) if found else refused(missing, os.EX_UNAVAILABLE))
+
+        for member in self._fleet:
+            if member.process.instance == int(instance) and member.process.ready_s is not None:
+                member.process.ask({"verb": "kill", "serial": int(serial)}, take)
+                return
+        raise ControlError(missing, os.EX_UNAVAILABLE)
+
+    def _drain_listener(self, name: str, reply: Reply) -> None:
+        self._check_serving()
+        self._check_listener(name)
+        if name in self._fleet.drained:
+            raise ControlError(f"listener {name} is drained already; a reload opens it again", os.EX_TEMPFAIL)
+        listeners = self._subject.status()["listeners"]
+        count = next(row["connections"] for row in listeners if row["listener"] == name)
+        self._drain(name)
+        reply(succeeded({"connections": count}))
+
+
+ORDERS: dict[str, Callable[[dict[str, Any]], float]] = {
+    "age": lambda row: float(row["age_s"]),
+    "bytes": lambda row: float(row["received_bytes"] + row["sent_bytes"]),
+    "stalled": lambda row: float(row["stalled_s"]),
+}
+"""As `gaiod.runtime.inquiries.ORDERS`, of rows."""
+
+
+def _telling(reply: Reply, name: str) -> Asker:
+    """Return what tells a client how a reload or an upgrade went; on success a number, called `name`."""
+
+    def tell(outcome: Outcome) -> None:
+        status, text = outcome
+        reply(refused(text, status) if status else succeeded({name: int(text)}))
+
+    return tell

@@ -1,0 +1,144 @@
+"""Reloading the configuration: all of it, or nothing.
+
+Read it in a process of its own, open what is new beside what is there, start workers and wait until
+all of them serve: until then nothing has changed. Then let them take over, close what is not needed
+any more, and let the old workers drain.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from gaiod.core.watcher import Watcher
+from gaiod.runtime.settings import Settings
+from gaiod.supervisor.fleet import Fleet
+from gaiod.supervisor.generation import Failure, Generation
+from gaiod.supervisor.listeners import Listeners, Prepared
+from gaiod.supervisor.preflight import CONFIG_ERROR, Preflight, PreflightFailed
+from gaiod.supervisor.sockets import BindError
+
+log = logging.getLogger("gaiod.supervisor")
+
+EXIT_OS = 71
+
+Outcome = tuple[int, str]
+"""An exit status, and what to say: the number of the generation, or what was wrong."""
+
+
+class Reloads:
+    """Reloads one after the other, and remembers how that went.
+
+    Attributes:
+        results: how many were a success, and a failure.
+        last_error: what was wrong with the last one; None if nothing was.
+        last_s: when the last one ended, in Unix time; None if there was none.
+        last_success_s: when the configuration that is served was loaded, in Unix time.
+    """
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        path: Path,
+        listeners: Listeners,
+        fleet: Fleet,
+        *,
+        check: Callable[[Settings], str | None],
+        begun: Callable[[], None],
+        adopted: Callable[[Prepared], None],
+        ended: Callable[[], None],
+    ) -> None:
+        """Reload from `path`.
+
+        Args:
+            watcher: the supervisor's.
+            path: the configuration file.
+            listeners: what is open.
+            fleet: its workers.
+            check: says why some settings cannot be taken on while the daemon runs; None: they can.
+            begun, adopted, ended: called when one begins, when its configuration is in force, and at its end.
+        """
+        self.results: Counter[str] = Counter(success=0, failure=0)
+        self.last_error: str | None = None
+        self.last_s: float | None = None
+        self.last_success_s = time.time()
+        self._watcher = watcher
+        self._path = path
+        self._listeners = listeners
+        self._fleet = fleet
+        self._check = check
+        self._begun = begun
+        self._adopted = adopted
+        self._finished = ended
+        self._is_running = False
+        self._askers: list[Callable[[Outcome], None]] = []
+        self._next_askers: list[Callable[[Outcome], None]] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether one is under way."""
+        return self._is_running
+
+    def request(self, asker: Callable[[Outcome], None]) -> None:
+        """Reload; `asker` is called with the outcome. During a reload, once more after it: the file may be newer."""
+        if self._is_running:
+            self._next_askers = [*(self._next_askers or []), asker]
+        else:
+            self._start([asker])
+
+    def _start(self, askers: list[Callable[[Outcome], None]]) -> None:
+        self._is_running = True
+        self._askers = askers
+        self._begun()
+        log.info("reloading %s", self._path)
+        try:
+            Preflight(self._watcher, self._path, self._take_settings)
+        except OSError as error:
+            self._end((EXIT_OS, f"no process can be started to read {self._path}: {error}"))
+
+    def _take_settings(self, read: Settings | PreflightFailed) -> None:
+        if isinstance(read, PreflightFailed):
+            self._end((read.status, str(read)))
+            return
+        refusal = self._check(read)
+        if refusal is not None:
+            self._end((CONFIG_ERROR, refusal))
+            return
+        try:
+            prepared = self._listeners.prepare(read)
+        except BindError as error:
+            self._end((EXIT_OS, str(error)))
+            return
+        before = self._fleet.generation
+        assert before is not None
+        generation = Generation(before.number + 1, read, prepared.listeners[: len(read.listeners)])
+        self._fleet.launch(generation, lambda failure: self._take_launched(prepared, generation, failure))
+
+    def _take_launched(self, prepared: Prepared, generation: Generation, failure: Failure | None) -> None:
+        if failure is not None:
+            self._listeners.abandon(prepared)
+            self._end((failure.status, failure.text))
+            return
+        self._fleet.adopt(generation)
+        self._listeners.commit(prepared)
+        self._adopted(prepared)
+        self.last_success_s = time.time()
+        log.info("reloaded: generation %d serves", generation.number)
+        self._end((0, str(generation.number)))
+
+    def _end(self, outcome: Outcome) -> None:
+        status, text = outcome
+        self.results["failure" if status else "success"] += 1
+        self.last_error = text if status else None
+        self.last_s = time.time()
+        if status:
+            log.error("the reload failed, and everything stays as it was:\n%s", text)
+        self._is_running = False
+        askers, self._askers = self._askers, []
+        self._finished()
+        for asker in askers:
+            asker(outcome)
+        if self._next_askers is not None:
+            later, self._next_askers = self._next_askers, None
+            self._start(later)

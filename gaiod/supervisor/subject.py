@@ -1,0 +1,184 @@
+"""What there is to see of a running daemon: the one picture that metrics and `gaiod status` are drawn from."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from gaiod.core import ENGINE
+from gaiod.observe.collector import Source
+from gaiod.runtime.plugins import label_of
+from gaiod.runtime.stats import CELL
+from gaiod.supervisor.fleet import Fleet
+from gaiod.supervisor.generation import Member
+from gaiod.supervisor.process import Phase
+from gaiod.supervisor.reload import Reloads
+from gaiod.supervisor.slots import Key, Slot, open_connections
+from gaiod.version import __version__
+
+SAMPLE_INTERVAL_S = 1.0
+SAMPLES = 11
+"""Rates are over the last ten seconds."""
+
+RATED = {
+    "accepted": CELL["accepted"],
+    "received_bytes": CELL["downstream_received_bytes"],
+    "sent_bytes": CELL["downstream_sent_bytes"],
+}
+
+
+class Subject:
+    """A view of the daemon. It changes nothing.
+
+    Args:
+        fleet: its workers.
+        reloads: how its reloads went.
+        state: returns where it stands, in a word.
+    """
+
+    def __init__(self, fleet: Fleet, reloads: Reloads, state: Callable[[], str]) -> None:
+        self._fleet = fleet
+        self._reloads = reloads
+        self._state = state
+        self._samples: deque[tuple[float, dict[Key, list[int]]]] = deque(maxlen=SAMPLES)
+        self._started_s = time.monotonic()
+
+    # -- what the collector asks -----------------------------------------------------------------------
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new connections are wanted, and served."""
+        return self._state() in ("serving", "reloading") and bool(self._fleet.serving)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it is about to end."""
+        return self._state() == "stopping"
+
+    @property
+    def reload_results(self) -> Counter[str]:
+        """How many reloads were a success, and a failure."""
+        return self._reloads.results
+
+    @property
+    def last_reload_worked(self) -> bool:
+        """Whether what is in the file is what is served."""
+        return self._reloads.last_error is None
+
+    @property
+    def last_success_s(self) -> float:
+        """When what is served was loaded, in Unix time."""
+        return self._reloads.last_success_s
+
+    def slots(self) -> Iterable[Slot]:
+        """Return the slots that have counted something."""
+        return [slot for _, slot in sorted(self._fleet.slots.items())]
+
+    def usage(self, slot: int) -> dict[str, float]:
+        """Return what the worker that serves uses of the machine."""
+        member = self._fleet.serving.get(slot)
+        return {} if member is None else member.process.usage()
+
+    def heartbeat_age_s(self, slot: int) -> float | None:
+        """Return how long ago its loop came round; None without a worker."""
+        member = self._fleet.serving.get(slot)
+        return None if member is None else member.process.heartbeat_age_s(time.monotonic())
+
+    def sources(self) -> list[Source]:
+        """Return the listeners that are configured."""
+        generation = self._fleet.generation
+        if generation is None:
+            return []
+        pairs = zip(generation.settings.listeners, generation.listeners, strict=True)
+        return [
+            Source(settings, [] if settings.name in self._fleet.drained else listener.sockets)
+            for settings, listener in pairs
+        ]
+
+    # -- what an operator asks ---------------------------------------------------------------------------
+
+    def sample(self) -> None:
+        """Remember the counters of now: rates are differences."""
+        now_s = time.monotonic()
+        if not self._samples or now_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S:
+            self._samples.append((now_s, {source.key: self._row(source.key) for source in self.sources()}))
+
+    def status(self) -> dict[str, Any]:
+        """Return what `gaiod status` shows."""
+        generation = self._fleet.generation
+        last_s = self._reloads.last_s
+        return {
+            "version": __version__,
+            "engine": ENGINE,
+            "state": self._state(),
+            "uptime_s": round(time.monotonic() - self._started_s, 1),
+            "generation": 0 if generation is None else generation.number,
+            "last_reload": None
+            if last_s is None
+            else {"ok": self.last_reload_worked, "at": last_s, "error": self._reloads.last_error},
+            "workers": [self._worker(member) for member in self._fleet] + self._absent(),
+            "listeners": [self._listener(index, source) for index, source in enumerate(self.sources())],
+        }
+
+    def _worker(self, member: Member) -> dict[str, Any]:
+        process, memory = member.process, member.process.memory
+        now_s = time.monotonic()
+        usage = process.usage()
+        return {
+            "worker": process.number,
+            "instance": process.instance,
+            "pid": process.pid,
+            "generation": member.generation.number,
+            "state": process.phase.name.lower(),
+            "age_s": round(now_s - process.started_s, 1),
+            "heartbeat_age_s": round(process.heartbeat_age_s(now_s), 3),
+            "connections": sum(open_connections(memory.row(index)) for index in range(len(memory.keys))),
+            "memory_bytes": usage.get("resident_bytes"),
+            "cpu_seconds": usage.get("cpu_seconds"),
+            "restarts": self._fleet.slots[process.number].restarts.total(),
+        }
+
+    def _absent(self) -> list[dict[str, Any]]:
+        """Return rows for the slots whose next worker is not started yet."""
+        unknown = dict.fromkeys(
+            ("instance", "pid", "generation", "age_s", "heartbeat_age_s", "memory_bytes", "cpu_seconds")
+        )
+        starting = {member.process.number for member in self._fleet if member.process.phase is Phase.STARTING}
+        return [
+            {
+                **unknown,
+                "worker": number,
+                "state": "waiting",
+                "connections": 0,
+                "restarts": self._fleet.slots[number].restarts.total(),
+            }
+            for number in sorted(self._fleet.waiting - starting)
+        ]
+
+    def _listener(self, index: int, source: Source) -> dict[str, Any]:
+        generation = self._fleet.generation
+        assert generation is not None
+        row = self._row(source.key)
+        queues = [queue for queue in source.queues() if queue is not None]
+        return {
+            "listener": source.settings.name,
+            "bind": generation.listeners[index].address,
+            "handler": label_of(source.settings.handler),
+            "state": "drained" if source.settings.name in self._fleet.drained else "serving",
+            "connections": sum(open_connections(slot.live_row(source.key)) for slot in self.slots()),
+            **{name: row[cell] for name, cell in RATED.items()},
+            "queue": sum(length for length, _ in queues) if queues else None,
+            "queue_limit": sum(limit for _, limit in queues) if queues else None,
+            "rates": self._rates(source.key, row),
+        }
+
+    def _rates(self, key: Key, row: list[int]) -> dict[str, float | None]:
+        then_s, rows = self._samples[0] if self._samples else (time.monotonic(), {})
+        past_s = time.monotonic() - then_s
+        before = rows.get(key)
+        if before is None or past_s < SAMPLE_INTERVAL_S / 2:
+            return dict.fromkeys(RATED)
+        return {name: round((row[cell] - before[cell]) / past_s, 1) for name, cell in RATED.items()}
+
+    def _row(self, key: Key) -> list[int]:
+        return [sum(cells) for cells in zip([0] * len(CELL), *(slot.row(key) for slot in self.slots()), strict=True)]

@@ -1,0 +1,143 @@
+"""Replacing the whole daemon by another version of the program, without closing a listener.
+
+The old daemon executes itself anew, as whatever is installed now, and hands over its listening
+sockets by descriptor. The new one starts as ever, only that it finds its addresses open already, and
+says when it serves. Then the old one drains and ends. If the new one does not get so far, nothing
+has happened.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from gaiod.core.operations import OpResult
+from gaiod.core.watcher import Watcher
+from gaiod.runtime.channel import Channel
+
+VARIABLE = "GAIOD_UPGRADE"
+"""Holds the descriptor of the new daemon's end of the channel."""
+
+TIMEOUT_S = 60.0
+"""What the new daemon may take until it serves."""
+
+NOT_INHERITED = ("WATCHDOG_PID",)
+"""It names this process; the new daemon feeds the same watchdog (man 3 sd_watchdog_enabled)."""
+
+EXIT_SOFTWARE = 70
+
+Sockets = dict[str, tuple[list[int], bool]]
+"""Descriptors by where they are bound, and whether every worker serves all of them: `Listeners.handed_over`."""
+
+
+class Upgrade:
+    """The old daemon's side: it starts the new one.
+
+    `done(status, text)` is called once: with 0 and its process, or an exit status and why it came to nothing.
+    """
+
+    def __init__(
+        self, watcher: Watcher, sockets: Sockets, control: dict[str, int], done: Callable[[int, str], None]
+    ) -> None:
+        """Start the program that is installed now, with the arguments of this one.
+
+        Args:
+            watcher: the supervisor's.
+            sockets: what is handed over.
+            control: the control socket's descriptor, by its path; empty if there is none.
+            done: called with the outcome.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        self._done: Callable[[int, str], None] | None = done
+        ours, theirs = socket.socketpair()
+        fds = [*(fd for each, _ in sockets.values() for fd in each), *control.values()]
+        environment = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
+        environment[VARIABLE] = str(theirs.fileno())
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, *sys.orig_argv[1:]],
+                    pass_fds=[theirs.fileno(), *fds],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                )
+            except BaseException:
+                ours.close()
+                raise
+        self._channel = Channel(watcher.delegate(ours), self._take)
+        self._channel.send({"sockets": sockets, "control": control})
+        watcher.timer(time.monotonic() + TIMEOUT_S, context=self._too_late)
+
+    def cancel(self) -> None:
+        """End the new daemon: this one is told to stop."""
+        self._fail("this one was told to stop")
+
+    def _take(self, message: dict[str, Any] | None) -> None:
+        if message is None:
+            self._fail("it ended, or closed its channel, before it served: its log says why")
+        else:
+            self._end(0, str(self._process.pid))
+
+    def _too_late(self, result: OpResult) -> None:
+        self._fail(f"it did not serve within {TIMEOUT_S:g} s")
+
+    def _fail(self, why: str) -> None:
+        if self._done is not None:
+            self._process.terminate()
+            self._end(EXIT_SOFTWARE, f"the new daemon, process {self._process.pid}, was given up: {why}")
+
+    def _end(self, status: int, text: str) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(status, text)
+
+    def reap(self) -> None:
+        """Let a new daemon that has ended go."""
+        self._process.poll()
+
+
+class Predecessor:
+    """The new daemon's side: what the old one hands over.
+
+    Attributes:
+        sockets: as they were given to `Upgrade`.
+        control: as it was given to `Upgrade`.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Receive it.
+
+        Raises:
+            OSError: there is no old daemon any more.
+        """
+        self._channel = socket.socket(fileno=fd)
+        self._channel.set_inheritable(False)
+        self._channel.settimeout(TIMEOUT_S)
+        with self._channel.makefile("rb") as stream:
+            line = stream.readline()
+        if not line:
+            raise OSError("the old daemon ended before it had handed over its sockets")
+        message = json.loads(line)
+        self.sockets: Sockets = message["sockets"]
+        self.control: dict[str, int] = message["control"]
+
+    def tell_ready(self) -> None:
+        """Have it end."""
+        with self._channel:
+            self._channel.sendall(b'{"ready": true}\n')
+
+
+def predecessor(environment: MutableMapping[str, str]) -> Predecessor | None:
+    """Return the daemon that this one replaces, if it does; the variable is taken out of the environment.
+
+    Raises:
+        OSError: it is gone.
+    """
+    fd = environment.pop(VARIABLE, None)
+    return None if fd is None else Predecessor(int(fd))
