@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from gaiod.admin import COMMANDS
 from gaiod.version import __version__
 
 EXIT_USAGE, EXIT_CONFIG = 64, 78
@@ -96,6 +97,10 @@ def handlers() -> None:
 def version() -> None:
     """Print the version, the engine, and Python's version."""
     click.echo(_version_text())
+
+
+for command in COMMANDS:
+    main.add_command(command)
 
 
 def forget_working_directory() -> None:

@@ -15,7 +15,9 @@ from gaiod.core import ENGINE
 from gaiod.runtime import plugins
 
 VERSION_TEXT = f"gaiod {gaiod.__version__}, {ENGINE} engine, Python {platform.python_version()}\n"
-COMMANDS = ("check", "handlers", "serve", "version")
+COMMANDS = (
+    "check", "connections", "drain", "handlers", "kill", "reload", "serve", "status", "upgrade", "version", "workers",
+)  # fmt: skip
 
 
 def _run(*arguments: str) -> tuple[int, str, str]:

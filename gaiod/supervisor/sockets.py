@@ -23,6 +23,8 @@ class SocketOptions:
     backlog: int = 128
     nodelay: bool = True
     keepalive_s: float | None = None
+    mode: int | None = None
+    """Of a socket file, from the moment it is there; None: as the umask has it."""
 
 
 def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool = True) -> socket.socket:
@@ -38,7 +40,7 @@ def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool =
         BindError: it cannot be opened.
     """
     try:
-        sock = _unix(bind.removeprefix(UNIX)) if bind.startswith(UNIX) else _tcp(bind, options, first)
+        sock = _unix(bind.removeprefix(UNIX), options) if bind.startswith(UNIX) else _tcp(bind, options, first)
         try:
             sock.listen(options.backlog)  # may fail where bind() did not: two that set SO_REUSEADDR can both bind
         except BaseException:
@@ -46,7 +48,7 @@ def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool =
             raise
     except OSError as error:
         raise BindError(
-            f"{name}: cannot listen on {bind}: {os.strerror(error.errno or 0)}; {_advice(error)}"
+            f"{name}: cannot listen on {bind}: {os.strerror(error.errno) if error.errno else error}; {_advice(error)}"
         ) from error
     return sock
 
@@ -110,16 +112,28 @@ def _tune(sock: socket.socket, options: SocketOptions) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(options.keepalive_s)))
 
 
-def _unix(path: str) -> socket.socket:
+def _unix(path: str, options: SocketOptions) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _is_left_behind(path):
             os.unlink(path)
-        sock.bind(path)
+        if options.mode is None:
+            sock.bind(path)
+        else:
+            _bind_with_mode(sock, path, options.mode)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _bind_with_mode(sock: socket.socket, path: str, mode: int) -> None:
+    """Bind: chmod() afterwards would leave a moment in which others can connect. The umask is the process's."""
+    before = os.umask(0o777 & ~mode)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(before)
 
 
 def _is_left_behind(path: str) -> bool:

@@ -13,8 +13,8 @@ from core.support.sockets import has_ipv6
 from core.support.waiting import MOMENT_S, TIME_UNIT
 
 from gaiod.supervisor.sockets import BindError, SocketOptions, bound_address, close_listener, open_listener
+from supervisor.support.users import as_nobody
 
-NOBODY = 65534
 Open = Callable[..., socket.socket]
 
 
@@ -39,21 +39,6 @@ def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
 
 
 accepted = contextmanager(_accepted)
-
-
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Do without root's privileges, if this is root."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.setegid(NOBODY)
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
 
 
 def _refusal(bind: str) -> str:
@@ -138,6 +123,28 @@ def test_port_can_be_taken_at_once_where_a_listener_closed_with_a_connection_ope
         assert bound_address(opened(address)) == address
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+def test_socket_file_has_its_mode_from_the_first_moment_on(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    """Whoever connects in between stays connected: what chmod() does later is too late."""
+    seen = []
+
+    class LooksAtOnce(socket.socket):
+        def bind(self, address: object) -> None:
+            super().bind(address)  # type: ignore[arg-type]
+            seen.append(stat.S_IMODE(os.stat(str(address)).st_mode))
+
+    monkeypatch.setattr(socket, "socket", LooksAtOnce)
+    before = os.umask(0o022)
+    try:
+        opened(f"unix:{tmp_path / 'x.sock'}", mode=mode)
+        assert seen == [mode]
+        assert os.umask(0o022) == 0o022, "the process's umask has changed"
+    finally:
+        os.umask(before)
+
+
 # -- refusing ------------------------------------------------------------------------------------------
 
 
@@ -163,6 +170,10 @@ def test_address_in_use_is_refused_when_the_kernel_notices_only_at_listen(monkey
 
 def test_address_of_another_machine_is_refused_with_advice() -> None:
     assert "this machine has no such address: ip address shows which it has" in _refusal("192.0.2.1:0")
+
+
+def test_socket_path_that_is_too_long_is_refused_with_the_reason(tmp_path: Path) -> None:
+    assert _refusal(f"unix:{tmp_path / ('x' * 200)}").endswith("AF_UNIX path too long; choose another address")
 
 
 def test_folder_that_is_missing_is_refused_with_advice(tmp_path: Path) -> None:

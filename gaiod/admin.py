@@ -1,0 +1,116 @@
+"""The commands that speak to a running daemon: thin. What they ask is in `supervisor/verbs.py`."""
+
+import json
+import sys
+import time
+from typing import Any
+
+import click
+
+from gaiod.supervisor.client import ask
+from gaiod.supervisor.tables import connections_text, status_text
+from gaiod.supervisor.verbs import VERBS, ControlError
+
+control_option = click.option(
+    "--control",
+    metavar="PATH",
+    envvar="GAIOD_CONTROL",
+    show_envvar=True,
+    help="The daemon's control socket. Default: where one that runs as the same user has it.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer as JSON.")
+
+
+def _ask(control: str | None, verb: str, **arguments: Any) -> dict[str, Any]:
+    """Return the result, or end with the status that the daemon's refusal has."""
+    try:
+        return ask(control, verb, **arguments)
+    except ControlError as error:
+        click.echo(error, err=True)
+        sys.exit(error.status)
+
+
+def _print_json(result: dict[str, Any]) -> None:
+    click.echo(json.dumps(result, indent=2))
+
+
+@click.command()
+@control_option
+@json_option
+def status(control: str | None, as_json: bool) -> None:
+    """Show how a running daemon does: its workers, its listeners, the last reload.
+
+    Of the listeners, ACCEPTED, RECEIVED and SENT are per second, over the last ten.
+    """
+    result = _ask(control, "status")
+    if as_json:
+        _print_json(result)
+    else:
+        click.echo(status_text(result, time.time()))
+
+
+@click.command()
+@click.option("--listener", metavar="NAME", help="Only this listener's.")
+@click.option(
+    "--sort", type=click.Choice(VERBS["connections"].arguments["sort"].choices), default="age", show_default=True
+)
+@click.option("--limit", type=int, metavar="N", default=100, show_default=True, help="Show so many at most.")
+@control_option
+@json_option
+def connections(listener: str | None, sort: str, limit: int, control: str | None, as_json: bool) -> None:
+    """Show the open connections: the oldest, the busiest, or those that take no bytes."""
+    result = _ask(control, "connections", listener=listener, sort=sort, limit=limit)
+    if as_json:
+        _print_json(result)
+    else:
+        click.echo(connections_text(result))
+
+
+@click.command()
+@click.argument("connection")
+@control_option
+def kill(connection: str, control: str | None) -> None:
+    """Close one connection at once. CONNECTION is an id as `gaiod connections` shows it."""
+    _ask(control, "kill", connection=connection)
+    click.echo(f"closed: {connection}")
+
+
+@click.group()
+def workers() -> None:
+    """Commands about the worker processes."""
+
+
+@workers.command()
+@control_option
+def restart(control: str | None) -> None:
+    """Replace every worker by a fresh one, one after the other, and wait for it. Connections are drained."""
+    replaced = _ask(control, "restart")["workers"]
+    click.echo(f"restarted: workers {', '.join(map(str, replaced))}")
+
+
+@click.command()
+@control_option
+def reload(control: str | None) -> None:
+    """Read the configuration again, and serve it, if it is right; or say what is wrong.
+
+    Exit status: 0 it is served, 78 it is wrong, and the daemon goes on with what it had.
+    """
+    click.echo(f"reloaded: generation {_ask(control, 'reload')['generation']}")
+
+
+@click.command()
+@control_option
+def upgrade(control: str | None) -> None:
+    """Replace the daemon by the gaiod that is installed now. Nobody who connects meanwhile is refused."""
+    click.echo(f"upgraded: process {_ask(control, 'upgrade')['pid']} serves")
+
+
+@click.command()
+@click.argument("listener")
+@control_option
+def drain(listener: str, control: str | None) -> None:
+    """Accept no more connections on a listener; those that are open go on."""
+    click.echo(f"draining {listener}: {_ask(control, 'drain', listener=listener)['connections']} connections go on")
+
+
+COMMANDS = (status, connections, kill, workers, reload, upgrade, drain)

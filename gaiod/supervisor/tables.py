@@ -1,0 +1,195 @@
+"""What the control socket answers, as text for people: aligned, with units, at most 100 columns wide."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+WIDTH_MAX = 100
+GAP = "  "
+UNKNOWN = "-"
+ELASTIC_MIN = 8
+"""What is left of a long name in a crowded table: `unix:...lo.sock`, cut in the middle, is still recognised."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: what a row shows in it. One of text is elastic: it is cut where the table gets too wide."""
+
+    title: str
+    show: Callable[[Row], str]
+    is_text: bool = False
+
+
+def status_text(status: Row, now: float) -> str:
+    """Return what `gaiod status` prints. `now` is a Unix time."""
+    lines = [
+        f"gaiod {status.get('version')}, {status.get('engine')} engine, Python {status.get('python')}: "
+        f"{status.get('state')}, up {duration(status.get('uptime_s'))}, process {status.get('pid')}",
+        f"configuration {shown(status.get('config'))}, generation {status.get('generation')}"
+        f"; {_reload_text(status.get('last_reload'), now)}",
+        "",
+        *table(WORKERS, status.get("workers") or []),
+        "",
+        *table(LISTENERS, status.get("listeners") or []),
+    ]
+    return "\n".join(lines)
+
+
+def connections_text(result: Row) -> str:
+    """Return what `gaiod connections` prints."""
+    connections, total = result["connections"], result["total"]
+    if not connections:
+        return "no connections"
+    lines = table(CONNECTIONS, connections)
+    if len(connections) < total:
+        lines += ["", f"{len(connections)} of {total} connections; --limit shows more, --listener fewer"]
+    return "\n".join(lines)
+
+
+def table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+    """Return the lines of a table: text to the left, numbers to the right."""
+    cells = [[column.title for column in columns], *([column.show(row) for column in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    elastic = [index for index, column in enumerate(columns) if column.is_text and widths[index] > ELASTIC_MIN]
+    while elastic and sum(widths) + len(GAP) * (len(widths) - 1) > WIDTH_MAX:
+        widest = max(elastic, key=widths.__getitem__)
+        widths[widest] -= 1
+        if widths[widest] == ELASTIC_MIN:
+            elastic.remove(widest)
+    return [
+        GAP.join(
+            _cut(cell, width).ljust(width) if column.is_text else cell.rjust(width)
+            for cell, width, column in zip(line, widths, columns, strict=True)
+        ).rstrip()
+        for line in cells
+    ]
+
+
+# -- units -------------------------------------------------------------------------------------------
+
+
+def size(count: float | None) -> str:
+    """Return a number of bytes: `12.3 MiB`."""
+    return UNKNOWN if count is None else _scaled(count, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
+
+
+def rate(count: float | None) -> str:
+    """Return a number per second: `0.3/s`, `12/s`, `3.2 k/s`."""
+    if count is None:
+        return UNKNOWN
+    if 0 < count < 9.95:
+        return f"{count:.1f}/s"
+    return _scaled(count, 1000, ("", "k", "M", "G")).rstrip() + "/s"
+
+
+def size_rate(count: float | None) -> str:
+    """Return bytes per second: `12.3 MiB/s`."""
+    return UNKNOWN if count is None else f"{size(count)}/s"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time span, its two largest units: `0.4s`, `42s`, `4m 10s`, `3d 4h`."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60}s"
+    if whole < 86400:
+        return f"{whole // 3600}h {whole % 3600 // 60}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600}h"
+
+
+def number(count: float | None) -> str:
+    """Return a number as it is."""
+    return UNKNOWN if count is None else str(count)
+
+
+def shown(text: object) -> str:
+    """Return text on one line and printable, whatever a client or a file system called itself."""
+    if text is None:
+        return UNKNOWN
+    return str(text) if str(text).isprintable() else ascii(str(text))[1:-1]
+
+
+def _scaled(count: float, base: int, units: Sequence[str]) -> str:
+    """Return a number with the unit in which it is less than `base`."""
+    if round(count) < base:
+        return f"{round(count)} {units[0]}"
+    power = 1
+    while round(count / base**power, 1) >= base and power < len(units) - 1:
+        power += 1
+    return f"{count / base**power:.1f} {units[power]}"
+
+
+def _cut(text: str, width: int) -> str:
+    """Cut text in the middle: both ends of an address or a path tell more than that."""
+    if len(text) <= width:
+        return text
+    head = (width - 3) // 2
+    return f"{text[:head]}...{text[len(text) - (width - 3 - head) :]}"
+
+
+def _reload_text(reload: Row | None, now: float) -> str:
+    if reload is None:
+        return "never reloaded"
+    ago = f"{duration(now - reload['at'])} ago"
+    if reload["ok"]:
+        return f"reloaded {ago}"
+    errors = "\n".join(f"  {shown(line)}" for line in str(reload["error"]).splitlines())
+    return f"the reload {ago} failed, and changed nothing:\n{errors}"
+
+
+# -- the tables --------------------------------------------------------------------------------------
+
+
+def _of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
+    return lambda row: show(row.get(key))
+
+
+def _rate_of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
+    return lambda row: show((row.get("rates") or {}).get(key))
+
+
+WORKERS = (
+    Column("WORKER", _of("worker", number)),
+    Column("INSTANCE", _of("instance", number)),
+    Column("PID", _of("pid", number)),
+    Column("STATE", _of("state", shown), is_text=True),
+    Column("GEN", _of("generation", number)),
+    Column("AGE", _of("age_s", duration)),
+    Column("HEARTBEAT", _of("heartbeat_age_s", duration)),
+    Column("CONNS", _of("connections", number)),
+    Column("MEMORY", _of("memory_bytes", size)),
+    Column("CPU", _of("cpu_seconds", duration)),
+    Column("RESTARTS", _of("restarts", number)),
+)
+
+LISTENERS = (
+    Column("LISTENER", _of("listener", shown), is_text=True),
+    Column("BIND", _of("bind", shown), is_text=True),
+    Column("HANDLER", _of("handler", shown), is_text=True),
+    Column("STATE", _of("state", shown), is_text=True),
+    Column("CONNS", _of("connections", number)),
+    Column("ACCEPTED", _rate_of("accepted", rate)),
+    Column("RECEIVED", _rate_of("received_bytes", size_rate)),
+    Column("SENT", _rate_of("sent_bytes", size_rate)),
+    Column("QUEUE", lambda row: f"{number(row.get('queue'))}/{number(row.get('queue_limit'))}"),
+)
+
+CONNECTIONS = (
+    Column("ID", _of("id", shown)),
+    Column("LISTENER", _of("listener", shown), is_text=True),
+    Column("PEER", _of("peer", shown), is_text=True),
+    Column("AGE", _of("age_s", duration)),
+    Column("IDLE", _of("idle_s", duration)),
+    Column("RECEIVED", _of("received_bytes", size)),
+    Column("SENT", _of("sent_bytes", size)),
+    Column("PENDING", _of("pending_bytes", size)),
+    Column("STALLED", _of("stalled_s", duration)),
+)

@@ -1,0 +1,162 @@
+"""The control socket's language: what can be asked of a running daemon, by whom, and in which words.
+
+    {"verb": "connections", "limit": 10}                        a request: a JSON object, one line
+    {"ok": true, "result": {"total": 2, "connections": [...]}}  its answer: the same
+    {"ok": false, "error": "unknown verb 'statu'; did you mean status?", "status": 64}
+
+`status` is a number of sysexits(3), for the exit of the command that asked.
+"""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gaiod.core.errors import GaiodError
+
+LINE_MAX_BYTES = 64 * 1024
+"""Of a request, its newline not counted: some hundred times what the longest needs."""
+
+QUICK_S = 10.0
+"""How long a client waits for what the supervisor has at hand, or has to ask its workers for."""
+
+SLOW_S = 3600.0
+"""... and for what waits for connections to end, in one worker after the other: 64 workers that drain for
+30 s each take half an hour. Somebody at a terminal has Ctrl-C."""
+
+CONNECTION_ID = r"[0-9]{1,10}-[0-9]{1,19}"
+QUOTED_MAX = 60
+"""Characters of the client's text that are repeated to it. Beyond, difflib would only burn time."""
+
+
+class ControlError(GaiodError):
+    """A request that is not served: raised by the daemon that refuses it, and again by the client that asked.
+
+    Attributes:
+        status: what the command that asked exits with, a number of sysexits(3).
+    """
+
+    def __init__(self, text: str, status: int = os.EX_USAGE) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of a verb: text, or a whole number if it has a `maximum`."""
+
+    what: str
+    is_required: bool = False
+    default: str | int | None = None
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+    maximum: int | None = None
+
+    def check(self, name: str, value: object) -> None:
+        """Raise ControlError, unless `value` can be used."""
+        if value is None and not self.is_required and self.default is None:
+            return
+        if self.maximum is not None:
+            if type(value) is not int or not 1 <= value <= self.maximum:
+                raise ControlError(f"{name}: write a whole number from 1 to {self.maximum}")
+        elif type(value) is not str:
+            raise ControlError(f"{name}: write {self.what}, as a JSON string")
+        elif self.choices and value not in self.choices:
+            raise ControlError(f"{name}: {_quoted(value)} is none of {', '.join(self.choices)}")
+        elif self.pattern and not re.fullmatch(self.pattern, value):
+            raise ControlError(f"{name}: {_quoted(value)} is not {self.what}")
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One thing that can be asked for. Only root and the daemon's own user may ask for what `is_admin`."""
+
+    what: str
+    is_admin: bool
+    timeout_s: float = QUICK_S
+    arguments: Mapping[str, Argument] = field(default_factory=dict)
+
+
+VERBS = {
+    "status": Verb("the daemon, its workers and its listeners", is_admin=False),
+    "connections": Verb(
+        "the open connections",
+        is_admin=False,
+        arguments={
+            "listener": Argument("the name of a listener (null: all)"),
+            "sort": Argument("what comes first", default="age", choices=("age", "bytes", "stalled")),
+            "limit": Argument("how many at most", default=100, maximum=10_000),
+        },
+    ),
+    "kill": Verb(
+        "close a connection at once",
+        is_admin=True,
+        arguments={
+            "connection": Argument(
+                "a connection's id, as `gaiod connections` shows it (3-1831)", is_required=True, pattern=CONNECTION_ID
+            )
+        },
+    ),
+    "restart": Verb("replace every worker, one after the other", is_admin=True, timeout_s=SLOW_S),
+    "reload": Verb("read the configuration again, and serve it", is_admin=True, timeout_s=SLOW_S),
+    "upgrade": Verb("replace the whole daemon by what is installed now", is_admin=True, timeout_s=SLOW_S),
+    "drain": Verb(
+        "accept no more on a listener",
+        is_admin=True,
+        arguments={"listener": Argument("the name of a listener", is_required=True)},
+    ),
+}
+"""Everything the socket takes: requests are checked against this, and documented from it."""
+
+
+def parse_request(line: bytes, *, may_administer: bool) -> dict[str, Any]:
+    """Return a request, its defaults filled in.
+
+    Raises:
+        ControlError: it is none, or none that this client may make.
+    """
+    try:
+        request = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        request = None
+    if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
+        raise ControlError('a request is a line with a JSON object that has a verb: {"verb": "status"}')
+    name = request["verb"]
+    verb = VERBS.get(name)
+    if verb is None:
+        raise ControlError(_unknown("verb", name, VERBS))
+    if verb.is_admin and not may_administer:
+        raise ControlError(f"{name}: not permitted; only root and the daemon's own user may", os.EX_NOPERM)
+    for key in sorted(request.keys() - {"verb", *verb.arguments}):
+        raise ControlError(f"{name}: {_unknown('argument', key, verb.arguments)}")
+    for key, argument in verb.arguments.items():
+        if key in request:
+            argument.check(f"{name}: {key}", request[key])
+        elif argument.is_required:
+            raise ControlError(f"{name}: {key} is missing; write {argument.what}")
+        else:
+            request[key] = argument.default
+    return request
+
+
+def succeeded(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the answer to a request that was served."""
+    return {"ok": True, "result": result}
+
+
+def refused(error: str, status: int) -> dict[str, Any]:
+    """Return the answer to one that was not, for whatever reason."""
+    return {"ok": False, "error": error, "status": status}
+
+
+def _unknown(what: str, name: str, known: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(name, known, n=1) if len(name) <= QUOTED_MAX else []
+    others = f"there is {', '.join(known)}" if known else "it takes none"
+    return f"unknown {what} {_quoted(name)}; {f'did you mean {near[0]}?' if near else others}"
+
+
+def _quoted(text: str) -> str:
+    return ascii(text if len(text) <= QUOTED_MAX else text[:QUOTED_MAX] + "...")
