@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import click
 from gaiod.admin import COMMANDS
 from gaiod.version import __version__
 
-EXIT_USAGE, EXIT_CONFIG = 64, 78
+EXIT_USAGE, EXIT_NOPERM, EXIT_CONFIG = 64, 77, 78
 click.UsageError.exit_code = EXIT_USAGE  # sysexits(3), as everything else here
 
 CONFIG_FILE = click.Path(dir_okay=False, path_type=Path)
@@ -40,26 +41,42 @@ def main() -> None:
 
 @main.command()
 @click.option("-c", "--config", type=CONFIG_FILE, help="The configuration file. Default: the packaged one, an echo.")
-def serve(config: Path | None) -> None:
+@click.option("--allow-root", is_flag=True, help="Stay root, if root starts it and the configuration names no user.")
+def serve(config: Path | None, allow_root: bool) -> None:
     """Run the daemon in the foreground, until SIGTERM or SIGINT.
 
-    Exit status: 0 stopped in order, 64 wrong usage, 70 a worker died, 71 an address cannot be bound,
-    78 the configuration is wrong.
+    SIGHUP reloads the configuration, SIGUSR2 replaces the daemon by the version that is installed now.
+
+    Exit status: 0 stopped in order, 64 wrong usage, 70 workers died again and again or one did not stop in
+    time, 71 an address cannot be bound, 77 it would run with rights that it should not have, 78 the
+    configuration is wrong.
     """
+    from gaiod.runtime.logs import LogError, configure
     from gaiod.supervisor.preflight import PreflightFailed, read_settings
+    from gaiod.supervisor.privileges import PrivilegeError, check_start
     from gaiod.supervisor.supervisor import Supervisor
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
+    with _packaged_default() if config is None else nullcontext(config) as path:
+        try:
+            settings = read_settings(path)
+            check_start(settings, path, allow_root=allow_root)
+            configure(settings.log, role="supervisor")
+        except PreflightFailed as failure:
+            click.echo(failure, err=True)
+            sys.exit(failure.status)
+        except PrivilegeError as error:
+            click.echo(error, err=True)
+            sys.exit(EXIT_NOPERM)
+        except LogError as error:
+            click.echo(error, err=True)
+            sys.exit(EXIT_CONFIG)
         if config is None:
-            with as_file(files("gaiod.default_config") / "gaiod.yaml") as path:
-                logging.getLogger("gaiod").info("no --config was given: serving the packaged default, %s", path)
-                settings = read_settings(path)
-        else:
-            settings = read_settings(config)
-    except PreflightFailed as failure:
-        sys.exit(failure.status)
-    sys.exit(Supervisor(settings).run())
+            logging.getLogger("gaiod").info("no --config was given: serving the packaged default, %s", path)
+        sys.exit(Supervisor(settings, path).run())
+
+
+def _packaged_default() -> AbstractContextManager[Path]:
+    return as_file(files("gaiod.default_config") / "gaiod.yaml")
 
 
 @main.command()

@@ -23,6 +23,7 @@ from typing import Any
 from gaiod.core.errors import WatcherClosed
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
+from gaiod.runtime import logs
 from gaiod.runtime.channel import Channel
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.draining import Drain
@@ -30,7 +31,7 @@ from gaiod.runtime.gcstats import GcStats
 from gaiod.runtime.inquiries import Inquiries
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.plugins import HandlerLoadError, build_options, load_handler
-from gaiod.runtime.settings import ListenerSettings
+from gaiod.runtime.settings import ListenerSettings, log_settings_from
 from gaiod.runtime.signals import Signals
 from gaiod.runtime.stats import HEARTBEAT, Layout
 
@@ -64,6 +65,7 @@ class Worker:
     def run(self) -> int:
         """Receive the settings, serve, and return the process's exit status."""
         message, rest = _receive_settings(self._first)
+        logs.configure(log_settings_from(message["log"]), role=f"worker {message['worker']}")
         faulthandler.enable(message["dump"])  # SIGABRT, or a crash, leaves the stack there for the supervisor
         layout = Layout(len(message["listeners"]))
         cells = _map(message["stats"])
@@ -182,7 +184,6 @@ def _receive_settings(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
 
 def main() -> None:
     """Run as a process of its own."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     sys.exit(Worker(int(sys.argv[1])).run())
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from gaiod.supervisor.control import Reply
 from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Member
-from gaiod.supervisor.process import Phase
 from gaiod.supervisor.reload import Outcome, Reloads
 from gaiod.supervisor.subject import Subject
 from gaiod.supervisor.verbs import ControlError, refused, succeeded

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from gaiod.core.connection import Conn
 from gaiod.core.operations import OpResult
@@ -106,6 +107,7 @@ def _answer(path: Path, channel: socket.socket) -> None:
     """Read the file, and say what is in it, or what is wrong with it."""
     from gaiod.config import ConfigErrors, load
 
+    answer: dict[str, Any]
     try:
         answer = {"settings": asdict(load(path))}
     except ConfigErrors as errors:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from gaiod.core import ENGINE
 from gaiod.core.errors import WatcherClosed
-from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.observe.collector import Collector
 from gaiod.observe.endpoint import Endpoint

@@ -1,1 +1,1 @@
-"""What the supervisor's tests share: another user, a control socket in this process, a daemon that is played."""
+"""What tests of the supervisor share: its socket, systemd's side, processes with other rights."""
