@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ class Answers:
             reply(succeeded({"total": total, "connections": rows[: request["limit"]]}))
 
         for member in members:
-            member.process.ask(request, lambda result, member=member: take(member, result))  # type: ignore[misc]
+            member.process.ask(request, partial(take, member))
         if not members:
             finish()
 

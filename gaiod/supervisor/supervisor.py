@@ -154,8 +154,8 @@ class Supervisor:
         listen = self._settings.control_listen
         inherited = {} if self._predecessor is None else self._predecessor.control
         if listen is None or inherited.get(listen) is None:
-            for fd in inherited.values():
-                os.close(fd)
+            for unused in inherited.values():
+                os.close(unused)
         if listen is None:
             return None
         fd = inherited.get(listen)

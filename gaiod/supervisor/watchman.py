@@ -4,6 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
@@ -63,7 +64,7 @@ class Watchman:
                 done(replaced)
 
         for number in numbers:
-            self._queue.append((number, why, lambda worked, number=number: one_more(number, worked)))
+            self._queue.append((number, why, partial(one_more, number)))
         self._replace_next()
 
     def _tick(self, result: OpResult) -> None:
