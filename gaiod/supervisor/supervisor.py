@@ -326,6 +326,7 @@ class Supervisor:
         self._was_replaced = True
         self._state = State.STOPPING
         self._endpoint.close()
+        self._listeners.close(keep_files=True)
         asker((0, text))
         self._control.close()
         self._drain(eager=False)

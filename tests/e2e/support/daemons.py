@@ -20,7 +20,7 @@ listeners:
   echo: {bind: "127.0.0.1:0", handler: echo}
 """
 
-SERVE = ("-m", "gaiod", "serve")
+SERVE = ("-m", "gaiod", "serve", "--allow-root")
 METRICS = re.compile(r"metrics on (\S+)$", re.MULTILINE)
 LISTENER = re.compile(r"listener (\S+): \S+ on (\S+)$", re.MULTILINE)
 
@@ -40,7 +40,7 @@ class Daemon:
             self._process = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=folder,
-                env={**os.environ, **environment},
+                env={**os.environ, "RUNTIME_DIRECTORY": str(folder), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
