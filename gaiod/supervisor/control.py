@@ -220,7 +220,7 @@ class _Client(Target):
         except (TypeError, ValueError):
             log.exception("an answer is not JSON")
             line = _line_of(refused("the answer is not JSON: a bug; the daemon's log has more", os.EX_SOFTWARE))
-        if not self._conn.closed and not self._conn.closing:
+        if not self._conn.closed:
             self._conn.write(line, deadline=time.monotonic() + REQUEST_TIMEOUT_S)
 
     def _end(self) -> None:
