@@ -38,9 +38,10 @@ def _print_json(result: dict[str, Any]) -> None:
 @control_option
 @json_option
 def status(control: str | None, as_json: bool) -> None:
-    """Show how a running daemon does: its workers, its listeners, the last reload.
+    """Show how a running daemon is doing.
 
-    Of the listeners, ACCEPTED, RECEIVED and SENT are per second, over the last ten.
+    Of its listeners, ACCEPTED, RECEIVED and SENT are averages of about the last ten seconds; GEN is the
+    generation of the configuration that a worker runs.
     """
     result = _ask(control, "status")
     if as_json:
@@ -58,7 +59,11 @@ def status(control: str | None, as_json: bool) -> None:
 @control_option
 @json_option
 def connections(listener: str | None, sort: str, limit: int, control: str | None, as_json: bool) -> None:
-    """Show the open connections: the oldest, the busiest, or those that take no bytes."""
+    """Show open connections.
+
+    The oldest come first; with `--sort bytes` those that moved most, with `--sort stalled` those that have
+    taken none of what is PENDING for them for longest. --json shows names that are cut here.
+    """
     result = _ask(control, "connections", listener=listener, sort=sort, limit=limit)
     if as_json:
         _print_json(result)
@@ -70,20 +75,26 @@ def connections(listener: str | None, sort: str, limit: int, control: str | None
 @click.argument("connection")
 @control_option
 def kill(connection: str, control: str | None) -> None:
-    """Close one connection at once. CONNECTION is an id as `gaiod connections` shows it."""
+    """Close one connection at once.
+
+    CONNECTION is an id as `gaiod connections` shows it.
+    """
     _ask(control, "kill", connection=connection)
     click.echo(f"closed: {connection}")
 
 
 @click.group()
 def workers() -> None:
-    """Commands about the worker processes."""
+    """Command the worker processes."""
 
 
 @workers.command()
 @control_option
 def restart(control: str | None) -> None:
-    """Replace every worker by a fresh one, one after the other, and wait for it. Connections are drained."""
+    """Replace all workers, and wait until it is done.
+
+    One after the other: new connections go to the fresh worker, and those of the old one are drained.
+    """
     replaced = _ask(control, "restart")["workers"]
     click.echo(f"restarted: workers {', '.join(map(str, replaced))}")
 
@@ -91,7 +102,7 @@ def restart(control: str | None) -> None:
 @click.command()
 @control_option
 def reload(control: str | None) -> None:
-    """Read the configuration again, and serve it, if it is right; or say what is wrong.
+    """Read the configuration again, and serve it.
 
     Exit status: 0 it is served, 78 it is wrong, and the daemon goes on with what it had.
     """
@@ -101,7 +112,10 @@ def reload(control: str | None) -> None:
 @click.command()
 @control_option
 def upgrade(control: str | None) -> None:
-    """Replace the daemon by the gaiod that is installed now. Nobody who connects meanwhile is refused."""
+    """Replace the daemon by the gaiod installed now.
+
+    Nobody who connects meanwhile is refused.
+    """
     click.echo(f"upgraded: process {_ask(control, 'upgrade')['pid']} serves")
 
 
@@ -109,7 +123,10 @@ def upgrade(control: str | None) -> None:
 @click.argument("listener")
 @control_option
 def drain(listener: str, control: str | None) -> None:
-    """Accept no more connections on a listener; those that are open go on."""
+    """Accept no more connections on a listener.
+
+    Those that are open go on.
+    """
     click.echo(f"draining {listener}: {_ask(control, 'drain', listener=listener)['connections']} connections go on")
 
 

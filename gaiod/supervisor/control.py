@@ -38,6 +38,8 @@ REQUEST_TIMEOUT_S = 10.0
 IDLE_TIMEOUT_S = 60.0
 """Between requests."""
 
+TOO_SLOW = f"half a request, and the rest did not come within {REQUEST_TIMEOUT_S:g} s"
+
 Reply = Callable[[dict[str, Any]], None]
 Answer = Callable[[dict[str, Any], Reply], None]
 
@@ -151,7 +153,7 @@ class _Client(Target):
         if isinstance(result.error, EOFError) and self._received:
             self._refuse_the_rest("the request has no end: write a newline behind it")
         elif isinstance(result.error, DeadlineExceeded) and result.operation is OpType.READ and self._received:
-            self._refuse_the_rest(f"half a request, and the rest did not come within {REQUEST_TIMEOUT_S:g} s")
+            self._refuse_the_rest(TOO_SLOW)
         else:
             self._end()
 
@@ -174,6 +176,7 @@ class _Client(Target):
 
     def _next(self) -> None:
         """Serve the next request, or wait for the rest of it."""
+        now_s = time.monotonic()
         end = self._received.find(b"\n")
         if (end if end >= 0 else len(self._received)) > LINE_MAX_BYTES:
             self._refuse_the_rest(f"a request has {LINE_MAX_BYTES} bytes at most")
@@ -182,11 +185,15 @@ class _Client(Target):
             del self._received[: end + 1]
             self._request_until_s = None
             self._serve(line)
-        elif self._received:
-            self._request_until_s = self._request_until_s or time.monotonic() + REQUEST_TIMEOUT_S
+        elif not self._received:
+            self._conn.read(deadline=now_s + IDLE_TIMEOUT_S)
+        elif self._request_until_s is None:
+            self._request_until_s = now_s + REQUEST_TIMEOUT_S
             self._conn.read(deadline=self._request_until_s)
-        else:
-            self._conn.read(deadline=time.monotonic() + IDLE_TIMEOUT_S)
+        elif now_s < self._request_until_s:
+            self._conn.read(deadline=self._request_until_s)
+        else:  # a byte that is there wins against a deadline, and one now and then would win for hours
+            self._refuse_the_rest(TOO_SLOW)
 
     def _serve(self, line: bytes) -> None:
         self._is_answering = True

@@ -27,8 +27,8 @@ def status_text(status: Row, now: float) -> str:
     lines = [
         f"gaiod {status.get('version')}, {status.get('engine')} engine, Python {status.get('python')}: "
         f"{status.get('state')}, up {duration(status.get('uptime_s'))}, process {status.get('pid')}",
-        f"configuration {shown(status.get('config'))}, generation {status.get('generation')}"
-        f"; {_reload_text(status.get('last_reload'), now)}",
+        f"configuration {shown(status.get('config'))}, generation {status.get('generation')}",
+        *_reload_lines(status.get("last_reload"), now),
         "",
         *table(WORKERS, status.get("workers") or []),
         "",
@@ -135,14 +135,13 @@ def _cut(text: str, width: int) -> str:
     return f"{text[:head]}...{text[len(text) - (width - 3 - head) :]}"
 
 
-def _reload_text(reload: Row | None, now: float) -> str:
+def _reload_lines(reload: Row | None, now: float) -> list[str]:
     if reload is None:
-        return "never reloaded"
-    ago = f"{duration(now - reload['at'])} ago"
+        return []
+    ago = f"last reload {duration(now - reload['at'])} ago"
     if reload["ok"]:
-        return f"reloaded {ago}"
-    errors = "\n".join(f"  {shown(line)}" for line in str(reload["error"]).splitlines())
-    return f"the reload {ago} failed, and changed nothing:\n{errors}"
+        return [ago]
+    return [f"{ago}: it failed, and changed nothing", *(f"  {shown(line)}" for line in reload["error"].splitlines())]
 
 
 # -- the tables --------------------------------------------------------------------------------------
@@ -150,6 +149,11 @@ def _reload_text(reload: Row | None, now: float) -> str:
 
 def _of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
     return lambda row: show(row.get(key))
+
+
+def _handler(row: Row) -> str:
+    """Return a handler without its folder: the file and the class tell enough."""
+    return shown(row.get("handler")).rpartition("/")[2]
 
 
 def _rate_of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
@@ -173,7 +177,7 @@ WORKERS = (
 LISTENERS = (
     Column("LISTENER", _of("listener", shown), is_text=True),
     Column("BIND", _of("bind", shown), is_text=True),
-    Column("HANDLER", _of("handler", shown), is_text=True),
+    Column("HANDLER", _handler, is_text=True),
     Column("STATE", _of("state", shown), is_text=True),
     Column("CONNS", _of("connections", number)),
     Column("ACCEPTED", _rate_of("accepted", rate)),

@@ -17,6 +17,7 @@ from gaiod.supervisor.control import Control, Reply, open_control_socket
 
 STEP_S = 0.002
 STATUS = {"verb": "status"}
+STATUS_LINE = b'{"verb": "status"}\n'
 
 
 class ControlUnderTest:
@@ -26,7 +27,7 @@ class ControlUnderTest:
     """
 
     def __init__(self, watcher: Watcher, clients: ExitStack, path: Path) -> None:
-        self._watcher = watcher
+        self.watcher = watcher
         self._clients = clients
         self.path = path
         self.requests: list[dict[str, Any]] = []
@@ -41,7 +42,7 @@ class ControlUnderTest:
 
     def step(self, timeout_s: float = STEP_S) -> None:
         """Do one pass."""
-        dispatch(self._watcher.wait_io(timeout_s))
+        dispatch(self.watcher.wait_io(timeout_s))
 
     def step_until(self, look: Callable[[], object], what: str) -> None:
         """Pass until `look()` is true."""
@@ -52,7 +53,7 @@ class ControlUnderTest:
 
     def clients(self) -> int:
         """Return how many connections it has."""
-        return len(self._watcher.connections())
+        return len(self.watcher.connections())
 
     def connect(self) -> socket.socket:
         """Return a client, connected and not more."""
@@ -95,6 +96,13 @@ class ControlUnderTest:
     def wait_for_end(self, sock: socket.socket) -> None:
         """Pass until the connection is closed."""
         self.step_until(lambda: not self.is_open(sock), "the end of the connection")
+
+
+def hold(control: ControlUnderTest) -> list[Reply]:
+    """Let requests wait; return where their replies come to be."""
+    replies: list[Reply] = []
+    control.answer = lambda request, reply: replies.append(reply)
+    return replies
 
 
 def _echo(request: dict[str, Any], reply: Reply) -> None:
