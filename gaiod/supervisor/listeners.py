@@ -111,9 +111,9 @@ class Listeners:
 
     def close(self, *, keep_files: bool = False) -> None:
         """Close everything; `keep_files`: somebody else serves the unix sockets now."""
-        for listener in self._open.values():
+        for key, listener in self._open.items():
             for sock in listener.sockets:
-                if keep_files:
+                if keep_files or key.startswith(SYSTEMD):
                     sock.close()
                 else:
                     close_listener(sock)
@@ -122,6 +122,8 @@ class Listeners:
     def close_one(self, listener: OpenListener) -> None:
         """Close the sockets of one listener."""
         for key in [key for key, each in self._open.items() if each is listener]:
+            if key.startswith(SYSTEMD):
+                raise BindError("its socket is systemd's, which goes on listening: stop the .socket unit")
             del self._open[key]
         for sock in listener.sockets:
             close_listener(sock)

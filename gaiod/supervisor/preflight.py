@@ -21,9 +21,13 @@ from gaiod.core.connection import Conn
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.dispatch import Target
+from gaiod.runtime.handler import Handler
+from gaiod.runtime.plugins import is_file, load_handler
 from gaiod.runtime.settings import Settings, settings_from
+from gaiod.supervisor.privileges import PrivilegeError, check_is_roots_alone
 
 CONFIG_ERROR = 78
+NO_PERMISSION = 77
 SOFTWARE_ERROR = 70
 
 TIMEOUT_S = 60.0
@@ -109,7 +113,11 @@ def _answer(path: Path, channel: socket.socket) -> None:
 
     answer: dict[str, Any]
     try:
-        answer = {"settings": asdict(load(path))}
+        if os.geteuid() == 0:
+            check_is_roots_alone(path)
+        answer = {"settings": asdict(load(path, load_handler=_load_handler))}
+    except PrivilegeError as error:
+        answer = {"errors": str(error), "status": NO_PERMISSION}
     except ConfigErrors as errors:
         answer = {"errors": str(errors), "status": CONFIG_ERROR}
     except BaseException:
@@ -117,6 +125,13 @@ def _answer(path: Path, channel: socket.socket) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     channel.sendall(json.dumps(answer).encode())
+
+
+def _load_handler(reference: str) -> type[Handler]:
+    """Load a handler, but as root none that others could have written."""
+    if os.geteuid() == 0 and is_file(reference):
+        check_is_roots_alone(Path(reference.partition(":")[0]))
+    return load_handler(reference)
 
 
 def _settings(path: Path, answer: bytes, child: int) -> Settings:

@@ -20,6 +20,9 @@ from gaiod.supervisor.slots import Memory
 
 PR_SET_PDEATHSIG = 1
 
+SUPERVISORS_OWN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+"""What systemd tells the supervisor alone: a handler's library must not report in its name."""
+
 DUMP_MAX_BYTES = 64 * 1024
 """faulthandler shows 100 frames of each of 100 threads at most; one thread takes 10 KiB."""
 
@@ -103,6 +106,7 @@ class WorkerProcess:
                 command,
                 pass_fds=[theirs.fileno(), self.memory.fd, self._dump, *(fd for each in fds for fd in each)],
                 stdin=subprocess.DEVNULL,
+                env={key: value for key, value in os.environ.items() if key not in SUPERVISORS_OWN},
                 process_group=0,  # a Ctrl-C goes to the whole group: the supervisor decides, from the first moment on
                 preexec_fn=_die_with_parent(),  # noqa: PLW1509 - the supervisor has one thread
             )

@@ -56,7 +56,8 @@ def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool =
 def bound_address(sock: socket.socket) -> str:
     """Return where a socket listens, as the configuration writes it: with the port the kernel chose."""
     if sock.family == socket.AF_UNIX:
-        return f"{UNIX}{sock.getsockname()}"
+        name = sock.getsockname()  # bytes if it is an abstract one, which only systemd can have opened
+        return UNIX + (name if isinstance(name, str) else "@" + os.fsdecode(name[1:]))
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
 
@@ -68,8 +69,8 @@ def close_listener(sock: socket.socket) -> None:
     if path:
         try:
             os.unlink(path)
-        except FileNotFoundError:
-            pass  # somebody tidied up before
+        except OSError:
+            pass  # somebody tidied up before, or only root may: the next start replaces a file left behind
 
 
 def retune(sock: socket.socket, options: SocketOptions) -> None:

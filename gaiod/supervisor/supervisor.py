@@ -25,7 +25,7 @@ from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Failure, Generation
 from gaiod.supervisor.listeners import Listeners, OpenListener, Prepared
 from gaiod.supervisor.reload import Reloads
-from gaiod.supervisor.sockets import SYSTEMD, BindError, bound_address, close_listener
+from gaiod.supervisor.sockets import SYSTEMD, UNIX, BindError, bound_address, close_listener
 from gaiod.supervisor.subject import Subject
 from gaiod.supervisor.systemd import Notifier, inherited_sockets
 from gaiod.supervisor.upgrade import Predecessor, Upgrade, predecessor
@@ -144,9 +144,11 @@ class Supervisor:
         prepared = self._listeners.prepare(self._settings)
         self._listeners.commit(prepared)
         self._control_socket = self._open_control()
-        for sock in [*(sock for each in prepared.listeners for sock in each.sockets), self._control_socket]:
-            if sock is not None and sock.family == socket.AF_UNIX:
-                privileges.give(Path(sock.getsockname()), self._settings)
+        addresses = [key for key in prepared.keys if key.startswith(UNIX)]
+        if self._control_socket is not None:
+            addresses.append(bound_address(self._control_socket))
+        for address in addresses:
+            privileges.give(Path(address.removeprefix(UNIX)), self._settings)
         privileges.drop(self._settings)
         return prepared
 
