@@ -32,8 +32,10 @@ class ListenerSettings:
 
 @dataclass(frozen=True, slots=True)
 class RecycleSettings:
-    """When a worker is replaced by a fresh one, its connections drained; None: never. Each worker draws its
-    own limits from 80 to 100 % of these, so that they do not all go at once."""
+    """When a worker is replaced by a fresh one, its connections drained; None: never.
+
+    Each worker draws its own limits from 80 to 100 % of these, so that they do not all go at once.
+    """
 
     age_s: float | None = None
     memory_bytes: int | None = None
