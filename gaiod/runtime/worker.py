@@ -25,6 +25,7 @@ from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.runtime import logs
 from gaiod.runtime.channel import Channel
+from gaiod.runtime.connlog import ConnectionLog
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.draining import Drain
 from gaiod.runtime.gcstats import GcStats
@@ -96,6 +97,13 @@ class Worker:
         return self._exit_status
 
     def _open_listeners(self, message: dict[str, Any], cells: Any, layout: Layout) -> None:
+        dropped = layout.worker("connection_log_dropped")
+
+        def count_dropped(lines: int) -> None:
+            cells[dropped] += lines
+
+        wanted = log_settings_from(message["log"]).connections
+        connection_log = ConnectionLog(wanted, message["instance"], count_dropped)
         for number, (plain, fds) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
             settings = ListenerSettings(**plain)
             kind = load_handler(settings.handler)
@@ -103,7 +111,8 @@ class Worker:
                 handler = kind(build_options(kind, dict(settings.options)))
             except Exception as error:
                 raise HandlerLoadError(f"listener {settings.name}: making its handler failed: {error!r}") from error
-            listener = Listener(settings, handler, self._watcher, cells, layout.row(number))
+            row = layout.row(number)
+            listener = Listener(settings, handler, self._watcher, cells, row, connection_log=connection_log)
             listener.open(socket.socket(fileno=fd) for fd in fds)
             self._listeners.append(listener)
 

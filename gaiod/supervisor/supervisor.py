@@ -347,10 +347,9 @@ class Supervisor:
         generation = self._fleet.generation
         if self._state is State.SERVING and generation is not None:
             settings = generation.settings
+            what = f"generation {generation.number}, workers: {settings.workers}, listeners: {len(settings.listeners)}"
             failed = "; the last reload failed" if self._reloads.last_error is not None else ""
-            self._notifier.ready(
-                f"generation {generation.number}: {settings.workers} workers, {len(settings.listeners)} listeners{failed}"
-            )
+            self._notifier.ready(what + failed)
 
 
 def _nobody(outcome: tuple[int, str]) -> None:
