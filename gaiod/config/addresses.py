@@ -66,7 +66,8 @@ def parse_control(value: object) -> str:
     if not isinstance(value, str):
         raise Refused(mismatch(value, CONTROL_WANTED))
     if not value.startswith(UNIX):
-        raise Refused(f"{shown(value)} is not a unix socket; write {CONTROL_WANTED}")
+        text = shown(value) or '""'
+        raise Refused(f"{text} is not a unix socket; write {CONTROL_WANTED}")
     return parse_bind(value)
 
 
@@ -89,7 +90,7 @@ def _wrong_kind(value: object) -> str:
 
 
 def _not_host_port(value: str) -> str:
-    text = shown(value)
+    text = shown(value) or '""'
     if _is_address(IPv4Address, value):
         return f"{text} has no port; write {text}:7000"
     if _is_address(IPv6Address, value.strip("[]")):

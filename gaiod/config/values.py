@@ -87,7 +87,8 @@ def parse_log_file(value: object) -> str | None:
     if not isinstance(value, str):
         raise Refused(mismatch(value, LOG_FILE_WANTED))
     if not value.startswith("/"):
-        raise Refused(f"{shown(value)} is not an absolute path; write {LOG_FILE_WANTED}")
+        text = shown(value) or '""'
+        raise Refused(f"{text} is not an absolute path; write {LOG_FILE_WANTED}")
     file = file_path(value)
     if file is None:
         raise Refused(f"{shown(value)} is not the path of a file; write {LOG_FILE_WANTED}")
