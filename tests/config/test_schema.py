@@ -103,7 +103,7 @@ def test_values_are_taken_up_to_both_ends_of_their_range(line: str, name: str, v
         ("recycle: {age: 1s}", 1.0),
         ("recycle: {age: 365d}", 365 * 86400.0),
         ("recycle: {age: false}", None),
-        ("recycle: {memory: 16MiB}", 16 << 20),
+        ("recycle: {memory: 32MiB}", 32 << 20),
         ("recycle: {memory: 1024GiB}", 1 << 40),
         ("recycle: {memory: false}", None),
         ("recycle: {connections: 1}", 1),
