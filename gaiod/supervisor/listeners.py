@@ -122,8 +122,6 @@ class Listeners:
     def close_one(self, listener: OpenListener) -> None:
         """Close the sockets of one listener."""
         for key in [key for key, each in self._open.items() if each is listener]:
-            if key.startswith(SYSTEMD):
-                raise BindError("its socket is systemd's, which goes on listening: stop the .socket unit")
             del self._open[key]
         for sock in listener.sockets:
             close_listener(sock)

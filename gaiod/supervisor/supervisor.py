@@ -29,12 +29,13 @@ from gaiod.supervisor.sockets import SYSTEMD, UNIX, BindError, bound_address, cl
 from gaiod.supervisor.subject import Subject
 from gaiod.supervisor.systemd import Notifier, inherited_sockets
 from gaiod.supervisor.upgrade import Predecessor, Upgrade, predecessor
+from gaiod.supervisor.verbs import ControlError
 from gaiod.supervisor.watchman import Watchman
 from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.supervisor")
 
-EXIT_SOFTWARE, EXIT_OS, EXIT_NOPERM = 70, 71, 77
+EXIT_SOFTWARE, EXIT_OS, EXIT_NOPERM, EXIT_CONFIG = 70, 71, 77, 78
 
 STOP_MARGIN_S = 5.0
 """What systemd is asked to wait for beyond the time that stopping may take."""
@@ -102,21 +103,23 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve until a signal ends it, and return the exit status."""
+        try:
+            prepared = self._open()
+        except (BindError, OSError, privileges.PrivilegeError, logs.LogError) as error:
+            log.error("%s", error)
+            self._close()
+            match error:
+                case privileges.PrivilegeError():
+                    return EXIT_NOPERM
+                case logs.LogError():
+                    return EXIT_CONFIG
+                case _:
+                    return EXIT_OS
         log.info("gaiod %s, %s engine, process %d", __version__, ENGINE, os.getpid())
         if ENGINE == "interpreted" and "GAIOD_ENGINE" not in os.environ:
             log.warning(
                 "no compiled engine: install a C compiler and Python's headers, and gaiod again, for 3x the speed"
             )
-        try:
-            prepared = self._open()
-        except (BindError, OSError) as error:
-            log.error("%s", error)
-            self._close()
-            return EXIT_OS
-        except privileges.PrivilegeError as error:
-            log.error("%s", error)
-            self._close()
-            return EXIT_NOPERM
         actions: dict[signal.Signals, Callable[[signal.Signals], None]] = {
             signal.SIGTERM: self._take_stop,
             signal.SIGINT: self._take_stop,
@@ -143,13 +146,18 @@ class Supervisor:
         for name, sockets in inherited_sockets(os.environ).items():
             self._listeners.adopt(SYSTEMD + name, sockets, shared=True)
         prepared = self._listeners.prepare(self._settings)
-        self._control_socket = self._open_control()
-        addresses = [key for key in prepared.keys if key.startswith(UNIX)]
-        if self._control_socket is not None:
-            addresses.append(bound_address(self._control_socket))
-        for address in addresses:
-            privileges.give(Path(address.removeprefix(UNIX)), self._settings)
-        privileges.drop(self._settings)
+        try:
+            self._control_socket = self._open_control()
+            addresses = [key for key in prepared.keys if key.startswith(UNIX)]
+            if self._control_socket is not None:
+                addresses.append(bound_address(self._control_socket))
+            for address in addresses:
+                privileges.give(Path(address.removeprefix(UNIX)), self._settings)
+            privileges.drop(self._settings)
+            logs.configure(self._settings.log, role="supervisor")  # only now: its file is to be the user's
+        except BaseException:
+            self._listeners.abandon(prepared)
+            raise
         return prepared
 
     def _open_control(self) -> socket.socket | None:
@@ -244,13 +252,19 @@ class Supervisor:
         self._metrics = metrics
 
     def _drain_one(self, name: str) -> None:
-        """Stop serving a listener: its address is free, its connections drain."""
+        """Stop serving a listener: its address is free, its connections drain.
+
+        Raises:
+            ControlError: it cannot be; nothing has changed.
+        """
         generation = self._fleet.generation
         assert generation is not None
+        names = [settings.name for settings in generation.settings.listeners]
+        settings, listener = generation.settings.listeners[names.index(name)], generation.listeners[names.index(name)]
+        if settings.bind.startswith(SYSTEMD):
+            raise ControlError(f"the socket of {name} is systemd's, which goes on listening: stop its .socket unit")
         self._fleet.drain_listener(name, generation.settings.drain_timeout_s)
-        for settings, listener in zip(generation.settings.listeners, generation.listeners, strict=True):
-            if settings.name == name:
-                self._listeners.close_one(listener)
+        self._listeners.close_one(listener)
 
     # -- the end -----------------------------------------------------------------------------------------
 
