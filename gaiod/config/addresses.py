@@ -66,7 +66,8 @@ def parse_control(value: object) -> str:
     if not isinstance(value, str):
         raise Refused(mismatch(value, CONTROL_WANTED))
     if not value.startswith(UNIX):
-        raise Refused(f"{shown(value)} is not a unix socket; write {CONTROL_WANTED}")
+        text = shown(value) or '""'
+        raise Refused(f"{text} is not a unix socket; write {CONTROL_WANTED}")
     return parse_bind(value)
 
 
@@ -75,9 +76,11 @@ def is_any_port(bind: str) -> bool:
     return bind.endswith(":0") and not bind.startswith((UNIX, SYSTEMD))
 
 
-def normal_path(path: str) -> str:
-    """Return the one way to write an absolute path: without //, . and .. in it."""
-    return os.path.normpath("/" + path.lstrip("/"))  # normpath() alone keeps two slashes in front: POSIX
+def file_path(path: str) -> str | None:
+    """Return the one way to write an absolute path, without //, . and .. in it; None where it names no file."""
+    if not path.isprintable() or os.path.basename(path) in ("", ".", ".."):
+        return None
+    return os.path.normpath("/" + path.lstrip("/"))  # normpath() alone keeps two slashes in front, as POSIX may
 
 
 def _wrong_kind(value: object) -> str:
@@ -87,7 +90,7 @@ def _wrong_kind(value: object) -> str:
 
 
 def _not_host_port(value: str) -> str:
-    text = shown(value)
+    text = shown(value) or '""'
     if _is_address(IPv4Address, value):
         return f"{text} has no port; write {text}:7000"
     if _is_address(IPv6Address, value.strip("[]")):
@@ -134,12 +137,13 @@ def _unix_path(path: str) -> str:
     if not path.startswith("/"):
         example = os.path.basename(path).lstrip("@") or "echo.sock"
         raise Refused(f"{shown(path)} is not an absolute path; write unix:/run/gaiod/{shown(example)}")
-    if not path.isprintable() or path.endswith("/"):
+    file = file_path(path)
+    if file is None:
         raise Refused(f"{shown(path)} is not the path of a socket; write unix:/run/gaiod/echo.sock")
-    size = len(os.fsencode(path))
+    size = len(os.fsencode(file))
     if size > UNIX_PATH_MAX_BYTES:
         raise Refused(f"the path has {size} bytes; write one of at most {UNIX_PATH_MAX_BYTES}")
-    return normal_path(path)
+    return file
 
 
 def _systemd_name(name: str) -> str:

@@ -36,7 +36,7 @@ CONNECTIONS_MAX = 1_000_000
 BACKLOG_MAX = 65_535
 """The kernel caps it at net.core.somaxconn, 4096 by default: listen(2)."""
 
-RECYCLE_MEMORY_MIN_BYTES = 16 << 20
+RECYCLE_MEMORY_MIN_BYTES = 32 << 20
 """What a worker has before its first connection (15.7 MB, CPython 3.11): less would replace it for ever."""
 
 RECYCLE_CONNECTIONS_MAX = 10**12

@@ -6,7 +6,7 @@ Each parser returns the value as the settings hold it, or raises Refused with wh
 from collections.abc import Callable
 from typing import TypeVar
 
-from gaiod.config.addresses import normal_path
+from gaiod.config.addresses import file_path
 from gaiod.config.cpus import usable_cpus
 from gaiod.config.errors import Refused
 from gaiod.config.units import DAY_S, parse_duration, parse_whole
@@ -87,10 +87,12 @@ def parse_log_file(value: object) -> str | None:
     if not isinstance(value, str):
         raise Refused(mismatch(value, LOG_FILE_WANTED))
     if not value.startswith("/"):
-        raise Refused(f"{shown(value)} is not an absolute path; write {LOG_FILE_WANTED}")
-    if value.endswith("/") or not value.isprintable():
+        text = shown(value) or '""'
+        raise Refused(f"{text} is not an absolute path; write {LOG_FILE_WANTED}")
+    file = file_path(value)
+    if file is None:
         raise Refused(f"{shown(value)} is not the path of a file; write {LOG_FILE_WANTED}")
-    return normal_path(value)
+    return file
 
 
 def none_if_false(value: object, parse: Callable[[object], T], instead_of_true: str) -> T | None:

@@ -44,16 +44,7 @@ def configure(settings: LogSettings, *, role: str) -> None:
     Raises:
         LogError: the file cannot be opened; the log goes on as before.
     """
-    handler: logging.Handler
-    if settings.file is None:
-        handler = logging.StreamHandler(sys.stderr)
-    else:
-        from gaiod.runtime.logfile import LogFile  # late: logging.handlers costs a worker 0.6 MiB
-
-        try:
-            handler = LogFile(settings.file)
-        except OSError as error:
-            raise LogError(f"log.file: cannot write {settings.file}: {error.strerror}; correct the path") from error
+    handler = _open(settings)
     handler.setFormatter(FORMATS[settings.format](role))
     logging.raiseExceptions = False  # else each line that cannot be written is a traceback on standard error
     root = logging.getLogger()
@@ -62,6 +53,22 @@ def configure(settings: LogSettings, *, role: str) -> None:
         old.close()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+
+
+def check(settings: LogSettings) -> None:
+    """Raise LogError if `configure` would. The log stays as it is."""
+    _open(settings).close()
+
+
+def _open(settings: LogSettings) -> logging.Handler:
+    if settings.file is None:
+        return logging.StreamHandler(sys.stderr)
+    from gaiod.runtime.logfile import LogFile  # late: logging.handlers costs a worker 0.6 MiB
+
+    try:
+        return LogFile(settings.file)
+    except OSError as error:
+        raise LogError(f"log.file: cannot write {settings.file}: {error.strerror}; correct the path") from error
 
 
 class TextFormatter(logging.Formatter):

@@ -75,6 +75,9 @@ class Fleet:
 
     def launch(self, generation: Generation, done: Callable[[Failure | None], None]) -> None:
         """Start the workers of a generation; `done(None)` when all are ready, else with why not: then none will."""
+        if self.is_stopping:
+            done(Failure("the daemon stops", EXIT_SOFTWARE))
+            return
         launch = Launch(generation, done)
         for number in range(generation.settings.workers):
             try:

@@ -96,7 +96,7 @@ class Listeners:
         for key, listener in zip(prepared.keys, prepared.listeners, strict=True):
             self._open[key] = listener
         for settings, listener in zip(prepared.settings.listeners, prepared.listeners, strict=False):
-            for sock in listener.sockets:
+            for sock in listener.sockets if not settings.bind.startswith(SYSTEMD) else ():
                 retune(sock, options_of(settings))
 
     def abandon(self, prepared: Prepared) -> None:

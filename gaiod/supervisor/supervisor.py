@@ -68,7 +68,7 @@ class Supervisor:
         self._control_socket: socket.socket | None = None
         self._predecessor: Predecessor | None = None
         self._upgrade: Upgrade | None = None
-        self._was_replaced = False
+        self._owns_files = True  # the files of unix sockets: no other daemon serves them
         self._fleet = Fleet(self._watcher, hopeless=self._take_hopeless, changed=self._take_change)
         self._watchman = Watchman(self._watcher, self._fleet, self._tick)
         self._reloads = Reloads(
@@ -137,12 +137,12 @@ class Supervisor:
         """Open every socket, and then give up the rights that this took."""
         self._predecessor = predecessor(os.environ)
         if self._predecessor is not None:
+            self._owns_files = False
             for key, (fds, shared) in self._predecessor.sockets.items():
                 self._listeners.adopt(key, [socket.socket(fileno=fd) for fd in fds], shared=shared)
         for name, sockets in inherited_sockets(os.environ).items():
             self._listeners.adopt(SYSTEMD + name, sockets, shared=True)
         prepared = self._listeners.prepare(self._settings)
-        self._listeners.commit(prepared)
         self._control_socket = self._open_control()
         addresses = [key for key in prepared.keys if key.startswith(UNIX)]
         if self._control_socket is not None:
@@ -171,16 +171,19 @@ class Supervisor:
         generation = Generation(1, self._settings, prepared.listeners[: len(self._settings.listeners)])
         for settings, listener in zip(self._settings.listeners, prepared.listeners, strict=False):
             log.info("listener %s: %s on %s", settings.name, settings.handler, listener.address)
-        self._fleet.launch(generation, lambda failure: self._take_launched(generation, failure))
+        self._fleet.launch(generation, lambda failure: self._take_launched(prepared, generation, failure))
 
-    def _take_launched(self, generation: Generation, failure: Failure | None) -> None:
+    def _take_launched(self, prepared: Prepared, generation: Generation, failure: Failure | None) -> None:
         if failure is not None:
+            self._listeners.abandon(prepared)
             if self._state is not State.STOPPING:
                 log.error("%s", failure.text)
                 self._exit_status = failure.status
                 self._stop(0.0)
             return
         self._fleet.adopt(generation)
+        self._listeners.commit(prepared)
+        self._owns_files = True
         self._state = State.SERVING
         self._tell_status()
         pids = ", ".join(str(member.process.pid) for member in self._fleet)
@@ -199,12 +202,12 @@ class Supervisor:
             pass
 
     def _close(self) -> None:
-        self._listeners.close(keep_files=self._was_replaced)
+        self._listeners.close(keep_files=not self._owns_files)
         if self._control_socket is not None:
-            if self._was_replaced:
-                self._control_socket.close()
-            else:
+            if self._owns_files:
                 close_listener(self._control_socket)
+            else:
+                self._control_socket.close()
         self._notifier.close()
 
     # -- the configuration -------------------------------------------------------------------------------
@@ -223,13 +226,15 @@ class Supervisor:
             if before != after:
                 return f"{key}: a reload cannot change it from {before} to {after}; restart gaiod, or leave it"
         try:
-            logs.configure(settings.log, role="supervisor")
+            logs.check(settings.log)
         except logs.LogError as error:
             return str(error)
         return None
 
     def _adopt(self, prepared: Prepared) -> None:
         """Bring what is the supervisor's own in line with a configuration."""
+        if prepared.settings.log != self._settings.log:
+            logs.configure(prepared.settings.log, role="supervisor")
         self._settings = prepared.settings
         metrics = prepared.listeners[-1]
         if self._metrics is None or self._metrics.sockets != metrics.sockets:
@@ -325,7 +330,7 @@ class Supervisor:
         log.info("upgraded: process %s serves; draining", text)
         self._notifier.main_pid(int(text))
         self._notifier.close()
-        self._was_replaced = True
+        self._owns_files = False
         self._state = State.STOPPING
         self._endpoint.close()
         self._listeners.close(keep_files=True)
