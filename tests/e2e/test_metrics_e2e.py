@@ -104,14 +104,14 @@ def test_queue_of_a_listener_is_seen_while_its_worker_stands_still(daemon: Start
         'metrics: {listen: "127.0.0.1:0"}\nlisteners: {echo: {bind: "127.0.0.1:0", handler: echo, backlog: 7}}\n'
     )
     worker = running.worker
-    assert running.scrape().value("gaiod_listen_queue_limit", listener="echo") == 7
-    assert running.scrape().value("gaiod_listen_queue_length", listener="echo") == 0
+    assert running.scrape().value("gaiod_listen_queue_limit", listener="echo", worker=0) == 7
+    assert running.scrape().value("gaiod_listen_queue_length", listener="echo", worker=0) == 0
     os.kill(worker, signal.SIGSTOP)
     wait_until(lambda: is_stopped(worker), "the worker's stop")
     with ExitStack() as clients:
         for _ in range(3):
             clients.enter_context(connect(running.address()))
-        assert running.scrape().value("gaiod_listen_queue_length", listener="echo") == 3
+        assert running.scrape().value("gaiod_listen_queue_length", listener="echo", worker=0) == 3
     os.kill(worker, signal.SIGCONT)
 
 

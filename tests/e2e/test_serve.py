@@ -12,6 +12,7 @@ from core.support.sockets import has_ipv6, pattern
 from core.support.waiting import LIMIT_S
 
 from e2e.support.clients import connect, echoes, exchange, request
+from e2e.support.daemons import SERVE
 from e2e.support.starting import Start
 from e2e.support.tools import tool
 
@@ -170,7 +171,7 @@ def test_interpreted_engine_serves_when_it_is_asked_for(daemon: Start) -> None:
 
 
 def test_command_gaiod_serves_as_the_module_does(daemon: Start) -> None:
-    command = ["-c", "import sys; from gaiod.cli import main; sys.argv[0] = 'gaiod'; main()", "serve"]
+    command = ["-c", "import sys; from gaiod.cli import main; sys.argv[0] = 'gaiod'; main()", *SERVE[2:]]
     assert echoes(daemon(command=command).address())
 
 

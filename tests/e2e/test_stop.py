@@ -15,21 +15,7 @@ from e2e.support.handlers import FLOODS, HANGS, beside
 from e2e.support.procfs import is_alive, is_stopped
 from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
-
-NO_PATIENCE = """\
-import sys
-from gaiod.runtime import worker
-from gaiod.supervisor import supervisor
-supervisor.KILL_AFTER_S = {seconds}
-sys.argv[0] = "gaiod"
-from gaiod.cli import main
-main()
-"""
-
-
-def impatient(seconds: float) -> list[str]:
-    """Return the command of a daemon that gives its worker so long to stop."""
-    return ["-c", NO_PATIENCE.format(seconds=seconds), "serve"]
+from gaiod.runtime.draining import QUIET_S
 
 
 def _take_address_again(address: str) -> None:
@@ -40,12 +26,15 @@ def _take_address_again(address: str) -> None:
         sock.listen()
 
 
-def test_daemon_ends_with_70_and_says_how_when_its_worker_is_killed(daemon: Start) -> None:
+def test_worker_that_is_killed_is_replaced_and_its_address_is_served_on(daemon: Start) -> None:
     running = daemon()
-    os.kill(running.worker, signal.SIGKILL)
-    assert running.wait() == 70
-    assert "worker 0 ended by SIGKILL; stopping" in running.log()
+    worker = running.worker
+    os.kill(worker, signal.SIGKILL)
+    assert echoes(running.address()), "who comes before the next worker waits in the queue"
+    assert f"worker 0, process {worker}, ended by SIGKILL; another is started" in running.log()
     assert "Traceback" not in running.log()
+    assert running.worker != worker
+    running.stop()
 
 
 def test_worker_ends_within_a_second_and_frees_the_port_when_the_supervisor_is_killed(daemon: Start) -> None:
@@ -88,12 +77,13 @@ def test_worker_ends_when_the_supervisor_is_killed_while_a_hook_hangs(daemon: St
 
 def test_daemon_ends_with_70_when_its_worker_hangs_and_it_is_stopped(daemon: Start, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(HANGS)
-    running = daemon(beside(), command=impatient(0.2 * TIME_UNIT))
+    running = daemon(f"drain_timeout: 0s\n{beside()}")
+    worker = running.worker
     with connect(running.address("mine")) as sock:
         assert exchange(sock, b"hang me")
         running.send(signal.SIGTERM)
         assert running.wait() == 70
-        assert "worker 0 did not stop within" in running.log()
+        assert f"worker 0, process {worker}, ended by SIGKILL (it did not end in time)" in running.log()
         assert is_ended(sock)
 
 
@@ -178,13 +168,14 @@ def test_daemon_ends_when_its_worker_has_ended_just_before_it_is_told_to_stop(
 
 
 def test_idle_clients_do_not_delay_the_end(daemon: Start) -> None:
+    """Who has moved nothing for a second is not in the middle of anything."""
     running = daemon()
     socks = [connect(running.address()) for _ in range(100)]
     try:
         for sock in socks:
             assert exchange(sock, b"ping") == b"ping"
         running.send(signal.SIGTERM)
-        assert running.wait(TIME_UNIT) == 0
+        assert running.wait(QUIET_S + 2 * TIME_UNIT) == 0
         assert all(sock.recv(1) == b"" for sock in socks)
     finally:
         for sock in socks:

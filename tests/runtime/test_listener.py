@@ -169,10 +169,9 @@ def test_connection_alone_is_closed_when_a_hook_raises(
     assert serving.count(f"handler_error_{hook}") == 1
     assert handler.reasons == ["handler_error"]
     (record,) = caplog.records
-    message = record.getMessage()
-    assert message.startswith(f"listener front: {hook} raised; connection ")
-    assert "Traceback" in message
-    assert message.endswith(f"LookupError: broken {hook}")
+    assert record.getMessage().startswith(f"listener front: {hook} raised; connection ")
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == f"broken {hook}"
     handler.hook = ""
     assert serving.exchange(good, b"still") == b"still"
 
@@ -236,7 +235,7 @@ def test_stop_sends_what_was_written_and_accepts_no_more(serve: Serve) -> None:
     handler = _does(lambda conn: conn.write(bytes(size)))
     serving = serve(handler)
     sock = serving.connect()
-    serving.listener.stop()
+    serving.stop()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(serving.address, timeout=LIMIT_S).close()
     assert len(serving.receive(sock, size + 1)) == size
@@ -248,10 +247,10 @@ def test_stop_sends_what_was_written_and_accepts_no_more(serve: Serve) -> None:
 def test_abort_closes_what_stop_could_not(serve: Serve) -> None:
     serving = serve(_does(lambda conn: conn.write(bytes(64 << 20))))
     serving.connect()
-    serving.listener.stop()
+    serving.stop()
     serving.step(MOMENT_S)
     assert serving.listener.active == 1
-    serving.listener.abort()
+    serving.listener.close_all(abort=True)
     serving.step_until(serving.closes, "the close being counted")
     assert serving.closes() == {"drain": 1}
 
@@ -269,7 +268,7 @@ def test_tick_is_called_until_the_listener_stops(serve: Serve) -> None:
     began_s = time.monotonic()
     serving.step_until(lambda: handler.ticks == 3, "three ticks")
     assert 2.9 * MOMENT_S < time.monotonic() - began_s < TIME_UNIT
-    serving.listener.stop()
+    serving.stop()
     until_s = time.monotonic() + 3 * MOMENT_S
     while time.monotonic() < until_s:
         serving.step()

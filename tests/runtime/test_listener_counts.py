@@ -11,7 +11,7 @@ from core.support.sockets import listen, reset
 from core.support.waiting import LIMIT_S, soon
 
 from gaiod import Conn, DeadlineExceeded, Handler, OpResult
-from gaiod.runtime.stats import CLOSE_REASONS
+from gaiod.runtime.stats import CLOSE_REASONS, WORKER_LOST
 from runtime.conftest import Serve
 from runtime.support.serving import Recorder, Serving
 
@@ -47,7 +47,8 @@ WAYS = [
     ("handler", _says("a reason of its own"), None),
     ("idle", _says("idle"), None),
     ("deadline", lambda conn: conn.read(deadline=soon()), None),
-    ("drain", lambda conn: conn.read(), lambda serving, sock: serving.listener.stop()),
+    ("drain", lambda conn: conn.read(), lambda serving, sock: serving.stop()),
+    ("admin", lambda conn: conn.read(), lambda serving, sock: serving.end_all("admin")),
     ("handler_error", _raises, None),
     ("forgotten", lambda conn: None, None),
 ]
@@ -70,7 +71,8 @@ def test_close_is_counted_once_by_its_reason(
 
 
 def test_every_reason_has_a_test() -> None:
-    assert {way[0] for way in WAYS} == set(CLOSE_REASONS)
+    """But for those of a worker that is lost: it cannot count them itself."""
+    assert {way[0] for way in WAYS} == set(CLOSE_REASONS) - {WORKER_LOST}
 
 
 def test_handler_is_told_the_reason_it_gave_itself(serve: Serve) -> None:
@@ -226,7 +228,7 @@ def test_connections_of_the_handlers_own_are_closed_when_the_listener_stops(serv
         serving.receive(serving.connect(), 10)
         with upstream.accept()[0] as server:
             serving.receive(server, 14)
-            serving.listener.stop()
+            serving.stop()
             assert serving.is_ended(server)
     serving.step_until(lambda: len(handler.closed) == 2, "both ends")
     assert handler.closed == ["drain", "drain"]

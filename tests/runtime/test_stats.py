@@ -12,6 +12,7 @@ from gaiod.runtime.stats import (
     GC_CELLS,
     GC_GENERATIONS,
     REJECT_REASONS,
+    WORKER_CELLS,
     Layout,
     bucket_of,
 )
@@ -22,6 +23,7 @@ def test_cells_do_not_overlap_and_fill_the_slot(listeners: int) -> None:
     layout = Layout(listeners)
     used = list(range(counters.SIZE))
     used += [layout.gc(generation, cell) for generation in range(GC_GENERATIONS) for cell in GC_CELLS]
+    used += [layout.worker(cell) for cell in WORKER_CELLS]
     used += [layout.row(number) + cell for number in range(listeners) for cell in CELL.values()]
     assert sorted(used) == list(range(layout.size))
 

@@ -1,19 +1,21 @@
 """A worker, from its settings to its exit status, as its supervisor sees it."""
 
+import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from core.support.waiting import LIMIT_S, TIME_UNIT
-from e2e.support.clients import connect, echoes, exchange
-from e2e.support.handlers import FLOODS, IMPORTS
+from e2e.support.clients import connect, echoes, exchange, is_ended
+from e2e.support.handlers import FLOODS, HANGS, IMPORTS
 from e2e.support.waiting import wait_until
 
-from runtime.support.workers import ECHO, IMPATIENT, WorkerUnderTest, started_worker
+from runtime.support.workers import ECHO, HEARTBEAT_INTERVAL_S, NOW, WorkerUnderTest, started_worker
 
 HEAVY = {"asyncio", "click", "h11", "importlib.metadata", "prometheus_client", "pydantic", "ssl", "yaml"}
 """What costs a process megabytes, and is no worker's business."""
@@ -52,7 +54,7 @@ def test_worker_ends_with_0_and_closes_its_connections_when_told_to_stop(worker:
     worker.serve()
     with connect(worker.address()) as sock:
         assert exchange(sock, b"ping") == b"ping"
-        worker.send({"stop": True})
+        worker.send(NOW)
         assert sock.recv(1) == b""
     assert worker.wait() == 0
     assert worker.count("closed_drain") == 1
@@ -71,7 +73,7 @@ def test_worker_ignores_sigint(worker: WorkerUnderTest) -> None:
     worker.serve()
     worker.kill(signal.SIGINT)
     assert echoes(worker.address())
-    worker.send({"stop": True})
+    worker.send(NOW)
     assert worker.wait() == 0
 
 
@@ -80,7 +82,7 @@ def test_worker_stops_accepting_when_told_to_stop(worker: WorkerUnderTest) -> No
     assert echoes(worker.address())
     address = worker.address()
     worker.forget_listeners()
-    worker.send({"stop": True})
+    worker.send(NOW)
     assert worker.wait() == 0
     with pytest.raises(ConnectionRefusedError):
         connect(address)
@@ -104,7 +106,7 @@ def test_worker_ends_with_71_when_its_supervisor_goes_before_it_said_anything(wo
 
 def test_worker_ends_with_0_when_told_to_stop_before_it_has_read_its_settings(worker: WorkerUnderTest) -> None:
     """Both lines wait for it while Python starts."""
-    worker.channel.sendall(worker.settings(ECHO) + b'{"stop": true}\n')
+    worker.channel.sendall(worker.settings(ECHO) + json.dumps(NOW).encode() + b"\n")
     assert worker.wait() == 0
     assert "Traceback" not in worker.log()
 
@@ -132,16 +134,16 @@ def test_worker_ends_with_78_and_says_where_when_a_handler_cannot_be_made(
     assert "listener listener-0: making its handler failed: LookupError('no key')" in message["failed"]
 
 
-def test_worker_gives_up_on_a_client_that_does_not_read_when_its_time_is_over(tmp_path: Path) -> None:
+def test_worker_gives_up_on_a_client_that_does_not_read_when_its_time_is_over(
+    worker: WorkerUnderTest, tmp_path: Path
+) -> None:
     (tmp_path / "mine.py").write_text(FLOODS)
-    patience_s = 0.2 * TIME_UNIT
-    with started_worker(tmp_path, (IMPATIENT[0], IMPATIENT[1].format(patience_s))) as worker:
-        worker.serve(str(tmp_path / "mine.py"))
-        with connect(worker.address()) as sock:
-            assert sock.recv(1) == b"\0"
-            worker.send({"stop": True})
-            assert worker.wait() == 0
-        assert worker.count("closed_drain") == 1
+    worker.serve(str(tmp_path / "mine.py"))
+    with connect(worker.address()) as sock:
+        assert sock.recv(1) == b"\0"
+        worker.send(NOW)
+        assert worker.wait() == 0
+    assert worker.count("closed_drain") == 1
 
 
 def test_worker_sends_what_was_written_when_told_to_stop(worker: WorkerUnderTest, tmp_path: Path) -> None:
@@ -149,11 +151,71 @@ def test_worker_sends_what_was_written_when_told_to_stop(worker: WorkerUnderTest
     worker.serve(str(tmp_path / "mine.py"))
     with connect(worker.address()) as sock:
         received = len(sock.recv(1))
-        worker.send({"stop": True})
+        worker.send({"drain": {"timeout_s": LIMIT_S, "eager": True}})
         while part := sock.recv(1 << 20):
             received += len(part)
     assert received == 64 << 20
     assert worker.wait() == 0
+
+
+def test_worker_takes_another_drain_for_the_one_it_is_at(worker: WorkerUnderTest) -> None:
+    """A reload drains it for minutes; then the daemon is stopped."""
+    worker.serve()
+    with connect(worker.address()) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        worker.send({"drain": {"timeout_s": 3600, "eager": False}})
+        assert exchange(sock, b"still") == b"still"
+        worker.send(NOW)
+        assert sock.recv(1) == b""
+        assert worker.wait() == 0
+
+
+def test_worker_drains_one_listener_and_serves_the_other(worker: WorkerUnderTest) -> None:
+    worker.serve(ECHO, ECHO)
+    with connect(worker.address(0)) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        worker.send({"drain_listener": {"listener": "listener-0", "timeout_s": 0}})
+        assert sock.recv(1) == b""
+    assert echoes(worker.address(1))
+    assert (worker.count("closed_drain", 0), worker.count("closed_drain", 1)) == (1, 0)
+
+
+def test_worker_answers_a_question_about_its_connections(worker: WorkerUnderTest) -> None:
+    worker.serve()
+    with connect(worker.address()) as sock:
+        assert exchange(sock, bytes(100)) == bytes(100)
+        worker.send({"ask": {"id": 3, "verb": "connections", "listener": None, "sort": "age", "limit": 5}})
+        answer = worker.receive()
+        assert answer["answer"] == 3
+        (row,) = answer["result"]["connections"]
+        assert row["id"].startswith("7-")
+        assert (row["listener"], row["received_bytes"], row["sent_bytes"]) == ("listener-0", 100, 100)
+        worker.send({"ask": {"id": 4, "verb": "kill", "serial": int(row["id"].partition("-")[2])}})
+        assert worker.receive() == {"answer": 4, "result": {"found": True}}
+        assert is_ended(sock)
+    wait_until(lambda: worker.count("closed_admin") == 1, "the close being counted")
+
+
+def test_heartbeat_goes_on_while_nothing_happens(worker: WorkerUnderTest) -> None:
+    worker.serve()
+    first_ns = worker.heartbeat_ns()
+    assert first_ns > 0
+    wait_until(lambda: worker.heartbeat_ns() > first_ns, "the next heartbeat")
+
+
+def test_heartbeat_stops_and_the_stack_is_left_behind_when_a_hook_hangs(
+    worker: WorkerUnderTest, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(HANGS)
+    worker.serve(str(tmp_path / "mine.py"))
+    with connect(worker.address()) as sock:
+        assert exchange(sock, b"hang me") == b"hanging"
+        last_ns = worker.heartbeat_ns()
+        time.sleep(5 * HEARTBEAT_INTERVAL_S)
+        assert worker.heartbeat_ns() == last_ns
+        worker.kill(signal.SIGABRT)
+        assert worker.wait() == -signal.SIGABRT
+    assert "in on_write" in worker.stack()
 
 
 def test_counts_outlive_the_worker(worker: WorkerUnderTest) -> None:

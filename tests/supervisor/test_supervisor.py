@@ -1,12 +1,14 @@
 """The supervisor, from its first line to its exit status. How it ends is in e2e/test_stop.py."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
 import pytest
 from core.support.sockets import listen
 from e2e.support.clients import echoes, request
+from e2e.support.daemons import ECHO, SERVE
 from e2e.support.procfs import children_of, is_stopped
 from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
@@ -38,7 +40,7 @@ main()
 
 
 def test_readiness_is_red_until_the_worker_serves(daemon: Start, tmp_path: Path) -> None:
-    running = daemon(command=["-c", SLOW_WORKER, "serve"], ready=False)
+    running = daemon(command=["-c", SLOW_WORKER, *SERVE[2:]], ready=False)
     running.wait_for("listener echo: echo on ")
     assert request(running.metrics, "/readyz").status == 503
     assert request(running.metrics, "/livez").status == 200
@@ -51,7 +53,7 @@ def test_readiness_is_red_until_the_worker_serves(daemon: Start, tmp_path: Path)
 
 def test_connections_that_come_before_the_worker_are_served(daemon: Start, tmp_path: Path) -> None:
     """The listener is open as soon as the log says so: the kernel lets them wait."""
-    running = daemon(command=["-c", SLOW_WORKER, "serve"], ready=False)
+    running = daemon(command=["-c", SLOW_WORKER, *SERVE[2:]], ready=False)
     running.wait_for("listener echo: echo on ")
     address = running.address()
     (tmp_path / "daemon-0" / "leave").touch()
@@ -62,15 +64,14 @@ def test_ready_is_said_once_and_names_the_process(daemon: Start) -> None:
     running = daemon()
     assert echoes(running.address())
     assert running.log().count("ready:") == 1
-    assert f"ready: worker 0 serves, process {running.worker}\n" in running.log()
+    assert f"ready: 1 worker, process {running.worker}\n" in running.log()
 
 
-def test_more_workers_than_this_version_runs_are_told(daemon: Start) -> None:
-    running = daemon(
-        'workers: 3\nmetrics: {listen: "127.0.0.1:0"}\nlisteners: {echo: {bind: "127.0.0.1:0", handler: echo}}\n'
-    )
-    if len(children_of(running.pid)) == 1:
-        assert "workers: 3 is asked for; this version runs 1" in running.log()
+def test_ready_counts_the_workers_and_names_their_processes(daemon: Start) -> None:
+    running = daemon(f"workers: 3\n{ECHO}")
+    found = re.search(r"ready: 3 workers, process (.*)$", running.log(), re.MULTILINE)
+    assert found
+    assert sorted(map(int, found[1].split(", "))) == sorted(children_of(running.pid))
     assert echoes(running.address())
 
 
@@ -102,21 +103,22 @@ def test_address_of_the_metrics_that_is_taken_is_told(daemon: Start) -> None:
 
 
 def test_status_is_71_and_the_reason_is_told_when_no_process_can_be_started(daemon: Start) -> None:
-    running = daemon(command=["-c", NO_WORKER, "serve"], ready=False)
+    running = daemon(command=["-c", NO_WORKER, *SERVE[2:]], ready=False)
     assert running.wait() == 71
     assert "Cannot allocate memory" in running.log()
     assert "Traceback" not in running.log()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGSEGV])
-def test_daemon_ends_with_70_and_says_how_when_its_worker_ends_by_a_signal(
-    daemon: Start, number: signal.Signals
-) -> None:
+def test_worker_that_ends_by_a_signal_is_replaced_and_the_log_says_how(daemon: Start, number: signal.Signals) -> None:
     running = daemon()
-    os.kill(running.worker, number)
-    assert running.wait() == 70
+    worker = running.worker
+    os.kill(worker, number)
+    running.wait_for("worker 0 serves again")
     how = "with exit status 0" if number == signal.SIGTERM else f"by {number.name}"
-    assert f"worker 0 ended {how}; stopping" in running.log()
+    assert f"worker 0, process {worker}, ended {how}; another is started" in running.log()
+    assert running.worker != worker
+    assert echoes(running.address())
 
 
 def test_supervisor_goes_on_when_its_worker_only_stands_still(daemon: Start) -> None:

@@ -21,17 +21,17 @@ STEP_S = 0.002
 class Serving:
     """One listener of one handler, and its clients."""
 
-    def __init__(self, handler: Handler, **settings: Any) -> None:
+    def __init__(self, handler: Handler, *, name: str = "front", **settings: Any) -> None:
         layout = Layout(1)
         self.row = layout.row(0)
         self.cells = memoryview(bytearray(8 * layout.size)).cast("q")
         self.watcher = Watcher(counters=self.cells, report_closes=True)
-        plain = ListenerSettings(name="front", bind="127.0.0.1:0", handler="test", **settings)
+        plain = ListenerSettings(name=name, bind="127.0.0.1:0", handler="test", **settings)
         self.listener = Listener(plain, handler, self.watcher, self.cells, self.row)
         self._clients = ExitStack()
         with listen() as sock:
             self.address = sock.getsockname()
-            self.listener.open(sock)
+            self.listener.open([sock])
 
     # -- clients -------------------------------------------------------------------------------------
 
@@ -73,6 +73,16 @@ class Serving:
             return self.receive(sock, 1) == b""
         except ConnectionError:
             return True
+
+    def stop(self) -> None:
+        """Have the listener end what it can in order."""
+        self.listener.stop_accepting()
+        self.listener.close_all()
+
+    def end_all(self, reason: str) -> None:
+        """Close its connections at once, for a reason."""
+        for conn in self.listener.clients():
+            self.listener.end(conn, reason, abort=True)
 
     # -- time ----------------------------------------------------------------------------------------
 

@@ -15,12 +15,14 @@ from typing import Any
 from core.support.sockets import listen
 from core.support.waiting import LIMIT_S
 
-from gaiod.runtime.settings import ListenerSettings
-from gaiod.runtime.stats import CELL, Layout
+from gaiod.runtime.settings import ListenerSettings, LogSettings
+from gaiod.runtime.stats import CELL, HEARTBEAT, Layout
 
 ECHO = "gaiod.handlers.echo:Echo"
+HEARTBEAT_INTERVAL_S = 0.02
 MODULE = ("-m", "gaiod.runtime.worker")
-IMPATIENT = ("-c", "from gaiod.runtime import worker; worker.STOP_TIMEOUT_S = {}; worker.main()")
+NOW = {"drain": {"timeout_s": 0, "eager": True}}
+"""The message that has a worker end at once, in order."""
 
 
 class WorkerUnderTest:
@@ -32,9 +34,10 @@ class WorkerUnderTest:
         self.channel.settimeout(LIMIT_S)
         self._lines = self.channel.makefile("r", encoding="utf-8")
         self.sockets = sockets
-        self._stats = os.memfd_create("slots")
+        self._stats = os.memfd_create("stats")
+        self._dump = os.memfd_create("dump")
         with theirs, self._log.open("wb") as log:
-            fds = [theirs.fileno(), self._stats, *(sock.fileno() for sock in self.sockets)]
+            fds = [theirs.fileno(), self._stats, self._dump, *(sock.fileno() for sock in self.sockets)]
             self._process = subprocess.Popen(
                 [sys.executable, "-P", *command, str(theirs.fileno())], pass_fds=fds, stdout=log, stderr=log
             )
@@ -48,8 +51,18 @@ class WorkerUnderTest:
         ]
         self._layout = Layout(len(listeners))
         os.ftruncate(self._stats, 8 * self._layout.size)
-        fds = [sock.fileno() for sock in self.sockets[: len(listeners)]]
-        message = {"listeners": listeners, "slot": 0, "fds": fds, "stats": self._stats}
+        message = {
+            "worker": 0,
+            "instance": 7,
+            "listeners": listeners,
+            "fds": [[sock.fileno()] for sock in self.sockets[: len(listeners)]],
+            "stats": self._stats,
+            "dump": self._dump,
+            "cpu": None,
+            "heartbeat_interval_s": HEARTBEAT_INTERVAL_S,
+            "drain_timeout_s": 0.0,
+            "log": asdict(LogSettings()),
+        }
         return json.dumps(message).encode() + b"\n"
 
     def serve(self, *handlers: str, **more: Any) -> None:
@@ -83,8 +96,18 @@ class WorkerUnderTest:
 
     def count(self, cell: str, listener: int = 0) -> int:
         """Return one of a listener's cells."""
-        place = 8 * (self._layout.row(listener) + CELL[cell])
-        return int.from_bytes(os.pread(self._stats, 8, place), sys.byteorder, signed=True)
+        return self._cell(self._layout.row(listener) + CELL[cell])
+
+    def heartbeat_ns(self) -> int:
+        """Return when its loop last came round."""
+        return self._cell(self._layout.worker(HEARTBEAT))
+
+    def _cell(self, index: int) -> int:
+        return int.from_bytes(os.pread(self._stats, 8, 8 * index), sys.byteorder, signed=True)
+
+    def stack(self) -> str:
+        """Return what it left behind when it crashed."""
+        return os.pread(self._dump, 1 << 16, 0).decode()
 
     def kill(self, number: int) -> None:
         """Send it a signal."""
@@ -106,6 +129,7 @@ class WorkerUnderTest:
         self.hang_up()
         self.forget_listeners()
         os.close(self._stats)
+        os.close(self._dump)
 
 
 @contextmanager
