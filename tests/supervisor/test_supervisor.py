@@ -5,7 +5,6 @@ import re
 import signal
 from pathlib import Path
 
-import pytest
 from core.support.sockets import listen
 from e2e.support.clients import connect, echoes, exchange, request
 from e2e.support.daemons import ECHO, SERVE
