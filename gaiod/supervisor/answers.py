@@ -10,7 +10,7 @@ from typing import Any
 from gaiod.supervisor.control import Reply
 from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Member
-from gaiod.supervisor.reload import Outcome, Reloads
+from gaiod.supervisor.reload import Outcome
 from gaiod.supervisor.subject import Subject
 from gaiod.supervisor.verbs import ControlError, refused, succeeded
 from gaiod.supervisor.watchman import Watchman
@@ -26,9 +26,9 @@ class Answers:
         subject: Subject,
         fleet: Fleet,
         watchman: Watchman,
-        reloads: Reloads,
         path: Path,
         *,
+        reload: Callable[[Asker], None],
         upgrade: Callable[[Asker], None],
         drain: Callable[[str], None],
     ) -> None:
@@ -38,16 +38,15 @@ class Answers:
             subject: what can be seen of the daemon.
             fleet: its workers.
             watchman: who replaces them.
-            reloads: who reloads.
             path: the configuration file.
-            upgrade: starts an upgrade, and has its outcome told.
+            reload, upgrade: starts one, and has its outcome told.
             drain: stops serving a listener.
         """
         self._subject = subject
         self._fleet = fleet
         self._watchman = watchman
-        self._reloads = reloads
         self._path = path
+        self._reload = reload
         self._upgrade = upgrade
         self._drain = drain
 
@@ -65,8 +64,7 @@ class Answers:
                 self._check_serving()
                 self._watchman.replace_all("admin", lambda workers: reply(succeeded({"workers": workers})))
             case "reload":
-                self._check_serving()
-                self._reloads.request(_telling(reply, "generation"))
+                self._reload(_telling(reply, "generation"))
             case "upgrade":
                 self._upgrade(_telling(reply, "pid"))
             case "drain":

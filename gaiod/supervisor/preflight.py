@@ -25,6 +25,7 @@ from gaiod.runtime.handler import Handler
 from gaiod.runtime.plugins import HandlerLoadError, is_file, load_handler
 from gaiod.runtime.settings import Settings, settings_from
 from gaiod.supervisor.privileges import PrivilegeError, check_is_roots_alone
+from gaiod.supervisor.process import die_with_parent
 
 CONFIG_ERROR = 78
 NO_PERMISSION = 77
@@ -68,6 +69,7 @@ class Preflight(Target):
         self._answer = bytearray()
         self._child, ours = _fork(path)
         self._deadline_s = time.monotonic() + TIMEOUT_S
+        self._is_over = False
         self._conn = watcher.delegate(ours, context=self)
         self._conn.read(deadline=self._deadline_s)
 
@@ -75,8 +77,18 @@ class Preflight(Target):
         self._answer += bytes(result.buffer)
         conn.read(deadline=self._deadline_s)
 
+    def cancel(self) -> None:
+        """End the child; `done` is not called."""
+        self._is_over = True
+        self._conn.abort()
+        os.kill(self._child, signal.SIGKILL)
+        os.waitpid(self._child, 0)
+
     def take(self, result: OpResult) -> None:
         """It has said everything, or takes too long."""
+        if self._is_over:
+            return
+        self._is_over = True
         self._conn.abort()
         if not isinstance(result.error, EOFError):
             os.kill(self._child, signal.SIGKILL)
@@ -91,9 +103,12 @@ class Preflight(Target):
 def _fork(path: Path) -> tuple[int, socket.socket]:
     """Start the child, and return its process and our end of the pair that it answers on."""
     ours, theirs = socket.socketpair()
+    obey = die_with_parent()
     child = os.fork()
     if child == 0:
         try:
+            if obey is not None:
+                obey()
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)

@@ -41,7 +41,7 @@ class Phase(Enum):
     ENDED = auto()
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], None] | None:
     """Return what has a child killed when its parent dies, were it hung in a hook; None where nothing can.
 
     The end of the channel tells a worker the same, but only one that looks. It survives exec (man 2 prctl).
@@ -110,7 +110,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 env={key: value for key, value in os.environ.items() if key not in SUPERVISORS_OWN},
                 process_group=0,  # a Ctrl-C goes to the whole group: the supervisor decides, from the first moment on
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - the supervisor has one thread
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - the supervisor has one thread
             )
         except BaseException:
             os.close(self._dump)

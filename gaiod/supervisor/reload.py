@@ -6,6 +6,7 @@ any more, and let the old workers drain.
 """
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from gaiod.supervisor.sockets import BindError
 log = logging.getLogger("gaiod.supervisor")
 
 EXIT_OS = 71
+
+STOPPING = (os.EX_TEMPFAIL, "the daemon is told to stop: nothing is reloaded")
 
 Outcome = tuple[int, str]
 """An exit status, and what to say: the number of the generation, or what was wrong."""
@@ -74,6 +77,8 @@ class Reloads:
         self._adopted = adopted
         self._finished = ended
         self._is_running = False
+        self._is_stopped = False
+        self._preflight: Preflight | None = None
         self._askers: list[Callable[[Outcome], None]] = []
         self._next_askers: list[Callable[[Outcome], None]] | None = None
 
@@ -89,17 +94,26 @@ class Reloads:
         else:
             self._start([asker])
 
+    def stop(self) -> None:
+        """Begin no more. One that still reads the file is given up; workers that start are their fleet's business."""
+        self._is_stopped = True
+        if self._preflight is not None:
+            self._preflight.cancel()
+            self._preflight = None
+            self._end(STOPPING)
+
     def _start(self, askers: list[Callable[[Outcome], None]]) -> None:
         self._is_running = True
         self._askers = askers
         self._begun()
         log.info("reloading %s", self._path)
         try:
-            Preflight(self._watcher, self._path, self._take_settings)
+            self._preflight = Preflight(self._watcher, self._path, self._take_settings)
         except OSError as error:
             self._end((EXIT_OS, f"no process can be started to read {self._path}: {error}"))
 
     def _take_settings(self, read: Settings | PreflightFailed) -> None:
+        self._preflight = None
         if isinstance(read, PreflightFailed):
             self._end((read.status, str(read)))
             return
@@ -143,4 +157,8 @@ class Reloads:
             asker(outcome)
         if self._next_askers is not None:
             later, self._next_askers = self._next_askers, None
-            self._start(later)
+            if self._is_stopped:
+                for asker in later:
+                    asker(STOPPING)
+            else:
+                self._start(later)

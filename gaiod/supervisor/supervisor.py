@@ -87,7 +87,13 @@ class Supervisor:
         self._endpoint = Endpoint(self._watcher, collector, lambda: self._subject.is_ready)
         self._metrics: OpenListener | None = None
         answers = Answers(
-            self._subject, self._fleet, self._watchman, self._reloads, path, upgrade=self.upgrade, drain=self._drain_one
+            self._subject,
+            self._fleet,
+            self._watchman,
+            path,
+            reload=self.reload,
+            upgrade=self.upgrade,
+            drain=self._drain_one,
         )
         self._control = Control(self._watcher, answers.answer)
         self._fed_s = 0.0
@@ -124,7 +130,7 @@ class Supervisor:
             signal.SIGTERM: self._take_stop,
             signal.SIGINT: self._take_stop,
             signal.SIGCHLD: lambda number: self._reap(),
-            signal.SIGHUP: lambda number: self._reload(),
+            signal.SIGHUP: lambda number: self.reload(_nobody),
             signal.SIGUSR2: lambda number: self.upgrade(_nobody),
         }
         signals = Signals(self._watcher, list(actions), lambda number: actions[number](number))
@@ -220,11 +226,18 @@ class Supervisor:
 
     # -- the configuration -------------------------------------------------------------------------------
 
-    def _reload(self) -> None:
-        if self._state is State.SERVING:
-            self._reloads.request(_nobody)
+    def reload(self, asker: Callable[[tuple[int, str]], None]) -> None:
+        """Read the configuration again, and serve it; `asker` gets the generation's number, or why not."""
+        refusal = None
+        if self._upgrade is not None:
+            refusal = "an upgrade is under way"
+        elif self._state is not State.SERVING:
+            refusal = f"the daemon is {self.state}; try again when it serves"
+        if refusal is None:
+            self._reloads.request(asker)
         else:
-            log.warning("SIGHUP: the daemon is %s; nothing is reloaded", self.state)
+            log.warning("no reload: %s", refusal)
+            asker((os.EX_TEMPFAIL, refusal))
 
     def _check(self, settings: Settings) -> str | None:
         """Return why settings cannot be taken on while the daemon runs; None: they can."""
@@ -281,6 +294,7 @@ class Supervisor:
         self._state = State.STOPPING
         self._notifier.stopping("draining")
         self._notifier.extend_timeout(grace_s + self._settings.drain_timeout_s + STOP_MARGIN_S)
+        self._reloads.stop()
         if self._upgrade is not None:
             self._upgrade.cancel()
         if grace_s > 0:
@@ -322,7 +336,7 @@ class Supervisor:
             refusal = f"the daemon is {self.state}; try again when it serves"
         if refusal is not None:
             log.warning("no upgrade: %s", refusal)
-            asker((EXIT_SOFTWARE, refusal))
+            asker((os.EX_TEMPFAIL, refusal))
             return
         log.info("upgrading: starting the program that is installed now")
         listen = self._settings.control_listen

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from core.support.waiting import LIMIT_S
 
 from e2e.support.clients import Samples, scrape
 from e2e.support.procfs import children_of, session_of
 from e2e.support.waiting import wait_until
+from gaiod.supervisor.client import ask
 
 ECHO = """\
 metrics: {listen: "127.0.0.1:0"}
@@ -30,10 +32,14 @@ class Daemon:
 
     Attributes:
         pid: the supervisor's process.
+        folder: its working directory, where its control socket is too.
         ended: its exit status was taken: it need not be stopped.
     """
 
-    def __init__(self, folder: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, arguments: Sequence[str], environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+    ) -> None:
+        self.folder = folder
         self._log = folder / "daemon.log"
         self.ended = False
         with self._log.open("wb") as log:
@@ -45,6 +51,7 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
         self.pid = self._process.pid
 
@@ -76,9 +83,9 @@ class Daemon:
     @property
     def metrics(self) -> str:
         """The address of its metrics endpoint."""
-        found = METRICS.search(self.log())
+        found: list[str] = METRICS.findall(self.log())
         assert found, self.log()
-        return found[1]
+        return found[-1]
 
     def address(self, listener: str = "echo") -> str:
         """Return where a listener listens."""
@@ -89,6 +96,29 @@ class Daemon:
         """Return what its metrics say now."""
         return scrape(self.metrics)
 
+    # -- what it is asked --------------------------------------------------------------------------------
+
+    @property
+    def control(self) -> str:
+        """The path of its control socket."""
+        return str(self.folder / "control.sock")
+
+    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """Return the result of a request over the control socket."""
+        return ask(self.control, verb, **arguments)
+
+    def gaiod(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the commands that speak to it."""
+        return subprocess.run(
+            [sys.executable, "-m", "gaiod", *command],
+            cwd=self.folder,
+            env={**os.environ, "GAIOD_CONTROL": self.control},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+
     # -- its processes -------------------------------------------------------------------------------
 
     @property
@@ -96,6 +126,11 @@ class Daemon:
         """The process of its worker."""
         (worker,) = children_of(self.pid)
         return worker
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes of the workers that serve, by their slots."""
+        return [row["pid"] for row in self.ask("status")["workers"] if row["state"] == "serving"]
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""

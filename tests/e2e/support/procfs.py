@@ -1,6 +1,8 @@
 """What the kernel says of other processes."""
 
 import os
+import socket
+import sys
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -54,3 +56,13 @@ def is_stopped(pid: int) -> bool:
 
 def _pids() -> list[int]:
     return [int(name) for name in os.listdir(PROC) if name.isdecimal()]
+
+
+def inodes_of(pid: int, address: str) -> set[int]:
+    """Return the inodes of the sockets with which a process listens on an address over IPv4."""
+    host, _, port = address.rpartition(":")
+    where = f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{int(port):04X}"
+    lines = [line.split() for line in (PROC / "net" / "tcp").read_text().splitlines()[1:]]
+    listening = {int(line[9]) for line in lines if line[1] == where and line[3] == "0A"}
+    links = {os.readlink(link) for link in (PROC / str(pid) / "fd").iterdir()}
+    return {inode for inode in listening if f"socket:[{inode}]" in links}
