@@ -51,7 +51,8 @@ def serve(config: Path | None, allow_root: bool) -> None:
     time, 71 an address cannot be bound, 77 it would run with rights that it should not have, 78 the
     configuration is wrong.
     """
-    from gaiod.runtime.logs import LogError, configure
+    from gaiod.runtime.logs import configure
+    from gaiod.runtime.settings import LogSettings
     from gaiod.supervisor.preflight import PreflightFailed, read_settings
     from gaiod.supervisor.privileges import PrivilegeError, check_start
     from gaiod.supervisor.supervisor import Supervisor
@@ -60,16 +61,13 @@ def serve(config: Path | None, allow_root: bool) -> None:
         try:
             settings = read_settings(path)
             check_start(settings, path, allow_root=allow_root)
-            configure(settings.log, role="supervisor")
+            configure(LogSettings(format=settings.log.format), role="supervisor")
         except PreflightFailed as failure:
             click.echo(failure, err=True)
             sys.exit(failure.status)
         except PrivilegeError as error:
             click.echo(error, err=True)
             sys.exit(EXIT_NOPERM)
-        except LogError as error:
-            click.echo(error, err=True)
-            sys.exit(EXIT_CONFIG)
         if config is None:
             logging.getLogger("gaiod").info("no --config was given: serving the packaged default, %s", path)
         sys.exit(Supervisor(settings, path).run())

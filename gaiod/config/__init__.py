@@ -9,8 +9,8 @@ Only this package imports yaml and pydantic, and only the supervisor and the com
 together cost a process more memory than everything else in it.
 """
 
+from gaiod.config.cpus import usable_cpus
 from gaiod.config.errors import ConfigError, ConfigErrors
 from gaiod.config.loading import load, loads
-from gaiod.config.schema import usable_cpus
 
 __all__ = ["ConfigError", "ConfigErrors", "load", "loads", "usable_cpus"]

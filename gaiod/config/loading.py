@@ -4,9 +4,9 @@ from pathlib import Path
 
 from gaiod.config.errors import WHOLE_FILE, ConfigErrors, Place, Report
 from gaiod.config.handlers import HandlerUse, LoadHandler, check_handlers
-from gaiod.config.schema import Config, Listener, check_schema
+from gaiod.config.schema import Config, Listener, Log, Recycle, check_schema
 from gaiod.config.yaml import read_document
-from gaiod.runtime.settings import ListenerSettings, Settings
+from gaiod.runtime.settings import ConnectionLogSettings, ListenerSettings, LogSettings, RecycleSettings, Settings
 
 FILE_MAX_BYTES = 1 << 20
 """1MiB holds some 10,000 listeners; a larger file is not a configuration but a mistake."""
@@ -86,7 +86,29 @@ def _settings(config: Config, handlers: dict[str, HandlerUse]) -> Settings:
     return Settings(
         listeners=tuple(_listener(name, config.listeners[name], handlers[name]) for name in config.listeners),
         workers=config.workers,
+        pin_workers=config.pin_workers,
+        heartbeat_timeout_s=config.heartbeat_timeout,
+        drain_timeout_s=config.drain_timeout,
+        stop_grace_s=config.stop_grace,
+        recycle=_recycle(config.recycle),
+        user=config.user,
+        group=config.group,
         metrics_listen=config.metrics.listen,
+        control_listen=config.control.listen,
+        log=_log(config.log),
+    )
+
+
+def _recycle(config: Recycle) -> RecycleSettings:
+    return RecycleSettings(age_s=config.age, memory_bytes=config.memory, connections=config.connections)
+
+
+def _log(config: Log) -> LogSettings:
+    lines = config.connections
+    return LogSettings(
+        format=config.format,
+        file=config.file,
+        connections=ConnectionLogSettings(opened=lines.open, closed=lines.close, every_s=lines.every, rate=lines.rate),
     )
 
 

@@ -3,35 +3,49 @@
 Here are the permitted ranges; the defaults are those of `gaiod.runtime.settings`, said once.
 """
 
-import os
 import re
-from collections.abc import Iterator
-from dataclasses import fields
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from gaiod.config.addresses import UNIX, parse_bind
-from gaiod.config.errors import Keys, Refused, Report, dotted
+from gaiod.config.addresses import parse_bind, parse_control
+from gaiod.config.crosschecks import check_together
+from gaiod.config.errors import Keys, Refused, Report
 from gaiod.config.references import WANTED as REFERENCE_WANTED
-from gaiod.config.units import DAY_S, parse_duration, parse_whole
+from gaiod.config.units import DAY_S, HOUR_S, SIZE_MAX_BYTES, YEAR_S, parse_duration, parse_size, parse_whole
+from gaiod.config.values import (
+    none_if_false,
+    parse_account,
+    parse_choice,
+    parse_keepalive,
+    parse_log_file,
+    parse_workers,
+)
 from gaiod.config.words import NAMES, mismatch, unknown
 from gaiod.config.yaml import Document
 from gaiod.runtime.settings import ListenerSettings, Settings
 
 LISTENER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
-WORKERS_MAX = 1024
-"""More than the CPUs of the machines this runs on."""
-
 CONNECTIONS_MAX = 1_000_000
 """Near what Linux lets one process open: fs.nr_open is 1,048,576."""
 
 BACKLOG_MAX = 65_535
 """The kernel caps it at net.core.somaxconn, 4096 by default: listen(2)."""
+
+RECYCLE_MEMORY_MIN_BYTES = 32 << 20
+"""What a worker has before its first connection (15.7 MB, CPython 3.11): less would replace it for ever."""
+
+RECYCLE_CONNECTIONS_MAX = 10**12
+"""A year of 30,000 a second: more is a slip of the keyboard."""
+
+LOG_FORMATS = ("text", "json", "journald")
+
+LOG_RATE_MAX = 100_000
+"""Beyond it a worker does nothing but log."""
 
 WANTED = {
     "bool_type": NAMES[bool],
@@ -41,35 +55,8 @@ WANTED = {
 }
 """What to write, for each of pydantic's own errors; all others come from the validators here."""
 
-METRICS_LISTEN: Keys = ("metrics", "listen")
-
-DEFAULTS: dict[str, Any] = {
-    field.name: field.default for kind in (Settings, ListenerSettings) for field in fields(kind)
-}
-
-
-def usable_cpus() -> int:
-    """Return how many CPUs this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _workers(value: object) -> int:
-    if value == "auto":
-        return min(usable_cpus(), WORKERS_MAX)
-    return parse_whole(value, 1, WORKERS_MAX, wanted=f"auto, or a whole number from 1 to {WORKERS_MAX}")
-
-
-def _keepalive(value: object) -> float | None:
-    if value is False:
-        return None
-    if isinstance(value, bool):
-        raise Refused("is no duration; write one such as 60s, or false for no probes")
-    seconds = parse_duration(value, 1.0, DAY_S)
-    if not seconds.is_integer():
-        raise Refused(f"{value} is not in whole seconds, as the kernel counts them; write {int(seconds)}s")
-    return seconds
+DEFAULT = Settings(())
+LISTENER_DEFAULT = ListenerSettings("", "", "")
 
 
 def _listener_name(value: str) -> str:
@@ -92,6 +79,19 @@ def _duration(minimum_s: float, maximum_s: float) -> BeforeValidator:
     return BeforeValidator(partial(parse_duration, minimum_s=minimum_s, maximum_s=maximum_s))
 
 
+def _size(minimum_bytes: int, maximum_bytes: int) -> BeforeValidator:
+    return BeforeValidator(partial(parse_size, minimum_bytes=minimum_bytes, maximum_bytes=maximum_bytes))
+
+
+def _account(kind: str) -> BeforeValidator:
+    return BeforeValidator(partial(parse_account, kind=kind))
+
+
+def _or_false(kind: str, example: str, never: str = "never") -> WrapValidator:
+    instead_of_true = f"is no {kind}; write one such as {example}, or false for {never}"
+    return WrapValidator(partial(none_if_false, instead_of_true=instead_of_true))
+
+
 Bind = Annotated[str, BeforeValidator(parse_bind)]
 ListenerName = Annotated[str, BeforeValidator(_listener_name)]
 
@@ -106,32 +106,91 @@ class Listener(_Strict):
     bind: Bind = Field(examples=["127.0.0.1:7000"])
     handler: str = Field(examples=["echo"])
     options: dict[str, Any] = Field(default={}, alias="with")
-    connections_max: Annotated[int, _whole(1, CONNECTIONS_MAX)] = DEFAULTS["connections_max"]
-    idle_timeout: Annotated[float, _duration(0.01, DAY_S)] = DEFAULTS["idle_timeout_s"]
-    backlog: Annotated[int, _whole(1, BACKLOG_MAX)] = DEFAULTS["backlog"]
-    nodelay: bool = DEFAULTS["nodelay"]
-    keepalive: Annotated[float | None, BeforeValidator(_keepalive)] = DEFAULTS["keepalive_s"]
+    connections_max: Annotated[int, _whole(1, CONNECTIONS_MAX)] = LISTENER_DEFAULT.connections_max
+    idle_timeout: Annotated[float, _duration(0.01, DAY_S)] = LISTENER_DEFAULT.idle_timeout_s
+    backlog: Annotated[int, _whole(1, BACKLOG_MAX)] = LISTENER_DEFAULT.backlog
+    nodelay: bool = LISTENER_DEFAULT.nodelay
+    keepalive: Annotated[float | None, BeforeValidator(parse_keepalive), _or_false("duration", "60s", "no probes")] = (
+        LISTENER_DEFAULT.keepalive_s
+    )
+
+
+class Recycle(_Strict):
+    """`recycle`."""
+
+    age: Annotated[float | None, _duration(1.0, YEAR_S), _or_false("duration", "7d")] = DEFAULT.recycle.age_s
+    memory: Annotated[int | None, _size(RECYCLE_MEMORY_MIN_BYTES, SIZE_MAX_BYTES), _or_false("size", "512MiB")] = (
+        DEFAULT.recycle.memory_bytes
+    )
+    connections: Annotated[int | None, _whole(1, RECYCLE_CONNECTIONS_MAX), _or_false("whole number", "1000000")] = (
+        DEFAULT.recycle.connections
+    )
 
 
 class Metrics(_Strict):
     """`metrics`."""
 
-    listen: Bind = DEFAULTS["metrics_listen"]
+    listen: Bind = DEFAULT.metrics_listen
+
+
+class Control(_Strict):
+    """`control`."""
+
+    listen: Annotated[
+        str | None, BeforeValidator(parse_control), _or_false("address", "unix:/run/gaiod/control.sock", "none")
+    ] = DEFAULT.control_listen
+
+
+class ConnectionLog(_Strict):
+    """`log.connections`."""
+
+    open: bool = DEFAULT.log.connections.opened
+    close: bool = DEFAULT.log.connections.closed
+    every: Annotated[float | None, _duration(1.0, DAY_S), _or_false("duration", "1m")] = DEFAULT.log.connections.every_s
+    rate: Annotated[int, _whole(1, LOG_RATE_MAX)] = DEFAULT.log.connections.rate
+
+
+class Log(_Strict):
+    """`log`."""
+
+    format: Annotated[str, BeforeValidator(partial(parse_choice, names=LOG_FORMATS))] = DEFAULT.log.format
+    file: Annotated[str | None, BeforeValidator(parse_log_file)] = DEFAULT.log.file
+    connections: ConnectionLog = ConnectionLog()
 
 
 class Config(_Strict):
     """The whole file."""
 
-    workers: Annotated[int, BeforeValidator(_workers)] = DEFAULTS["workers"]
+    workers: Annotated[int, BeforeValidator(parse_workers)] = DEFAULT.workers
+    pin_workers: bool = DEFAULT.pin_workers
+    heartbeat_timeout: Annotated[float, _duration(0.5, HOUR_S)] = DEFAULT.heartbeat_timeout_s
+    drain_timeout: Annotated[float, _duration(0.0, DAY_S)] = DEFAULT.drain_timeout_s
+    stop_grace: Annotated[float, _duration(0.0, HOUR_S)] = DEFAULT.stop_grace_s
+    recycle: Recycle = Recycle()
+    user: Annotated[str | None, _account("user"), _or_false("name", "gaiod", "who starts it")] = DEFAULT.user
+    group: Annotated[str | None, _account("group"), _or_false("name", "gaiod", "the user's")] = DEFAULT.group
     metrics: Metrics = Metrics()
+    control: Control = Control()
+    log: Log = Log()
     listeners: Annotated[dict[ListenerName, Listener], BeforeValidator(_some)] = Field(
         examples=["{echo: {bind: 127.0.0.1:7000, handler: echo}}"]
     )
 
 
+SECTIONS: dict[Keys, type[_Strict]] = {
+    (): Config,
+    ("recycle",): Recycle,
+    ("metrics",): Metrics,
+    ("control",): Control,
+    ("log",): Log,
+    ("log", "connections"): ConnectionLog,
+}
+"""What may stand in each mapping of the file; every other one with fixed keys is a listener."""
+
+
 def check_schema(document: Document, report: Report) -> Config | None:
     """Return what the document says; None where something does not fit, which goes into `report`."""
-    _check_binds(document, report)
+    check_together(document, report)
     try:
         return Config.model_validate(document.value)
     except ValidationError as wrong:
@@ -163,36 +222,5 @@ def _words(error: ErrorDetails) -> str:
 
 def _fields_at(keys: Keys) -> dict[str, FieldInfo]:
     """Return the keys that may stand in the mapping at `keys`."""
-    models: dict[Keys, type[_Strict]] = {(): Config, ("metrics",): Metrics}
-    model = models.get(keys, Listener)
+    model = SECTIONS.get(keys, Listener)
     return {field.alias or name: field for name, field in model.model_fields.items()}
-
-
-def _check_binds(document: Document, report: Report) -> None:
-    given = sorted(_binds(document.value), key=lambda bind: document.place_of(bind[0]))
-    taken: dict[str, Keys] = {}
-    if METRICS_LISTEN not in dict(given):
-        taken[DEFAULTS["metrics_listen"]] = METRICS_LISTEN
-    for keys, value in given:
-        try:
-            bind = parse_bind(value)
-        except Refused:
-            continue
-        if bind.endswith(":0") and not bind.startswith(UNIX):
-            continue  # any free port: a different one each time
-        first = taken.setdefault(bind, keys)
-        if first != keys:
-            where = dotted(first) if first in document.values else f"{dotted(first)} (by default)"
-            report.add(document.place_of(keys), keys, f"is the address of {where} too; write another")
-
-
-def _binds(config: object) -> Iterator[tuple[Keys, object]]:
-    match config:
-        case {"metrics": {"listen": value}}:
-            yield METRICS_LISTEN, value
-    match config:
-        case {"listeners": dict(listeners)}:
-            for name, listener in listeners.items():
-                match listener:
-                    case {"bind": value}:
-                        yield ("listeners", name, "bind"), value

@@ -9,8 +9,10 @@ import re
 from gaiod.config.errors import Refused
 from gaiod.config.words import NAMES, mismatch, shown
 
-DAY_S = 86_400.0
-DURATION_MAX_S = 365 * DAY_S
+HOUR_S = 3600.0
+DAY_S = 24 * HOUR_S
+YEAR_S = 365 * DAY_S
+DURATION_MAX_S = YEAR_S
 """No handler waits a year on purpose: more is a slip of the keyboard."""
 
 SIZE_MAX_BYTES = 1 << 40

@@ -4,7 +4,6 @@ import errno
 import logging
 import socket
 import time
-import traceback
 from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any
@@ -13,8 +12,10 @@ from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
+from gaiod.runtime.connlog import ConnectionLog, peer_text
 from gaiod.runtime.dispatch import Target
 from gaiod.runtime.handler import Handler
+from gaiod.runtime.logs import RateLimit
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import ACCEPT_ERRORS, CELL, CLOSE_REASONS, DURATION_BOUNDS_S, bucket_of
 
@@ -37,7 +38,26 @@ class Listener(Target):
     It is the `context` of its connections. A hook that raises costs its connection, and nobody else.
     """
 
-    def __init__(self, settings: ListenerSettings, handler: Handler, watcher: Watcher, cells: Any, row: int) -> None:
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        handler: Handler,
+        watcher: Watcher,
+        cells: Any,
+        row: int,
+        *,
+        connection_log: ConnectionLog | None = None,
+    ) -> None:
+        """Make a listener; `open` lets it serve.
+
+        Args:
+            settings: its limits.
+            handler: what answers its connections; it gets its `connect()` here.
+            watcher: the worker's.
+            cells: where to count: 64-bit integers.
+            row: the first of the listener's cells (`stats.Layout.row`).
+            connection_log: where its connections are written down; None: nowhere.
+        """
         super().__init__(handler.on_read, handler.on_write)
         self.settings = settings
         self.active = 0
@@ -47,7 +67,9 @@ class Listener(Target):
         self._row = row
         self._upstream = row + CELL["upstream_received_bytes"]
         self._sockets: list[Conn] = []
-        self._limiters: dict[str, _Limiter] = {}
+        self._limits: dict[str, RateLimit] = {}
+        self._log = connection_log if connection_log is not None and connection_log.wants_any else None
+        self._peers: dict[int, str] = {}  # by serial number, for the log: a closed socket has no peer
         handler._connect = self.connect
 
     # -- starting and stopping -----------------------------------------------------------------------
@@ -59,6 +81,8 @@ class Listener(Target):
         self._every(min(SWEEP_INTERVAL_MAX_S, self.settings.idle_timeout_s / SWEEPS_PER_TIMEOUT), self._close_idle)
         if type(self._handler).on_tick is not Handler.on_tick:
             self._every(self._handler.tick_interval_s, self._tick)
+        if self._log is not None and self._log.every_s is not None:
+            self._every(self._log.every_s, self._log_alive)
 
     def stop_accepting(self) -> None:
         """Accept no more; the connections go on."""
@@ -120,14 +144,8 @@ class Listener(Target):
     def failed(self, name: str, conn: Conn | None) -> None:
         """Deal with the exception that is being handled: a hook raised it."""
         self._count(f"handler_error_{name}")
-        if self._may_log(name):
-            log.error(
-                "listener %s: %s raised; %s\n%s",
-                self.settings.name,
-                name,
-                "nothing was closed" if conn is None else f"connection {conn.serial} is closed",
-                traceback.format_exc().rstrip(),
-            )
+        what = "nothing was closed" if conn is None else f"connection {conn.serial} is closed"
+        self._tell(logging.ERROR, name, "%s raised; %s", name, what, traceback=True)
         if conn is not None:
             self.end(conn, "handler_error", abort=True)
 
@@ -138,26 +156,26 @@ class Listener(Target):
         assert conn is not None
         if self.active >= self.settings.connections_max:
             self._count("rejected_limit")
-            if self._may_log("limit"):
-                log.warning("listener %s: connections_max=%d is reached; more are rejected", *self._limit())
+            limit = self.settings.connections_max
+            self._tell(logging.WARNING, "limit", "connections_max=%d is reached; more are rejected", limit)
             conn.context = _REJECTED
             conn.abort()
             return
         self.active += 1
         self._count("accepted")
         conn.traffic = self._row
+        if self._log is not None:
+            peer = self._peers[conn.serial] = peer_text(conn.peer_address)
+            if self._log.wants_opened:
+                self._log.opened(self.settings.name, conn, peer)
         self.call("on_open", conn, self._handler.on_open, conn)
-
-    def _limit(self) -> tuple[str, int]:
-        return self.settings.name, self.settings.connections_max
 
     def _accept_failed(self, error: Exception) -> None:
         if isinstance(error, (ConnClosed, WatcherClosed)) or not self._sockets:
             return
         name = errno.errorcode.get(getattr(error, "errno", None) or 0, "other")
         self._count(f"accept_error_{name if name in ACCEPT_ERRORS else 'other'}")
-        if self._may_log("accept"):
-            log.warning("listener %s: accepting failed: %s; it is tried again", self.settings.name, error)
+        self._tell(logging.WARNING, "accept", "accepting failed: %s; it is tried again", error)
 
     def _closed(self, conn: Conn) -> None:
         reason = conn.close_reason or ("peer_eof" if conn.at_eof else "handler")
@@ -167,6 +185,10 @@ class Listener(Target):
             self._count(f"closed_{reason if reason in CLOSE_REASONS else 'handler'}")
             self._count("duration_ns", int(age_s * 1e9))
             self._cells[self._row + FIRST_DURATION + bucket_of(age_s, DURATION_BOUNDS_S)] += 1
+            if self._log is not None:
+                peer = self._peers.pop(conn.serial, "-")
+                if self._log.wants_closed:
+                    self._log.closed(self.settings.name, conn, peer, reason)
         self.call("on_close", None, self._handler.on_close, conn, reason)
 
     # -- time ----------------------------------------------------------------------------------------
@@ -194,8 +216,18 @@ class Listener(Target):
     def _count(self, cell: str, amount: int = 1) -> None:
         self._cells[self._row + CELL[cell]] += amount
 
-    def _may_log(self, kind: str) -> bool:
-        return self._limiters.setdefault(kind, _Limiter()).allows(time.monotonic())
+    def _log_alive(self) -> None:
+        assert self._log is not None
+        for conn in self.clients():
+            self._log.alive(self.settings.name, conn, self._peers.get(conn.serial, "-"))
+
+    def _tell(self, level: int, kind: str, text: str, *arguments: object, traceback: bool = False) -> None:
+        """Log a message of some kind, unless there was one a moment ago."""
+        limit = self._limits.setdefault(kind, RateLimit(LOG_INTERVAL_S))
+        if limit.allows(time.monotonic()):
+            more = limit.take_refused()
+            suffix = f" ({more} more like this before)" if more else ""
+            log.log(level, f"listener %s: {text}%s", self.settings.name, *arguments, suffix, exc_info=traceback)
 
 
 class _Rejected(Target):
@@ -206,16 +238,3 @@ class _Rejected(Target):
 
 
 _REJECTED = _Rejected(None, None)
-
-
-class _Limiter:
-    """Says yes once per `LOG_INTERVAL_S`."""
-
-    def __init__(self) -> None:
-        self._next_s = 0.0
-
-    def allows(self, now_s: float) -> bool:
-        if now_s < self._next_s:
-            return False
-        self._next_s = now_s + LOG_INTERVAL_S
-        return True

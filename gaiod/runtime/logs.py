@@ -1,10 +1,168 @@
-"""stub."""
+"""The log: how lines look, and where they go. The same for the supervisor and its workers.
 
+A line is an event and its fields: `log.info("reloaded", extra=fields(generation=3))`. What comes from
+the network or from file names can hold anything; nobody can forge a line with it: control characters
+are escaped, and what follows a newline is indented.
+
+A log that cannot be written (a full disk) costs lines, never the daemon. One exception: a pipe that
+nobody reads blocks whoever writes to it.
+"""
+
+import json
 import logging
+import sys
+import time
+from typing import Any
+
+from gaiod.core.errors import GaiodError
+from gaiod.runtime.settings import LogSettings
+
+PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
+"""syslog's, as journald takes them at the beginning of a line (man 3 sd-daemon)."""
+
+CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+CONTROL |= {0x2028: "\\u2028", 0x2029: "\\u2029"}
+IN_QUOTES = {**CONTROL, ord("\n"): "\\n", ord("\t"): "\\t", ord('"'): '\\"', ord("\\"): "\\\\"}
 
 
-class LogError(Exception): ...
+class LogError(GaiodError):
+    """The log cannot be opened; the text says which, why, and what to do."""
 
 
-def configure(settings, *, role):
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s {role} %(name)s: %(message)s")
+def fields(**values: Any) -> dict[str, Any]:
+    """Return the `extra` of a record that has these fields; the names may be any."""
+    return {"gaiod_fields": values}
+
+
+def configure(settings: LogSettings, *, role: str) -> None:
+    """Log as the settings say from now on, and no more as an earlier call said.
+
+    Args:
+        settings: the format, and the file if not standard error.
+        role: the process, as lines call it.
+
+    Raises:
+        LogError: the file cannot be opened; the log goes on as before.
+    """
+    handler = _open(settings)
+    handler.setFormatter(FORMATS[settings.format](role))
+    logging.raiseExceptions = False  # else each line that cannot be written is a traceback on standard error
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+
+
+def check(settings: LogSettings) -> None:
+    """Raise LogError if `configure` would. The log stays as it is."""
+    _open(settings).close()
+
+
+def _open(settings: LogSettings) -> logging.Handler:
+    if settings.file is None:
+        return logging.StreamHandler(sys.stderr)
+    from gaiod.runtime.logfile import LogFile  # late: logging.handlers costs a worker 0.6 MiB
+
+    try:
+        return LogFile(settings.file)
+    except OSError as error:
+        raise LogError(f"log.file: cannot write {settings.file}: {error.strerror}; correct the path") from error
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-11-23 22:41:07.123 INFO worker 1: connection closed reason=idle`, in local time."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a line; each further one is indented."""
+        seconds = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        return f"{seconds}.{int(record.msecs):03} {record.levelname} {self._role}: {self._body(record)}"
+
+    def _body(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        lines = text.translate(CONTROL).split("\n")
+        lines[0] += "".join(f" {key}={_quoted(value)}" for key, value in _fields_of(record).items())
+        return "\n    ".join(lines)
+
+
+class JournaldFormatter(TextFormatter):
+    """The same with syslog's priority before each line; the time and the process are journald's to tell."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a line, or several."""
+        before = f"<{PRIORITIES.get(record.levelno, 6)}>"
+        return before + f"{self._role}: {self._body(record)}".replace("\n", f"\n{before}")
+
+
+class JsonFormatter(logging.Formatter):
+    """An object a line; the time is UTC (RFC 3339). A field with a name of the line's own is called `field_NAME`."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a line."""
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "time": f"{seconds}.{int(record.msecs):03}Z",
+            "level": record.levelname,
+            "process": self._role,
+            "pid": record.process,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        for key, value in _fields_of(record).items():
+            line[f"field_{key}" if key in line else key] = value
+        return json.dumps(line, default=str)
+
+
+FORMATS: dict[str, type[TextFormatter] | type[JsonFormatter]] = {
+    "text": TextFormatter,
+    "json": JsonFormatter,
+    "journald": JournaldFormatter,
+}
+
+
+class RateLimit:
+    """Says yes once per interval, and how often it said no in between."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._next_s = 0.0
+        self._refused = 0
+
+    def allows(self, now_s: float) -> bool:
+        """Tell whether it is time; `now_s` by any clock that goes on."""
+        if now_s < self._next_s:
+            self._refused += 1
+            return False
+        self._next_s = now_s + self._interval_s
+        return True
+
+    def take_refused(self) -> int:
+        """Return how often it said no since this was asked last."""
+        refused, self._refused = self._refused, 0
+        return refused
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    found: dict[str, Any] = getattr(record, "gaiod_fields", {})
+    return found
+
+
+def _quoted(value: object) -> str:
+    """Write a value as logfmt does: bare if it can be, else in quotes."""
+    text = str(value)
+    if text and text.isprintable() and not any(char in ' "=\\' for char in text):
+        return text
+    return f'"{text.translate(IN_QUOTES)}"'

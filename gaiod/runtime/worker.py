@@ -25,6 +25,7 @@ from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.runtime import logs
 from gaiod.runtime.channel import Channel
+from gaiod.runtime.connlog import ConnectionLog
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.draining import Drain
 from gaiod.runtime.gcstats import GcStats
@@ -65,7 +66,6 @@ class Worker:
     def run(self) -> int:
         """Receive the settings, serve, and return the process's exit status."""
         message, rest = _receive_settings(self._first)
-        logs.configure(log_settings_from(message["log"]), role=f"worker {message['worker']}")
         faulthandler.enable(message["dump"])  # SIGABRT, or a crash, leaves the stack there for the supervisor
         layout = Layout(len(message["listeners"]))
         cells = _map(message["stats"])
@@ -73,12 +73,13 @@ class Worker:
         if message["cpu"] is not None:
             self._watcher.set_loop_affinity(message["cpu"])
         self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
-        last_will = {"timeout_s": message["drain_timeout_s"], "eager": True}
-        signals = Signals(self._watcher, [signal.SIGTERM], lambda number: self._take_drain(last_will))
+        leaving = {"timeout_s": message["drain_timeout_s"], "eager": True}
+        signals = Signals(self._watcher, [signal.SIGTERM], lambda number: self._leave(leaving))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to the whole group: the supervisor decides
         try:
+            logs.configure(log_settings_from(message["log"]), role=f"worker {message['worker']}")
             self._open_listeners(message, cells, layout)
-        except HandlerLoadError as error:
+        except (HandlerLoadError, logs.LogError) as error:
             self._channel.send({"failed": str(error)})
             self._exit_status = EXIT_CONFIG
             self._end()
@@ -96,6 +97,13 @@ class Worker:
         return self._exit_status
 
     def _open_listeners(self, message: dict[str, Any], cells: Any, layout: Layout) -> None:
+        dropped = layout.worker("connection_log_dropped")
+
+        def count_dropped(lines: int) -> None:
+            cells[dropped] += lines
+
+        wanted = log_settings_from(message["log"]).connections
+        connection_log = ConnectionLog(wanted, message["instance"], count_dropped)
         for number, (plain, fds) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
             settings = ListenerSettings(**plain)
             kind = load_handler(settings.handler)
@@ -103,7 +111,8 @@ class Worker:
                 handler = kind(build_options(kind, dict(settings.options)))
             except Exception as error:
                 raise HandlerLoadError(f"listener {settings.name}: making its handler failed: {error!r}") from error
-            listener = Listener(settings, handler, self._watcher, cells, layout.row(number))
+            row = layout.row(number)
+            listener = Listener(settings, handler, self._watcher, cells, row, connection_log=connection_log)
             listener.open(socket.socket(fileno=fd) for fd in fds)
             self._listeners.append(listener)
 
@@ -144,6 +153,11 @@ class Worker:
             return
         for verb, arguments in message.items():
             self._verbs[verb](arguments)
+
+    def _leave(self, how: dict[str, Any]) -> None:
+        """End in order, for a reason that the supervisor does not know."""
+        self._channel.send({"leaving": True})
+        self._take_drain(how)
 
     def _take_drain(self, how: dict[str, Any]) -> None:
         if self._drain is not None:

@@ -75,6 +75,9 @@ class Fleet:
 
     def launch(self, generation: Generation, done: Callable[[Failure | None], None]) -> None:
         """Start the workers of a generation; `done(None)` when all are ready, else with why not: then none will."""
+        if self.is_stopping:
+            done(Failure("the daemon stops", EXIT_SOFTWARE))
+            return
         launch = Launch(generation, done)
         for number in range(generation.settings.workers):
             try:
@@ -176,7 +179,18 @@ class Fleet:
             if member.process is process:
                 if process.ready_s is not None and process.phase is Phase.STARTING and member.doom is None:
                     self._ready(member)
+                if process.leaving and process.phase is Phase.SERVING:
+                    process.phase = Phase.DRAINING
+                    self._left(member)
                 self._reap_one(member)
+
+    def _left(self, member: Member) -> None:
+        """Replace a worker that somebody has told to end, behind the supervisor's back: its queue waits."""
+        number = member.process.number
+        if self.serving.get(number) is member:
+            log.warning("worker %d, process %d, was told to end; another is started", number, member.process.pid)
+            del self.serving[number]
+            self._restart(number, "signal")
 
     def _ready(self, member: Member) -> None:
         member.process.phase = Phase.SERVING

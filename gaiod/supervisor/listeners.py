@@ -96,7 +96,7 @@ class Listeners:
         for key, listener in zip(prepared.keys, prepared.listeners, strict=True):
             self._open[key] = listener
         for settings, listener in zip(prepared.settings.listeners, prepared.listeners, strict=False):
-            for sock in listener.sockets:
+            for sock in listener.sockets if not settings.bind.startswith(SYSTEMD) else ():
                 retune(sock, options_of(settings))
 
     def abandon(self, prepared: Prepared) -> None:
@@ -122,8 +122,6 @@ class Listeners:
     def close_one(self, listener: OpenListener) -> None:
         """Close the sockets of one listener."""
         for key in [key for key, each in self._open.items() if each is listener]:
-            if key.startswith(SYSTEMD):
-                raise BindError("its socket is systemd's, which goes on listening: stop the .socket unit")
             del self._open[key]
         for sock in listener.sockets:
             close_listener(sock)

@@ -22,7 +22,7 @@ from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.dispatch import Target
 from gaiod.runtime.handler import Handler
-from gaiod.runtime.plugins import is_file, load_handler
+from gaiod.runtime.plugins import HandlerLoadError, is_file, load_handler
 from gaiod.runtime.settings import Settings, settings_from
 from gaiod.supervisor.privileges import PrivilegeError, check_is_roots_alone
 
@@ -117,7 +117,8 @@ def _answer(path: Path, channel: socket.socket) -> None:
             check_is_roots_alone(path)
         answer = {"settings": asdict(load(path, load_handler=_load_handler))}
     except PrivilegeError as error:
-        answer = {"errors": str(error), "status": NO_PERMISSION}
+        is_missing = isinstance(error.__cause__, FileNotFoundError)
+        answer = {"errors": str(error), "status": CONFIG_ERROR if is_missing else NO_PERMISSION}
     except ConfigErrors as errors:
         answer = {"errors": str(errors), "status": CONFIG_ERROR}
     except BaseException:
@@ -130,7 +131,12 @@ def _answer(path: Path, channel: socket.socket) -> None:
 def _load_handler(reference: str) -> type[Handler]:
     """Load a handler, but as root none that others could have written."""
     if os.geteuid() == 0 and is_file(reference):
-        check_is_roots_alone(Path(reference.partition(":")[0]))
+        try:
+            check_is_roots_alone(Path(reference.partition(":")[0]))
+        except PrivilegeError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise HandlerLoadError(str(error)) from error  # with its place in the configuration
+            raise
     return load_handler(reference)
 
 

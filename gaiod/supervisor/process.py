@@ -69,6 +69,7 @@ class WorkerProcess:
         phase: where it stands, which its owner says.
         pid: its process.
         failed: why it could not start, if it said so.
+        leaving: it accepts no more, because a signal told it to end.
         silent: its channel has ended: it will say nothing more.
         started_s, ready_s: `time.monotonic()`; `ready_s` is None before.
     """
@@ -81,6 +82,7 @@ class WorkerProcess:
         self.memory = memory
         self.phase = Phase.STARTING
         self.failed: str | None = None
+        self.leaving = False
         self.silent = False
         self.started_s = time.monotonic()
         self.ready_s: float | None = None
@@ -213,6 +215,8 @@ class WorkerProcess:
             return
         elif "ready" in message:
             self.ready_s = time.monotonic()
+        elif "leaving" in message:
+            self.leaving = True
         else:
             self.failed = message["failed"]
         self._on_change(self)

@@ -57,7 +57,9 @@ class Reloads:
             listeners: what is open.
             fleet: its workers.
             check: says why some settings cannot be taken on while the daemon runs; None: they can.
-            begun, adopted, ended: called when one begins, when its configuration is in force, and at its end.
+            begun: called when one begins.
+            adopted: called when its configuration is in force.
+            ended: called at its end.
         """
         self.results: Counter[str] = Counter(success=0, failure=0)
         self.last_error: str | None = None

@@ -29,12 +29,13 @@ from gaiod.supervisor.sockets import SYSTEMD, UNIX, BindError, bound_address, cl
 from gaiod.supervisor.subject import Subject
 from gaiod.supervisor.systemd import Notifier, inherited_sockets
 from gaiod.supervisor.upgrade import Predecessor, Upgrade, predecessor
+from gaiod.supervisor.verbs import ControlError
 from gaiod.supervisor.watchman import Watchman
 from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.supervisor")
 
-EXIT_SOFTWARE, EXIT_OS, EXIT_NOPERM = 70, 71, 77
+EXIT_SOFTWARE, EXIT_OS, EXIT_NOPERM, EXIT_CONFIG = 70, 71, 77, 78
 
 STOP_MARGIN_S = 5.0
 """What systemd is asked to wait for beyond the time that stopping may take."""
@@ -68,7 +69,7 @@ class Supervisor:
         self._control_socket: socket.socket | None = None
         self._predecessor: Predecessor | None = None
         self._upgrade: Upgrade | None = None
-        self._was_replaced = False
+        self._owns_files = True  # the files of unix sockets: no other daemon serves them
         self._fleet = Fleet(self._watcher, hopeless=self._take_hopeless, changed=self._take_change)
         self._watchman = Watchman(self._watcher, self._fleet, self._tick)
         self._reloads = Reloads(
@@ -102,21 +103,23 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve until a signal ends it, and return the exit status."""
+        try:
+            prepared = self._open()
+        except (BindError, OSError, privileges.PrivilegeError, logs.LogError) as error:
+            log.error("%s", error)
+            self._close()
+            match error:
+                case privileges.PrivilegeError():
+                    return EXIT_NOPERM
+                case logs.LogError():
+                    return EXIT_CONFIG
+                case _:
+                    return EXIT_OS
         log.info("gaiod %s, %s engine, process %d", __version__, ENGINE, os.getpid())
         if ENGINE == "interpreted" and "GAIOD_ENGINE" not in os.environ:
             log.warning(
                 "no compiled engine: install a C compiler and Python's headers, and gaiod again, for 3x the speed"
             )
-        try:
-            prepared = self._open()
-        except (BindError, OSError) as error:
-            log.error("%s", error)
-            self._close()
-            return EXIT_OS
-        except privileges.PrivilegeError as error:
-            log.error("%s", error)
-            self._close()
-            return EXIT_NOPERM
         actions: dict[signal.Signals, Callable[[signal.Signals], None]] = {
             signal.SIGTERM: self._take_stop,
             signal.SIGINT: self._take_stop,
@@ -137,19 +140,24 @@ class Supervisor:
         """Open every socket, and then give up the rights that this took."""
         self._predecessor = predecessor(os.environ)
         if self._predecessor is not None:
+            self._owns_files = False
             for key, (fds, shared) in self._predecessor.sockets.items():
                 self._listeners.adopt(key, [socket.socket(fileno=fd) for fd in fds], shared=shared)
         for name, sockets in inherited_sockets(os.environ).items():
             self._listeners.adopt(SYSTEMD + name, sockets, shared=True)
         prepared = self._listeners.prepare(self._settings)
-        self._listeners.commit(prepared)
-        self._control_socket = self._open_control()
-        addresses = [key for key in prepared.keys if key.startswith(UNIX)]
-        if self._control_socket is not None:
-            addresses.append(bound_address(self._control_socket))
-        for address in addresses:
-            privileges.give(Path(address.removeprefix(UNIX)), self._settings)
-        privileges.drop(self._settings)
+        try:
+            self._control_socket = self._open_control()
+            addresses = [key for key in prepared.keys if key.startswith(UNIX)]
+            if self._control_socket is not None:
+                addresses.append(bound_address(self._control_socket))
+            for address in addresses:
+                privileges.give(Path(address.removeprefix(UNIX)), self._settings)
+            privileges.drop(self._settings)
+            logs.configure(self._settings.log, role="supervisor")  # only now: its file is to be the user's
+        except BaseException:
+            self._listeners.abandon(prepared)
+            raise
         return prepared
 
     def _open_control(self) -> socket.socket | None:
@@ -171,16 +179,19 @@ class Supervisor:
         generation = Generation(1, self._settings, prepared.listeners[: len(self._settings.listeners)])
         for settings, listener in zip(self._settings.listeners, prepared.listeners, strict=False):
             log.info("listener %s: %s on %s", settings.name, settings.handler, listener.address)
-        self._fleet.launch(generation, lambda failure: self._take_launched(generation, failure))
+        self._fleet.launch(generation, lambda failure: self._take_launched(prepared, generation, failure))
 
-    def _take_launched(self, generation: Generation, failure: Failure | None) -> None:
+    def _take_launched(self, prepared: Prepared, generation: Generation, failure: Failure | None) -> None:
         if failure is not None:
+            self._listeners.abandon(prepared)
             if self._state is not State.STOPPING:
                 log.error("%s", failure.text)
                 self._exit_status = failure.status
                 self._stop(0.0)
             return
         self._fleet.adopt(generation)
+        self._listeners.commit(prepared)
+        self._owns_files = True
         self._state = State.SERVING
         self._tell_status()
         pids = ", ".join(str(member.process.pid) for member in self._fleet)
@@ -199,12 +210,12 @@ class Supervisor:
             pass
 
     def _close(self) -> None:
-        self._listeners.close(keep_files=self._was_replaced)
+        self._listeners.close(keep_files=not self._owns_files)
         if self._control_socket is not None:
-            if self._was_replaced:
-                self._control_socket.close()
-            else:
+            if self._owns_files:
                 close_listener(self._control_socket)
+            else:
+                self._control_socket.close()
         self._notifier.close()
 
     # -- the configuration -------------------------------------------------------------------------------
@@ -223,13 +234,15 @@ class Supervisor:
             if before != after:
                 return f"{key}: a reload cannot change it from {before} to {after}; restart gaiod, or leave it"
         try:
-            logs.configure(settings.log, role="supervisor")
+            logs.check(settings.log)
         except logs.LogError as error:
             return str(error)
         return None
 
     def _adopt(self, prepared: Prepared) -> None:
         """Bring what is the supervisor's own in line with a configuration."""
+        if prepared.settings.log != self._settings.log:
+            logs.configure(prepared.settings.log, role="supervisor")
         self._settings = prepared.settings
         metrics = prepared.listeners[-1]
         if self._metrics is None or self._metrics.sockets != metrics.sockets:
@@ -239,13 +252,19 @@ class Supervisor:
         self._metrics = metrics
 
     def _drain_one(self, name: str) -> None:
-        """Stop serving a listener: its address is free, its connections drain."""
+        """Stop serving a listener: its address is free, its connections drain.
+
+        Raises:
+            ControlError: it cannot be; nothing has changed.
+        """
         generation = self._fleet.generation
         assert generation is not None
+        names = [settings.name for settings in generation.settings.listeners]
+        settings, listener = generation.settings.listeners[names.index(name)], generation.listeners[names.index(name)]
+        if settings.bind.startswith(SYSTEMD):
+            raise ControlError(f"the socket of {name} is systemd's, which goes on listening: stop its .socket unit")
         self._fleet.drain_listener(name, generation.settings.drain_timeout_s)
-        for settings, listener in zip(generation.settings.listeners, generation.listeners, strict=True):
-            if settings.name == name:
-                self._listeners.close_one(listener)
+        self._listeners.close_one(listener)
 
     # -- the end -----------------------------------------------------------------------------------------
 
@@ -325,7 +344,7 @@ class Supervisor:
         log.info("upgraded: process %s serves; draining", text)
         self._notifier.main_pid(int(text))
         self._notifier.close()
-        self._was_replaced = True
+        self._owns_files = False
         self._state = State.STOPPING
         self._endpoint.close()
         self._listeners.close(keep_files=True)
@@ -347,10 +366,9 @@ class Supervisor:
         generation = self._fleet.generation
         if self._state is State.SERVING and generation is not None:
             settings = generation.settings
+            what = f"generation {generation.number}, workers: {settings.workers}, listeners: {len(settings.listeners)}"
             failed = "; the last reload failed" if self._reloads.last_error is not None else ""
-            self._notifier.ready(
-                f"generation {generation.number}: {settings.workers} workers, {len(settings.listeners)} listeners{failed}"
-            )
+            self._notifier.ready(what + failed)
 
 
 def _nobody(outcome: tuple[int, str]) -> None:

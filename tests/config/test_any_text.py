@@ -16,11 +16,18 @@ Loader = Callable[[str], type[Handler]]
 
 CORPUS = [file.read_text() for file in sorted((Path(__file__).parent / "refused").glob("*.yaml"))]
 VALID = """workers: auto
+pin_workers: true
+heartbeat_timeout: 10s
+recycle: {age: 1d, memory: 512MiB, connections: false}
+user: gaiod
+group: adm
 metrics: {listen: 127.0.0.1:9464}
+control: {listen: unix:/run/gaiod/control.sock}
+log: {format: json, file: /var/log/gaiod.log, connections: {close: true, every: 5s, rate: 10}}
 listeners:
   kit: {bind: "[::1]:7000", handler: kit, with: {name: a, servers: [{address: b}], wait: 2s}}
   echo:
-    bind: 127.0.0.1:7000
+    bind: systemd:echo.socket
     handler: echo
     idle_timeout: 250ms
     keepalive: false
@@ -40,7 +47,7 @@ MARKUP = [
     "%YAML 1.1\n",
     "'\\ud800'",
 ]
-WORDS = "listeners metrics workers with bind handler kit servers null yes 010 22:22 2s 1e999"
+WORDS = "listeners metrics workers with bind handler kit servers null yes 010 22:22 2s 1e999 false systemd: unix:/"
 TOKENS = [*PUNCTUATION, *MARKUP, *WORDS.split()]
 
 

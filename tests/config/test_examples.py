@@ -1,5 +1,6 @@
 """The files that people start from."""
 
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from gaiod.config import load
-from gaiod.config.schema import Config, Listener, Metrics
+from gaiod.config.errors import Keys, Report, dotted
+from gaiod.config.schema import SECTIONS, Listener
+from gaiod.config.yaml import read_document
 from gaiod.runtime.handler import Handler
 from gaiod.runtime.settings import ListenerSettings, Settings
 
@@ -21,16 +24,28 @@ def test_reference_loads_to_exactly_the_defaults(load_handler: Loader) -> None:
     assert load(CONFIG / "reference.yaml", load_handler=load_handler) == DEFAULTS
 
 
-def test_reference_names_every_key_and_says_when_to_change_it() -> None:
+def keys_of_every_section() -> list[Keys]:
+    sections = SECTIONS | {("listeners", "echo"): Listener}
+    return [
+        (*keys, field.alias or name) for keys, model in sections.items() for name, field in model.model_fields.items()
+    ]
+
+
+@pytest.mark.parametrize("keys", keys_of_every_section(), ids=dotted)
+def test_reference_names_every_key_and_says_when_to_change_it(keys: Keys) -> None:
     text = (CONFIG / "reference.yaml").read_text()
-    fields = [field for model in (Config, Metrics, Listener) for field in model.model_fields.items()]
-    for key in (field.alias or name for name, field in fields):
-        assert re.search(rf"^ *{key}:", text, re.MULTILINE), key
-    tuned = set(Listener.model_fields) - {"bind", "handler", "options"} | {"workers", "listen"}
-    for key in tuned:
-        above = re.search(rf"((?:^ *#.*\n)+) *{key}:", text, re.MULTILINE)
-        assert above, key
-        assert re.search(r"Change it|Raise|Lower", above[1]), key
+    document = read_document(text, Report("reference.yaml"))
+    assert document
+    assert keys in document.keys
+    section = any(other[:-1] == keys for other in document.keys)
+    if not section and keys[-1] not in ("bind", "handler", "with"):
+        above = text.splitlines()[: document.place_of_key(keys).line - 1]
+        comment = list(itertools.takewhile(lambda line: line.lstrip().startswith("#"), reversed(above)))
+        assert re.search(r"Change it|Raise|Lower", "\n".join(comment))
+
+
+def test_reference_fits_a_screen_in_width() -> None:
+    assert all(len(line) <= 120 for line in (CONFIG / "reference.yaml").read_text().splitlines())
 
 
 def test_small_default_loads_to_the_defaults_too(load_handler: Loader) -> None:

@@ -1,7 +1,9 @@
 """From a file to Settings; files that are none."""
 
+import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,14 @@ import pytest
 from gaiod.config import ConfigErrors, load, loads
 from gaiod.config.loading import FILE_MAX_BYTES
 from gaiod.runtime.handler import Handler
-from gaiod.runtime.settings import ListenerSettings, Settings
+from gaiod.runtime.settings import (
+    ConnectionLogSettings,
+    ListenerSettings,
+    LogSettings,
+    RecycleSettings,
+    Settings,
+    settings_from,
+)
 
 ECHO = "listeners: {echo: {bind: 127.0.0.1:7000, handler: echo}}\n"
 
@@ -27,7 +36,19 @@ def test_every_key_reaches_the_settings(tmp_path: Path, load_handler: Loader) ->
     file.write_text(
         """
 workers: 3
+pin_workers: true
+heartbeat_timeout: 4s
+drain_timeout: 5s
+stop_grace: 6s
+recycle: {age: 7d, memory: 512MiB, connections: 1000000}
+user: gaiod
+group: adm
 metrics: {listen: "[::1]:9999"}
+control: {listen: unix:/run/gaiod/control.sock}
+log:
+  format: json
+  file: /var/log/gaiod.log
+  connections: {open: true, close: true, every: 1m, rate: 50}
 listeners:
   kit:
     bind: unix:/run/kit.sock
@@ -59,7 +80,20 @@ listeners:
             ListenerSettings(name="echo", bind="127.0.0.1:7000", handler=str(tmp_path / "echo.py")),
         ),
         workers=3,
+        pin_workers=True,
+        heartbeat_timeout_s=4.0,
+        drain_timeout_s=5.0,
+        stop_grace_s=6.0,
+        recycle=RecycleSettings(age_s=7 * 86400.0, memory_bytes=512 << 20, connections=1_000_000),
+        user="gaiod",
+        group="adm",
         metrics_listen="[::1]:9999",
+        control_listen="unix:/run/gaiod/control.sock",
+        log=LogSettings(
+            format="json",
+            file="/var/log/gaiod.log",
+            connections=ConnectionLogSettings(opened=True, closed=True, every_s=60.0, rate=50),
+        ),
     )
 
 
@@ -138,6 +172,11 @@ def test_file_that_is_empty_is_reported(tmp_path: Path, load_handler: Loader) ->
     file = tmp_path / "a.yaml"
     file.write_bytes(b"")
     assert problems(file, load_handler) == [f"{file}:1:1: there is nothing in it; start with listeners:"]
+
+
+def test_settings_survive_the_journey_to_a_worker_as_json(load_handler: Loader) -> None:
+    settings = loads("recycle: {age: 1d}\nlog: {connections: {every: 5s}}\n" + ECHO, load_handler=load_handler)
+    assert settings_from(json.loads(json.dumps(asdict(settings)))) == settings
 
 
 def test_settings_are_equal_and_frozen_for_equal_texts(load_handler: Loader) -> None:

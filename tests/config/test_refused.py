@@ -28,4 +28,4 @@ def test_file_is_refused_with_the_messages_in_its_first_lines(
 
 
 def test_there_are_files_to_refuse() -> None:
-    assert len(FILES) >= 100
+    assert len(FILES) >= 200

@@ -1,11 +1,12 @@
 """The keys and their limits. What is said of wrong ones: see refused/."""
 
-import os
+import re
+from dataclasses import asdict
 
 import pytest
 
-from gaiod.config.errors import Report
-from gaiod.config.schema import CONNECTIONS_MAX, WORKERS_MAX, Config, Listener, check_schema, usable_cpus
+from gaiod.config.errors import Keys, Report, dotted
+from gaiod.config.schema import CONNECTIONS_MAX, SECTIONS, Config, Listener, check_schema
 from gaiod.config.yaml import read_document
 from gaiod.runtime.settings import ListenerSettings, Settings
 
@@ -27,7 +28,14 @@ def listener(line: str = "") -> Listener:
     return config.listeners["e"]
 
 
-def test_defaults_are_those_of_the_settings() -> None:
+def daemon(line: str = "") -> Config:
+    config, problems = check(f"{line}\nlisteners: {{echo: {{bind: 127.0.0.1:7000, handler: echo}}}}")
+    assert not problems
+    assert config
+    return config
+
+
+def test_defaults_of_a_listener_are_those_of_the_settings() -> None:
     given = listener()
     default = ListenerSettings("echo", "127.0.0.1:7000", "echo")
     assert given.connections_max == default.connections_max
@@ -35,9 +43,29 @@ def test_defaults_are_those_of_the_settings() -> None:
     assert given.backlog == default.backlog
     assert given.nodelay == default.nodelay
     assert given.keepalive == default.keepalive_s
-    config, _ = check("listeners: {echo: {bind: 127.0.0.1:7000, handler: echo}}")
-    assert config
-    assert (config.workers, config.metrics.listen) == (Settings(()).workers, Settings(()).metrics_listen)
+
+
+def test_defaults_of_the_daemon_are_those_of_the_settings() -> None:
+    given, default = daemon().model_dump(exclude={"listeners"}), asdict(Settings(()))
+    assert given.pop("recycle") == {
+        "age": default["recycle"]["age_s"],
+        "memory": default["recycle"]["memory_bytes"],
+        "connections": default["recycle"]["connections"],
+    }
+    assert given.pop("metrics") == {"listen": default["metrics_listen"]}
+    assert given.pop("control") == {"listen": default["control_listen"]}
+    log, lines = default["log"], default["log"]["connections"]
+    assert given.pop("log") == {
+        "format": log["format"],
+        "file": log["file"],
+        "connections": {
+            "open": lines["opened"],
+            "close": lines["closed"],
+            "every": lines["every_s"],
+            "rate": lines["rate"],
+        },
+    }
+    assert given == {key: default[key if key in default else f"{key}_s"] for key in given}
 
 
 @pytest.mark.parametrize(
@@ -60,33 +88,85 @@ def test_values_are_taken_up_to_both_ends_of_their_range(line: str, name: str, v
     assert getattr(listener(line), name) == value
 
 
-def test_workers_auto_is_the_cpus_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "workers: auto\nlisteners: {echo: {bind: 127.0.0.1:7000, handler: echo}}"
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
-    config, _ = check(text)
-    assert config
-    assert config.workers == 3
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5000)), raising=False)
-    config, _ = check(text)
-    assert config
-    assert config.workers == WORKERS_MAX
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("workers: 1", 1),
+        ("workers: 1024", 1024),
+        ("pin_workers: true", True),
+        ("heartbeat_timeout: 500ms", 0.5),
+        ("heartbeat_timeout: 1h", 3600.0),
+        ("drain_timeout: 0s", 0.0),
+        ("drain_timeout: 1d", 86400.0),
+        ("stop_grace: 0s", 0.0),
+        ("stop_grace: 1h", 3600.0),
+        ("recycle: {age: 1s}", 1.0),
+        ("recycle: {age: 365d}", 365 * 86400.0),
+        ("recycle: {age: false}", None),
+        ("recycle: {memory: 32MiB}", 32 << 20),
+        ("recycle: {memory: 1024GiB}", 1 << 40),
+        ("recycle: {memory: false}", None),
+        ("recycle: {connections: 1}", 1),
+        ("recycle: {connections: 1000000000000}", 10**12),
+        ("recycle: {connections: false}", None),
+        ("user: gaiod", "gaiod"),
+        ("user: false", None),
+        ("metrics: {listen: systemd:metrics}", "systemd:metrics"),
+        ("control: {listen: auto}", "auto"),
+        ("control: {listen: unix:/run/c.sock}", "unix:/run/c.sock"),
+        ("control: {listen: false}", None),
+        ("log: {format: text}", "text"),
+        ("log: {format: json}", "json"),
+        ("log: {format: journald}", "journald"),
+        ("log: {file: stderr}", None),
+        ("log: {file: /var/log/gaiod.log}", "/var/log/gaiod.log"),
+        ("log: {connections: {open: true}}", True),
+        ("log: {connections: {close: true}}", True),
+        ("log: {connections: {every: 1s}}", 1.0),
+        ("log: {connections: {every: 1d}}", 86400.0),
+        ("log: {connections: {every: false}}", None),
+        ("log: {connections: {rate: 1}}", 1),
+        ("log: {connections: {rate: 100000}}", 100_000),
+    ],
+)
+def test_values_of_the_daemon_are_taken_up_to_both_ends_of_their_range(line: str, value: object) -> None:
+    found: object = daemon(line)
+    for key in re.findall(r"(\w+):(?= )", line):
+        found = getattr(found, key)
+    assert found == value
+    assert type(found) is type(value)
 
 
-def test_usable_cpus_is_the_cpu_count_when_the_system_has_no_affinity(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert usable_cpus() == 7
+def test_group_is_taken_with_a_user() -> None:
+    config = daemon("user: gaiod\ngroup: adm")
+    assert (config.user, config.group) == ("gaiod", "adm")
+
+
+def nested(keys: Keys, value: str) -> str:
+    """Return YAML with one value, at `keys`."""
+    *above, last = keys
+    return "".join(f"{key}: {{" for key in above) + f"{last}: {value}" + "}" * len(above) + "\n"
+
+
+KEYS_OF_SECTIONS = [(*keys, name) for keys, model in SECTIONS.items() for name in model.model_fields]
 
 
 @pytest.mark.parametrize("value", ODD_VALUES)
-@pytest.mark.parametrize("key", ["workers", "metrics", "metrics.listen", "listeners", "listeners.echo"])
-def test_odd_value_of_any_key_is_reported_in_our_words(key: str, value: str) -> None:
-    first, _, rest = key.partition(".")
-    config, problems = check(f"{first}: {{{rest}: {value}}}\n" if rest else f"{first}: {value}\n")
+@pytest.mark.parametrize("keys", [*KEYS_OF_SECTIONS, ("listeners", "echo")], ids=dotted)
+def test_odd_value_of_any_key_is_reported_in_our_words(keys: Keys, value: str) -> None:
+    config, problems = check(nested(keys, value))
     assert config is None
     assert all("; " in problem and "Input should" not in problem for problem in problems)
+
+
+@pytest.mark.parametrize("keys", KEYS_OF_SECTIONS, ids=dotted)
+def test_key_with_a_letter_too_many_is_told_which_one_was_meant(keys: Keys) -> None:
+    wrong = f"{keys[-1]}x"
+    _, problems = check(nested((*keys[:-1], wrong), "1"))
+    assert any(
+        problem.endswith(f"{dotted((*keys[:-1], wrong))}: unknown key; did you mean {keys[-1]}?")
+        for problem in problems
+    )
 
 
 @pytest.mark.parametrize("value", ODD_VALUES)
@@ -104,25 +184,3 @@ def test_missing_key_is_not_reported_where_a_refused_key_may_be_it() -> None:
     assert document
     assert check_schema(document, report) is None
     assert [error.message for error in report.errors] == ["merge keys are not supported; write the keys out"]
-
-
-def test_listeners_may_share_port_zero_and_differ_in_address_only() -> None:
-    config, problems = check(
-        "listeners:\n"
-        "  a: {bind: 127.0.0.1:0, handler: echo}\n"
-        "  b: {bind: 127.0.0.1:0, handler: echo}\n"
-        "  c: {bind: 127.0.0.1:7000, handler: echo}\n"
-        "  d: {bind: 127.0.0.2:7000, handler: echo}\n"
-        "  e: {bind: '[::1]:7000', handler: echo}\n"
-    )
-    assert problems == []
-    assert config
-    assert len(config.listeners) == 5
-
-
-def test_unix_sockets_that_end_like_port_zero_are_still_compared() -> None:
-    _, problems = check(
-        "listeners: {a: {bind: 'unix:/run/x:0', handler: echo}, b: {bind: 'unix:/run/x:0', handler: echo}}"
-    )
-    assert len(problems) == 1
-    assert "listeners.b.bind: is the address of listeners.a.bind too; write another" in problems[0]

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,11 +10,7 @@ import pytest
 from e2e.support.starting import Start, starter
 
 from gaiod import Watcher
-from gaiod.runtime.stats import Layout
-from gaiod.supervisor.slots import Slots
 from supervisor.support.controls import ControlUnderTest
-
-NewSlots = Callable[[int, Layout], Slots]
 
 
 @pytest.fixture
@@ -22,21 +18,6 @@ def daemon(tmp_path: Path) -> Iterator[Start]:
     """A starter of daemons, as in e2e."""
     with starter(tmp_path) as start:
         yield start
-
-
-@pytest.fixture
-def new_slots() -> Iterator[NewSlots]:
-    """A maker of slots. In a supervisor they last as long as the process; here they go with the test."""
-    made: list[Slots] = []
-
-    def new(workers: int, layout: Layout) -> Slots:
-        made.append(Slots(workers, layout))
-        return made[-1]
-
-    yield new
-    for slots in made:
-        os.close(slots.fd)
-        vars(slots).clear()
 
 
 @pytest.fixture

@@ -3,13 +3,19 @@
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from core.support.waiting import LIMIT_S, MOMENT_S
 from e2e.support.handlers import IMPORTS, SHOUT, beside
 
+from gaiod import Watcher
 from gaiod.config import load
-from gaiod.supervisor.preflight import PreflightFailed, read_settings
+from gaiod.runtime.dispatch import dispatch
+from gaiod.runtime.settings import Settings
+from gaiod.supervisor import preflight
+from gaiod.supervisor.preflight import Preflight, PreflightFailed, read_settings
 
 MINE = "class Mine(gaiod.Handler):\n    pass\n"
 
@@ -21,10 +27,10 @@ def _write(folder: Path, handler: str, more: str = "") -> Path:
     return path
 
 
-def _status(path: Path) -> int:
+def _failure(path: Path) -> PreflightFailed:
     with pytest.raises(PreflightFailed) as failure:
         read_settings(path)
-    return failure.value.status
+    return failure.value
 
 
 def test_settings_are_those_of_the_file(tmp_path: Path) -> None:
@@ -67,7 +73,7 @@ def test_file_is_read_anew_each_time(tmp_path: Path) -> None:
     path = _write(tmp_path, MINE)
     read_settings(path)
     _write(tmp_path, "raise RuntimeError\n")
-    assert _status(path) == 78
+    assert _failure(path).status == 78
     _write(tmp_path, MINE, "    connections_max: 5\n")
     assert read_settings(path).listeners[0].connections_max == 5
 
@@ -75,42 +81,88 @@ def test_file_is_read_anew_each_time(tmp_path: Path) -> None:
 def test_status_is_78_and_the_problems_are_told_when_the_file_is_wrong(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """They are not printed: a reload tells them to who asked for it, and to the log."""
     path = _write(tmp_path, MINE, "    idle_timeout: 3\n    nonsense: 1\n")
-    assert _status(path) == 78
-    out, err = capfd.readouterr()
-    assert out == ""
-    lines = err.splitlines()
+    failure = _failure(path)
+    assert failure.status == 78
+    assert capfd.readouterr() == ("", "")
+    lines = str(failure).splitlines()
     assert len(lines) == 2
     assert lines[0].startswith(f"{path}:6:19: listeners.mine.idle_timeout: 3 has no unit")
     assert lines[1].startswith(f"{path}:7:5: listeners.mine.nonsense: unknown key")
 
 
-def test_status_is_78_when_there_is_no_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert _status(tmp_path / "nothing.yaml") == 78
-    assert "No such file or directory" in capfd.readouterr().err
+def test_status_is_78_when_there_is_no_file(tmp_path: Path) -> None:
+    failure = _failure(tmp_path / "nothing.yaml")
+    assert failure.status == 78
+    assert "No such file or directory" in str(failure)
 
 
-def test_status_is_78_when_a_handler_exits_at_import(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_status_is_78_when_a_handler_exits_at_import(tmp_path: Path) -> None:
     """The operator has to act, so it is not a bug of ours."""
-    assert _status(_write(tmp_path, "raise SystemExit(0)\n")) == 78
-    assert "SystemExit" in capfd.readouterr().err
+    failure = _failure(_write(tmp_path, "raise SystemExit(0)\n"))
+    assert failure.status == 78
+    assert "SystemExit" in str(failure)
 
 
-@pytest.mark.parametrize("handler", ["os.kill(os.getpid(), signal.SIGKILL)\n", "os._exit(5)\n"])
-def test_status_is_70_when_the_import_kills_its_process(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], handler: str
+@pytest.mark.parametrize(
+    ("handler", "how"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)\n", "by SIGKILL"),
+        ("os._exit(5)\n", "with exit status 5"),
+        ("os._exit(0)\n", "with exit status 0"),
+    ],
+)
+def test_status_is_70_and_the_end_is_told_when_the_import_ends_its_process(
+    tmp_path: Path, handler: str, how: str
 ) -> None:
-    assert _status(_write(tmp_path, handler)) == 70
-    assert capfd.readouterr().err, "not a word about why"
-
-
-def test_status_is_never_0_when_the_import_ends_its_process(tmp_path: Path) -> None:
-    assert _status(_write(tmp_path, "os._exit(0)\n")) != 0
+    failure = _failure(_write(tmp_path, handler))
+    assert failure.status == 70
+    assert f"importing its handlers ended the process {how}; correct them" in str(failure)
 
 
 def test_nothing_is_left_open_and_no_process_is_left(tmp_path: Path) -> None:
     """The descriptors are counted after every test."""
     read_settings(_write(tmp_path, MINE))
-    _status(_write(tmp_path, "raise RuntimeError\n"))
+    _failure(_write(tmp_path, "raise RuntimeError\n"))
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+# -- while the daemon serves -----------------------------------------------------------------------------
+
+
+def _read(watcher: Watcher, path: Path) -> Settings | PreflightFailed:
+    """Read it without waiting, as a reload does."""
+    read: list[Settings | PreflightFailed] = []
+    Preflight(watcher, path, read.append)
+    until_s = time.monotonic() + LIMIT_S
+    while not read:
+        assert time.monotonic() < until_s
+        dispatch(watcher.wait_io(LIMIT_S))
+    dispatch(watcher.wait_io(0))
+    (outcome,) = read
+    return outcome
+
+
+def test_reading_without_waiting_gives_the_same(watcher: Watcher, tmp_path: Path) -> None:
+    path = _write(tmp_path, MINE)
+    assert _read(watcher, path) == read_settings(path)
+
+
+def test_reading_without_waiting_fails_with_the_same(watcher: Watcher, tmp_path: Path) -> None:
+    path = _write(tmp_path, MINE, "    nonsense: 1\n")
+    failed, waited_for = _read(watcher, path), _failure(path)
+    assert isinstance(failed, PreflightFailed)
+    assert (failed.status, str(failed)) == (waited_for.status, str(waited_for))
+
+
+def test_reading_that_takes_too_long_is_ended(
+    watcher: Watcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "TIMEOUT_S", MOMENT_S)
+    failed = _read(watcher, _write(tmp_path, "time.sleep(3600)\n" + MINE))
+    assert isinstance(failed, PreflightFailed)
+    assert failed.status == 70
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)

@@ -1,52 +1,145 @@
-"""Statistics slots: one for each worker, in memory that all of them map."""
+"""What workers count in, and what is left of it when they are gone."""
 
 import mmap
 import os
+from collections.abc import Iterator
 
 import pytest
 
-from gaiod.runtime.stats import Layout
-from gaiod.supervisor.slots import Slots
-from supervisor.conftest import NewSlots
+from gaiod.core import counters
+from gaiod.runtime.stats import CELL, HEARTBEAT, Layout
+from gaiod.supervisor.slots import Memory, Slot, open_connections
+
+ONE, TWO = ("one", "echo"), ("two", "echo")
 
 
 @pytest.fixture(params=["memfd", "file"])
-def slots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, new_slots: NewSlots) -> Slots:
-    """Three slots of two listeners each; also as where there is no memfd_create."""
+def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
+    """Memory of two listeners; also as where there is no memfd_create."""
     if request.param == "file":
         monkeypatch.delattr(os, "memfd_create", raising=False)
-    return new_slots(3, Layout(2))
+    memory = Memory((ONE, TWO))
+    yield memory
+    memory.close()
 
 
-def test_slots_are_zero_at_first_and_of_the_layouts_size(slots: Slots) -> None:
-    for worker in range(3):
-        assert slots.cells(worker).tolist() == [0] * Layout(2).size
+def _count(memory: Memory, listener: int, **cells: int) -> None:
+    for name, amount in cells.items():
+        memory.cells[memory.layout.row(listener) + CELL[name]] += amount
 
 
-def test_slots_do_not_overlap(slots: Slots) -> None:
-    for worker in range(3):
-        cells = slots.cells(worker)
-        for position in range(len(cells)):
-            cells[position] += worker + 1
-    assert [set(slots.cells(worker)) for worker in range(3)] == [{1}, {2}, {3}]
+# -- memory ----------------------------------------------------------------------------------------------
 
 
-def test_what_a_worker_counts_is_seen_by_whoever_maps_the_same_memory(slots: Slots) -> None:
-    """A worker maps the descriptor, and begins where it is told to."""
-    with mmap.mmap(slots.fd, 0) as memory:
-        first = 8 * slots.first_cell(1)
-        memory[first : first + 8] = (12345).to_bytes(8, "little")
-    assert slots.cells(1)[0] == 12345
-    assert slots.cells(0)[0] == slots.cells(2)[0] == 0
+def test_memory_is_zero_at_first_and_of_the_layouts_size(memory: Memory) -> None:
+    assert memory.cells.tolist() == [0] * Layout(2).size
 
 
-def test_counts_are_64_bits_wide(slots: Slots) -> None:
-    slots.cells(2)[0] = 2**63 - 1
-    assert slots.cells(2)[0] == 2**63 - 1
+def test_what_a_worker_counts_is_seen_by_whoever_maps_the_same_memory(memory: Memory) -> None:
+    with mmap.mmap(memory.fd, 0) as mapped:
+        mapped[:8] = (12345).to_bytes(8, "little")
+    assert memory.worker_cells()[0] == 12345
 
 
-def test_memory_has_no_name_and_is_not_inherited(slots: Slots) -> None:
-    """It is passed on to workers on purpose, and goes with the last process that has it."""
-    target = os.readlink(f"/proc/self/fd/{slots.fd}")
-    assert "(deleted)" in target
-    assert not os.get_inheritable(slots.fd)
+def test_counts_are_64_bits_wide(memory: Memory) -> None:
+    _count(memory, 1, accepted=2**63 - 1)
+    assert memory.row(1)[CELL["accepted"]] == 2**63 - 1
+    assert memory.row(0) == [0] * len(CELL)
+
+
+def test_memory_has_no_name_and_is_not_inherited(memory: Memory) -> None:
+    """It is passed on to a worker on purpose, and goes with the last process that has it."""
+    assert "(deleted)" in os.readlink(f"/proc/self/fd/{memory.fd}")
+    assert not os.get_inheritable(memory.fd)
+
+
+def test_heartbeat_is_in_seconds(memory: Memory) -> None:
+    assert memory.heartbeat_s == 0
+    memory.cells[memory.layout.worker(HEARTBEAT)] = 2_500_000_000
+    assert memory.heartbeat_s == 2.5
+
+
+def test_connections_are_open_that_were_accepted_and_not_closed(memory: Memory) -> None:
+    _count(memory, 0, accepted=10, closed_peer_eof=3, closed_idle=1)
+    assert open_connections(memory.row(0)) == 6
+
+
+# -- slots -----------------------------------------------------------------------------------------------
+
+
+def test_slot_counts_its_workers_together() -> None:
+    """While one drains, its successor counts already."""
+    slot = Slot(0)
+    old, new = slot.open((ONE, TWO)), slot.open((TWO,))
+    try:
+        _count(old, 1, accepted=5)
+        _count(new, 0, accepted=2)
+        old.cells[0] = 100
+        new.cells[0] = 10
+        assert slot.row(TWO)[CELL["accepted"]] == slot.live_row(TWO)[CELL["accepted"]] == 7
+        assert slot.row(ONE)[CELL["accepted"]] == 0
+        assert slot.worker_cells()[0] == slot.live_cells()[0] == 110
+    finally:
+        slot.retire(old)
+        slot.retire(new)
+
+
+def test_counters_do_not_go_back_and_gauges_do_when_a_worker_is_gone() -> None:
+    slot = Slot(0)
+    memory = slot.open((ONE,))
+    _count(memory, 0, accepted=5, closed_peer_eof=5, downstream_received_bytes=1000)
+    reads = counters.operation_index("read", "submitted")
+    memory.cells[reads] = 3
+    slot.retire(memory)
+    assert slot.row(ONE)[CELL["accepted"]] == 5
+    assert slot.row(ONE)[CELL["downstream_received_bytes"]] == 1000
+    assert slot.live_row(ONE) == [0] * len(CELL)
+    assert slot.worker_cells()[reads] == 3
+    assert slot.live_cells()[reads] == 0
+
+
+def test_connections_that_were_open_when_their_worker_died_are_counted_as_closed() -> None:
+    slot = Slot(0)
+    memory = slot.open((ONE,))
+    _count(memory, 0, accepted=5, closed_peer_eof=3)
+    slot.retire(memory)
+    assert slot.row(ONE)[CELL["closed_worker_lost"]] == 2
+    assert open_connections(slot.row(ONE)) == 0
+
+
+def test_slot_adds_up_every_worker_it_has_had() -> None:
+    slot = Slot(0)
+    for _ in range(3):
+        memory = slot.open((ONE,))
+        _count(memory, 0, accepted=2, closed_idle=2)
+        slot.retire(memory)
+    assert slot.row(ONE)[CELL["closed_idle"]] == 6
+
+
+def test_listener_with_another_handler_counts_from_zero() -> None:
+    """The handler is a label of its series."""
+    slot = Slot(0)
+    memory = slot.open((ONE,))
+    _count(memory, 0, accepted=2)
+    slot.retire(memory)
+    assert slot.row(("one", "shout")) == [0] * len(CELL)
+
+
+def test_listener_that_is_forgotten_counts_from_zero_and_the_others_go_on() -> None:
+    slot = Slot(0)
+    memory = slot.open((ONE, TWO))
+    _count(memory, 0, accepted=1)
+    _count(memory, 1, accepted=1)
+    slot.retire(memory)
+    slot.forget({TWO})
+    assert slot.row(ONE)[CELL["accepted"]] == 0
+    assert slot.row(TWO)[CELL["accepted"]] == 1
+
+
+def test_memory_is_given_back_when_a_worker_is_gone() -> None:
+    """The descriptors are counted after every test."""
+    slot = Slot(0)
+    memory = slot.open((ONE,))
+    slot.retire(memory)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(memory.fd)

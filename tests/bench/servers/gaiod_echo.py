@@ -35,7 +35,7 @@ def serve(handler: Handler, timers: int) -> None:
     for index in range(timers):
         watcher.timer(time.monotonic() + 3600 + index)
     settings = ListenerSettings(name="echo", bind="", handler="echo", connections_max=20_000)
-    Listener(settings, handler, watcher, cells, layout.row(0)).open(open_listener())
+    Listener(settings, handler, watcher, cells, layout.row(0)).open([open_listener()])
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

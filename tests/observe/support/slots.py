@@ -1,29 +1,50 @@
 """Workers that are nothing but numbers, and the collector that reads them."""
 
 import socket
+import time
+from collections import Counter
 from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
 from gaiod.core import counters
-from gaiod.observe.collector import Collector, Source
+from gaiod.observe.collector import Collector, Key, Source
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import CELL, Layout
 
 USAGE = {"cpu_seconds": 1.25, "resident_bytes": 9_000_000.0, "open_fds": 12.0, "max_fds": 1024.0}
 
 
-class FakeWorker:
-    """A worker's process: its slot's number, whether it serves, and what it uses."""
+class FakeSlot:
+    """A worker's slot: what lives counts in `cells`, what is gone has counted `past`."""
 
-    def __init__(self, number: int, *, ready: bool = True, usage: dict[str, float] | None = None) -> None:
+    def __init__(self, number: int, layout: Layout, keys: list[Key]) -> None:
         self.number = number
-        self.ready = ready
-        self._usage = USAGE if usage is None else usage
+        self.restarts: Counter[str] = Counter()
+        self.cells: Any = memoryview(bytearray(8 * layout.size)).cast("q")
+        self.past: Any = memoryview(bytearray(8 * layout.size)).cast("q")
+        self._layout = layout
+        self._keys = keys
 
-    def usage(self) -> dict[str, float]:
-        """What it uses of the machine."""
-        return self._usage
+    def worker_cells(self) -> list[int]:
+        """Those of no listener, of the past and of now."""
+        return _sum(self.past[: self._layout.row(0)], self.live_cells())
+
+    def live_cells(self) -> list[int]:
+        """Those of now."""
+        return list(self.cells[: self._layout.row(0)])
+
+    def row(self, key: Key) -> list[int]:
+        """A listener's, of the past and of now."""
+        return _sum(self._row_of(self.past, key), self.live_row(key))
+
+    def live_row(self, key: Key) -> list[int]:
+        """A listener's, of now."""
+        return self._row_of(self.cells, key)
+
+    def _row_of(self, cells: Any, key: Key) -> list[int]:
+        first = self._layout.row(self._keys.index(key))
+        return list(cells[first : first + len(CELL)])
 
 
 class FakeDaemon:
@@ -31,27 +52,54 @@ class FakeDaemon:
 
     def __init__(self, workers: int = 1, listeners: int = 1, *, handler: str | None = None) -> None:
         self.layout = Layout(listeners)
-        self.cells = [memoryview(bytearray(8 * self.layout.size)).cast("q") for _ in range(workers)]
-        self.workers = [FakeWorker(number) for number in range(workers)]
         self.sockets = [socket.socket(socket.AF_UNIX) for _ in range(listeners)]
-        self.sources = [
-            Source(ListenerSettings(name=f"l{number}", bind="unix:/x", handler=handler or f"h{number}"), sock)
+        self.all_sources = [
+            Source(ListenerSettings(name=f"l{number}", bind="unix:/x", handler=handler or f"h{number}"), [sock])
             for number, sock in enumerate(self.sockets)
         ]
+        keys = [source.key for source in self.all_sources]
+        self.all_slots = [FakeSlot(number, self.layout, keys) for number in range(workers)]
+        self.cells = [slot.cells for slot in self.all_slots]
+        self.usages = dict.fromkeys(range(workers), USAGE)
+        self.heartbeat_ages_s: dict[int, float] = dict.fromkeys(range(workers), 0.25)
         self.is_ready = True
+        self.is_draining = False
+        self.reload_results: Counter[str] = Counter(success=0, failure=0)
+        self.last_reload_worked = True
+        self.last_success_s = time.time()
+
+    # -- what the collector asks -----------------------------------------------------------------------
+
+    def slots(self) -> list[FakeSlot]:
+        """The slots."""
+        return self.all_slots
+
+    def usage(self, slot: int) -> dict[str, float]:
+        """What the worker that serves uses of the machine."""
+        return self.usages.get(slot, {})
+
+    def heartbeat_age_s(self, slot: int) -> float | None:
+        """How long ago its loop came round."""
+        return self.heartbeat_ages_s.get(slot)
+
+    def sources(self) -> list[Source]:
+        """The listeners."""
+        return self.all_sources
+
+    # -- what a test does ------------------------------------------------------------------------------
 
     @property
     def collector(self) -> Collector:
         """A new collector of it."""
-        return Collector(self.layout, self.sources, self.pairs(), lambda: self.is_ready)
-
-    def pairs(self) -> list[tuple[Any, Any]]:
-        """The workers, each with its slot."""
-        return list(zip(self.workers, self.cells, strict=True))
+        return Collector(self)
 
     def set(self, cell: str, value: int, *, worker: int = 0, listener: int = 0) -> None:
         """Set one of a listener's cells."""
         self.cells[worker][self.layout.row(listener) + CELL[cell]] = value
+
+    def set_past(self, cell: str, value: int) -> None:
+        """Set one of the cells that a worker left which is gone."""
+        self.all_slots[0].past[self.layout.row(0) + CELL[cell]] = value
 
     def set_operations(self, operation: str, worker: int = 0, **counts: int) -> None:
         """Set the counts of an operation, by outcome."""
@@ -90,3 +138,7 @@ def family_of(collector: Collector, name: str) -> Metric:
     """Return one family, by its name without `_total`."""
     (family,) = (each for each in collector.collect() if each.name == name)
     return family
+
+
+def _sum(one: Any, other: Any) -> list[int]:
+    return [a + b for a, b in zip(one, other, strict=True)]

@@ -1,0 +1,80 @@
+"""What no key can say alone: two that listen in one place, a group without a user.
+
+Looks at the values as the file has them, so that these problems are told in one go with those of single keys.
+"""
+
+from collections.abc import Callable, Iterator
+
+from gaiod.config.addresses import UNIX, is_any_port, parse_bind, parse_control
+from gaiod.config.errors import Keys, Refused, Report, dotted
+from gaiod.config.values import parse_log_file
+from gaiod.config.yaml import Document
+from gaiod.runtime.settings import Settings
+
+METRICS_LISTEN: Keys = ("metrics", "listen")
+CONTROL_LISTEN: Keys = ("control", "listen")
+LOG_FILE: Keys = ("log", "file")
+
+GROUP_ALONE = "has no effect without user; add user: NAME, or remove it"
+
+
+def check_together(document: Document, report: Report) -> None:
+    """Report the values that do not go together; those that are wrong alone are the schema's to report."""
+    _check_places(document, report)
+    _check_group(document, report)
+
+
+def _check_places(document: Document, report: Report) -> None:
+    given = sorted(_places(document.value), key=lambda place: document.place_of(place[0]))
+    taken: dict[str, Keys] = {}
+    if METRICS_LISTEN not in document.values:
+        taken[Settings(()).metrics_listen] = METRICS_LISTEN
+    for keys, place in given:
+        first = taken.setdefault(place, keys)
+        if first != keys:
+            where = dotted(first) if first in document.values else f"{dotted(first)} (by default)"
+            noun = "path" if LOG_FILE in (first, keys) else "address"
+            report.add(document.place_of(keys), keys, f"is the {noun} of {where} too; write another")
+
+
+def _places(config: object) -> Iterator[tuple[Keys, str]]:
+    """Yield every place of which there is only one, in one way to write it, and the keys that claim it."""
+    for keys, value, parse in _claims(config):
+        try:
+            place = parse(value)
+        except Refused:
+            continue
+        if place is not None and not is_any_port(place):
+            yield keys, place
+
+
+def _claims(config: object) -> Iterator[tuple[Keys, object, Callable[[object], str | None]]]:
+    match config:
+        case {"metrics": {"listen": value}}:
+            yield METRICS_LISTEN, value, parse_bind
+    match config:
+        case {"control": {"listen": value}}:
+            yield CONTROL_LISTEN, value, parse_control
+    match config:
+        case {"log": {"file": value}}:
+            yield LOG_FILE, value, _socket_of_log_file
+    match config:
+        case {"listeners": dict(listeners)}:
+            for name, listener in listeners.items():
+                match listener:
+                    case {"bind": value}:
+                        yield ("listeners", name, "bind"), value, parse_bind
+
+
+def _socket_of_log_file(value: object) -> str | None:
+    """Return the socket that would stand where the log is."""
+    path = parse_log_file(value)
+    return None if path is None else UNIX + path
+
+
+def _check_group(document: Document, report: Report) -> None:
+    match document.value:
+        case {"group": str(), "user": user} if user is not False:
+            return  # a user, or something the schema complains about
+        case {"group": str()} if () not in document.incomplete:
+            report.add(document.place_of_key(("group",)), ("group",), GROUP_ALONE)

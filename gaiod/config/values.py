@@ -1,0 +1,108 @@
+"""Values that one key or two take: false for never, a choice, an account, a log file.
+
+Each parser returns the value as the settings hold it, or raises Refused with what to write.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from gaiod.config.addresses import file_path
+from gaiod.config.cpus import usable_cpus
+from gaiod.config.errors import Refused
+from gaiod.config.units import DAY_S, parse_duration, parse_whole
+from gaiod.config.words import mismatch, one_of, shown, unknown
+
+T = TypeVar("T")
+
+WORKERS_MAX = 1024
+"""More than the CPUs of the machines this runs on."""
+
+NOT_IN_ACCOUNT = frozenset(":/")
+"""Ends a field of passwd(5), and names no file: in no account, wherever accounts come from."""
+
+LOG_FILE_WANTED = "stderr or an absolute path such as /var/log/gaiod/gaiod.log"
+
+
+def parse_workers(value: object) -> int:
+    """Return how many workers `auto` or a number is.
+
+    Raises:
+        Refused: it is neither, or too many.
+    """
+    if value == "auto":
+        return min(usable_cpus(), WORKERS_MAX)
+    return parse_whole(value, 1, WORKERS_MAX, wanted=f"auto, or a whole number from 1 to {WORKERS_MAX}")
+
+
+def parse_keepalive(value: object) -> float:
+    """Return the seconds of a duration that the kernel can count.
+
+    Raises:
+        Refused: it is none, or out of range, or no whole number of seconds.
+    """
+    seconds = parse_duration(value, 1.0, DAY_S)
+    if not seconds.is_integer():
+        raise Refused(f"{value} is not in whole seconds, as the kernel counts them; write {int(seconds)}s")
+    return seconds
+
+
+def parse_choice(value: object, names: tuple[str, ...]) -> str:
+    """Return the one of `names` that `value` is.
+
+    Raises:
+        Refused: it is none of them.
+    """
+    if not isinstance(value, str):
+        raise Refused(mismatch(value, one_of(names)))
+    if value not in names:
+        raise Refused(unknown(value, names, what="not one of the choices"))
+    return value
+
+
+def parse_account(value: object, kind: str) -> str:
+    """Return the name of a user or group (`kind`). Whether it exists is for the machine that serves to say.
+
+    Raises:
+        Refused: it is no name, or a number: 0 and 1000 are somebody else on every machine.
+    """
+    wanted = f"the name of a {kind} such as gaiod, or false"
+    if not isinstance(value, str):
+        raise Refused(mismatch(value, wanted))
+    if value.isdecimal():
+        raise Refused(f"{shown(value)} is a number; write {wanted}")
+    odd = not value or value != value.strip() or value.startswith("-") or not value.isprintable()
+    if odd or NOT_IN_ACCOUNT & set(value):
+        raise Refused(f'"{shown(value)}" is no name; write {wanted}')
+    return value
+
+
+def parse_log_file(value: object) -> str | None:
+    """Return the path of a log; None for `stderr`.
+
+    Raises:
+        Refused: it is neither.
+    """
+    if value == "stderr":
+        return None
+    if not isinstance(value, str):
+        raise Refused(mismatch(value, LOG_FILE_WANTED))
+    if not value.startswith("/"):
+        text = shown(value) or '""'
+        raise Refused(f"{text} is not an absolute path; write {LOG_FILE_WANTED}")
+    file = file_path(value)
+    if file is None:
+        raise Refused(f"{shown(value)} is not the path of a file; write {LOG_FILE_WANTED}")
+    return file
+
+
+def none_if_false(value: object, parse: Callable[[object], T], instead_of_true: str) -> T | None:
+    """Return None for false, and what `parse` makes of anything else.
+
+    Raises:
+        Refused: it is true, which is half an answer; `instead_of_true` is what to say then.
+    """
+    if value is False:
+        return None
+    if value is True:
+        raise Refused(instead_of_true)
+    return parse(value)

@@ -1,0 +1,111 @@
+"""Values that do not go together. More of what is said: see refused/*-of-*.yaml, refused/group-*.yaml."""
+
+import pytest
+
+from gaiod.config.crosschecks import check_together
+from gaiod.config.errors import Report
+from gaiod.config.yaml import read_document
+
+
+def problems(text: str) -> list[str]:
+    report = Report("f")
+    document = read_document(text, report)
+    assert document
+    read = len(report.errors)
+    check_together(document, report)
+    return [str(error) for error in report.errors[read:]]
+
+
+def test_listeners_may_share_port_zero_and_differ_in_address_only() -> None:
+    assert not problems(
+        "listeners:\n"
+        "  a: {bind: 127.0.0.1:0}\n"
+        "  b: {bind: 127.0.0.1:0}\n"
+        "  c: {bind: 127.0.0.1:7000}\n"
+        "  d: {bind: 127.0.0.2:7000}\n"
+        "  e: {bind: '[::1]:7000'}\n"
+        "  f: {bind: 'systemd:7000'}\n"
+        "  g: {bind: unix:/7000}\n"
+    )
+
+
+@pytest.mark.parametrize("bind", ["unix:/run/x:0", "systemd:0"])
+def test_what_only_ends_like_port_zero_is_still_compared(bind: str) -> None:
+    assert problems(f"listeners:\n  a: {{bind: '{bind}'}}\n  b: {{bind: '{bind}'}}\n") == [
+        "f:3:13: listeners.b.bind: is the address of listeners.a.bind too; write another"
+    ]
+
+
+CLAIMS = {
+    "metrics.listen": "metrics: {listen: 'unix:/run/x'}\n",
+    "control.listen": "control: {listen: 'unix:/run/x'}\n",
+    "log.file": "log: {file: /run/x}\n",
+    "listeners.a.bind": "listeners: {a: {bind: 'unix:/run/x'}}\n",
+}
+
+
+@pytest.mark.parametrize("second", CLAIMS)
+@pytest.mark.parametrize("first", CLAIMS)
+def test_one_path_is_claimed_by_one_key_whichever_comes_first(first: str, second: str) -> None:
+    if first == second:
+        assert not problems(CLAIMS[first])
+    else:
+        noun = "path" if "log.file" in (first, second) else "address"
+        (problem,) = problems(CLAIMS[first] + CLAIMS[second])
+        assert problem.startswith("f:2:")
+        assert problem.endswith(f": {second}: is the {noun} of {first} too; write another")
+
+
+def test_address_claimed_three_times_names_the_first_each_time() -> None:
+    text = "".join(CLAIMS[key] for key in ("control.listen", "metrics.listen", "listeners.a.bind"))
+    assert [problem.split(": ", 1)[1] for problem in problems(text)] == [
+        "metrics.listen: is the address of control.listen too; write another",
+        "listeners.a.bind: is the address of control.listen too; write another",
+    ]
+
+
+def test_default_of_metrics_is_claimed_unless_it_is_set() -> None:
+    listener = "listeners: {a: {bind: 127.0.0.1:9464}}\n"
+    assert "(by default)" in problems(listener)[0]
+    assert not problems("metrics: {listen: 127.0.0.1:9465}\n" + listener)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "control: {listen: auto}",
+        "control: {listen: false}",
+        "control: {listen: 127.0.0.1:9464}",
+        "log: {file: stderr}",
+        "log: {file: run/x}",
+        "log: {file: 5}\ncontrol: []\nmetrics: text\nlisteners: [a]",
+        "listeners: {a: text, b: {bind: 5}, c: {bind: 5}}",
+        "[]",
+        "text",
+    ],
+)
+def test_what_claims_nothing_or_is_the_schemas_to_report_is_left_alone(text: str) -> None:
+    assert not problems(text)
+
+
+def test_group_needs_a_user() -> None:
+    complaint = "group: has no effect without user; add user: NAME, or remove it"
+    assert problems("group: adm") == [f"f:1:1: {complaint}"]
+    assert problems("user: false\ngroup: adm") == [f"f:2:1: {complaint}"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "user: a\ngroup: adm",
+        "group: adm\nuser: a",
+        "group: false",
+        "user: false\ngroup: false",
+        "group: 5",
+        "user: 5\ngroup: adm",
+        "user: no\ngroup: adm",
+        "<<: {user: a}\ngroup: adm",
+    ],
+)
+def test_group_is_fine_with_a_user_or_with_what_may_become_one(text: str) -> None:
+    assert not problems(text)

@@ -1,0 +1,113 @@
+"""The connection log: which lines there are, what they say, and how many at most."""
+
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gaiod.core.connection import Conn
+from gaiod.core.watcher import Watcher
+from gaiod.runtime.connlog import ConnectionLog, peer_text
+from gaiod.runtime.settings import ConnectionLogSettings
+
+
+class Lines(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((record.getMessage(), vars(record)["gaiod_fields"]))
+
+
+@pytest.fixture
+def lines() -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """What the connection log says: (message, fields)."""
+    log, handler = logging.getLogger("gaiod.connections"), Lines()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield handler.lines
+    log.removeHandler(handler)
+
+
+@pytest.fixture
+def conn() -> Iterator[Conn]:
+    """A connection."""
+    near, far = socket.socketpair()
+    with Watcher() as watcher, far:
+        yield watcher.delegate(near)
+
+
+class Clock:
+    """A clock that stands still."""
+
+    def __init__(self, now_s: float) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_closed_says_who_how_much_how_long_and_why(lines: list[tuple[str, dict[str, Any]]], conn: Conn) -> None:
+    log = ConnectionLog(ConnectionLogSettings(closed=True), 3, lambda lines: None, Clock(conn.opened_s + 1.5))
+    log.closed("echo", conn, "127.0.0.1:80", "idle")
+    assert lines == [
+        (
+            "connection closed",
+            {
+                "conn": f"3-{conn.serial}", "listener": "echo", "peer": "127.0.0.1:80",
+                "received": 0, "sent": 0, "duration_s": 1.5, "stalled_s": 0.0, "reason": "idle",
+            },
+        )
+    ]  # fmt: skip
+
+
+def test_opened_and_alive_say_who(lines: list[tuple[str, dict[str, Any]]], conn: Conn) -> None:
+    log = ConnectionLog(ConnectionLogSettings(opened=True, every_s=1.0), 3, lambda lines: None)
+    log.opened("echo", conn, "unix")
+    log.alive("echo", conn, "unix")
+    assert [message for message, _ in lines] == ["connection opened", "connection open"]
+    assert lines[1][1]["pending"] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        (ConnectionLogSettings(), (False, False, False)),
+        (ConnectionLogSettings(opened=True), (True, False, True)),
+        (ConnectionLogSettings(closed=True), (False, True, True)),
+        (ConnectionLogSettings(every_s=5.0), (False, False, True)),
+    ],
+)
+def test_what_is_wanted_can_be_asked(settings: ConnectionLogSettings, wanted: tuple[bool, bool, bool]) -> None:
+    log = ConnectionLog(settings, 1, lambda lines: None)
+    assert (log.wants_opened, log.wants_closed, log.wants_any) == wanted
+
+
+def test_lines_over_the_rate_are_dropped_counted_and_told(lines: list[tuple[str, dict[str, Any]]], conn: Conn) -> None:
+    clock = Clock(100.0)
+    dropped: list[int] = []
+    log = ConnectionLog(ConnectionLogSettings(opened=True, rate=10), 1, dropped.append, clock)
+    for _ in range(25):
+        log.opened("echo", conn, "-")
+    assert len(lines) == 10
+    assert sum(dropped) == 15
+    clock.now_s += 1.0
+    log.opened("echo", conn, "-")
+    assert lines[10] == ("the connection log was over its rate", {"dropped": 15, "rate": 10})
+    assert lines[11][0] == "connection opened"
+    for _ in range(25):
+        log.opened("echo", conn, "-")
+    assert len(lines) == 20, "what tells of dropped lines is a line as well"
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [(("127.0.0.1", 80), "127.0.0.1:80"), (("::1", 80, 0, 0), "[::1]:80"), ("", "unix"), (b"", "unix"), (None, "-")],
+)
+def test_peer_is_written_as_in_the_configuration(address: object, text: str) -> None:
+    assert peer_text(address) == text
