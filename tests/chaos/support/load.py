@@ -7,7 +7,6 @@ what came although it was not, or not yet, or twice.
 """
 
 import errno
-import os
 import select
 import socket
 import time
@@ -132,10 +131,6 @@ class Load:
     def wait_until_served(self) -> None:
         """Wait until every client knows its worker."""
         wait_until(lambda: self.workers.total() == len(self._clients), "all clients served", limit_s=2 * LIMIT_S)
-
-    def lost(self) -> int:
-        """Return the bytes that were sent, and not answered."""
-        return sum(end.lost for end in self.ends)
 
     def percentile_s(self, share: float, since_s: float, until_s: float, *, worker: int | None = None) -> float:
         """Return what this share of the messages took at most that were answered in a period, by one worker or any."""
@@ -290,8 +285,3 @@ class Load:
         self.ends.append(End(time.monotonic(), client.worker, len(client.message) - client.answered, error))
         self._by_fd.pop(client.sock.fileno())
         self._connect(client)
-
-
-def errors_by_name(errors: list[int]) -> Counter[str]:
-    """Return how often each errno is there, by name."""
-    return Counter(errno.errorcode.get(error, os.strerror(error)) for error in errors)

@@ -45,6 +45,12 @@ def resident_bytes(pid: int) -> int:
     raise AssertionError(f"process {pid} has no Rss")
 
 
+def is_traced(pid: int) -> bool:
+    """Tell whether a debugger, such as strace, is attached to a process."""
+    status = (PROC / str(pid) / "status").read_text()
+    return "\nTracerPid:\t0\n" not in status
+
+
 def threads_of(pid: int) -> int:
     """Return how many threads a process has."""
     return len(os.listdir(PROC / str(pid) / "task"))
