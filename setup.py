@@ -19,6 +19,7 @@ COMPILED = [
     "core/loop.py",
     "core/operations.py",
     "core/queues.py",
+    "core/relays.py",
     "core/submission.py",
     "core/watcher.py",
     "runtime/dispatch.py",

@@ -12,6 +12,7 @@ cdef double inf
 cdef class Mover:
     cdef Conn _submit_read(self, object target, object buf, object context, object deadline, bint full)
     cdef Conn _submit_write(self, object target, object buf, object context, object deadline)
+    cdef Conn _submit_relay(self, object source, object sink, Py_ssize_t limit, object context, object deadline)
     cdef _request(self, int kind, object target, object argument)
     cdef _forget(self, Conn conn)
 
@@ -24,6 +25,7 @@ cdef class Conn:
     cdef public object data
     cdef public object close_reason
     cdef object failure
+    cdef Conn feeder
     cdef OpResult read_head
     cdef OpResult read_tail
     cdef OpResult write_head

@@ -10,6 +10,9 @@ from gaiod.core.sockets import address_of
 
 UNASSIGNED = counters.index("unassigned_received_bytes")
 
+RELAY_LIMIT = 262_144
+"""Most bytes that one direction of a relay holds, by default."""
+
 _serials = count(1)
 
 
@@ -20,6 +23,9 @@ class Mover:
         raise NotImplementedError
 
     def _submit_write(self, target: Any, buf: Any, context: Any, deadline: Any) -> "Conn":
+        raise NotImplementedError
+
+    def _submit_relay(self, source: Any, sink: Any, limit: int, context: Any, deadline: Any) -> "Conn":
         raise NotImplementedError
 
     def _request(self, kind: int, target: Any, argument: Any) -> None:
@@ -61,6 +67,7 @@ class Conn:
         "closing",
         "context",
         "data",
+        "feeder",
         "failure",
         "fd",
         "is_listener",
@@ -106,6 +113,7 @@ class Conn:
         self.read_head: OpResult | None = None  # pending operations, oldest first, linked by `next`
         self.read_tail: OpResult | None = None
         self.read_count = 0
+        self.feeder: Conn | None = None  # the connection whose bytes are relayed to this one
         self.write_head: OpResult | None = None
         self.write_tail: OpResult | None = None
         self.write_count = 0
@@ -132,6 +140,12 @@ class Conn:
     def write(self, buf: Any, *, context: object = None, deadline: float | None = None) -> "Conn":
         """As `Watcher.write`."""
         return self.watcher._submit_write(self, buf, context, deadline)
+
+    def relay_to(
+        self, sink: "Conn", *, limit: int = RELAY_LIMIT, context: object = None, deadline: float | None = None
+    ) -> "Conn":
+        """As `Watcher.relay`, from this connection."""
+        return self.watcher._submit_relay(self, sink, limit, context, deadline)
 
     def shutdown_write(self) -> None:
         """As `Watcher.shutdown_write`."""

@@ -5,7 +5,7 @@ instructions; whoever reads them (another process, through shared memory) sees e
 because an aligned 64-bit store is atomic on every machine CPython runs on.
 """
 
-OPERATIONS = ("read", "write", "accept", "connect", "timer", "post")
+OPERATIONS = ("read", "write", "accept", "connect", "relay", "timer", "post")
 """Rows of the operation table, in the order of `OpType`."""
 
 OUTCOMES = ("submitted", "complete", "eof", "error", "deadline")
@@ -27,7 +27,13 @@ SINGLES = (
     "conn_freed",
     "unassigned_received_bytes",
     "unassigned_sent_bytes",
+    "unassigned_pauses",
+    "unassigned_resumes",
+    "unassigned_paused_ns",
 )
+
+RECEIVED, SENT, PAUSES, RESUMES, PAUSED_NS = range(5)
+"""The cells that `Conn.traffic` is the first of. Pauses are of relays to it: times that it did not take all."""
 
 _FIRST_SINGLE = len(OPERATIONS) * len(OUTCOMES)
 LAG = _FIRST_SINGLE + len(SINGLES)

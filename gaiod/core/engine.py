@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from gaiod.core import ENGINE
 
 if TYPE_CHECKING or ENGINE == "interpreted":
-    from gaiod.core.syscalls import Batch, Poller, accept, shutdown_write, take_error
+    from gaiod.core.syscalls import Batch, Flow, Poller, accept, shutdown_write, take_error
 else:
-    from gaiod.core._syscalls import Batch, Poller, accept, shutdown_write, take_error
+    from gaiod.core._syscalls import Batch, Flow, Poller, accept, shutdown_write, take_error
 
-__all__ = ["Batch", "Poller", "accept", "shutdown_write", "take_error"]
+__all__ = ["Batch", "Flow", "Poller", "accept", "shutdown_write", "take_error"]

@@ -6,9 +6,9 @@ from libc.stdint cimport int64_t, uint32_t
 from gaiod.core._syscalls cimport Batch as BatchCalls
 from gaiod.core.connection cimport Conn
 from gaiod.core.operations cimport OpResult
-from gaiod.core.queues cimport Queues
+from gaiod.core.relays cimport Relays
 
-cdef int WRITE, ACCEPT, CONNECT, SHUTDOWN
+cdef int WRITE, ACCEPT, CONNECT, RELAY, SHUTDOWN
 cdef int COMPLETE, AT_EOF, FAILED, OUTCOME_COUNT
 cdef int LOOP_ITERATIONS, LOOP_EVENTS, LOOP_BUSY_NS, SWAP_EXHAUSTED, LAG
 cdef uint32_t READABLE, WRITABLE, BROKEN
@@ -18,7 +18,7 @@ cdef double ACCEPT_PAUSE_S
 cdef double inf
 
 
-cdef class Loop(Queues):
+cdef class Loop(Relays):
     @cython.locals(until_s=double, fresh=bint, done=list)
     cdef list _run(self, double timeout_s)
     @cython.locals(before_s=double, timeout_s=double, events_count=int, i=int, conn=Conn, events=uint32_t)
@@ -35,7 +35,7 @@ cdef class Loop(Queues):
     cdef _clear_way(self, Conn conn)
     cdef _connected(self, Conn conn, OpResult operation)
     @cython.locals(
-        reads=list, batch=BatchCalls, operations=list, listeners=list, conn=Conn, operation=OpResult,
+        reads=list, batch=BatchCalls, operations=list, listeners=list, sources=list, conn=Conn, operation=OpResult,
         i=Py_ssize_t, received_count=int,
     )
     cdef _receive_ready(self)

@@ -17,11 +17,12 @@ from gaiod.core.errors import ConnClosed, DeadlineExceeded
 from gaiod.core.operations import (
     ACCEPT,
     CONNECT,
+    RELAY,
     SHUTDOWN,
     WRITE,
     OpResult,
 )
-from gaiod.core.queues import Queues
+from gaiod.core.relays import Relays
 
 LOOP_ITERATIONS = layout.index("loop_iterations")
 LOOP_EVENTS = layout.index("loop_events")
@@ -59,7 +60,7 @@ ERRORS_FOR_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 ERRORS_OF_LISTENER = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
 
 
-class Loop(Queues):
+class Loop(Relays):
     """The passes over a watcher's queues."""
 
     def _run(self, timeout_s: float) -> list[OpResult]:
@@ -126,6 +127,8 @@ class Loop(Queues):
                     conn.writable = True
                     conn.stall_s += self.now_s
                 self._write_on(conn)
+                if conn.feeder is not None:
+                    self._feed(conn)
 
     def _has_seen_all(self) -> bool:
         """Tell whether every edge from before the last poll is known: the kernel tells them in their order."""
@@ -197,6 +200,8 @@ class Loop(Queues):
             if operation.pending:
                 self._own(operation)
             self._write_on(conn)
+            if conn.feeder is not None and conn.write_head is None:
+                self._feed(conn)
 
     def _stall(self, conn: Conn) -> None:
         """Send no more: the kernel is full. It tells with an edge when it is not."""
@@ -244,6 +249,7 @@ class Loop(Queues):
         batch.reset()
         operations: list[OpResult] = []
         listeners: list[Conn] = []
+        sources: list[Conn] = []
         for conn in reads:
             conn.reading = False
             operation = conn.read_head
@@ -251,6 +257,8 @@ class Loop(Queues):
                 continue
             if operation.kind == ACCEPT:
                 listeners.append(conn)
+            elif operation.kind == RELAY:
+                sources.append(conn)
             else:
                 operations.append(operation)
                 batch.add_receive(conn.fd, operation.pinned, operation.size)
@@ -266,6 +274,8 @@ class Loop(Queues):
         for conn in listeners:
             self._accept_ready(conn)
             self._read_on(conn)
+        if sources:
+            self._relay_ready(sources)
 
     def _received(self, conn: Conn, operation: OpResult, i: int, received: int) -> None:
         """Take the outcome of one receive."""

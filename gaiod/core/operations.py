@@ -12,16 +12,17 @@ class OpType(IntEnum):
     WRITE = 1
     ACCEPT = 2
     CONNECT = 3
-    TIMER = 4
-    POST = 5
-    CLOSE = 6
+    RELAY = 4
+    TIMER = 5
+    POST = 6
+    CLOSE = 7
     """Not submitted: the report of a watcher with `report_closes` that a connection closed."""
 
 
-READ, WRITE, ACCEPT, CONNECT, TIMER, POST, CLOSED = range(7)
+READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED = range(8)
 """`OpResult.kind`: OpType as plain numbers, which compile to C."""
 
-SHUTDOWN, FINISH, FREE, CANCEL, AFFINITY, STOP = range(7, 13)
+SHUTDOWN, FINISH, FREE, CANCEL, AFFINITY, STOP = range(8, 14)
 """Kinds of requests, which go the same ways as operations but have no completion."""
 
 OPERATION_TYPES = list(OpType)

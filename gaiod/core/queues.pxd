@@ -3,12 +3,12 @@
 cimport cython
 from libc.stdint cimport int64_t
 
-from gaiod.core._syscalls cimport Batch as BatchCalls, Poller as PollerCalls
+from gaiod.core._syscalls cimport Batch as BatchCalls, Flow, Poller as PollerCalls
 from gaiod.core.alarms cimport Alarms
 from gaiod.core.connection cimport Conn, Mover
 from gaiod.core.operations cimport OpResult
 
-cdef int READ, WRITE, ACCEPT, CONNECT, TIMER, POST, CLOSED
+cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED
 cdef int FINISH, FREE, CANCEL, AFFINITY, STOP
 cdef int COMPLETE, AT_EOF, FAILED, EXPIRED, OUTCOME_COUNT, FREED, EINPROGRESS, RECEIVES_FIRST
 cdef double inf
@@ -43,7 +43,7 @@ cdef class Queues(Mover):
     @cython.locals(operation=OpResult)
     cdef _take_inbox(self)
     cdef OpResult _next_submission(self)
-    @cython.locals(kind=int, conn=Conn)
+    @cython.locals(kind=int, conn=Conn, flow=Flow, sink=Conn)
     cdef _start(self, OpResult operation)
     cdef _push_read(self, Conn conn, OpResult operation)
     cdef _push_write(self, Conn conn, OpResult operation)
@@ -54,6 +54,8 @@ cdef class Queues(Mover):
     @cython.locals(operation=OpResult)
     cdef _pop_write(self, Conn conn)
     cdef _finish(self, OpResult operation, object error, int outcome)
+    @cython.locals(flow=Flow, sink=Conn)
+    cdef _unlink(self, OpResult operation)
     @cython.locals(outcome=int)
     cdef _complete(self, OpResult operation, object error)
     @cython.locals(kind=int, conn=Conn)

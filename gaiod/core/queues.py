@@ -28,6 +28,7 @@ from gaiod.core.operations import (
     FREE,
     OPERATION_TYPES,
     POST,
+    RELAY,
     READ,
     STOP,
     TIMER,
@@ -152,12 +153,18 @@ class Queues(Mover):
         if conn.failure is not None:
             self._complete(operation, conn.failure)
             return
-        if kind == READ or kind == ACCEPT:
+        if kind == RELAY:
+            flow = operation.pinned
+            sink = flow.sink
+            if sink.closed or sink.closing:
+                self._complete(operation, ConnClosed(f"{sink!r} is closed"))
+                return
+        if kind == READ or kind == ACCEPT or kind == RELAY:
             self._push_read(conn, operation)
         else:
             self._push_write(conn, operation)
         if operation.deadline != inf:
-            self.alarms.arm(conn, kind == READ, operation.deadline)
+            self.alarms.arm(conn, kind == READ or kind == RELAY, operation.deadline)
 
     def _push_read(self, conn: Conn, operation: OpResult) -> None:
         if conn.read_head is None:
@@ -241,9 +248,20 @@ class Queues(Mover):
         """Complete an operation that is off its queue."""
         operation.error = error
         operation.pending = False
+        if operation.kind == RELAY:
+            self._unlink(operation)
         operation.pinned = None
         self.counters[operation.kind * OUTCOME_COUNT + outcome] += 1
         self.done.append(operation)
+
+    def _unlink(self, operation: OpResult) -> None:
+        """Let the sink of a relay go; what it had not taken is lost."""
+        flow = operation.pinned
+        sink = flow.sink
+        if sink is not None and sink.feeder is operation.conn:
+            sink.feeder = None
+            sink.pending_write_bytes -= flow.left()
+        flow.close()
 
     def _complete(self, operation: OpResult, error: Exception | None) -> None:
         """`_finish`, where the outcome has yet to be told from the error."""
@@ -328,6 +346,8 @@ class Queues(Mover):
         self.counters[FREED] += 1
         self._end_queue(conn, True, -1, inf, error)
         self._end_queue(conn, False, -1, inf, error)
+        if conn.feeder is not None:
+            self._end_queue(conn.feeder, True, RELAY, inf, error)
         self._release(conn)
         if self.report_closes and not conn.is_listener:
             self.done.append(self._new_operation(CLOSED, conn, conn.context, inf))

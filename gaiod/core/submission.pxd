@@ -6,7 +6,7 @@ from gaiod.core.connection cimport Conn
 from gaiod.core.loop cimport Loop
 from gaiod.core.operations cimport OpResult
 
-cdef int READ, WRITE, ACCEPT, CONNECT, POST, OUTCOME_COUNT, OPERATIONS_MAX
+cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, POST, RELAY_LIMIT_MAX, OUTCOME_COUNT, OPERATIONS_MAX
 cdef double inf
 
 
@@ -22,6 +22,8 @@ cdef class Submission(Loop):
     cdef Conn _submit_read(self, object target, object buf, object context, object deadline, bint full)
     @cython.locals(conn=Conn, operation=OpResult)
     cdef Conn _submit_write(self, object target, object buf, object context, object deadline)
+    @cython.locals(conn=Conn, to=Conn, operation=OpResult)
+    cdef Conn _submit_relay(self, object source, object sink, Py_ssize_t limit, object context, object deadline)
     @cython.locals(conn=Conn, operation=OpResult, limit_s=double)
     cdef Conn _submit_connect(self, object address, object context, object deadline)
     @cython.locals(conn=Conn)

@@ -9,10 +9,14 @@ from weakref import WeakKeyDictionary, ref
 
 from gaiod.core.connection import Conn
 from gaiod.core.counters import OUTCOME_COUNT
+from gaiod.core.engine import Flow
 from gaiod.core.errors import ConnClosed, EmptyBuffer, TooManyOperations, UnsupportedConn, UsageError, WatcherClosed
 from gaiod.core.loop import Loop
-from gaiod.core.operations import ACCEPT, CONNECT, POST, READ, WRITE, OpResult
+from gaiod.core.operations import ACCEPT, CONNECT, POST, READ, RELAY, WRITE, OpResult
 from gaiod.core.sockets import check_deadline, check_socket, resolve_numeric
+
+RELAY_LIMIT_MAX = 16 * 1024 * 1024
+"""More than the kernel queues for one socket by default (tcp_rmem: 6 MiB)."""
 
 OPERATIONS_MAX = 65_536
 """Most operations pending per connection and direction, and submissions waiting from other threads:
@@ -74,6 +78,26 @@ class Submission(Loop):
         # A memoryview of the caller's can be released while this is pending: show ours instead.
         operation.buffer = pinned if type(pinned) is memoryview and type(buf) is memoryview else buf
         self._submit(operation)
+        return conn
+
+    def _submit_relay(self, source: Any, sink: Any, limit: int, context: Any, deadline: Any) -> Conn:
+        conn, to = self._usable(source), self._usable(sink)
+        if not 1 <= limit <= RELAY_LIMIT_MAX:
+            raise ValueError(f"limit={limit}: must be from 1 byte to {RELAY_LIMIT_MAX}")
+        if conn is to:
+            raise UsageError(f"{conn!r} cannot be relayed to itself")
+        if to.feeder is not None:
+            raise UsageError(f"{to!r} is the sink of a relay already; cancel that, or wait for its end")
+        operation = self._new_operation(RELAY, conn, conn.context if context is None else context, inf)
+        if deadline is not None:
+            operation.deadline = check_deadline(deadline)
+        operation.pinned = Flow(to, limit)
+        to.feeder = conn
+        try:
+            self._submit(operation)
+        except BaseException:
+            to.feeder = None
+            raise
         return conn
 
     def _submit_connect(self, address: Any, context: Any, deadline: Any) -> Conn:

@@ -15,7 +15,7 @@ from time import sleep
 from typing import Any
 
 from gaiod.core import counters as layout
-from gaiod.core.connection import Conn
+from gaiod.core.connection import RELAY_LIMIT, Conn
 from gaiod.core.counters import OUTCOME_COUNT
 from gaiod.core.errors import (
     NoSuchCore,
@@ -123,6 +123,32 @@ class Watcher(Submission):
         Args and Raises: as `read`; `buf` need not be writable.
         """
         return self._submit_write(conn, buf, context, deadline)
+
+    def relay(
+        self, source: Conn, sink: Conn, *, limit: int = RELAY_LIMIT, context: object = None,
+        deadline: float | None = None,
+    ) -> Conn:  # fmt: skip
+        """Send to `sink` what `source` receives, until its end, which is passed on as a FIN.
+
+        Completes then, with the `size` that was sent; or when either fails, with the error; or at the
+        deadline. One direction: a proxy relays both ways. Writes queued on the sink go first, and those
+        submitted meanwhile in between: whole messages are whole only before. What was received and not
+        yet sent when it ends otherwise than at the end of the stream is lost.
+
+        Args:
+            source: a connection of this watcher. Reads queued before it are served first.
+            sink: another. It can be the sink of one relay only.
+            limit: most bytes held in memory. A sink that does not take them pauses the source.
+            context: comes back with the completion.
+            deadline: as for `read`.
+
+        Returns:
+            The source.
+
+        Raises:
+            UsageError: the sink has a relay already, or is the source. Others as `read`.
+        """
+        return self._submit_relay(source, sink, limit, context, deadline)
 
     def shutdown_write(self, conn: Conn) -> None:
         """Send a FIN after the writes queued so far. A write submitted later fails with EPIPE."""

@@ -5,7 +5,7 @@ from typing import Any
 from gaiod.core.connection import Conn
 from gaiod.core.operations import OpResult
 
-READ, WRITE, TIMER, POST = 0, 1, 4, 5  # values of OpType
+READ, WRITE, TIMER, POST = 0, 1, 5, 6  # values of OpType
 
 
 class Target:

@@ -1,0 +1,99 @@
+"""Relays: bytes that go from one connection to another without anybody looking at them.
+
+A relay is an operation of its source's reading side that lasts until the end of the stream. The loop
+gives it its turn as it does a read: one receive and one send, through memory that all relays share.
+Only what the sink did not take is kept, at most `limit` bytes; as long as there is something, the
+source is not read. So a relay that flows costs no memory, and one that does not has a bound.
+"""
+
+import errno
+import os
+
+from gaiod.core.connection import Conn
+from gaiod.core.counters import COMPLETE, FAILED, PAUSED_NS, PAUSES, RESUMES
+from gaiod.core.engine import shutdown_write
+from gaiod.core.operations import RELAY, OpResult
+from gaiod.core.queues import Queues
+
+EAGAIN, EINTR = errno.EAGAIN, errno.EINTR
+
+
+class Relays(Queues):
+    """What a pass does for the relays of a watcher."""
+
+    def _feed(self, sink: Conn) -> None:
+        """See to it that the relay to a connection that takes bytes again gets its turn."""
+        source = sink.feeder
+        if source is None or source.reading or source.read_head is None or source.read_head.kind != RELAY:
+            return
+        flow = source.read_head.pinned
+        if flow.sink is sink and (source.readable or flow.left()):
+            source.reading = True
+            self.reads.append(source)
+
+    def _relay_ready(self, sources: list[Conn]) -> None:
+        """Move what can be moved, once for each."""
+        batch = self.batch
+        flows = []
+        moving: list[Conn] = []
+        for source in sources:
+            operation = source.read_head
+            assert operation is not None
+            flow = operation.pinned
+            sink = flow.sink
+            if sink.writable and sink.write_head is None:
+                flow.prepare(source.fd, sink.fd, source.readable)
+                flows.append(flow)
+                moving.append(source)
+        batch.relay(flows)
+        for source in moving:
+            operation = source.read_head
+            if operation is not None and operation.kind == RELAY:
+                self._relayed(source, operation)
+
+    def _relayed(self, source: Conn, operation: OpResult) -> None:
+        """Take the outcome of one turn."""
+        flow = operation.pinned
+        sink = flow.sink
+        received, sent = flow.received, flow.sent
+        if received > 0:
+            source.bytes_received += received
+            source.active_s = self.now_s
+            self.counters[source.traffic] += received
+            if received < flow.wanted and not source.broken:
+                source.readable = False  # the kernel's queue is empty; more bytes are a new edge
+        elif received == -EAGAIN:
+            source.readable = False
+        if sent > 0:
+            sink.bytes_sent += sent
+            sink.active_s = self.now_s
+            self.counters[sink.traffic + 1] += sent
+            operation.size += sent
+        left = flow.left()
+        sink.pending_write_bytes += left - flow.left_before
+        if left and not flow.left_before:
+            self.counters[sink.traffic + PAUSES] += 1
+            flow.paused_s = self.now_s
+        elif flow.left_before and not left:
+            self.counters[sink.traffic + RESUMES] += 1
+            self.counters[sink.traffic + PAUSED_NS] += int((self.now_s - flow.paused_s) * 1e9)
+        if flow.error not in (0, EAGAIN, EINTR):
+            self._end_relay(source, operation, OSError(flow.error, os.strerror(flow.error)))
+        elif received < 0 and received != -EAGAIN and received != -EINTR:
+            self._end_relay(source, operation, OSError(-received, os.strerror(-received)))
+        elif left and flow.error == EINTR:
+            self._feed(sink)
+        elif left:
+            sink.writable = False
+            sink.stall_s -= self.now_s
+        elif flow.ended:
+            shutdown_write(sink.fd)
+            self._end_relay(source, operation, None)
+        else:
+            self._read_on(source)
+
+    def _end_relay(self, source: Conn, operation: OpResult, error: OSError | None) -> None:
+        source.at_eof = source.at_eof or error is None
+        self._pop_read(source)
+        self._finish(operation, error, COMPLETE if error is None else FAILED)
+        self._read_on(source)
