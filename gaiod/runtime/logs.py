@@ -4,25 +4,30 @@ A line is an event and its fields: `log.info("reloaded", extra=fields(generation
 the network or from file names can hold anything; nobody can forge a line with it: control characters
 are escaped, and what follows a newline is indented.
 
-A log that cannot be written (a full disk) costs lines, never the daemon. One exception: a pipe that
-nobody reads blocks whoever writes to it.
+A log that cannot be written (a full disk) costs lines, never the daemon. One exception: standard error that
+is a pipe which nobody reads blocks whoever writes to it.
 """
 
+import errno
 import json
 import logging
-import sys
+import os
 import time
+from math import isfinite
 from typing import Any
 
 from gaiod.core.errors import GaiodError
+from gaiod.runtime.logfile import LogFile, LogOutput
 from gaiod.runtime.settings import LogSettings
 
 PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 """syslog's, as journald takes them at the beginning of a line (man 3 sd-daemon)."""
 
 CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-CONTROL |= {0x2028: "\\u2028", 0x2029: "\\u2029"}
+CONTROL |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""What ends a line, moves a terminal's cursor, or reorders what it shows (Unicode's directions)."""
 IN_QUOTES = {**CONTROL, ord("\n"): "\\n", ord("\t"): "\\t", ord('"'): '\\"', ord("\\"): "\\\\"}
+QUOTED = frozenset(' "=\\')
 
 
 class LogError(GaiodError):
@@ -46,7 +51,6 @@ def configure(settings: LogSettings, *, role: str) -> None:
     """
     handler = _open(settings)
     handler.setFormatter(FORMATS[settings.format](role))
-    logging.raiseExceptions = False  # else each line that cannot be written is a traceback on standard error
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -55,20 +59,35 @@ def configure(settings: LogSettings, *, role: str) -> None:
     root.setLevel(logging.INFO)
 
 
+def lost_lines() -> int:
+    """Return how many lines could not be written since `configure` was called."""
+    return sum(handler.lost for handler in logging.getLogger().handlers if isinstance(handler, LogOutput))
+
+
 def check(settings: LogSettings) -> None:
     """Raise LogError if `configure` would. The log stays as it is."""
     _open(settings).close()
 
 
-def _open(settings: LogSettings) -> logging.Handler:
+def _open(settings: LogSettings) -> LogOutput:
     if settings.file is None:
-        return logging.StreamHandler(sys.stderr)
-    from gaiod.runtime.logfile import LogFile  # late: logging.handlers costs a worker 0.6 MiB
-
+        return LogOutput()
     try:
         return LogFile(settings.file)
     except OSError as error:
-        raise LogError(f"log.file: cannot write {settings.file}: {error.strerror}; correct the path") from error
+        raise LogError(f"log.file: cannot write {settings.file}: {error.strerror}; {_advice(error)}") from error
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR:
+            return "make the folder first"
+        case errno.EACCES | errno.EPERM:
+            return f"let the user that gaiod runs as ({os.geteuid()}) write there"
+        case errno.ENXIO:
+            return "it is a FIFO that nobody reads, or a socket: start its reader, or name a file"
+        case _:
+            return "correct the path"
 
 
 class TextFormatter(logging.Formatter):
@@ -84,11 +103,8 @@ class TextFormatter(logging.Formatter):
         return f"{seconds}.{int(record.msecs):03} {record.levelname} {self._role}: {self._body(record)}"
 
     def _body(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
-        if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
-        lines = text.translate(CONTROL).split("\n")
-        lines[0] += "".join(f" {key}={_quoted(value)}" for key, value in _fields_of(record).items())
+        lines = "\n".join([_message_of(record), *_stacks_of(self, record).values()]).translate(CONTROL).split("\n")
+        lines[0] += "".join(f" {_quoted(key)}={_quoted(value)}" for key, value in _fields_of(record).items())
         return "\n    ".join(lines)
 
 
@@ -117,13 +133,12 @@ class JsonFormatter(logging.Formatter):
             "process": self._role,
             "pid": record.process,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message_of(record),
+            **_stacks_of(self, record),
         }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
         for key, value in _fields_of(record).items():
-            line[f"field_{key}" if key in line else key] = value
-        return json.dumps(line, default=str)
+            line[f"field_{key}" if key in line else key] = _plain(value)
+        return json.dumps(line)
 
 
 FORMATS: dict[str, type[TextFormatter] | type[JsonFormatter]] = {
@@ -160,9 +175,32 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
     return found
 
 
+def _message_of(record: logging.LogRecord) -> str:
+    """Return the message. One whose arguments do not fit it is a bug of whoever logs: it is shown as it is."""
+    try:
+        return record.getMessage()
+    except Exception as error:
+        return f"{record.msg} {record.args!r} ({error})"
+
+
+def _stacks_of(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, str]:
+    stacks = {}
+    if record.exc_info:
+        stacks["exception"] = formatter.formatException(record.exc_info)
+    if record.stack_info:
+        stacks["stack"] = formatter.formatStack(record.stack_info)
+    return stacks
+
+
+def _plain(value: object) -> object:
+    """Return what JSON has a word for, which infinity and collections of anything are not."""
+    is_plain = value is None or isinstance(value, str | int) or (isinstance(value, float) and isfinite(value))
+    return value if is_plain else str(value)
+
+
 def _quoted(value: object) -> str:
     """Write a value as logfmt does: bare if it can be, else in quotes."""
     text = str(value)
-    if text and text.isprintable() and not any(char in ' "=\\' for char in text):
+    if text and text.isprintable() and QUOTED.isdisjoint(text):
         return text
     return f'"{text.translate(IN_QUOTES)}"'

@@ -105,6 +105,22 @@ def test_lines_over_the_rate_are_dropped_counted_and_told(lines: list[tuple[str,
     assert len(lines) == 20, "what tells of dropped lines is a line as well"
 
 
+def test_telling_of_dropped_lines_leaves_the_rate_to_the_lines(
+    lines: list[tuple[str, dict[str, Any]]], conn: Conn
+) -> None:
+    clock = Clock(100.0)
+    dropped: list[int] = []
+    log = ConnectionLog(ConnectionLogSettings(opened=True, rate=10), 1, dropped.append, clock)
+    for _ in range(3000):
+        clock.now_s += 0.01
+        log.opened("echo", conn, "-")
+    told = [values["dropped"] for message, values in lines if message == "the connection log was over its rate"]
+    assert 2 <= len(told) <= 4, "at most every 10 s"
+    assert len(lines) - len(told) + sum(dropped) == 3000
+    assert sum(dropped) - 1000 < sum(told) <= sum(dropped)
+    assert 300 <= len(lines) <= 310 + len(told)
+
+
 @pytest.mark.parametrize(
     ("address", "text"),
     [(("127.0.0.1", 80), "127.0.0.1:80"), (("::1", 80, 0, 0), "[::1]:80"), ("", "unix"), (b"", "unix"), (None, "-")],

@@ -2,14 +2,18 @@
 
 import json
 import logging
+import math
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gaiod.runtime.logs import FORMATS, LogError, RateLimit, configure, fields
+from gaiod.runtime.logs import FORMATS, LogError, RateLimit, configure, fields, lost_lines
 from gaiod.runtime.settings import LogSettings
 
 
@@ -24,14 +28,14 @@ def line(format_name: str, message: str, /, *arguments: object, **values: object
 def root_log() -> Iterator[logging.Logger]:
     """The root logger, which is as it was afterwards."""
     root = logging.getLogger()
-    handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
+    handlers, level = root.handlers[:], root.level
     for handler in handlers:
         root.removeHandler(handler)
     yield root
     for handler in root.handlers[:]:
         root.removeHandler(handler)
         handler.close()
-    root.handlers, logging.raiseExceptions = handlers, raises
+    root.handlers = handlers
     root.setLevel(level)
 
 
@@ -51,13 +55,31 @@ def test_field_is_quoted_where_it_could_be_misread(value: object, written: str) 
     assert line("text", "m", f=value).endswith(f" m f={written}")
 
 
-@given(st.text(), st.text())
-def test_text_of_any_message_has_no_control_character_and_only_indented_further_lines(message: str, value: str) -> None:
-    first, *others = line("text", "%s", message, f=value).split("\n")
+@given(st.text(), st.dictionaries(st.text(), st.text()))
+def test_text_of_anything_has_no_control_character_and_only_indented_further_lines(
+    message: str, values: dict[str, str]
+) -> None:
+    first, *others = line("text", "%s", message, **values).split("\n")
+    assert len(others) == message.count("\n")
     assert " worker 1: " in first
     assert all(other.startswith("    ") for other in others)
     for char in "".join([first, *others]):
-        assert char == "\t" or not (ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or char in "\u2028\u2029"), repr(char)
+        assert char == "\t" or not (ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or char in "\u2028\u2029\u202e"), repr(
+            char
+        )
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_message_whose_arguments_do_not_fit_is_still_read(format_name: str) -> None:
+    text = line(format_name, "%d is odd", "x7")
+    assert "%d is odd" in text
+    assert "x7" in text
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [math.nan], {"a": object()}, b"x"])
+def test_json_of_a_value_that_json_has_no_word_for_is_text(value: object) -> None:
+    back = json.loads(line("json", "m", f=value), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert back["f"] == str(value)
 
 
 @given(st.text(), st.dictionaries(st.text(), st.text() | st.integers() | st.none()))
@@ -92,6 +114,14 @@ def test_traceback_follows_the_message(format_name: str) -> None:
     assert "RuntimeError: told to" in text
 
 
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_stack_follows_the_message_when_it_is_asked_for(format_name: str) -> None:
+    record = logging.LogRecord("gaiod.x", logging.INFO, __file__, 1, "here", (), None, sinfo="Stack:\n  of calls")
+    text = FORMATS[format_name]("worker 1").format(record)
+    assert "of calls" in text
+    assert (text.count("\n") == 0) == (format_name == "json")
+
+
 def test_configure_replaces_what_was_configured_before(
     root_log: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +141,29 @@ def test_log_goes_on_as_before_when_a_file_cannot_be_opened(
         configure(LogSettings(file="/no/such/folder/log"), role="a")
     logging.getLogger("gaiod.x").info("still there")
     assert "still there" in capfd.readouterr().err
+
+
+def test_full_disk_neither_stops_a_change_of_the_log_nor_goes_uncounted(
+    root_log: logging.Logger, capfd: pytest.CaptureFixture[str]
+) -> None:
+    configure(LogSettings(file="/dev/full"), role="a")
+    logging.getLogger("gaiod.x").info("lost")
+    assert lost_lines() == 1
+    configure(LogSettings(), role="b")
+    logging.getLogger("gaiod.x").info("found")
+    assert "b: found" in capfd.readouterr().err
+
+
+def test_fifo_that_nobody_reads_is_refused_at_once(root_log: logging.Logger, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(LogError, match="start its reader"):
+        configure(LogSettings(file=str(tmp_path / "fifo")), role="a")
+
+
+def test_log_costs_a_worker_no_heavy_modules() -> None:
+    program = "import sys, gaiod.runtime.connlog; print(*{'logging.handlers', 'pickle', 'datetime'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert said.stdout.strip() == ""
 
 
 def test_rate_limit_says_yes_once_an_interval_and_counts_what_it_refused() -> None:

@@ -19,7 +19,7 @@ from e2e.support.procfs import descriptors_of
 from gaiod import Watcher
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.settings import ListenerSettings, RecycleSettings, Settings
-from gaiod.supervisor.generation import Generation
+from gaiod.supervisor.generation import HEARTBEAT_INTERVAL_MAX_S, Generation
 from gaiod.supervisor.listeners import OpenListener
 from gaiod.supervisor.process import RECYCLE_SPREAD, Phase, WorkerProcess
 from gaiod.supervisor.slots import Memory
@@ -243,6 +243,7 @@ def test_hung_worker_leaves_its_stack_behind_when_it_is_aborted(starting: Starti
     starting.run_until_ready()
     with connect(starting.address) as sock:
         assert exchange(sock, b"hang me")
+        starting.run_until(lambda: starting.worker.heartbeat_age_s(time.monotonic()) > 1.5 * HEARTBEAT_INTERVAL_MAX_S)
         starting.worker.abort()
         assert starting.run_until_ended() == -signal.SIGABRT
     assert "on_write" in starting.bury()

@@ -5,9 +5,8 @@ import re
 import signal
 from pathlib import Path
 
-import pytest
 from core.support.sockets import listen
-from e2e.support.clients import echoes, request
+from e2e.support.clients import connect, echoes, exchange, request
 from e2e.support.daemons import ECHO, SERVE
 from e2e.support.procfs import children_of, is_stopped
 from e2e.support.starting import Start
@@ -109,16 +108,29 @@ def test_status_is_71_and_the_reason_is_told_when_no_process_can_be_started(daem
     assert "Traceback" not in running.log()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGSEGV])
-def test_worker_that_ends_by_a_signal_is_replaced_and_the_log_says_how(daemon: Start, number: signal.Signals) -> None:
+def test_worker_that_ends_by_a_signal_is_replaced_and_the_log_says_how(daemon: Start) -> None:
     running = daemon()
     worker = running.worker
-    os.kill(worker, number)
+    os.kill(worker, signal.SIGSEGV)
     running.wait_for("worker 0 serves again")
-    how = "with exit status 0" if number == signal.SIGTERM else f"by {number.name}"
-    assert f"worker 0, process {worker}, ended {how}; another is started" in running.log()
+    assert f"worker 0, process {worker}, ended by SIGSEGV; another is started" in running.log()
+    assert "was here when it ended" in running.log()
     assert running.worker != worker
     assert echoes(running.address())
+
+
+def test_worker_that_is_told_to_end_has_its_successor_at_once_and_keeps_its_connections(daemon: Start) -> None:
+    """Its queue must not wait until its connections have ended."""
+    running = daemon()
+    worker = running.worker
+    with connect(running.address()) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        os.kill(worker, signal.SIGTERM)
+        running.wait_for("worker 0 serves again")
+        assert f"worker 0, process {worker}, was told to end; another is started" in running.log()
+        assert echoes(running.address())
+        assert exchange(sock, b"still there") == b"still there"
+    running.wait_for(f"worker 0, process {worker}, ended with exit status 0")
 
 
 def test_supervisor_goes_on_when_its_worker_only_stands_still(daemon: Start) -> None:

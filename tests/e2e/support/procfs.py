@@ -39,6 +39,20 @@ def cpu_s(pid: int) -> float:
     return (int(stat[11]) + int(stat[12])) / TICKS_PER_S
 
 
+def resident_bytes(pid: int) -> int:
+    """Return how much memory a process has, counted and not estimated as in its `stat`."""
+    for line in (PROC / str(pid) / "smaps_rollup").read_text().splitlines():
+        if line.startswith("Rss:"):
+            return 1024 * int(line.split()[1])
+    raise AssertionError(f"process {pid} has no Rss")
+
+
+def is_traced(pid: int) -> bool:
+    """Tell whether a debugger, such as strace, is attached to a process."""
+    status = (PROC / str(pid) / "status").read_text()
+    return "\nTracerPid:\t0\n" not in status
+
+
 def threads_of(pid: int) -> int:
     """Return how many threads a process has."""
     return len(os.listdir(PROC / str(pid) / "task"))

@@ -1,0 +1,1 @@
+"""Helpers of these tests: a load of clients, and daemons to put it on."""
