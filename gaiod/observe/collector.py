@@ -227,6 +227,7 @@ class Collector(PrometheusCollector):
         ):  # fmt: skip
             scrape.add(f"gaiod_{cell}_total", cells[counters.index(cell)], worker)
         scrape.add("gaiod_connection_log_dropped_total", cells[LAYOUT.worker("connection_log_dropped")], worker)
+        scrape.add("gaiod_log_lines_lost_total", cells[LAYOUT.worker("log_lost")], worker)
         busy_s = cells[counters.index("loop_busy_ns")] / 1e9
         scrape.add("gaiod_loop_busy_seconds_total", busy_s, worker)
         scrape.add_buckets("gaiod_loop_lag_seconds", cells[counters.LAG : counters.SIZE], busy_s, worker)

@@ -101,6 +101,7 @@ METRICS = (
         "Lines of the connection log that were over its rate.",
         ("worker",),
     ),
+    Metric("gaiod_log_lines_lost_total", "counter", "Log lines that could not be written (a full disk).", ("worker",)),
     Metric("python_gc_collections_total", "counter", "Garbage collections of a worker.", ("generation", "worker")),
     Metric(
         "python_gc_objects_collected_total",

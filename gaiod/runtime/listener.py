@@ -165,7 +165,9 @@ class Listener(Target):
         self._count("accepted")
         conn.traffic = self._row
         if self._log is not None:
-            peer = self._peers[conn.serial] = peer_text(conn.peer_address)
+            peer = peer_text(conn.peer_address)
+            if self._log.wants_closed or self._log.every_s is not None:
+                self._peers[conn.serial] = peer
             if self._log.wants_opened:
                 self._log.opened(self.settings.name, conn, peer)
         self.call("on_open", conn, self._handler.on_open, conn)

@@ -22,7 +22,7 @@ GC_CELLS = (
 )
 
 HEARTBEAT = "heartbeat_ns"
-WORKER_CELLS = (HEARTBEAT, "connection_log_dropped")
+WORKER_CELLS = (HEARTBEAT, "connection_log_dropped", "log_lost")
 """HEARTBEAT is the one cell that is no counter: when the loop last came round, in `time.monotonic_ns()`."""
 
 WORKER_LOST = "worker_lost"

@@ -87,7 +87,7 @@ class Worker:
             self._inquiries = Inquiries(self._listeners, message["instance"])
             self._watcher.post(lambda result: self._channel.send({"ready": True}))
             GcStats(cells, layout).start()
-            self._beat_every(message["heartbeat_interval_s"], cells, layout.worker(HEARTBEAT))
+            self._beat_every(message["heartbeat_interval_s"], cells, layout)
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: never visit it again
         gc.set_threshold(*GC_THRESHOLDS)
@@ -116,11 +116,13 @@ class Worker:
             listener.open(socket.socket(fileno=fd) for fd in fds)
             self._listeners.append(listener)
 
-    def _beat_every(self, interval_s: float, cells: Any, cell: int) -> None:
+    def _beat_every(self, interval_s: float, cells: Any, layout: Layout) -> None:
         """Write down when the loop came round: a supervisor that reads an old time knows that it hangs."""
+        heartbeat, lost = layout.worker(HEARTBEAT), layout.worker("log_lost")
 
         def beat(result: OpResult | None) -> None:
-            cells[cell] = time.monotonic_ns()
+            cells[heartbeat] = time.monotonic_ns()
+            cells[lost] = logs.lost_lines()
             self._watcher.timer(time.monotonic() + interval_s, context=beat)
 
         beat(None)

@@ -40,7 +40,7 @@ class Answers:
             watchman: who replaces them.
             path: the configuration file.
             reload: starts a reload, and has its outcome told.
-            upgrade: the same for an upgrade.
+            upgrade: starts an upgrade, and has its outcome told.
             drain: stops serving a listener.
         """
         self._subject = subject
