@@ -39,7 +39,8 @@ class Answers:
             fleet: its workers.
             watchman: who replaces them.
             path: the configuration file.
-            reload, upgrade: starts one, and has its outcome told.
+            reload: starts a reload, and has its outcome told.
+            upgrade: starts an upgrade, and has its outcome told.
             drain: stops serving a listener.
         """
         self._subject = subject
