@@ -119,8 +119,8 @@ class Loop(Relays):
             if events & BROKEN:
                 conn.broken = True  # an error or a hang-up alone must wake both directions
                 events = READABLE | WRITABLE
-            if events & READABLE:
-                conn.readable = True
+            if events & READABLE and not (self.starved and conn in self.starved):
+                conn.readable = True  # but one more client does not wake a listener that rests
                 self._read_on(conn)
             if events & WRITABLE:
                 if not conn.writable:

@@ -29,7 +29,7 @@ BLOCKS = NAMED.replace(
         time.sleep(30)""",
 )
 
-FLOOR_S = 0.02
+FLOOR_S = 0.05
 """Latencies up to here are the scheduler's: two cores run the clients, the workers, this test, and its neighbours."""
 
 

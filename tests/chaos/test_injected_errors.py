@@ -77,10 +77,7 @@ def test_accept_that_fails_is_counted_and_tried_again(
 
 @pytest.mark.parametrize("error", [LACK[0], *(pytest.param(error, marks=pytest.mark.slow) for error in LACK[1:])])
 def test_accept_that_fails_for_a_while_is_tried_ten_times_a_second(daemon: Start, tmp_path: Path, error: str) -> None:
-    """Those that are connected go on; nobody new is served by that worker, and all are afterwards.
-
-    A client that comes is one more try, so no more come once four wait.
-    """
+    """Those that are connected go on; nobody new is served by that worker, and all are afterwards."""
     with ExitStack() as stack:
         scene = Scene(daemon, tmp_path, stack)
         with injected(tmp_path, scene.victim, "accept4", error, "1+") as injection:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from core.support.waiting import TIME_UNIT
+from core.support.waiting import LIMIT_S, TIME_UNIT
 from e2e.support.daemons import Daemon
 from e2e.support.procfs import descriptors_of, resident_bytes
 from e2e.support.starting import Start
@@ -90,19 +90,15 @@ def test_signals_that_come_faster_than_reloads_are_not_lost_and_leave_nothing_be
     with Load(running.address("mine"), 50, pause_s=0.02) as load:
         load.wait_until_served()
         _signal_often(running)
-        (tmp_path / "gaiod.yaml").write_text(many(tmp_path, workers=3, drain_timeout="10m"))
+        (tmp_path / "gaiod.yaml").write_text(many(tmp_path, workers=3))
         running.send(signal.SIGHUP)
-        wait_until(lambda: _slots(running) == 3, "the last configuration")
+        wait_until(lambda: len(running.scrape().labels("gaiod_worker_up")) == 3, "the last configuration")
     assert not load.ends and not load.wrong and not load.connect_errors
-    wait_until(lambda: len(workers_of(running)) == 3, "the end of workers without clients")
-    fds = len(descriptors_of(running.pid))
+    descriptors = _settled(running, workers=3)
     before = outcomes(running)
     _signal_often(running)
     wait_until(lambda: outcomes(running) > before, "a reload")
-    wait_until(
-        lambda: len(workers_of(running)) == 3 and len(descriptors_of(running.pid)) == fds,
-        "as many descriptors as before",
-    )
+    assert _settled(running, workers=3) == descriptors
 
 
 def _signal_often(running: Daemon) -> None:
@@ -111,8 +107,20 @@ def _signal_often(running: Daemon) -> None:
         time.sleep(0.01)
 
 
-def _slots(running: Daemon) -> int:
-    return len(running.scrape().labels("gaiod_worker_up"))
+def _settled(running: Daemon, *, workers: int) -> int:
+    """Wait until nothing has changed for half a second, no worker drains, and return the supervisor's descriptors."""
+    quiet = 0
+    seen: tuple[object, ...] = ()
+
+    def look() -> bool:
+        nonlocal quiet, seen
+        time.sleep(0.05)
+        before, seen = seen, (running.log(), workers_of(running), len(descriptors_of(running.pid)))
+        quiet = quiet + 1 if seen == before and len(workers_of(running)) == workers else 0
+        return quiet == 10
+
+    wait_until(look, "a quiet daemon", limit_s=2 * LIMIT_S)
+    return len(descriptors_of(running.pid))
 
 
 def _configured(folder: Path) -> int:

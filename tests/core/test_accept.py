@@ -25,6 +25,9 @@ from gaiod.core.errors import ConnClosed, WatcherClosed
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 
+REST_S = 0.1
+"""How long a listener rests that lacked a descriptor (`ACCEPT_PAUSE_S`, a C constant in the compiled loop)."""
+
 FEW_PASSES = 6 * 64
 """Connections that one listener accepts before the kernel is asked what else there is, generously."""
 
@@ -201,6 +204,24 @@ def test_accept_without_descriptors_does_not_spin(watcher: Watcher, tcp_listenin
     assert len(done) <= 15 * max(1.0, TIME_UNIT)
     assert all(isinstance(result.error, OSError) for result in done)
     assert all(result.error is None for result in collect(watcher, 3))
+
+
+def test_accept_without_descriptors_is_not_tried_for_each_client_that_comes(
+    watcher: Watcher, tcp_listening: Listening
+) -> None:
+    """Each is an edge of the poller, and a flood of them must not wake a listener that rests."""
+    sock, clients = tcp_listening
+    watcher.accept(sock)
+    clients.connect(1)
+    clients.sockets += (late := [socket.socket() for _ in range(20)])
+    with descriptors_limited_to(0):
+        collect_until(watcher, lambda done: len(done) > 0)
+        done, begin_s = [], time.monotonic()
+        for client in late:
+            client.connect(clients.address)
+            done += watcher.wait_io(0)
+        assert len(done) <= 1 + (time.monotonic() - begin_s) / REST_S
+    assert [result.error for result in collect_until(watcher, lambda done: len(done) >= 21)[-21:]] == [None] * 21
 
 
 def test_accept_without_descriptors_goes_on_as_soon_as_a_connection_closes(
