@@ -12,6 +12,7 @@ from gaiod.core.operations import (
     CONNECT,
     POST,
     READ,
+    RELAY,
     TIMER,
     WRITE,
     OpResult,
@@ -21,7 +22,7 @@ from gaiod.core.watcher import Watcher
 
 
 def test_plain_kinds_are_the_values_of_the_enum() -> None:
-    kinds = [READ, WRITE, ACCEPT, CONNECT, TIMER, POST, CLOSED]
+    kinds = [READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED]
     assert kinds == list(OpType)
 
 

@@ -18,6 +18,7 @@ from core.support.waiting import (
     later,
     soon,
 )
+from gaiod.core import counters
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
 from gaiod.core.operations import OpResult, OpType
@@ -90,6 +91,7 @@ def test_close_completes_operations_of_every_kind_once(watcher: Watcher, stream_
     conn = watcher.delegate(near)
     conn.read(context=OpType.READ)
     conn.write(b"a", context=OpType.WRITE)
+    watcher.delegate(stream_pair()[0]).relay_to(conn, context=OpType.RELAY)
     listener = listen(backlog=0)
     with socket.create_connection(listener.getsockname()):  # takes the one place: the next one waits
         watcher.connect(listener.getsockname(), context=OpType.CONNECT)
@@ -97,8 +99,9 @@ def test_close_completes_operations_of_every_kind_once(watcher: Watcher, stream_
         watcher.timer(later(), context=OpType.TIMER)
         watcher.post(OpType.POST)
         watcher.close()
-        done = collect(watcher, 6)
-    assert sorted(str(result.context) for result in done) == sorted(str(OpType(kind)) for kind in range(6))
+        done = collect(watcher, len(counters.OPERATIONS))
+    kinds = [OpType(kind) for kind in range(len(counters.OPERATIONS))]
+    assert sorted(str(result.context) for result in done) == sorted(map(str, kinds))
     assert all(result.operation is result.context for result in done)
     assert {type(result.error) for result in done} == {WatcherClosed}
     assert accepting.closed
