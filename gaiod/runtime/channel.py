@@ -54,6 +54,7 @@ class Channel(Target):
 
     def close(self) -> None:
         """Say and take nothing more."""
+        self._buffer.clear()
         self._conn.abort()
 
     def _read(self, conn: Conn, result: OpResult) -> None:
@@ -62,7 +63,7 @@ class Channel(Target):
         self.take_received()
         if len(self._buffer) > LINE_MAX_BYTES:
             self.take(result)
-        else:
+        elif not conn.closed:  # a message can be the reason to close it
             conn.read()
 
     def _written(self, conn: Conn, result: OpResult) -> None:

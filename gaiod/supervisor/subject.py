@@ -3,6 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 from gaiod.core import ENGINE
@@ -116,7 +117,10 @@ class Subject:
             "last_reload": None
             if last_s is None
             else {"ok": self.last_reload_worked, "at": last_s, "error": self._reloads.last_error},
-            "workers": [self._worker(member) for member in self._fleet] + self._absent(),
+            "workers": sorted(
+                [*(self._worker(member) for member in self._fleet), *self._absent()],
+                key=lambda row: (row["worker"], row["instance"] or inf),
+            ),
             "listeners": [self._listener(index, source) for index, source in enumerate(self.sources())],
         }
 

@@ -69,7 +69,8 @@ class Notifier:
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def close(self) -> None:
-        """Close the socket."""
+        """Say nothing more: the daemon has ended, or another process is it now."""
+        self._address = None
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -7,7 +7,9 @@ has happened.
 """
 
 import json
+import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,11 +21,16 @@ from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.channel import Channel
 
+log = logging.getLogger("gaiod.supervisor")
+
 VARIABLE = "GAIOD_UPGRADE"
 """Holds the descriptor of the new daemon's end of the channel."""
 
 TIMEOUT_S = 60.0
 """What the new daemon may take until it serves."""
+
+SILENCE_S = 1.0
+"""What a new daemon that has hung up may take to end."""
 
 NOT_INHERITED = ("WATCHDOG_PID",)
 """It names this process; the new daemon feeds the same watchdog (man 3 sd_watchdog_enabled)."""
@@ -54,6 +61,7 @@ class Upgrade:
         Raises:
             OSError: no process can be started.
         """
+        self._watcher = watcher
         self._done: Callable[[int, str], None] | None = done
         ours, theirs = socket.socketpair()
         fds = [*(fd for each, _ in sockets.values() for fd in each), *control.values()]
@@ -79,10 +87,10 @@ class Upgrade:
         self._fail("this one was told to stop")
 
     def _take(self, message: dict[str, Any] | None) -> None:
-        if message is None:
-            self._fail("it ended, or closed its channel, before it served: its log says why")
-        else:
+        if message is not None:
             self._end(0, str(self._process.pid))
+        elif not self.reap():  # most likely it is about to end: how will be known in a moment
+            self._watcher.timer(time.monotonic() + SILENCE_S, context=lambda result: self._fail("it hung up"))
 
     def _too_late(self, result: OpResult) -> None:
         self._fail(f"it did not serve within {TIMEOUT_S:g} s")
@@ -95,11 +103,18 @@ class Upgrade:
     def _end(self, status: int, text: str) -> None:
         done, self._done = self._done, None
         if done is not None:
+            self._channel.close()
             done(status, text)
 
-    def reap(self) -> None:
-        """Let a new daemon that has ended go."""
-        self._process.poll()
+    def reap(self) -> bool:
+        """See whether the new daemon has ended, and say so if it was not to."""
+        status = self._process.poll()
+        if status is None:
+            return False
+        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
+        text = f"the new daemon, process {self._process.pid}, ended {how} before it served; the log says why"
+        self._end(status if status > 0 else EXIT_SOFTWARE, text)
+        return True
 
 
 class Predecessor:
@@ -128,9 +143,12 @@ class Predecessor:
         self.control: dict[str, int] = message["control"]
 
     def tell_ready(self) -> None:
-        """Have it end."""
+        """Have it end. If it has ended without that, this one serves all the same."""
         with self._channel:
-            self._channel.sendall(b'{"ready": true}\n')
+            try:
+                self._channel.sendall(b'{"ready": true}\n')
+            except OSError as error:
+                log.warning("the daemon before this one has ended before it was told to: %s", error.strerror or error)
 
 
 def predecessor(environment: MutableMapping[str, str]) -> Predecessor | None:

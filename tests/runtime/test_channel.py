@@ -123,3 +123,19 @@ def test_long_line_is_taken_up_to_the_limit(
     dispatch(watcher.wait_io(LIMIT_S))
     far.sendall(b"\n")
     assert end.wait_for(1) == [message]
+
+
+def test_nothing_more_is_taken_when_a_message_is_the_reason_to_close(watcher: Watcher, unix_pair: NewPair) -> None:
+    near, far = unix_pair()
+    received: list[dict[str, Any] | None] = []
+
+    def take(message: dict[str, Any] | None) -> None:
+        received.append(message)
+        end.close()
+
+    end = Channel(watcher.delegate(near), take)
+    far.sendall(b'{"a": 1}\n{"b": 2}\n')
+    dispatch(watcher.wait_io(LIMIT_S))
+    dispatch(watcher.wait_io(0))
+    assert received == [{"a": 1}]
+    assert far.recv(1) == b""

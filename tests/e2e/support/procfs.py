@@ -80,3 +80,9 @@ def inodes_of(pid: int, address: str) -> set[int]:
     listening = {int(line[9]) for line in lines if line[1] == where and line[3] == "0A"}
     links = {os.readlink(link) for link in (PROC / str(pid) / "fd").iterdir()}
     return {inode for inode in listening if f"socket:[{inode}]" in links}
+
+
+def status_of(pid: int) -> dict[str, str]:
+    """Return what /proc/PID/status says."""
+    lines = (PROC / str(pid) / "status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

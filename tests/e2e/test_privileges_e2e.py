@@ -1,0 +1,166 @@
+"""Started by root, run by nobody: what root alone can do is done before, and works ever after."""
+
+import os
+import socket
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from supervisor.support.privileges import NOBODY, OTHER, as_user, needs_root
+
+from e2e.support.clients import connect, echoes, exchange
+from e2e.support.daemons import ECHO, Daemon
+from e2e.support.procfs import children_of, session_of, status_of
+from e2e.support.starting import Start, starter
+from e2e.support.waiting import wait_until
+
+pytestmark = needs_root
+
+nobody_can_start_workers = pytest.mark.skipif(
+    os.geteuid() != 0 or not as_user(NOBODY, lambda: os.access(os.path.realpath(sys.executable), os.R_OK | os.X_OK)),
+    reason="this Python is in a folder that nobody may look into",
+)
+
+RUN = ("-m", "gaiod", "serve")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that everybody may look into: the user to be reads the configuration at a reload."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def daemon(folder: Path) -> Iterator[Start]:
+    """A starter of daemons in that folder."""
+    with starter(folder) as start:
+        yield start
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that only root may bind."""
+    first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    for port in range(first - 1, 0, -1):
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    pytest.skip("this machine gives every port to everybody, or has none free")
+
+
+def config(port: int, *more: str, top: str = "") -> str:
+    """Return a configuration with a privileged port."""
+    listeners = "".join(more)
+    return (
+        f'{top}user: nobody\nmetrics: {{listen: "127.0.0.1:0"}}\n'
+        f'listeners:\n  low: {{bind: "127.0.0.1:{port}", handler: echo}}\n{listeners}'
+    )
+
+
+def _assert_unprivileged(running: Daemon, gid: int = NOBODY.pw_gid) -> None:
+    for pid in session_of(running.pid):
+        status = status_of(pid)
+        assert status["Uid"].split() == [str(NOBODY.pw_uid)] * 4
+        assert status["Gid"].split() == [str(gid)] * 4
+        assert "0" not in status["Groups"].split()
+        assert status["NoNewPrivs"] == "1"
+        assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+
+
+@nobody_can_start_workers
+def test_supervisor_and_workers_are_nobody_and_serve_a_privileged_port(daemon: Start, port: int) -> None:
+    running = daemon(config(port, top="workers: 2\n"), command=RUN)
+    assert len(children_of(running.pid)) == 2
+    _assert_unprivileged(running)
+    for _ in range(10):
+        assert echoes(f"127.0.0.1:{port}")
+
+
+@nobody_can_start_workers
+def test_group_is_the_one_that_is_named(daemon: Start, port: int) -> None:
+    running = daemon(config(port, top="group: daemon\n"), command=RUN)
+    _assert_unprivileged(running, OTHER.pw_gid)
+
+
+@nobody_can_start_workers
+def test_reload_keeps_the_privileged_port_and_its_connections(daemon: Start, folder: Path, port: int) -> None:
+    running = daemon(config(port), command=RUN)
+    with connect(f"127.0.0.1:{port}") as sock:
+        assert exchange(sock, b"before") == b"before"
+        (folder / "gaiod.yaml").write_text(config(port, '  more: {bind: "127.0.0.1:0", handler: echo}\n'))
+        assert running.ask("reload") == {"generation": 2}
+        assert exchange(sock, b"after") == b"after"
+    assert echoes(f"127.0.0.1:{port}")
+    _assert_unprivileged(running)
+
+
+@nobody_can_start_workers
+def test_reload_that_needs_a_right_that_is_gone_is_refused_with_advice(daemon: Start, folder: Path, port: int) -> None:
+    running = daemon(config(port), command=RUN)
+    with connect(f"127.0.0.1:{port}") as sock:
+        assert exchange(sock, b"before") == b"before"
+        taken = next(other for other in range(port - 1, 0, -1) if _is_free(other))
+        more = f'  more: {{bind: "127.0.0.1:{taken}", handler: echo}}\n'
+        (folder / "gaiod.yaml").write_text(config(port, more))
+        done = running.gaiod("reload")
+        assert done.returncode == 71
+        assert "ports below 1024 and foreign folders need a privilege" in done.stderr
+        assert exchange(sock, b"after") == b"after"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as sock:
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+@nobody_can_start_workers
+def test_upgrade_keeps_the_privileged_port(daemon: Start, port: int) -> None:
+    running = daemon(config(port), command=RUN)
+    running.ask("upgrade")
+    assert running.wait() == 0, running.log()
+    assert echoes(f"127.0.0.1:{port}")
+    _assert_unprivileged(running)
+    os.kill(running.ask("status")["pid"], 15)
+    wait_until(lambda: not session_of(running.pid), "the new daemon's end")
+    assert "Traceback" not in running.log()
+
+
+@nobody_can_start_workers
+def test_unix_sockets_belong_to_nobody(daemon: Start, folder: Path) -> None:
+    path = folder / "echo.sock"
+    text = (
+        f'user: nobody\nmetrics: {{listen: "127.0.0.1:0"}}\nlisteners: {{a: {{bind: "unix:{path}", handler: echo}}}}\n'
+    )
+    running = daemon(text, command=RUN)
+    for each in (path, Path(running.control)):
+        assert (each.stat().st_uid, each.stat().st_gid) == (NOBODY.pw_uid, NOBODY.pw_gid)
+    assert stat.S_IMODE(os.stat(running.control).st_mode) == 0o600
+    assert echoes(f"unix:{path}")
+    assert running.ask("status")["state"] == "serving"
+
+
+def test_root_without_a_user_is_refused(daemon: Start) -> None:
+    running = daemon(ECHO, command=RUN, ready=False)
+    assert running.wait() == 77
+    assert "set user: in the configuration, or add --allow-root" in running.log()
+    assert "Traceback" not in running.log()
+
+
+def test_configuration_that_others_can_write_is_refused(daemon: Start, folder: Path) -> None:
+    (folder / "others").mkdir()
+    os.chmod(folder / "others", 0o777)
+    running = daemon(ECHO, name="others/gaiod.yaml", ready=False)
+    assert running.wait() == 77
+    assert "root would execute what others can change" in running.log()
