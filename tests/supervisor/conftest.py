@@ -11,6 +11,7 @@ from e2e.support.starting import Start, starter
 
 from gaiod import Watcher
 from supervisor.support.controls import ControlUnderTest
+from supervisor.support.fleets import FleetUnderTest
 
 
 @pytest.fixture
@@ -26,3 +27,11 @@ def control() -> Iterator[ControlUnderTest]:
     with tempfile.TemporaryDirectory() as folder, Watcher() as watcher, ExitStack() as clients:
         os.chmod(folder, 0o755)
         yield ControlUnderTest(watcher, clients, Path(folder) / "control.sock")
+
+
+@pytest.fixture
+def fleet(watcher: Watcher) -> Iterator[FleetUnderTest]:
+    """A fleet that has no workers yet; it ends with the test."""
+    fleet = FleetUnderTest(watcher)
+    yield fleet
+    fleet.close()

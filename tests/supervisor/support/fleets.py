@@ -1,0 +1,76 @@
+"""A fleet of real workers, in a loop like their supervisor's."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from core.support.waiting import LIMIT_S
+
+from gaiod import Watcher
+from gaiod.runtime.dispatch import dispatch
+from gaiod.runtime.settings import ListenerSettings, Settings
+from gaiod.supervisor.fleet import Fleet
+from gaiod.supervisor.generation import Failure, Generation
+from gaiod.supervisor.listeners import Listeners, Prepared
+
+ECHO = "gaiod.handlers.echo:Echo"
+
+
+class FleetUnderTest:
+    """A fleet, what it serves, and what it has said.
+
+    Attributes:
+        hopeless: how often it gave up.
+        outcomes: of the launches so far.
+    """
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+        self.hopeless = 0
+        self.outcomes: list[Failure | None] = []
+        self.listeners = Listeners()
+        self.fleet = Fleet(watcher, hopeless=self._give_up, changed=lambda: None)
+
+    def _give_up(self) -> None:
+        self.hopeless += 1
+
+    def prepare(self, workers: int = 1, handler: str = ECHO, **more: Any) -> tuple[Prepared, Generation]:
+        """Open what a generation with one listener needs."""
+        listener = ListenerSettings(name="echo", bind="127.0.0.1:0", handler=handler)
+        prepared = self.listeners.prepare(Settings((listener,), workers, metrics_listen="127.0.0.1:0", **more))
+        number = 1 if self.fleet.generation is None else self.fleet.generation.number + 1
+        return prepared, Generation(number, prepared.settings, prepared.listeners[:1])
+
+    def launch(self, generation: Generation) -> Failure | None:
+        """Launch a generation; return how that went."""
+        before = len(self.outcomes)
+        self.fleet.launch(generation, self.outcomes.append)
+        self.run_until(lambda: len(self.outcomes) > before)
+        return self.outcomes[-1]
+
+    def serve(self, workers: int = 1, handler: str = ECHO, **more: Any) -> Generation:
+        """Let a new generation serve."""
+        prepared, generation = self.prepare(workers, handler, **more)
+        assert self.launch(generation) is None
+        self.fleet.adopt(generation)
+        self.listeners.commit(prepared)
+        self.address = prepared.listeners[0].address
+        return generation
+
+    def pid(self, slot: int = 0) -> int:
+        """Return the process of the worker that serves."""
+        return self.fleet.serving[slot].process.pid
+
+    def run_until(self, look: Callable[[], object]) -> None:
+        """Run the loop until `look()` is true."""
+        until_s = time.monotonic() + LIMIT_S
+        while not look():
+            assert time.monotonic() < until_s, list(self.fleet)
+            dispatch(self.watcher.wait_io(0.01))
+            self.fleet.reap()
+
+    def close(self) -> None:
+        """End it."""
+        self.fleet.kill()
+        self.run_until(lambda: len(self.fleet) == 0)
+        self.listeners.close()

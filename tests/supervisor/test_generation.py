@@ -1,0 +1,72 @@
+"""What the workers of a generation are told and given."""
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from gaiod.runtime.settings import ListenerSettings, Settings
+from gaiod.supervisor.generation import HEARTBEAT_INTERVAL_MAX_S, Generation, Member
+from gaiod.supervisor.listeners import OpenListener
+
+
+@pytest.fixture
+def sockets() -> Iterator[list[socket.socket]]:
+    """Four sockets."""
+    made = [socket.socket() for _ in range(4)]
+    yield made
+    for sock in made:
+        sock.close()
+
+
+def generation(*listeners: OpenListener, **more: object) -> Generation:
+    """Return one with these listeners, named l0, l1, ..."""
+    settings = tuple(
+        ListenerSettings(name=f"l{number}", bind="127.0.0.1:0", handler="echo") for number in range(len(listeners))
+    )
+    return Generation(1, Settings(settings, **more), list(listeners))  # type: ignore[arg-type]
+
+
+def test_listeners_count_under_their_name_and_the_handlers_label(sockets: list[socket.socket]) -> None:
+    listener = OpenListener("x", sockets, shared=True)
+    assert generation(listener, listener).keys == (("l0", "echo"), ("l1", "echo"))
+
+
+def test_each_worker_gets_its_sockets_and_all_of_those_that_are_shared(sockets: list[socket.socket]) -> None:
+    own, shared = OpenListener("x", sockets[:3], shared=False), OpenListener("y", sockets[3:], shared=True)
+    served = generation(own, shared, workers=2)
+    assert served.sockets_of(0, ()) == [[sockets[0], sockets[2]], [sockets[3]]]
+    assert served.sockets_of(1, ()) == [[sockets[1]], [sockets[3]]]
+
+
+def test_drained_listener_has_no_sockets(sockets: list[socket.socket]) -> None:
+    listener = OpenListener("x", sockets, shared=True)
+    assert generation(listener, listener).sockets_of(0, {"l0"}) == [[], sockets]
+
+
+def test_worker_is_told_a_handler_that_it_finds_without_a_search(sockets: list[socket.socket]) -> None:
+    """To look through the installed packages costs a worker 3 MiB."""
+    message = generation(OpenListener("x", sockets, shared=True)).message_to(3)
+    assert message["worker"] == 3
+    assert message["listeners"][0]["handler"] == "gaiod.handlers.echo:Echo"
+
+
+@pytest.mark.parametrize(("timeout_s", "interval_s"), [(10.0, HEARTBEAT_INTERVAL_MAX_S), (1.0, 0.25)])
+def test_worker_beats_several_times_before_it_is_taken_for_hung(timeout_s: float, interval_s: float) -> None:
+    assert generation(heartbeat_timeout_s=timeout_s).message_to(0)["heartbeat_interval_s"] == interval_s
+
+
+def test_workers_take_turns_at_the_cpus_when_they_are_pinned() -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    pinned = generation(pin_workers=True)
+    assert [pinned.message_to(worker)["cpu"] for worker in range(2 * len(cpus))] == cpus * 2
+    assert generation().message_to(0)["cpu"] is None
+
+
+def test_member_reports_once() -> None:
+    told: list[bool] = []
+    member = Member(None, generation(), took_over=told.append)  # type: ignore[arg-type]
+    member.report(True)
+    member.report(False)
+    assert told == [True]
