@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from gaiod.core.connection import Conn
+from gaiod.core.connection import RELAY_LIMIT, Conn
 from gaiod.core.errors import ConnClosed, EmptyBuffer
 from gaiod.core.operations import OpResult, OpType
 from gaiod.runtime.handler import Handler
@@ -65,7 +65,14 @@ class Connected:
     error: Exception | None = None
 
 
-Event = Opened | Arrived | Sent | PeerDone | Closed | Ticked | Connected
+@dataclass(frozen=True)
+class Relayed:
+    """A relay from the connection ended: its stream did, or it failed."""
+
+    error: Exception | None = None
+
+
+Event = Opened | Arrived | Sent | PeerDone | Closed | Ticked | Connected | Relayed
 
 # -- what the handler does ---------------------------------------------------------------------------
 
@@ -114,7 +121,14 @@ class Connect:
     address: Any
 
 
-Action = Read | Write | Close | Abort | ShutdownWrite | Cancel | Connect
+@dataclass(frozen=True)
+class RelayTo:
+    """It began to relay the connection to another."""
+
+    sink: Any
+
+
+Action = Read | Write | Close | Abort | ShutdownWrite | Cancel | Connect | RelayTo
 
 
 @dataclass
@@ -168,6 +182,14 @@ class ScriptedConn:
         self.actions.append(Write(data))
         self.writes.append(data)
         self.pending_write_bytes += len(data)
+        return self
+
+    def relay_to(
+        self, sink: Any, *, limit: int = RELAY_LIMIT, context: object = None, deadline: float | None = None
+    ) -> "ScriptedConn":
+        """As `Conn.relay_to`."""
+        self._check()
+        self.actions.append(RelayTo(sink))
         return self
 
     def shutdown_write(self) -> None:
@@ -240,3 +262,6 @@ def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) ->
             handler.on_tick()
         case Connected(error):
             handler.on_connect(conn, OpResult(OpType.CONNECT, conn, error=error))
+        case Relayed(error):
+            scripted.at_eof = scripted.at_eof or error is None
+            handler.on_relay(conn, OpResult(OpType.RELAY, conn, error=error))

@@ -30,6 +30,7 @@ from gaiod.runtime.stats import (
     GC_PAUSE_BOUNDS_S,
     REJECT_REASONS,
     RESTART_REASONS,
+    SIDES,
     Layout,
 )
 from gaiod.version import __version__
@@ -255,13 +256,17 @@ class Collector(PrometheusCollector):
         closed = sum(live[CELL[f"closed_{reason}"]] for reason in CLOSE_REASONS)
         scrape.add("gaiod_connections_accepted_total", row[CELL["accepted"]], *labels)
         scrape.add("gaiod_connections_active", max(0, live[CELL["accepted"]] - closed), *labels)
-        for side in ("downstream", "upstream"):
+        for side in SIDES:
             for what in ("received", "sent"):
                 scrape.add(f"gaiod_{what}_bytes_total", row[CELL[f"{side}_{what}_bytes"]], *labels, side)
 
     def _add_listener(self, scrape: _Scrape, source: Source, row: list[int]) -> None:
         name = source.settings.name
         scrape.add("gaiod_connections_limit", source.settings.connections_max, name)
+        for side in SIDES:
+            scrape.add("gaiod_backpressure_pauses_total", row[CELL[f"{side}_pauses"]], name, side)
+            scrape.add("gaiod_backpressure_resumes_total", row[CELL[f"{side}_resumes"]], name, side)
+            scrape.add("gaiod_backpressure_paused_seconds_total", row[CELL[f"{side}_paused_ns"]] / 1e9, name, side)
         for reason in CLOSE_REASONS:
             scrape.add("gaiod_connections_closed_total", row[CELL[f"closed_{reason}"]], name, reason)
         for reason in REJECT_REASONS:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from gaiod.core.connection import Conn
 from gaiod.core.operations import OpResult
 
-HOOKS = ("on_open", "on_read", "on_write", "on_eof", "on_close", "on_tick", "on_connect")
+HOOKS = ("on_open", "on_read", "on_write", "on_eof", "on_close", "on_tick", "on_connect", "on_relay")
 
 
 class Handler:
@@ -64,6 +64,10 @@ class Handler:
 
     def on_connect(self, conn: Conn, result: OpResult) -> None:
         """Go on after `connect()`: established, or failed with `result.error`."""
+        conn.close()
+
+    def on_relay(self, conn: Conn, result: OpResult) -> None:
+        """Go on after `conn.relay_to()`: the end of its stream was passed on, or it failed with `result.error`."""
         conn.close()
 
     def connect(self, address: Any, *, data: Any = None, deadline: float | None = None) -> Conn:

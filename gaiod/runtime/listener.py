@@ -127,6 +127,8 @@ class Listener(Target):
             self._closed(conn)
         elif operation is OpType.CONNECT:
             self.call("on_connect", conn, self._handler.on_connect, conn, result)
+        elif operation is OpType.RELAY and not isinstance(result.error, ConnClosed):
+            self.call("on_relay", conn, self._handler.on_relay, conn, result)
         elif isinstance(result.error, EOFError):
             self.call("on_eof", conn, self._handler.on_eof, conn)
         elif isinstance(result.error, DeadlineExceeded):

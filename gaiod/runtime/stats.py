@@ -39,11 +39,12 @@ REJECT_REASONS = ("limit",)
 ACCEPT_ERRORS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "other")
 DURATION_BOUNDS_S = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0)
 
+SIDES = ("downstream", "upstream")
+TRAFFIC_CELLS = ("received_bytes", "sent_bytes", "pauses", "resumes", "paused_ns")
+"""What `Conn.traffic` is the index of, as `gaiod.core.counters` has it."""
+
 LISTENER_CELLS = (
-    "downstream_received_bytes",
-    "downstream_sent_bytes",
-    "upstream_received_bytes",
-    "upstream_sent_bytes",
+    *(f"{side}_{cell}" for side in SIDES for cell in TRAFFIC_CELLS),
     "accepted",
     *(f"closed_{reason}" for reason in CLOSE_REASONS),
     *(f"rejected_{reason}" for reason in REJECT_REASONS),

@@ -20,6 +20,8 @@ from gaiod.testing import (
     Opened,
     PeerDone,
     Read,
+    Relayed,
+    RelayTo,
     ScriptedConn,
     Sent,
     ShutdownWrite,
@@ -67,6 +69,9 @@ class Notes(Handler):
     def on_tick(self) -> None:
         self.seen.append(("tick",))
 
+    def on_relay(self, conn: Conn, result: OpResult) -> None:
+        self.seen.append(("relay", result.error, conn.at_eof))
+
     def on_connect(self, conn: Conn, result: OpResult) -> None:
         self.seen.append(("connect", result.error, result.operation))
 
@@ -96,6 +101,8 @@ REFUSED = ConnectionRefusedError(111, "refused")
         (Ticked(), ("tick",)),
         (Connected(), ("connect", None, OpType.CONNECT)),
         (Connected(REFUSED), ("connect", REFUSED, OpType.CONNECT)),
+        (Relayed(), ("relay", None, True)),
+        (Relayed(REFUSED), ("relay", REFUSED, False)),
     ],
     ids=str,
 )
@@ -131,6 +138,7 @@ def test_sent_completes_the_oldest_write_when_there_are_several() -> None:
         (lambda handler, conn: conn.cancel(), Cancel()),
         (lambda handler, conn: conn.cancel(OpType.READ), Cancel(OpType.READ)),
         (lambda handler, conn: handler.connect("/run/x"), Connect("/run/x")),
+        (lambda handler, conn: conn.relay_to("sink"), RelayTo("sink")),
     ],
 )
 def test_script_passes_with_the_action_of_the_handler_and_fails_with_any_other(what: Any, action: Action) -> None:
