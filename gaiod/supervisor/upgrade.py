@@ -137,6 +137,7 @@ class Predecessor:
         with self._channel.makefile("rb") as stream:
             line = stream.readline()
         if not line:
+            self._channel.close()
             raise OSError("the old daemon ended before it had handed over its sockets")
         message = json.loads(line)
         self.sockets: Sockets = message["sockets"]
