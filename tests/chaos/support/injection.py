@@ -38,7 +38,8 @@ def injected(folder: Path, pid: int, call: str, error: str, when: str) -> Iterat
         pid: the process, all of its threads.
         call: the system call's name.
         error: the name of the errno that it fails with.
-        when: which of its calls from now on, as strace has it: `N`, `N+` or `N+STEP`.
+        when: which of its calls from now on, as strace has it: `N`, `N+` or `N..LAST+STEP`. Where failures are
+            counted, they have to be over before the end: one that strace leaves halfway is ENOSYS, and not told.
     """
     command = [tool("strace", "strace"), "-f", "-p", str(pid), "-o", str(folder / "strace.out")]
     command += ["-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}"]
