@@ -23,6 +23,7 @@ class Asked:
         self.drained: list[str] = []
         self.outcome = (0, "7")
         self._answers = Answers(
+            fleet.watcher,
             Seen(fleet).subject,
             fleet.fleet,
             Watchman(fleet.watcher, fleet.fleet, lambda: None),
@@ -80,11 +81,11 @@ def test_connections_of_all_workers_are_merged(fleet: FleetUnderTest, asked: Ask
 def test_connections_are_told_when_a_worker_dies_meanwhile(fleet: FleetUnderTest, asked: Asked) -> None:
     fleet.serve(workers=2)
     fleet.fleet.serving[0].process.kill()
-    assert asked.connections() == {"total": 0, "connections": []}
+    assert asked.connections() == {"total": 0, "connections": [], "silent_workers": []}
 
 
 def test_connections_before_anything_serves_are_none(asked: Asked) -> None:
-    assert asked.connections() == {"total": 0, "connections": []}
+    assert asked.connections() == {"total": 0, "connections": [], "silent_workers": []}
 
 
 def test_killed_connection_ends_and_one_that_is_gone_is_refused(fleet: FleetUnderTest, asked: Asked) -> None:

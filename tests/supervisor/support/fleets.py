@@ -52,8 +52,8 @@ class FleetUnderTest:
         """Let a new generation serve."""
         prepared, generation = self.prepare(workers, handler, **more)
         assert self.launch(generation) is None
-        self.fleet.adopt(generation)
         self.listeners.commit(prepared)
+        self.fleet.adopt(generation)
         self.address = prepared.listeners[0].address
         return generation
 
