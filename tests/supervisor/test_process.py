@@ -59,6 +59,7 @@ class Starting:
         """Run the loop until it can serve, and let it."""
         self.run_until(lambda: self.worker.ready_s is not None)
         self.worker.serve()
+        dispatch(self._watcher.wait_io(0.01))
 
     def run_until_ended(self) -> int:
         """Run the loop until it has ended, and return its exit status."""
