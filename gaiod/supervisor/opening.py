@@ -77,11 +77,13 @@ class Opening:
     def close(self) -> None:
         """Close everything."""
         self.listeners.close(keep_files=not self.owns_files)
-        if self.control is not None:
-            if self.owns_files:
-                close_listener(self.control)
-            else:
-                self.control.close()
+        control, self.control = self.control, None
+        if control is not None and self.owns_files:
+            close_listener(control)
+        elif control is not None:
+            control.close()
+        if self.predecessor is not None:
+            self.predecessor.close()
 
     def _open_control(self, listen: str | None) -> socket.socket | None:
         inherited = {} if self.predecessor is None else self.predecessor.control

@@ -152,6 +152,10 @@ class Predecessor:
         self.sockets: Sockets = message["sockets"]
         self.control: dict[str, int] = message["control"]
 
+    def close(self) -> None:
+        """Hang up: to one that was not told that this one serves, it does not."""
+        self._channel.close()
+
     def tell_ready(self) -> None:
         """Have it end. If it has ended without that, this one serves all the same."""
         with self._channel:

@@ -8,9 +8,9 @@ from e2e.support.clients import echoes
 from e2e.support.handlers import IMPORTS
 from e2e.support.procfs import children_of
 
-from gaiod.runtime.settings import Settings
+from gaiod.runtime.settings import ListenerSettings, Settings
 from gaiod.supervisor.listeners import Prepared
-from gaiod.supervisor.reload import STOPPING, Outcome, Reloads
+from gaiod.supervisor.reload import STOPPING, Outcome, Reloads, changes
 from supervisor.support.fleets import FleetUnderTest
 
 GOOD = 'metrics: {listen: "127.0.0.1:0"}\nlisteners: {echo: {bind: "127.0.0.1:0", handler: echo}}\n'
@@ -119,3 +119,16 @@ def test_stop_gives_up_the_reading_and_everybody_is_told(
     assert reloading.outcomes == [STOPPING, STOPPING]
     assert not reloading.reloads.is_running
     assert children_of(os.getpid()) == [fleet.pid()]
+
+
+def test_changes_are_told_by_listener_and_key() -> None:
+    one = ListenerSettings("one", "127.0.0.1:1", "echo")
+    two = ListenerSettings("two", "127.0.0.1:2", "echo")
+    changed = ListenerSettings("one", "127.0.0.1:1", "echo", backlog=7, nodelay=False)
+    assert changes(Settings((one, two)), Settings((changed, ListenerSettings("three", "unix:/x", "echo")), 2)) == [
+        "listener two: removed; its connections drain",
+        "listener one: changed: backlog, nodelay",
+        "listener three: added, echo on unix:/x",
+        "changed: workers",
+    ]
+    assert changes(Settings((one,)), Settings((one,))) == []
