@@ -123,14 +123,12 @@ class Listeners:
         self._open.clear()
 
     def close_one(self, listener: OpenListener) -> None:
-        """Close the sockets of one listener, but never what systemd has handed over."""
-        for key in [key for key, each in self._open.items() if each is listener]:
-            if key.startswith(SYSTEMD):
-                return
+        """Close the sockets of one listener, if it is open, but never what systemd has handed over."""
+        for key in [key for key, each in self._open.items() if each is listener and not key.startswith(SYSTEMD)]:
             del self._open[key]
-        for sock in listener.sockets:
-            close_listener(sock)
-        listener.sockets.clear()
+            for sock in listener.sockets:
+                close_listener(sock)
+            listener.sockets.clear()
 
     def _prepare(self, prepared: Prepared, name: str, bind: str, options: SocketOptions, count: int) -> None:
         key = f"{bind} {name}" if bind.endswith(":0") and not bind.startswith(UNIX) else bind
