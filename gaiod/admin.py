@@ -125,9 +125,10 @@ def upgrade(control: str | None) -> None:
 def drain(listener: str, control: str | None) -> None:
     """Accept no more connections on a listener.
 
-    Those that are open go on.
+    Those that are open go on, for up to drain_timeout. The next reload opens the listener again.
     """
-    click.echo(f"draining {listener}: {_ask(control, 'drain', listener=listener)['connections']} connections go on")
+    count = _ask(control, "drain", listener=listener)["connections"]
+    click.echo(f"draining {listener}: {count} connection{'s' if count != 1 else ''} may finish")
 
 
 COMMANDS = (status, connections, kill, workers, reload, upgrade, drain)

@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from importlib.resources import as_file, files
@@ -57,6 +58,9 @@ def serve(config: Path | None, allow_root: bool) -> None:
     from gaiod.supervisor.privileges import PrivilegeError, check_start
     from gaiod.supervisor.supervisor import Supervisor
 
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # until the daemon takes them: they must not end it while it starts
     with _packaged_default() if config is None else nullcontext(config) as path:
         try:
             settings = read_settings(path)

@@ -90,7 +90,7 @@ def test_connections_are_asked_for_as_wanted(path: Path) -> None:
             ["drain", "echo"],
             {"verb": "drain", "listener": "echo"},
             {"connections": 12},
-            "draining echo: 12 connections go on",
+            "draining echo: 12 connections may finish",
         ),
     ],
 )

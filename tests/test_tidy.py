@@ -12,7 +12,7 @@ PACKAGE = ROOT / "gaiod"
 
 MAY_IMPORT = {
     "core": {"core"},
-    "runtime": {"core", "runtime"},
+    "runtime": {"core", "runtime", "version"},
     "observe": {"core", "runtime", "observe", "version"},
     "config": {"core", "runtime", "config"},
     "supervisor": {"core", "runtime", "observe", "config", "supervisor", "version"},

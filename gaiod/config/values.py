@@ -9,7 +9,7 @@ from typing import TypeVar
 from gaiod.config.addresses import file_path
 from gaiod.config.cpus import usable_cpus
 from gaiod.config.errors import Refused
-from gaiod.config.units import DAY_S, parse_duration, parse_whole
+from gaiod.config.units import parse_duration, parse_whole
 from gaiod.config.words import mismatch, one_of, shown, unknown
 
 T = TypeVar("T")
@@ -21,6 +21,10 @@ NOT_IN_ACCOUNT = frozenset(":/")
 """Ends a field of passwd(5), and names no file: in no account, wherever accounts come from."""
 
 LOG_FILE_WANTED = "stderr or an absolute path such as /var/log/gaiod/gaiod.log"
+
+
+KEEPALIVE_MAX_S = 9 * 3600.0
+"""Linux takes no TCP_KEEPIDLE above 32,767 s (MAX_TCP_KEEPIDLE)."""
 
 
 def parse_workers(value: object) -> int:
@@ -40,7 +44,7 @@ def parse_keepalive(value: object) -> float:
     Raises:
         Refused: it is none, or out of range, or no whole number of seconds.
     """
-    seconds = parse_duration(value, 1.0, DAY_S)
+    seconds = parse_duration(value, 1.0, KEEPALIVE_MAX_S)
     if not seconds.is_integer():
         raise Refused(f"{value} is not in whole seconds, as the kernel counts them; write {int(seconds)}s")
     return seconds

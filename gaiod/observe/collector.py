@@ -121,6 +121,9 @@ class Subject(Protocol):
     def sources(self) -> list[Source]:
         """Return the listeners."""
 
+    def row(self, key: Key) -> list[int]:
+        """Return the cells of a listener, summed over all slots, those that there are no more included."""
+
 
 @dataclass(slots=True)
 class _Scrape:
@@ -177,7 +180,7 @@ class Collector(PrometheusCollector):
                 self._add_traffic(scrape, slot, source)
         errors: Counter[tuple[str, str]] = Counter()
         for source in sources:
-            row = _sum(slot.row(source.key) for slot in slots)
+            row = self._subject.row(source.key)
             self._add_listener(scrape, source, row)
             for hook in HOOKS:
                 errors[source.key[1], hook] += row[CELL[f"handler_error_{hook}"]]
@@ -199,7 +202,7 @@ class Collector(PrometheusCollector):
 
     def _add_process(self, scrape: _Scrape, slot: Slot) -> None:
         usage, heartbeat_age_s = self._subject.usage(slot.number), self._subject.heartbeat_age_s(slot.number)
-        scrape.add("gaiod_worker_up", bool(usage), slot.number)
+        scrape.add("gaiod_worker_up", heartbeat_age_s is not None, slot.number)
         if heartbeat_age_s is not None:
             scrape.add("gaiod_worker_heartbeat_age_seconds", heartbeat_age_s, slot.number)
         for reason in RESTART_REASONS:
@@ -280,10 +283,6 @@ class Collector(PrometheusCollector):
             if queue is not None:
                 scrape.add("gaiod_listen_queue_length", queue[0], name, number)
                 scrape.add("gaiod_listen_queue_limit", queue[1], name, number)
-
-
-def _sum(rows: Iterable[list[int]]) -> list[int]:
-    return [sum(cells) for cells in zip([0] * len(CELL), *rows, strict=True)]
 
 
 def _listen_queue(sock: socket.socket) -> tuple[int, int] | None:

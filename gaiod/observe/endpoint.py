@@ -45,7 +45,7 @@ class Endpoint(Target):
         self._watcher = watcher
         self._collector = collector
         self._is_ready = is_ready
-        self._listener: Conn | None = None
+        self._listeners: list[Conn] = []
         self._clients: dict[_Client, None] = {}  # the one that has taken longest first
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(collector)
@@ -53,13 +53,13 @@ class Endpoint(Target):
 
     def open(self, sock: socket.socket) -> None:
         """Serve a listening socket, which is taken over."""
-        self._listener = self._watcher.accept(sock, context=self)
+        self._listeners.append(self._watcher.accept(sock, context=self))
 
     def close(self) -> None:
         """Accept no more; who is connected gets an answer."""
-        if self._listener is not None:
-            self._watcher.free(self._listener)
-            self._listener = None
+        for listener in self._listeners:
+            self._watcher.free(listener)
+        self._listeners.clear()
 
     def take(self, result: OpResult) -> None:
         """Take a new client, or the failure of accepting one."""

@@ -2,6 +2,7 @@
 
     supervisor -> worker    {"listeners": [{...settings...}], "fds": [[fd, ...], ...], "stats": fd, "dump": fd, ...}
     worker -> supervisor    {"ready": true} | {"failed": "why"} | {"leaving": true}
+    supervisor -> worker    {"serve": true}
     supervisor -> worker    {"ask": {"id": 7, "verb": "connections", ...}}
     worker -> supervisor    {"answer": 7, "result": {...}}
     supervisor -> worker    {"drain_listener": {"listener": "echo", "timeout_s": 30}}
@@ -11,11 +12,14 @@ The end of the stream says that the other side is gone.
 """
 
 import json
+import logging
 from typing import Any
 
 from gaiod.core.connection import Conn
 from gaiod.core.operations import OpResult
 from gaiod.runtime.dispatch import Target
+
+log = logging.getLogger("gaiod.channel")
 
 LINE_MAX_BYTES = 16 * 1024 * 1024
 """Far beyond any settings: a line that long is a bug, not a message."""
@@ -65,6 +69,13 @@ class Channel(Target):
             self.take(result)
         elif not conn.closed:  # a message can be the reason to close it
             conn.read()
+
+    def failed(self, hook: str, conn: Conn | None) -> None:
+        """What the other side says makes no sense: it is broken, or of another version."""
+        log.exception("a message makes no sense; the channel is closed")
+        if not self._conn.closed:
+            self._conn.abort()
+            self._take_message(None)
 
     def _written(self, conn: Conn, result: OpResult) -> None:
         """A message is with the kernel."""

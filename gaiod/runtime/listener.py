@@ -47,6 +47,7 @@ class Listener(Target):
         row: int,
         *,
         connection_log: ConnectionLog | None = None,
+        instance: int = 0,
     ) -> None:
         """Make a listener; `open` lets it serve.
 
@@ -57,6 +58,7 @@ class Listener(Target):
             cells: where to count: 64-bit integers.
             row: the first of the listener's cells (`stats.Layout.row`).
             connection_log: where its connections are written down; None: nowhere.
+            instance: begins the connections' names: no other worker has it.
         """
         super().__init__(handler.on_read, handler.on_write)
         self.settings = settings
@@ -65,6 +67,7 @@ class Listener(Target):
         self._watcher = watcher
         self._cells = cells
         self._row = row
+        self._instance = instance
         self._upstream = row + CELL["upstream_received_bytes"]
         self._sockets: list[Conn] = []
         self._limits: dict[str, RateLimit] = {}
@@ -146,7 +149,9 @@ class Listener(Target):
     def failed(self, name: str, conn: Conn | None) -> None:
         """Deal with the exception that is being handled: a hook raised it."""
         self._count(f"handler_error_{name}")
-        what = "nothing was closed" if conn is None else f"connection {conn.serial} is closed"
+        what = "nothing was closed"
+        if conn is not None:
+            what = f"connection {self._instance}-{conn.serial} ({peer_text(conn.peer_address)}) is closed"
         self._tell(logging.ERROR, name, "%s raised; %s", name, what, traceback=True)
         if conn is not None:
             self.end(conn, "handler_error", abort=True)

@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from gaiod.core.errors import WatcherClosed
 from gaiod.core.operations import OpResult
@@ -35,6 +35,7 @@ from gaiod.runtime.plugins import HandlerLoadError, build_options, load_handler
 from gaiod.runtime.settings import ListenerSettings, log_settings_from
 from gaiod.runtime.signals import Signals
 from gaiod.runtime.stats import HEARTBEAT, Layout
+from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.worker")
 
@@ -54,10 +55,12 @@ class Worker:
     def __init__(self, channel_fd: int) -> None:
         self._first = socket.socket(fileno=channel_fd)
         self._listeners: list[Listener] = []
+        self._sockets: list[list[socket.socket]] = []
         self._drain: Drain | None = None
         self._ended = False
         self._exit_status = 0
         self._verbs: dict[str, Callable[[Any], None]] = {
+            "serve": self._take_serve,
             "drain": self._take_drain,
             "drain_listener": self._take_drain_listener,
             "ask": self._take_question,
@@ -69,16 +72,19 @@ class Worker:
         faulthandler.enable(message["dump"])  # SIGABRT, or a crash, leaves the stack there for the supervisor
         layout = Layout(len(message["listeners"]))
         cells = _map(message["stats"])
+        if len(cells) != layout.size:
+            _refuse(self._first, f"this is gaiod {__version__}, its supervisor another version: run gaiod upgrade")
         self._watcher = Watcher(counters=cells, report_closes=True)
         if message["cpu"] is not None:
             self._watcher.set_loop_affinity(message["cpu"])
         self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
         leaving = {"timeout_s": message["drain_timeout_s"], "eager": True}
         signals = Signals(self._watcher, [signal.SIGTERM], lambda number: self._leave(leaving))
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to the whole group: the supervisor decides
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)  # what goes to all processes is for the supervisor to decide
         try:
             logs.configure(log_settings_from(message["log"]), role=f"worker {message['worker']}")
-            self._open_listeners(message, cells, layout)
+            self._make_listeners(message, cells, layout)
         except (HandlerLoadError, logs.LogError) as error:
             self._channel.send({"failed": str(error)})
             self._exit_status = EXIT_CONFIG
@@ -96,7 +102,7 @@ class Worker:
         signals.close()
         return self._exit_status
 
-    def _open_listeners(self, message: dict[str, Any], cells: Any, layout: Layout) -> None:
+    def _make_listeners(self, message: dict[str, Any], cells: Any, layout: Layout) -> None:
         dropped = layout.worker("connection_log_dropped")
 
         def count_dropped(lines: int) -> None:
@@ -112,9 +118,17 @@ class Worker:
             except Exception as error:
                 raise HandlerLoadError(f"listener {settings.name}: making its handler failed: {error!r}") from error
             row = layout.row(number)
-            listener = Listener(settings, handler, self._watcher, cells, row, connection_log=connection_log)
-            listener.open(socket.socket(fileno=fd) for fd in fds)
+            listener = Listener(
+                settings,
+                handler,
+                self._watcher,
+                cells,
+                row,
+                connection_log=connection_log,
+                instance=message["instance"],
+            )
             self._listeners.append(listener)
+            self._sockets.append([socket.socket(fileno=fd) for fd in fds])
 
     def _beat_every(self, interval_s: float, cells: Any, layout: Layout) -> None:
         """Write down when the loop came round: a supervisor that reads an old time knows that it hangs."""
@@ -156,6 +170,13 @@ class Worker:
         for verb, arguments in message.items():
             self._verbs[verb](arguments)
 
+    def _take_serve(self, now: bool) -> None:
+        """Accept: whoever else has to be ready is."""
+        sockets, self._sockets = self._sockets, []
+        if self._drain is None:
+            for listener, own in zip(self._listeners, sockets, strict=bool(sockets)):
+                listener.open(own)
+
     def _leave(self, how: dict[str, Any]) -> None:
         """End in order, for a reason that the supervisor does not know."""
         self._channel.send({"leaving": True})
@@ -176,6 +197,12 @@ class Worker:
 
 def _nothing() -> None:
     """Do nothing when a listener has drained."""
+
+
+def _refuse(channel: socket.socket, why: str) -> NoReturn:
+    """Say why this worker cannot serve, and end."""
+    channel.sendall(json.dumps({"failed": why}).encode() + b"\n")
+    sys.exit(EXIT_CONFIG)
 
 
 def _map(fd: int) -> Any:

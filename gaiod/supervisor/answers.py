@@ -2,11 +2,13 @@
 
 import os
 import platform
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gaiod.core.watcher import Watcher
 from gaiod.supervisor.control import Reply
 from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Member
@@ -17,12 +19,16 @@ from gaiod.supervisor.watchman import Watchman
 
 Asker = Callable[[Outcome], None]
 
+PATIENCE_S = 2.0
+"""How long workers are waited for: one that hangs must not keep an operator from seeing the others."""
+
 
 class Answers:
     """Serves the verbs of `verbs.VERBS`."""
 
     def __init__(
         self,
+        watcher: Watcher,
         subject: Subject,
         fleet: Fleet,
         watchman: Watchman,
@@ -35,6 +41,7 @@ class Answers:
         """Answer from what there is.
 
         Args:
+            watcher: the supervisor's.
             subject: what can be seen of the daemon.
             fleet: its workers.
             watchman: who replaces them.
@@ -43,6 +50,7 @@ class Answers:
             upgrade: starts an upgrade, and has its outcome told.
             drain: stops serving a listener.
         """
+        self._watcher = watcher
         self._subject = subject
         self._fleet = fleet
         self._watchman = watchman
@@ -63,7 +71,7 @@ class Answers:
                 self._kill(request["connection"], reply)
             case "restart":
                 self._check_serving()
-                self._watchman.replace_all("admin", lambda workers: reply(succeeded({"workers": workers})))
+                self._watchman.replace_all("admin", partial(_tell_replaced, reply))
             case "reload":
                 self._reload(_telling(reply, "generation"))
             case "upgrade":
@@ -88,19 +96,28 @@ class Answers:
         left, total = len(members), 0
         rows: list[dict[str, Any]] = []
 
+        silent = {member.process.number for member in members}
+        is_told = False
+
         def take(member: Member, result: dict[str, Any] | None) -> None:
             nonlocal left, total
             left -= 1
+            silent.discard(member.process.number)
             if result is not None:
                 total += result["total"]
                 rows.extend({**row, "worker": member.process.number} for row in result["connections"])
             if left == 0:
                 finish()
 
-        def finish() -> None:
-            rows.sort(key=ORDERS[request["sort"]], reverse=True)
-            reply(succeeded({"total": total, "connections": rows[: request["limit"]]}))
+        def finish(*_: object) -> None:
+            nonlocal is_told
+            if not is_told:
+                is_told = True
+                rows.sort(key=ORDERS[request["sort"]], reverse=True)
+                first = rows[: request["limit"]]
+                reply(succeeded({"total": total, "connections": first, "silent_workers": sorted(silent)}))
 
+        self._watcher.timer(time.monotonic() + PATIENCE_S, context=finish)
         for member in members:
             member.process.ask(request, partial(take, member))
         if not members:
@@ -137,6 +154,15 @@ ORDERS: dict[str, Callable[[dict[str, Any]], float]] = {
     "stalled": lambda row: float(row["stalled_s"]),
 }
 """As `gaiod.runtime.inquiries.ORDERS`, of rows."""
+
+
+def _tell_replaced(reply: Reply, replaced: list[int], failed: list[int]) -> None:
+    if failed:
+        slots = ", ".join(map(str, failed))
+        why = f"the successors of these workers did not get to serve, and they go on: {slots}; the log says why"
+        reply(refused(why, os.EX_SOFTWARE))
+    else:
+        reply(succeeded({"workers": replaced}))
 
 
 def _telling(reply: Reply, name: str) -> Asker:

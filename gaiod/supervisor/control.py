@@ -23,9 +23,10 @@ from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.dispatch import Target
+from gaiod.runtime.logs import fields
 from gaiod.supervisor.control_path import FolderError, control_path, make_folder
 from gaiod.supervisor.sockets import UNIX, BindError, SocketOptions, open_listener
-from gaiod.supervisor.verbs import LINE_MAX_BYTES, ControlError, parse_request, refused
+from gaiod.supervisor.verbs import LINE_MAX_BYTES, VERBS, ControlError, parse_request, refused
 
 log = logging.getLogger("gaiod.control")
 
@@ -199,7 +200,11 @@ class _Client(Target):
         self._is_answering = True
         reply = _Once(self._send)
         try:
-            self._answer(parse_request(line, may_administer=self._uid in (0, os.geteuid())), reply)
+            request = parse_request(line, may_administer=self._uid in (0, os.geteuid()))
+            if VERBS[request["verb"]].is_admin:
+                arguments = {key: value for key, value in request.items() if key != "verb"}
+                log.info("user %s asks: %s", self._uid, request["verb"], extra=fields(**arguments))
+            self._answer(request, reply)
         except ControlError as error:
             reply(refused(str(error), error.status))
         except Exception:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from gaiod.core.watcher import Watcher
 from gaiod.supervisor.generation import Failure, Generation, Launch, Member
 from gaiod.supervisor.process import Phase, WorkerProcess
-from gaiod.supervisor.restarts import FAILURES_MAX, Restarts
-from gaiod.supervisor.slots import Slot
+from gaiod.supervisor.restarts import FAILURES_MAX, FAILURES_WINDOW_S, SETTLED_S, Restarts
+from gaiod.supervisor.slots import Slot, open_connections
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -35,6 +35,7 @@ class Fleet:
 
     Attributes:
         slots: the counters of each slot, by number.
+        past: what slots have counted that there are no more.
         serving: the member that serves, by slot.
         waiting: slots without a worker, because the last ones died at once; the next starts after a pause.
         generation: the one that serves; None before the first.
@@ -52,6 +53,7 @@ class Fleet:
             changed: called when a worker serves, or has ended.
         """
         self.slots: dict[int, Slot] = {}
+        self.past = Slot(-1)
         self.serving: dict[int, Member] = {}
         self.waiting: set[int] = set()
         self.generation: Generation | None = None
@@ -70,6 +72,12 @@ class Fleet:
 
     def __len__(self) -> int:
         return len(self._members)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open, in all workers."""
+        memories = [member.process.memory for member in self._members]
+        return sum(open_connections(memory.row(index)) for memory in memories for index in range(len(memory.keys)))
 
     # -- generations -----------------------------------------------------------------------------------
 
@@ -95,6 +103,7 @@ class Fleet:
         for member in self:
             if member.generation is generation:
                 self.serving[member.process.number] = member
+                member.process.serve()
                 if before is not None:
                     self.slots[member.process.number].restarts["reload"] += 1
             elif member.process.phase is Phase.STARTING:
@@ -206,6 +215,7 @@ class Fleet:
         number = member.process.number
         before = self.serving.get(number)
         self.serving[number] = member
+        member.process.serve()
         self.slots[number].restarts[member.why] += 1
         if before is not None:
             self._drain(before, member.generation.settings.drain_timeout_s, eager=False)
@@ -245,6 +255,8 @@ class Fleet:
         """Draw the consequences of a worker's end."""
         process, number = member.process, member.process.number
         member.report(False)
+        if self.serving.get(number) is member:
+            del self.serving[number]
         if member.launch is not None:
             if process.failed is not None:
                 self._give_up(member.launch, Failure(process.failed, EXIT_CONFIG))
@@ -257,8 +269,7 @@ class Fleet:
                 logging.INFO if in_order else logging.ERROR, "worker %d, process %d, ended %s", number, process.pid, how
             )
         elif was is Phase.SERVING:
-            del self.serving[number]
-            log.error("worker %d, process %d, ended %s; another is started", number, process.pid, how)
+            log.error("worker %d, process %d, ended %s", number, process.pid, how)
             self._start_again(member, "watchdog" if member.is_hung else why)
         elif member.generation is self.generation:
             log.error("worker %d: %s", number, process.failed or f"it ended {how} before it served")
@@ -269,9 +280,13 @@ class Fleet:
         number, ready_s, now_s = member.process.number, member.process.ready_s, time.monotonic()
         pause_s = self._restarts.pause_s(number, 0.0 if ready_s is None else now_s - ready_s, now_s)
         if pause_s is None:
-            log.error("worker %d did not get to serve %d times: starting it again is no help", number, FAILURES_MAX)
+            log.error(
+                "worker %d ended before it had served for %g s, %d times in %g s: another start is no help; giving up",
+                number, SETTLED_S, FAILURES_MAX, FAILURES_WINDOW_S,
+            )  # fmt: skip
             self._hopeless()
         elif pause_s == 0:
+            log.info("worker %d is started again", number)
             self._restart(number, why)
         else:
             log.warning("worker %d is started again in %g s", number, pause_s)
@@ -311,9 +326,9 @@ class Fleet:
         if self.generation is not None:
             keys.update(self.generation.keys)
             for number in range(self.generation.settings.workers, max(self.slots, default=0) + 1):
-                if not any(member.process.number == number for member in self._members):
-                    self.slots.pop(number, None)
-        for slot in self.slots.values():
+                if number in self.slots and not any(member.process.number == number for member in self._members):
+                    self.past.absorb(self.slots.pop(number))
+        for slot in (self.past, *self.slots.values()):
             slot.forget(keys)
 
 

@@ -88,7 +88,7 @@ class Listeners:
         return prepared
 
     def commit(self, prepared: Prepared) -> None:
-        """Make it what is open: close what it does not need, but never what systemd has handed over."""
+        """Make it what is open, and let all of it listen. What is not needed is closed, but never what is systemd's."""
         for key in self._open.keys() - set(prepared.keys):
             if not key.startswith(SYSTEMD):
                 for sock in self._open.pop(key).sockets:
@@ -97,7 +97,10 @@ class Listeners:
             self._open[key] = listener
         for settings, listener in zip(prepared.settings.listeners, prepared.listeners, strict=False):
             for sock in listener.sockets if not settings.bind.startswith(SYSTEMD) else ():
-                retune(sock, options_of(settings))
+                try:
+                    retune(sock, options_of(settings))
+                except OSError as error:
+                    log.error("listener %s: not everything could be set: %s", settings.name, error)
 
     def abandon(self, prepared: Prepared) -> None:
         """Close what was opened for it."""
@@ -120,12 +123,12 @@ class Listeners:
         self._open.clear()
 
     def close_one(self, listener: OpenListener) -> None:
-        """Close the sockets of one listener."""
-        for key in [key for key, each in self._open.items() if each is listener]:
+        """Close the sockets of one listener, if it is open, but never what systemd has handed over."""
+        for key in [key for key, each in self._open.items() if each is listener and not key.startswith(SYSTEMD)]:
             del self._open[key]
-        for sock in listener.sockets:
-            close_listener(sock)
-        listener.sockets.clear()
+            for sock in listener.sockets:
+                close_listener(sock)
+            listener.sockets.clear()
 
     def _prepare(self, prepared: Prepared, name: str, bind: str, options: SocketOptions, count: int) -> None:
         key = f"{bind} {name}" if bind.endswith(":0") and not bind.startswith(UNIX) else bind
@@ -138,12 +141,24 @@ class Listeners:
         sockets = [] if found is None else list(found.sockets)
         shared = bind.startswith(UNIX) if found is None else found.shared
         opened = prepared.opened.setdefault(key, [])
+        is_ours = bool(sockets) or any(_overlap(bind, each.address) for each in self._open.values())
         while len(sockets) < (1 if shared else count):
-            sock = open_listener(name, bound_address(sockets[0]) if sockets else bind, options, first=not sockets)
+            sock = open_listener(name, bound_address(sockets[0]) if sockets else bind, options, first=not is_ours)
+            is_ours = True
             sockets.append(sock)
             opened.append(sock)
         prepared.keys.append(key)
         prepared.listeners.append(OpenListener(bound_address(sockets[0]), sockets, shared))
+
+
+def _overlap(bind: str, address: str) -> bool:
+    """Tell whether one of two TCP addresses takes the other in: the same port, and the same host or every host."""
+    host, _, port = bind.rpartition(":")
+    other, _, other_port = address.rpartition(":")
+    hosts = {host, other}
+    is_tcp = not any(each.startswith((UNIX, SYSTEMD)) for each in (bind, address))
+    same_family = host.startswith("[") == other.startswith("[")
+    return is_tcp and same_family and port == other_port and (len(hosts) == 1 or bool(hosts & {"0.0.0.0", "[::]"}))
 
 
 def options_of(listener: ListenerSettings) -> SocketOptions:

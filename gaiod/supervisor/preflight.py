@@ -82,7 +82,7 @@ class Preflight(Target):
         self._is_over = True
         self._conn.abort()
         os.kill(self._child, signal.SIGKILL)
-        os.waitpid(self._child, 0)
+        _wait(self._child)
 
     def take(self, result: OpResult) -> None:
         """It has said everything, or takes too long."""
@@ -92,6 +92,10 @@ class Preflight(Target):
         self._conn.abort()
         if not isinstance(result.error, EOFError):
             os.kill(self._child, signal.SIGKILL)
+            _wait(self._child)
+            text = f"{self._path}: reading it took longer than {TIMEOUT_S:g} s; a handler must not wait when imported"
+            self._done(PreflightFailed(text, SOFTWARE_ERROR))
+            return
         try:
             settings = _settings(self._path, bytes(self._answer), self._child)
         except PreflightFailed as failure:
@@ -112,7 +116,9 @@ def _fork(path: Path) -> tuple[int, socket.socket]:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
-            ours.close()
+            # A child that hangs, or leaves processes behind, must not keep listeners open.
+            os.closerange(3, theirs.fileno())
+            os.closerange(theirs.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
             _answer(path, theirs)
         except BaseException:
             traceback.print_exc()
@@ -155,10 +161,17 @@ def _load_handler(reference: str) -> type[Handler]:
     return load_handler(reference)
 
 
+def _wait(child: int) -> int:
+    """Return how a child ended: its exit status, or minus the signal."""
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    except ChildProcessError:
+        return 0  # whoever started us has SIGCHLD ignored: the kernel has forgotten it
+
+
 def _settings(path: Path, answer: bytes, child: int) -> Settings:
     """Take the child's answer, and its end."""
-    _, wait_status = os.waitpid(child, 0)
-    status = os.waitstatus_to_exitcode(wait_status)
+    status = _wait(child)
     try:
         plain = json.loads(answer)
     except ValueError:

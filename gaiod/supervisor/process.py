@@ -136,6 +136,10 @@ class WorkerProcess:
         """Return how long ago its loop came round; before the first time, how long ago it was started."""
         return now_s - (self.memory.heartbeat_s or self.started_s)
 
+    def serve(self) -> None:
+        """Let it accept: it is ready, and so is whoever else has to be."""
+        self._channel.send({"serve": True})
+
     def drain(self, timeout_s: float, *, eager: bool) -> None:
         """Ask it to accept no more, and to end when its connections have."""
         self.phase = Phase.DRAINING
@@ -179,10 +183,9 @@ class WorkerProcess:
     def usage(self) -> dict[str, float]:
         """Return what it uses of the machine now: empty once it is gone, or where there is no /proc."""
         try:
-            with open(f"/proc/{self.pid}/stat", encoding="ascii", errors="replace") as file:
-                stat = file.read().rpartition(")")[2].split()
             with open(f"/proc/{self.pid}/limits", encoding="ascii") as file:
                 limit = next(line.split()[3] for line in file if line.startswith("Max open files"))
+            stat = self._stat()
             return {
                 "cpu_seconds": (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK"),
                 "resident_bytes": int(stat[21]) * os.sysconf("SC_PAGE_SIZE"),
@@ -191,6 +194,11 @@ class WorkerProcess:
             }
         except (OSError, StopIteration, ValueError, IndexError):
             return {}
+
+    def _stat(self) -> list[str]:
+        """Return the fields of /proc/PID/stat from the third on (man 5 proc)."""
+        with open(f"/proc/{self.pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
 
     def is_worn(self, limits: RecycleSettings, accepted: int, now_s: float) -> str | None:
         """Return which of the limits it has reached, in words; None if none."""
@@ -202,7 +210,10 @@ class WorkerProcess:
         if limits.connections is not None and accepted >= limits.connections * self._mood:
             return f"it has accepted {accepted} connections"
         if limits.memory_bytes is not None:
-            resident = self.usage().get("resident_bytes", 0)
+            try:
+                resident = int(self._stat()[21]) * os.sysconf("SC_PAGE_SIZE")
+            except (OSError, ValueError, IndexError):
+                return None  # it has ended, or there is no /proc
             if resident >= limits.memory_bytes * self._mood:
                 return f"it has {resident / 2**20:.0f} MiB of memory"
         return None

@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 from gaiod.core.watcher import Watcher
@@ -132,15 +133,19 @@ class Reloads:
         self._fleet.launch(generation, lambda failure: self._take_launched(prepared, generation, failure))
 
     def _take_launched(self, prepared: Prepared, generation: Generation, failure: Failure | None) -> None:
+        before = self._fleet.generation
+        assert before is not None
         if failure is not None:
             self._listeners.abandon(prepared)
             self._end((failure.status, failure.text))
             return
-        self._fleet.adopt(generation)
         self._listeners.commit(prepared)
+        self._fleet.adopt(generation)
         self._adopted(prepared)
         self.last_success_s = time.time()
         log.info("reloaded: generation %d serves", generation.number)
+        for line in changes(before.settings, generation.settings):
+            log.info("%s", line)
         self._end((0, str(generation.number)))
 
     def _end(self, outcome: Outcome) -> None:
@@ -162,3 +167,20 @@ class Reloads:
                     asker(STOPPING)
             else:
                 self._start(later)
+
+
+def changes(before: Settings, after: Settings) -> list[str]:
+    """Return what is different between two configurations, a line each."""
+    old = {listener.name: listener for listener in before.listeners}
+    new = {listener.name: listener for listener in after.listeners}
+    lines = [f"listener {name}: removed; its connections drain" for name in old if name not in new]
+    for name, listener in new.items():
+        if name not in old:
+            lines.append(f"listener {name}: added, {listener.handler} on {listener.bind}")
+            continue
+        keys = [each.name for each in fields(listener) if getattr(listener, each.name) != getattr(old[name], each.name)]
+        if keys:
+            lines.append(f"listener {name}: changed: {', '.join(keys)}")
+    others = [each.name for each in fields(after) if getattr(after, each.name) != getattr(before, each.name)]
+    lines += [f"changed: {name}" for name in others if name != "listeners"]
+    return lines

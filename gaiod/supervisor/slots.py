@@ -82,6 +82,12 @@ class Slot:
             self._retired_rows[key] = _sum(self._retired_rows.get(key, [0] * len(CELL)), row)
         memory.close()
 
+    def absorb(self, other: "Slot") -> None:
+        """Take over what another slot has counted, which has no worker any more."""
+        self._retired = _sum(self._retired, other._retired)
+        for key, row in other._retired_rows.items():
+            self._retired_rows[key] = _sum(self._retired_rows.get(key, [0] * len(CELL)), row)
+
     def forget(self, keys: set[Key]) -> None:
         """Forget listeners other than these: they are not configured any more."""
         for key in self._retired_rows.keys() - keys:

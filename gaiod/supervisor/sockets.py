@@ -28,7 +28,10 @@ class SocketOptions:
 
 
 def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool = True) -> socket.socket:
-    """Open a listening socket, close-on-exec. More can be opened at the same TCP address, with `first` False.
+    """Open a listening socket, close-on-exec.
+
+    More can be opened at the same TCP address, with `first` False. Those do not listen yet: the kernel would send
+    them clients at once. `retune` lets them.
 
     Args:
         name: what messages call it.
@@ -42,7 +45,8 @@ def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool =
     try:
         sock = _unix(bind.removeprefix(UNIX), options) if bind.startswith(UNIX) else _tcp(bind, options, first)
         try:
-            sock.listen(options.backlog)  # may fail where bind() did not: two that set SO_REUSEADDR can both bind
+            if first:
+                sock.listen(options.backlog)  # may fail where bind() did not: two that set SO_REUSEADDR can both bind
         except BaseException:
             sock.close()
             raise
@@ -155,7 +159,8 @@ def _advice(error: OSError) -> str:
             return "another process listens there: stop it (ss -ltnp shows it), or choose another port or path"
         case errno.EACCES | errno.EPERM:
             return (
-                "ports below 1024 and foreign folders need a privilege: grant CAP_NET_BIND_SERVICE, or choose another"
+                "ports below 1024 and foreign folders need a privilege: grant CAP_NET_BIND_SERVICE, choose another, or "
+                "restart a gaiod that root started: it binds before it becomes another user"
             )
         case errno.EADDRNOTAVAIL:
             return "this machine has no such address: ip address shows which it has"

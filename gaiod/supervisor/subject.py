@@ -102,7 +102,7 @@ class Subject:
         """Remember the counters of now: rates are differences."""
         now_s = time.monotonic()
         if not self._samples or now_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S:
-            self._samples.append((now_s, {source.key: self._row(source.key) for source in self.sources()}))
+            self._samples.append((now_s, {source.key: self.row(source.key) for source in self.sources()}))
 
     def status(self) -> dict[str, Any]:
         """Return what `gaiod status` shows."""
@@ -139,8 +139,13 @@ class Subject:
             "connections": sum(open_connections(memory.row(index)) for index in range(len(memory.keys))),
             "memory_bytes": usage.get("resident_bytes"),
             "cpu_seconds": usage.get("cpu_seconds"),
-            "restarts": self._fleet.slots[process.number].restarts.total(),
+            "restarts": self._unplanned(process.number),
         }
+
+    def _unplanned(self, number: int) -> int:
+        """Return how often a slot's worker died or hung."""
+        restarts = self._fleet.slots[number].restarts
+        return sum(restarts[why] for why in ("exit", "signal", "watchdog"))
 
     def _absent(self) -> list[dict[str, Any]]:
         """Return rows for the slots whose next worker is not started yet."""
@@ -154,7 +159,7 @@ class Subject:
                 "worker": number,
                 "state": "waiting",
                 "connections": 0,
-                "restarts": self._fleet.slots[number].restarts.total(),
+                "restarts": self._unplanned(number),
             }
             for number in sorted(self._fleet.waiting - starting)
         ]
@@ -162,14 +167,18 @@ class Subject:
     def _listener(self, index: int, source: Source) -> dict[str, Any]:
         generation = self._fleet.generation
         assert generation is not None
-        row = self._row(source.key)
+        row = self.row(source.key)
+        connections = sum(open_connections(slot.live_row(source.key)) for slot in self.slots())
+        state = "serving"
+        if source.settings.name in self._fleet.drained or self._fleet.is_stopping:
+            state = "draining" if connections else "drained"
         queues = [queue for queue in source.queues() if queue is not None]
         return {
             "listener": source.settings.name,
             "bind": generation.listeners[index].address,
             "handler": label_of(source.settings.handler),
-            "state": "drained" if source.settings.name in self._fleet.drained else "serving",
-            "connections": sum(open_connections(slot.live_row(source.key)) for slot in self.slots()),
+            "state": state,
+            "connections": connections,
             **{name: row[cell] for name, cell in RATED.items()},
             "queue": sum(length for length, _ in queues) if queues else None,
             "queue_limit": sum(limit for _, limit in queues) if queues else None,
@@ -184,5 +193,7 @@ class Subject:
             return dict.fromkeys(RATED)
         return {name: round((row[cell] - before[cell]) / past_s, 1) for name, cell in RATED.items()}
 
-    def _row(self, key: Key) -> list[int]:
-        return [sum(cells) for cells in zip([0] * len(CELL), *(slot.row(key) for slot in self.slots()), strict=True)]
+    def row(self, key: Key) -> list[int]:
+        """Return the cells of a listener, summed over all slots, those that there are no more included."""
+        rows = [slot.row(key) for slot in (self._fleet.past, *self.slots())]
+        return [sum(cells) for cells in zip(*rows, strict=True)]

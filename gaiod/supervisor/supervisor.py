@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 from enum import Enum, auto
@@ -20,15 +19,16 @@ from gaiod.runtime.settings import Settings
 from gaiod.runtime.signals import Signals
 from gaiod.supervisor import privileges
 from gaiod.supervisor.answers import Answers
-from gaiod.supervisor.control import Control, open_control_socket
+from gaiod.supervisor.control import Control
 from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Failure, Generation
-from gaiod.supervisor.listeners import Listeners, OpenListener, Prepared
+from gaiod.supervisor.listeners import OpenListener, Prepared
+from gaiod.supervisor.opening import Opening
 from gaiod.supervisor.reload import Reloads
-from gaiod.supervisor.sockets import SYSTEMD, UNIX, BindError, bound_address, close_listener
+from gaiod.supervisor.sockets import SYSTEMD, BindError, bound_address
 from gaiod.supervisor.subject import Subject
-from gaiod.supervisor.systemd import Notifier, inherited_sockets
-from gaiod.supervisor.upgrade import Predecessor, Upgrade, predecessor
+from gaiod.supervisor.systemd import Notifier
+from gaiod.supervisor.upgrade import Upgrade
 from gaiod.supervisor.verbs import ControlError
 from gaiod.supervisor.watchman import Watchman
 from gaiod.version import __version__
@@ -36,6 +36,9 @@ from gaiod.version import __version__
 log = logging.getLogger("gaiod.supervisor")
 
 EXIT_SOFTWARE, EXIT_OS, EXIT_NOPERM, EXIT_CONFIG = 70, 71, 77, 78
+
+MAIN_PID_S = 1.0
+"""When a new daemon tells its state to systemd once more."""
 
 STOP_MARGIN_S = 5.0
 """What systemd is asked to wait for beyond the time that stopping may take."""
@@ -61,15 +64,15 @@ class Supervisor:
             path: the file, to be read again at every reload.
         """
         self._settings = settings
+        self._path = path
         self._state = State.STARTING
         self._exit_status = 0
+        self._was_told = False  # to stop, by a signal
         self._watcher = Watcher()
         self._notifier = Notifier(os.environ)
-        self._listeners = Listeners()
-        self._control_socket: socket.socket | None = None
-        self._predecessor: Predecessor | None = None
+        self._opening = Opening()
+        self._listeners = self._opening.listeners
         self._upgrade: Upgrade | None = None
-        self._owns_files = True  # the files of unix sockets: no other daemon serves them
         self._fleet = Fleet(self._watcher, hopeless=self._take_hopeless, changed=self._take_change)
         self._watchman = Watchman(self._watcher, self._fleet, self._tick)
         self._reloads = Reloads(
@@ -87,6 +90,7 @@ class Supervisor:
         self._endpoint = Endpoint(self._watcher, collector, lambda: self._subject.is_ready)
         self._metrics: OpenListener | None = None
         answers = Answers(
+            self._watcher,
             self._subject,
             self._fleet,
             self._watchman,
@@ -110,7 +114,7 @@ class Supervisor:
     def run(self) -> int:
         """Serve until a signal ends it, and return the exit status."""
         try:
-            prepared = self._open()
+            prepared = self._opening.open(self._settings, self._path)
         except (BindError, OSError, privileges.PrivilegeError, logs.LogError) as error:
             log.error("%s", error)
             self._close()
@@ -142,50 +146,20 @@ class Supervisor:
             self._close()
         return self._exit_status
 
-    def _open(self) -> Prepared:
-        """Open every socket, and then give up the rights that this took."""
-        self._predecessor = predecessor(os.environ)
-        if self._predecessor is not None:
-            self._owns_files = False
-            for key, (fds, shared) in self._predecessor.sockets.items():
-                self._listeners.adopt(key, [socket.socket(fileno=fd) for fd in fds], shared=shared)
-        for name, sockets in inherited_sockets(os.environ).items():
-            self._listeners.adopt(SYSTEMD + name, sockets, shared=True)
-        prepared = self._listeners.prepare(self._settings)
-        try:
-            self._control_socket = self._open_control()
-            addresses = [key for key in prepared.keys if key.startswith(UNIX)]
-            if self._control_socket is not None:
-                addresses.append(bound_address(self._control_socket))
-            for address in addresses:
-                privileges.give(Path(address.removeprefix(UNIX)), self._settings)
-            privileges.drop(self._settings)
-            logs.configure(self._settings.log, role="supervisor")  # only now: its file is to be the user's
-        except BaseException:
-            self._listeners.abandon(prepared)
-            raise
-        return prepared
-
-    def _open_control(self) -> socket.socket | None:
-        listen = self._settings.control_listen
-        inherited = {} if self._predecessor is None else self._predecessor.control
-        if listen is None or inherited.get(listen) is None:
-            for unused in inherited.values():
-                os.close(unused)
-        if listen is None:
-            return None
-        fd = inherited.get(listen)
-        return open_control_socket(listen) if fd is None else socket.socket(fileno=fd)
-
     def _launch(self, prepared: Prepared) -> None:
-        self._adopt(prepared)
-        if self._control_socket is not None:
-            self._control.open(self._control_socket.dup())
-            log.info("control on %s", bound_address(self._control_socket))
+        if self._opening.predecessor is None:
+            self._open_fronts(prepared)
         generation = Generation(1, self._settings, prepared.listeners[: len(self._settings.listeners)])
         for settings, listener in zip(self._settings.listeners, prepared.listeners, strict=False):
             log.info("listener %s: %s on %s", settings.name, settings.handler, listener.address)
         self._fleet.launch(generation, lambda failure: self._take_launched(prepared, generation, failure))
+
+    def _open_fronts(self, prepared: Prepared) -> None:
+        """Answer scrapes and operators. In an upgrade, the daemon before this one does until this one serves."""
+        self._adopt(prepared)
+        if self._opening.control is not None:
+            self._control.open(self._opening.control.dup())
+            log.info("control on %s", bound_address(self._opening.control))
 
     def _take_launched(self, prepared: Prepared, generation: Generation, failure: Failure | None) -> None:
         if failure is not None:
@@ -195,15 +169,21 @@ class Supervisor:
                 self._exit_status = failure.status
                 self._stop(0.0)
             return
-        self._fleet.adopt(generation)
+        if self._state is not State.STARTING:
+            self._listeners.abandon(prepared)  # it was told to stop just now: the workers are on their way out
+            return
         self._listeners.commit(prepared)
-        self._owns_files = True
+        self._fleet.adopt(generation)
+        self._opening.owns_files = True
         self._state = State.SERVING
         self._tell_status()
+        if self._opening.predecessor is not None:
+            self._open_fronts(prepared)
+            self._opening.predecessor.tell_ready()
+            # Until the old daemon has told systemd of this one (MAINPID=), nobody listens to it.
+            self._watcher.timer(time.monotonic() + MAIN_PID_S, context=lambda result: self._tell_status())
         pids = ", ".join(str(member.process.pid) for member in self._fleet)
         log.info("ready: %d worker%s, process %s", len(self._fleet), "s"[: len(self._fleet) != 1], pids)
-        if self._predecessor is not None:
-            self._predecessor.tell_ready()
 
     def _loop(self) -> None:
         while self._state is not State.STOPPED:
@@ -216,12 +196,7 @@ class Supervisor:
             pass
 
     def _close(self) -> None:
-        self._listeners.close(keep_files=not self._owns_files)
-        if self._control_socket is not None:
-            if self._owns_files:
-                close_listener(self._control_socket)
-            else:
-                self._control_socket.close()
+        self._opening.close()
         self._notifier.close()
 
     # -- the configuration -------------------------------------------------------------------------------
@@ -229,7 +204,7 @@ class Supervisor:
     def reload(self, asker: Callable[[tuple[int, str]], None]) -> None:
         """Read the configuration again, and serve it; `asker` gets the generation's number, or why not."""
         refusal = None
-        if self._upgrade is not None:
+        if self._is_upgrading:
             refusal = "an upgrade is under way"
         elif self._state is not State.SERVING:
             refusal = f"the daemon is {self.state}; try again when it serves"
@@ -245,7 +220,8 @@ class Supervisor:
         for name, key in fixed.items():
             before, after = getattr(self._settings, name), getattr(settings, name)
             if before != after:
-                return f"{key}: a reload cannot change it from {before} to {after}; restart gaiod, or leave it"
+                change = f"from {before or 'false'} to {after or 'false'}"
+                return f"{key}: a reload cannot change it {change}; restart gaiod, or leave it"
         try:
             logs.check(settings.log)
         except logs.LogError as error:
@@ -253,14 +229,23 @@ class Supervisor:
         return None
 
     def _adopt(self, prepared: Prepared) -> None:
-        """Bring what is the supervisor's own in line with a configuration."""
-        if prepared.settings.log != self._settings.log:
-            logs.configure(prepared.settings.log, role="supervisor")
+        """Bring what is the supervisor's own in line with a configuration. It serves already: nothing may fail."""
+        try:
+            if prepared.settings.log != self._settings.log:
+                logs.configure(prepared.settings.log, role="supervisor")
+        except logs.LogError as error:
+            log.error("%s; the log goes on as before", error)
         self._settings = prepared.settings
         metrics = prepared.listeners[-1]
         if self._metrics is None or self._metrics.sockets != metrics.sockets:
+            try:
+                copies = [sock.dup() for sock in metrics.sockets]
+            except OSError as error:
+                log.error("metrics stay where they were: %s", error)
+                return
             self._endpoint.close()
-            self._endpoint.open(metrics.sockets[0].dup())
+            for copy in copies:
+                self._endpoint.open(copy)
             log.info("metrics on %s", metrics.address)
         self._metrics = metrics
 
@@ -274,6 +259,8 @@ class Supervisor:
         assert generation is not None
         names = [settings.name for settings in generation.settings.listeners]
         settings, listener = generation.settings.listeners[names.index(name)], generation.listeners[names.index(name)]
+        if self._reloads.is_running or self._is_upgrading:
+            raise ControlError("a reload or an upgrade is under way; try again when it is done", os.EX_TEMPFAIL)
         if settings.bind.startswith(SYSTEMD):
             raise ControlError(f"the socket of {name} is systemd's, which goes on listening: stop its .socket unit")
         self._fleet.drain_listener(name, generation.settings.drain_timeout_s)
@@ -282,12 +269,19 @@ class Supervisor:
     # -- the end -----------------------------------------------------------------------------------------
 
     def _take_stop(self, number: signal.Signals) -> None:
-        if self._state is State.STOPPING:
+        if self._was_told:
             log.warning("%s again: stopping now", number.name)
             self._fleet.kill()
+            self._take_change()
             return
-        log.info("%s: stopping", number.name)
-        self._stop(self._settings.stop_grace_s)
+        self._was_told = True
+        if self._state is State.STOPPING:
+            log.info("%s: draining faster", number.name)
+            self._drain(eager=True)
+            return
+        grace_s = self._settings.stop_grace_s if self._state is State.SERVING else 0.0
+        log.info("%s: stopping%s", number.name, f", after {grace_s:g} s of grace" if grace_s else "")
+        self._stop(grace_s)
 
     def _stop(self, grace_s: float) -> None:
         """Be not ready, go on accepting for a while, and then drain."""
@@ -303,7 +297,11 @@ class Supervisor:
             self._drain(eager=True)
 
     def _drain(self, *, eager: bool) -> None:
-        self._fleet.drain(self._settings.drain_timeout_s, eager=eager)
+        timeout_s = self._settings.drain_timeout_s
+        log.info("draining %d connections, for at most %g s", self._fleet.connections, timeout_s)
+        self._fleet.drain(timeout_s, eager=eager)
+        for listener in () if self._fleet.generation is None else self._fleet.generation.listeners:
+            self._listeners.close_one(listener)  # refused clients look elsewhere at once, queued ones would wait
         self._take_change()
 
     def _take_hopeless(self) -> None:
@@ -315,7 +313,7 @@ class Supervisor:
     def _take_change(self) -> None:
         """See whether that was the last worker."""
         if self._state is State.STOPPING and self._fleet.is_stopping and not len(self._fleet):
-            log.info("stopped")
+            log.info("stopped" if self._opening.owns_files else "drained and ended: the upgraded daemon serves")
             if self._fleet.was_forced:
                 self._exit_status = EXIT_SOFTWARE
             self._state = State.STOPPED
@@ -330,7 +328,7 @@ class Supervisor:
     def upgrade(self, asker: Callable[[tuple[int, str]], None]) -> None:
         """Start the program that is installed now, and end once it serves; `asker` gets its process, or why not."""
         refusal = None
-        if self._upgrade is not None:
+        if self._is_upgrading:
             refusal = "an upgrade is under way"
         elif self._state is not State.SERVING or self._reloads.is_running:
             refusal = f"the daemon is {self.state}; try again when it serves"
@@ -339,18 +337,16 @@ class Supervisor:
             asker((os.EX_TEMPFAIL, refusal))
             return
         log.info("upgrading: starting the program that is installed now")
-        listen = self._settings.control_listen
-        control = {} if self._control_socket is None or listen is None else {listen: self._control_socket.fileno()}
-        sockets = self._listeners.handed_over()
+        sockets, control = self._opening.handed_over(self._settings.control_listen)
         try:
             self._upgrade = Upgrade(
                 self._watcher, sockets, control, lambda status, text: self._take_upgraded(asker, status, text)
             )
         except OSError as error:
+            log.error("the upgrade failed: no process can be started: %s", error)
             asker((EXIT_OS, f"no process can be started: {error}"))
 
     def _take_upgraded(self, asker: Callable[[tuple[int, str]], None], status: int, text: str) -> None:
-        self._upgrade = None
         if status:
             log.error("the upgrade failed, and everything stays as it was: %s", text)
             asker((status, text))
@@ -358,13 +354,17 @@ class Supervisor:
         log.info("upgraded: process %s serves; draining", text)
         self._notifier.main_pid(int(text))
         self._notifier.close()
-        self._owns_files = False
+        self._opening.owns_files = False
         self._state = State.STOPPING
         self._endpoint.close()
         self._listeners.close(keep_files=True)
         asker((0, text))
         self._control.close()
         self._drain(eager=False)
+
+    @property
+    def _is_upgrading(self) -> bool:
+        return self._upgrade is not None and not self._upgrade.is_over
 
     # -- what others are told ------------------------------------------------------------------------------
 

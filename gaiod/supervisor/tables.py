@@ -40,9 +40,11 @@ def status_text(status: Row, now: float) -> str:
 def connections_text(result: Row) -> str:
     """Return what `gaiod connections` prints."""
     connections, total = result["connections"], result["total"]
+    silent = result.get("silent_workers")
+    note = [f"without those of workers that did not answer: {', '.join(map(str, silent))}"] if silent else []
     if not connections:
-        return "no connections"
-    lines = table(CONNECTIONS, connections)
+        return "\n".join(["no connections", *note])
+    lines = [*table(CONNECTIONS, connections), *note]
     if len(connections) < total:
         lines += ["", f"{len(connections)} of {total} connections; --limit shows more, --listener fewer"]
     return "\n".join(lines)

@@ -26,6 +26,9 @@ log = logging.getLogger("gaiod.supervisor")
 VARIABLE = "GAIOD_UPGRADE"
 """Holds the descriptor of the new daemon's end of the channel."""
 
+KILL_S = 2.0
+"""What a new daemon that is given up has to end."""
+
 TIMEOUT_S = 60.0
 """What the new daemon may take until it serves."""
 
@@ -82,6 +85,11 @@ class Upgrade:
         self._channel.send({"sockets": sockets, "control": control})
         watcher.timer(time.monotonic() + TIMEOUT_S, context=self._too_late)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the outcome was told. A new daemon that was given up may yet have to be reaped."""
+        return self._done is None
+
     def cancel(self) -> None:
         """End the new daemon: this one is told to stop."""
         self._fail("this one was told to stop")
@@ -98,6 +106,7 @@ class Upgrade:
     def _fail(self, why: str) -> None:
         if self._done is not None:
             self._process.terminate()
+            self._watcher.timer(time.monotonic() + KILL_S, context=lambda result: self._process.kill())
             self._end(EXIT_SOFTWARE, f"the new daemon, process {self._process.pid}, was given up: {why}")
 
     def _end(self, status: int, text: str) -> None:
@@ -137,10 +146,15 @@ class Predecessor:
         with self._channel.makefile("rb") as stream:
             line = stream.readline()
         if not line:
+            self._channel.close()
             raise OSError("the old daemon ended before it had handed over its sockets")
         message = json.loads(line)
         self.sockets: Sockets = message["sockets"]
         self.control: dict[str, int] = message["control"]
+
+    def close(self) -> None:
+        """Hang up: to one that was not told that this one serves, it does not."""
+        self._channel.close()
 
     def tell_ready(self) -> None:
         """Have it end. If it has ended without that, this one serves all the same."""

@@ -46,22 +46,22 @@ class Watchman:
 
     @property
     def all_beat(self) -> bool:
-        """Whether no worker hangs, by what it has written down."""
+        """Whether no worker hangs, by what it has written down; those that are being ended not counted."""
         now_s = time.monotonic()
-        return not any(self._hangs(member, now_s) for member in self._fleet)
+        return not any(self._hangs(member, now_s) and member.doom is None for member in self._fleet)
 
-    def replace_all(self, why: str, done: Callable[[list[int]], None]) -> None:
-        """Replace the workers one after the other; `done` gets the slots where that worked."""
+    def replace_all(self, why: str, done: Callable[[list[int], list[int]], None]) -> None:
+        """Replace the workers one after the other; `done` gets the slots where that worked, and where it did not."""
         replaced: list[int] = []
+        failed: list[int] = []
         numbers = sorted(self._fleet.serving)
         if not numbers:
-            done(replaced)
+            done(replaced, failed)
 
         def one_more(number: int, worked: bool) -> None:
-            if worked:
-                replaced.append(number)
+            (replaced if worked else failed).append(number)
             if number == numbers[-1]:
-                done(replaced)
+                done(replaced, failed)
 
         for number in numbers:
             self._queue.append((number, why, partial(one_more, number)))
@@ -72,7 +72,7 @@ class Watchman:
         is_late = now_s - self._last_s > LATE_S
         self._last_s = now_s
         for member in self._fleet:
-            if member.kill_s is not None and now_s >= member.kill_s:
+            if member.kill_s is not None and now_s >= member.kill_s and not is_late:
                 self._fleet.doom(member, TOO_LATE)
             elif not is_late and member.doom is None and self._hangs(member, now_s):
                 self._end_hung(member, now_s)

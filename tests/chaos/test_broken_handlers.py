@@ -43,13 +43,13 @@ def test_daemon_gives_up_when_its_workers_cannot_start_any_more(daemon: Start, t
         began_s, began_cpu_s = time.monotonic(), cpu_s(running.pid)
         for pid in workers_of(running):
             kill(pid)
-        running.wait_for("starting it again is no help")
+        running.wait_for("another start is no help")
         assert cpu_s(running.pid) - began_cpu_s < 0.05 * (time.monotonic() - began_s)
         assert running.wait() == 70
         assert time.monotonic() - began_s < 35
     errors = [line for line in running.log().splitlines() if "ERROR" in line]
     failed = [line for line in errors if "the database is not there any more" in line]
-    hopeless = [line for line in errors if "starting it again is no help" in line]
+    hopeless = [line for line in errors if "another start is no help" in line]
     assert 1 <= len(hopeless) <= workers
     assert 4 * workers + 1 <= len(failed) <= 5 * workers, "the first slot that gives up ends them all"
     assert len(errors) == workers + len(failed) + len(hopeless), running.log()

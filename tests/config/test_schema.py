@@ -79,7 +79,7 @@ def test_defaults_of_the_daemon_are_those_of_the_settings() -> None:
         ("backlog: 65535", "backlog", 65535),
         ("nodelay: false", "nodelay", False),
         ("keepalive: 1s", "keepalive", 1.0),
-        ("keepalive: 1d", "keepalive", 86400.0),
+        ("keepalive: 9h", "keepalive", 32400.0),
         ("keepalive: false", "keepalive", None),
         ("with: {a: 1}", "options", {"a": 1}),
     ],

@@ -31,7 +31,7 @@ def test_workers_are_refused_with_what_to_write(value: object) -> None:
 
 
 def test_keepalive_is_in_whole_seconds() -> None:
-    assert [parse_keepalive(text) for text in ("1s", "2000ms", "1d")] == [1.0, 2.0, 86400.0]
+    assert [parse_keepalive(text) for text in ("1s", "2000ms", "9h")] == [1.0, 2.0, 32400.0]
     for text in ("1500ms", "999ms", "25h"):
         with pytest.raises(Refused, match="; write "):
             parse_keepalive(text)

@@ -361,3 +361,36 @@ def test_descriptor_is_minus_one_once_closed(watcher: Watcher, unix_pair: NewPai
     assert os.get_blocking(conn.fileno()) is False
     conn.abort()
     assert conn.fileno() == -1
+
+
+def test_stall_is_the_time_for_which_the_peer_did_not_take_what_was_written(
+    watcher: Watcher, stream_pair: NewPair
+) -> None:
+    near, far = stream_pair()
+    conn = watcher.delegate(near)
+    assert conn.stalled_s(time.monotonic()) == 0
+    conn.write(bytes(64 << 20))
+    spin(watcher, lambda: conn.stalled_s(time.monotonic()) > MOMENT_S)
+    watcher.wait_io(0)
+    now_s = time.monotonic()
+    assert conn.stalled_s(now_s + 5) - conn.stalled_s(now_s) == pytest.approx(5)
+    conn.abort()
+    del far
+
+
+def test_stall_is_kept_when_the_peer_takes_again(watcher: Watcher, stream_pair: NewPair) -> None:
+    near, far = stream_pair()
+    conn = watcher.delegate(near)
+    size = 8 << 20
+    conn.write(bytes(size))
+    spin(watcher, lambda: conn.stalled_s(time.monotonic()) > MOMENT_S)
+    far.setblocking(False)
+    received = 0
+    while received < size:
+        try:
+            received += len(far.recv(1 << 20))
+        except BlockingIOError:
+            watcher.wait_io(0.001)
+    spin(watcher, lambda: conn.pending_write_bytes == 0)
+    now_s = time.monotonic()
+    assert conn.stalled_s(now_s) == conn.stalled_s(now_s + 5) > MOMENT_S

@@ -129,7 +129,7 @@ def test_garbage_collections_are_told_by_generation(fake: FakeDaemon) -> None:
 
 def test_worker_is_up_when_one_serves(fake: FakeDaemon) -> None:
     assert value_of(fake.collector, "gaiod_worker_up", worker=0) == 1
-    fake.usages.clear()
+    fake.heartbeat_ages_s.clear()
     assert value_of(fake.collector, "gaiod_worker_up", worker=0) == 0
 
 

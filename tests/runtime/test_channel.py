@@ -139,3 +139,34 @@ def test_nothing_more_is_taken_when_a_message_is_the_reason_to_close(watcher: Wa
     dispatch(watcher.wait_io(0))
     assert received == [{"a": 1}]
     assert far.recv(1) == b""
+
+
+@pytest.mark.parametrize("line", [b"not JSON\n", b"\xff\n"])
+def test_channel_ends_when_a_message_makes_no_sense(
+    watcher: Watcher, unix_pair: NewPair, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker of another version, or a broken one, must not end its supervisor."""
+    near, far = unix_pair()
+    end = End(watcher, near)
+    far.sendall(line)
+    assert end.wait_for(1) == [None]
+    assert far.recv(1) == b""
+    assert "makes no sense" in caplog.text
+
+
+def test_channel_ends_when_taking_a_message_raises(watcher: Watcher, unix_pair: NewPair) -> None:
+    near, far = unix_pair()
+    taken: list[object] = []
+
+    def take(message: dict[str, Any] | None) -> None:
+        taken.append(message)
+        if message is not None:
+            raise KeyError("unknown")
+
+    Channel(watcher.delegate(near), take)
+    far.sendall(b'{"strange": 1}\n')
+    until_s = time.monotonic() + LIMIT_S
+    while len(taken) < 2:
+        assert time.monotonic() < until_s
+        dispatch(watcher.wait_io(LIMIT_S))
+    assert taken == [{"strange": 1}, None]

@@ -1,6 +1,7 @@
 """A worker, from its settings to its exit status, as its supervisor sees it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -266,3 +267,12 @@ def test_worker_keeps_no_descriptor_of_a_closed_connection(worker: WorkerUnderTe
     for _ in range(50):
         assert echoes(worker.address())
     wait_until(lambda: len(list(folder.iterdir())) == before, "every descriptor being closed")
+
+
+def test_worker_of_another_version_than_its_supervisor_says_so(worker: WorkerUnderTest) -> None:
+    """It would count where the supervisor looks for something else."""
+    message = json.loads(worker.settings(ECHO))
+    os.ftruncate(message["stats"], os.fstat(message["stats"]).st_size + 8)
+    worker.send(message)
+    assert "its supervisor another version: run gaiod upgrade" in worker.receive()["failed"]
+    assert worker.wait() == 78

@@ -166,3 +166,39 @@ def test_one_listener_is_closed_alone(listeners: Listeners, tmp_path: Path) -> N
     listeners.close_one(one)
     assert not (tmp_path / "x").exists()
     connect(two.address).close()
+
+
+# -- the moment from which they take clients -------------------------------------------------------------
+
+
+def _listens(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def test_further_sockets_take_no_clients_before_they_are_committed(listeners: Listeners) -> None:
+    """Nobody serves them yet; were they given up, their clients would be reset."""
+    first = _serve(listeners, settings("127.0.0.1:0"))
+    bind = first.listeners[0].address
+    _serve(listeners, settings(bind))
+    prepared = listeners.prepare(settings(bind, workers=3))
+    assert [_listens(sock) for sock in prepared.listeners[0].sockets] == [True, False, False]
+    listeners.commit(prepared)
+    assert all(_listens(sock) for sock in prepared.listeners[0].sockets)
+
+
+@pytest.mark.parametrize(("before", "after"), [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
+def test_address_that_overlaps_with_an_own_one_is_no_conflict(listeners: Listeners, before: str, after: str) -> None:
+    port = _serve(listeners, settings(f"{before}:0")).listeners[0].address.rpartition(":")[2]
+    _serve(listeners, settings(f"{before}:{port}"))
+    moved = _serve(listeners, settings(f"{after}:{port}")).listeners[0]
+    assert moved.address == f"{after}:{port}"
+    with connect(f"127.0.0.1:{port}"):
+        pass
+
+
+def test_option_that_the_kernel_refuses_is_told_and_ends_nothing(
+    listeners: Listeners, caplog: pytest.LogCaptureFixture
+) -> None:
+    _serve(listeners, settings("127.0.0.1:0"))
+    _serve(listeners, settings("127.0.0.1:0", keepalive_s=1e6))
+    assert "listener l0: not everything could be set" in caplog.text

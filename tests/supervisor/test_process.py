@@ -56,8 +56,10 @@ class Starting:
             dispatch(self._watcher.wait_io(0.01))
 
     def run_until_ready(self) -> None:
-        """Run the loop until it serves."""
+        """Run the loop until it can serve, and let it."""
         self.run_until(lambda: self.worker.ready_s is not None)
+        self.worker.serve()
+        dispatch(self._watcher.wait_io(0.01))
 
     def run_until_ended(self) -> int:
         """Run the loop until it has ended, and return its exit status."""

@@ -95,21 +95,21 @@ def test_worn_worker_is_replaced(fleet: FleetUnderTest, watchman: Watchman) -> N
 def test_all_are_replaced_one_after_the_other(fleet: FleetUnderTest, watchman: Watchman) -> None:
     fleet.serve(workers=3)
     before = [fleet.pid(slot) for slot in range(3)]
-    done: list[list[int]] = []
+    done: list[tuple[list[int], list[int]]] = []
     starting: list[int] = []
 
     def look() -> bool:
         starting.append(sum(member.process.ready_s is None for member in fleet.fleet))
         return bool(done)
 
-    watchman.replace_all("admin", done.append)
+    watchman.replace_all("admin", lambda replaced, failed: done.append((replaced, failed)))
     fleet.run_until(look)
-    assert done == [[0, 1, 2]]
+    assert done == [([0, 1, 2], [])]
     assert max(starting) == 1
     assert not set(before) & {fleet.pid(slot) for slot in range(3)}
 
 
 def test_replacing_nobody_is_done_at_once(fleet: FleetUnderTest, watchman: Watchman) -> None:
-    done: list[list[int]] = []
-    watchman.replace_all("admin", done.append)
-    assert done == [[]]
+    done: list[tuple[list[int], list[int]]] = []
+    watchman.replace_all("admin", lambda replaced, failed: done.append((replaced, failed)))
+    assert done == [([], [])]

@@ -86,6 +86,10 @@ class FakeDaemon:
         """The listeners."""
         return self.all_sources
 
+    def row(self, key: Key) -> list[int]:
+        """The cells of a listener, summed over the slots."""
+        return [sum(cells) for cells in zip(*(slot.row(key) for slot in self.all_slots), strict=True)]
+
     # -- what a test does ------------------------------------------------------------------------------
 
     @property

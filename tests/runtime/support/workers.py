@@ -69,6 +69,7 @@ class WorkerUnderTest:
         """Tell it what to serve, and wait until it does."""
         self.channel.sendall(self.settings(*(handlers or (ECHO,)), **more))
         assert self.receive() == {"ready": True}
+        self.send({"serve": True})
 
     def receive(self) -> Any:
         """Return its next message; None if it is gone."""

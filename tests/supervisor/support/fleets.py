@@ -52,8 +52,9 @@ class FleetUnderTest:
         """Let a new generation serve."""
         prepared, generation = self.prepare(workers, handler, **more)
         assert self.launch(generation) is None
-        self.fleet.adopt(generation)
         self.listeners.commit(prepared)
+        self.fleet.adopt(generation)
+        self.run_once()
         self.address = prepared.listeners[0].address
         return generation
 
@@ -66,8 +67,13 @@ class FleetUnderTest:
         until_s = time.monotonic() + LIMIT_S
         while not look():
             assert time.monotonic() < until_s, list(self.fleet)
-            dispatch(self.watcher.wait_io(0.01))
+            self.run_once()
             self.fleet.reap()
+        self.run_once()  # what was said last is sent
+
+    def run_once(self) -> None:
+        """Run one pass of the loop."""
+        dispatch(self.watcher.wait_io(0.01))
 
     def close(self) -> None:
         """End it."""

@@ -1,0 +1,96 @@
+"""Opening everything, in the order that rights allow: inherited, opened, given away, and then rights are dropped."""
+
+import logging
+import os
+import socket
+from pathlib import Path
+
+from gaiod.runtime import logs
+from gaiod.runtime.settings import Settings
+from gaiod.supervisor import privileges
+from gaiod.supervisor.control import open_control_socket
+from gaiod.supervisor.listeners import Listeners, Prepared
+from gaiod.supervisor.sockets import SYSTEMD, UNIX, bound_address, close_listener
+from gaiod.supervisor.systemd import inherited_sockets
+from gaiod.supervisor.upgrade import Predecessor, Sockets, predecessor
+
+log = logging.getLogger("gaiod.supervisor")
+
+
+class Opening:
+    """Everything that the daemon has opened.
+
+    Attributes:
+        listeners: the listeners' sockets, and the one of the metrics.
+        control: the control socket; None if there is none.
+        predecessor: the daemon that this one replaces, if it does.
+        owns_files: no other daemon serves the files of the unix sockets: they go when this one does.
+    """
+
+    def __init__(self) -> None:
+        self.listeners = Listeners()
+        self.control: socket.socket | None = None
+        self.predecessor: Predecessor | None = None
+        self.owns_files = True
+
+    def open(self, settings: Settings, path: Path) -> Prepared:
+        """Open every socket, and then give up the rights that this took.
+
+        Args:
+            settings: what is configured.
+            path: the file that says so.
+
+        Raises:
+            BindError, OSError, PrivilegeError, LogError: and nothing stays open that was not before.
+        """
+        self.predecessor = predecessor(os.environ)
+        if self.predecessor is not None:
+            self.owns_files = False
+            for key, (fds, shared) in self.predecessor.sockets.items():
+                self.listeners.adopt(key, [socket.socket(fileno=fd) for fd in fds], shared=shared)
+        for name, sockets in inherited_sockets(os.environ).items():
+            self.listeners.adopt(SYSTEMD + name, sockets, shared=True)
+        prepared = self.listeners.prepare(settings)
+        try:
+            self.control = self._open_control(settings.control_listen)
+            addresses = [key for key in prepared.keys if key.startswith(UNIX)]
+            if self.control is not None:
+                addresses.append(bound_address(self.control))
+            for address in addresses:
+                privileges.give(Path(address.removeprefix(UNIX)), settings)
+            privileges.drop(settings)
+            logs.configure(settings.log, role="supervisor")  # only now: its file is to be the user's
+        except BaseException:
+            self.listeners.abandon(prepared)
+            raise
+        if not os.access(path, os.R_OK):
+            log.warning("%s: user %d cannot read it: no reload will work; correct its mode", path, os.getuid())
+        return prepared
+
+    def handed_over(self, control_listen: str | None) -> tuple[Sockets, dict[str, int]]:
+        """Return what a successor gets: as `Upgrade` takes it."""
+        control = {}
+        if self.control is not None and control_listen is not None:
+            control[control_listen] = self.control.fileno()
+        return self.listeners.handed_over(), control
+
+    def close(self) -> None:
+        """Close everything."""
+        self.listeners.close(keep_files=not self.owns_files)
+        control, self.control = self.control, None
+        if control is not None and self.owns_files:
+            close_listener(control)
+        elif control is not None:
+            control.close()
+        if self.predecessor is not None:
+            self.predecessor.close()
+
+    def _open_control(self, listen: str | None) -> socket.socket | None:
+        inherited = {} if self.predecessor is None else self.predecessor.control
+        if listen is None or inherited.get(listen) is None:
+            for unused in inherited.values():
+                os.close(unused)
+        if listen is None:
+            return None
+        fd = inherited.get(listen)
+        return open_control_socket(listen) if fd is None else socket.socket(fileno=fd)

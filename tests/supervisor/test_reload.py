@@ -1,0 +1,134 @@
+"""Reloads, one after the other: what they need, what they change, what they leave."""
+
+import os
+from pathlib import Path
+
+import pytest
+from e2e.support.clients import echoes
+from e2e.support.handlers import IMPORTS
+from e2e.support.procfs import children_of
+
+from gaiod.runtime.settings import ListenerSettings, Settings
+from gaiod.supervisor.listeners import Prepared
+from gaiod.supervisor.reload import STOPPING, Outcome, Reloads, changes
+from supervisor.support.fleets import FleetUnderTest
+
+GOOD = 'metrics: {listen: "127.0.0.1:0"}\nlisteners: {echo: {bind: "127.0.0.1:0", handler: echo}}\n'
+
+
+class Reloading:
+    """Reloads of a file, and what they have said."""
+
+    def __init__(self, fleet: FleetUnderTest, path: Path) -> None:
+        self._fleet = fleet
+        self.path = path
+        self.refusal: str | None = None
+        self.events: list[str] = []
+        self.adopted: list[Prepared] = []
+        self.outcomes: list[Outcome] = []
+        self.reloads = Reloads(
+            fleet.watcher,
+            path,
+            fleet.listeners,
+            fleet.fleet,
+            check=self._check,
+            begun=lambda: self.events.append("begun"),
+            adopted=self._adopt,
+            ended=lambda: self.events.append("ended"),
+        )
+
+    def _check(self, settings: Settings) -> str | None:
+        return self.refusal
+
+    def _adopt(self, prepared: Prepared) -> None:
+        self.events.append("adopted")
+        self.adopted.append(prepared)
+
+    def reload(self, text: str = GOOD) -> Outcome:
+        """Reload, and return how that went."""
+        self.path.write_text(text)
+        self.reloads.request(self.outcomes.append)
+        before = len(self.outcomes)
+        self._fleet.run_until(lambda: len(self.outcomes) > before)
+        return self.outcomes[-1]
+
+
+@pytest.fixture
+def reloading(fleet: FleetUnderTest, tmp_path: Path) -> Reloading:
+    """Reloads of a fleet that serves."""
+    fleet.serve()
+    return Reloading(fleet, tmp_path / "gaiod.yaml")
+
+
+def test_reload_tells_its_generation_and_is_counted(fleet: FleetUnderTest, reloading: Reloading) -> None:
+    assert reloading.reload() == (0, "2")
+    assert reloading.events == ["begun", "adopted", "ended"]
+    assert reloading.reloads.results == {"success": 1, "failure": 0}
+    assert reloading.reloads.last_error is None
+    assert reloading.reloads.last_s is not None
+    assert echoes(fleet.address)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "why"),
+    [
+        ("listeners: {}\n", 78, "gaiod.yaml:1:12: listeners"),
+        (GOOD.replace('bind: "127.0.0.1:0"', 'bind: "192.0.2.1:1"'), 71, "this machine has no such address"),
+        (GOOD.replace("echo}}", "./mine.py}}"), 78, "making its handler failed"),
+    ],
+    ids=["file", "address", "worker"],
+)
+def test_reload_that_fails_says_why_and_changes_nothing(
+    fleet: FleetUnderTest, reloading: Reloading, tmp_path: Path, text: str, status: int, why: str
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        IMPORTS + "class Mine(gaiod.Handler):\n    def __init__(self, options):\n        raise LookupError\n"
+    )
+    pid, open_before = fleet.pid(), fleet.listeners.handed_over()
+    outcome = reloading.reload(text)
+    assert outcome[0] == status
+    assert why in outcome[1]
+    assert reloading.events == ["begun", "ended"]
+    assert reloading.reloads.last_error == outcome[1]
+    assert reloading.reloads.results == {"success": 0, "failure": 1}
+    assert (fleet.pid(), fleet.listeners.handed_over()) == (pid, open_before)
+
+
+def test_refused_settings_are_a_failure_of_the_configuration(reloading: Reloading) -> None:
+    reloading.refusal = "user: a reload cannot change it"
+    assert reloading.reload() == (78, "user: a reload cannot change it")
+
+
+def test_requests_during_a_reload_make_one_more(fleet: FleetUnderTest, reloading: Reloading) -> None:
+    reloading.path.write_text(GOOD)
+    for _ in range(4):
+        reloading.reloads.request(reloading.outcomes.append)
+    fleet.run_until(lambda: len(reloading.outcomes) == 4)
+    assert reloading.outcomes == [(0, "2"), (0, "3"), (0, "3"), (0, "3")]
+    assert not reloading.reloads.is_running
+
+
+def test_stop_gives_up_the_reading_and_everybody_is_told(
+    fleet: FleetUnderTest, reloading: Reloading, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(IMPORTS + "time.sleep(3600)\n")
+    reloading.path.write_text(GOOD.replace("echo}}", "./mine.py}}"))
+    for _ in range(2):
+        reloading.reloads.request(reloading.outcomes.append)
+    reloading.reloads.stop()
+    assert reloading.outcomes == [STOPPING, STOPPING]
+    assert not reloading.reloads.is_running
+    assert children_of(os.getpid()) == [fleet.pid()]
+
+
+def test_changes_are_told_by_listener_and_key() -> None:
+    one = ListenerSettings("one", "127.0.0.1:1", "echo")
+    two = ListenerSettings("two", "127.0.0.1:2", "echo")
+    changed = ListenerSettings("one", "127.0.0.1:1", "echo", backlog=7, nodelay=False)
+    assert changes(Settings((one, two)), Settings((changed, ListenerSettings("three", "unix:/x", "echo")), 2)) == [
+        "listener two: removed; its connections drain",
+        "listener one: changed: backlog, nodelay",
+        "listener three: added, echo on unix:/x",
+        "changed: workers",
+    ]
+    assert changes(Settings((one,)), Settings((one,))) == []

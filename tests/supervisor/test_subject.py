@@ -1,0 +1,111 @@
+"""What there is to see of a daemon."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from e2e.support.clients import connect, exchange
+
+from gaiod.supervisor import subject as module
+from gaiod.supervisor.reload import Reloads
+from gaiod.supervisor.subject import Subject
+from supervisor.support.fleets import FleetUnderTest
+
+
+class Seen:
+    """A fleet, and what is seen of it."""
+
+    def __init__(self, fleet: FleetUnderTest) -> None:
+        self.state = "serving"
+        self.reloads = Reloads(
+            fleet.watcher,
+            Path("/no/such/file.yaml"),
+            fleet.listeners,
+            fleet.fleet,
+            check=lambda settings: None,
+            begun=lambda: None,
+            adopted=lambda prepared: None,
+            ended=lambda: None,
+        )
+        self.subject = Subject(fleet.fleet, self.reloads, lambda: self.state)
+
+
+@pytest.fixture
+def seen(fleet: FleetUnderTest) -> Seen:
+    """What is seen of a fleet without workers."""
+    return Seen(fleet)
+
+
+def test_daemon_is_ready_when_it_serves_and_has_a_worker(fleet: FleetUnderTest, seen: Seen) -> None:
+    assert not seen.subject.is_ready
+    fleet.serve()
+    assert seen.subject.is_ready
+    seen.state = "reloading"
+    assert seen.subject.is_ready
+    seen.state = "stopping"
+    assert not seen.subject.is_ready
+    assert seen.subject.is_draining
+
+
+def test_daemon_is_not_ready_while_no_worker_serves(fleet: FleetUnderTest, seen: Seen) -> None:
+    fleet.serve()
+    os.kill(fleet.pid(), signal.SIGKILL)
+    fleet.run_until(lambda: fleet.fleet.waiting)
+    assert not seen.subject.is_ready
+    assert seen.subject.usage(0) == {}
+    assert seen.subject.heartbeat_age_s(0) is None
+    (row,) = seen.subject.status()["workers"]
+    assert (row["worker"], row["state"], row["pid"], row["restarts"]) == (0, "waiting", None, 0)
+
+
+def test_status_before_anything_serves_is_empty(seen: Seen) -> None:
+    status = seen.subject.status()
+    assert (status["generation"], status["workers"], status["listeners"]) == (0, [], [])
+    assert seen.subject.sources() == []
+
+
+def test_status_has_a_row_for_each_worker_and_listener(fleet: FleetUnderTest, seen: Seen) -> None:
+    fleet.serve(workers=2)
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        status = seen.subject.status()
+    assert [(row["worker"], row["pid"]) for row in status["workers"]] == [(0, fleet.pid(0)), (1, fleet.pid(1))]
+    assert sum(row["connections"] for row in status["workers"]) == 1
+    (listener,) = status["listeners"]
+    assert (listener["listener"], listener["bind"], listener["state"]) == ("echo", fleet.address, "serving")
+    assert (listener["connections"], listener["accepted"], listener["received_bytes"]) == (1, 1, 4)
+    assert listener["rates"] == {"accepted": None, "received_bytes": None, "sent_bytes": None}
+
+
+def test_worker_that_drains_is_shown_beside_its_successor(fleet: FleetUnderTest, seen: Seen) -> None:
+    fleet.serve()
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        fleet.serve()
+        rows = seen.subject.status()["workers"]
+        assert [(row["worker"], row["state"], row["generation"]) for row in rows] == [
+            (0, "draining", 1),
+            (0, "serving", 2),
+        ]
+
+
+def test_rates_are_differences_over_the_samples(
+    fleet: FleetUnderTest, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.serve()
+    seen.subject.sample()
+    with connect(fleet.address) as sock:
+        assert exchange(sock, bytes(100)) == bytes(100)
+    monkeypatch.setattr(module, "SAMPLE_INTERVAL_S", 0.0)
+    (listener,) = seen.subject.status()["listeners"]
+    rates = listener["rates"]
+    assert rates["accepted"] > 0
+    assert rates["received_bytes"] > 50 * rates["accepted"]
+
+
+def test_drained_listener_is_shown_as_such_and_has_no_queue(fleet: FleetUnderTest, seen: Seen) -> None:
+    fleet.serve()
+    fleet.fleet.drain_listener("echo", 0.0)
+    (listener,) = seen.subject.status()["listeners"]
+    assert (listener["state"], listener["queue"], listener["queue_limit"]) == ("drained", None, None)

@@ -1,0 +1,161 @@
+"""Both sides of an upgrade, the other one played by a few lines of Python."""
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from core.support.sockets import listen
+from core.support.waiting import LIMIT_S, MOMENT_S
+
+from gaiod import Watcher
+from gaiod.runtime.dispatch import dispatch
+from gaiod.supervisor import upgrade as module
+from gaiod.supervisor.upgrade import VARIABLE, Predecessor, Upgrade, predecessor
+
+READY = "from gaiod.supervisor.upgrade import predecessor\nimport os, sys, time\nold = predecessor(os.environ)\n"
+
+TELLS_SOCKETS = (
+    READY
+    + """
+import socket
+((fds, shared),) = old.sockets.values()
+sock = socket.socket(fileno=fds[0])
+if sock.getsockname()[0] == "127.0.0.1" and not shared and old.control == {"auto": 2}:
+    old.tell_ready()
+    time.sleep(3600)
+"""
+)
+
+
+class Upgrading:
+    """An upgrade to a program that is a few lines of Python."""
+
+    def __init__(self, watcher: Watcher, code: str) -> None:
+        self._watcher = watcher
+        self.outcomes: list[tuple[int, str]] = []
+        sys.orig_argv = ["python", "-c", code]
+        self.listener = listen()
+        sockets = {"here": ([self.listener.fileno()], False)}
+        self.upgrade = Upgrade(watcher, sockets, {"auto": 2}, lambda *outcome: self.outcomes.append(outcome))
+
+    def run(self) -> tuple[int, str]:
+        """Run the loop until it is over, and return how."""
+        until_s = time.monotonic() + LIMIT_S
+        while not self.outcomes:
+            assert time.monotonic() < until_s
+            dispatch(self._watcher.wait_io(0.01))
+            self.upgrade.reap()
+        return self.outcomes[0]
+
+    def close(self) -> None:
+        self.listener.close()
+        self.upgrade._process.kill()
+        self.upgrade._process.wait(LIMIT_S)
+
+
+@pytest.fixture
+def start(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Upgrading]]:
+    """Where upgrades are kept until the end of the test."""
+    monkeypatch.setattr(sys, "orig_argv", sys.orig_argv)
+    started: list[Upgrading] = []
+    yield started
+    for each in started:
+        each.close()
+
+
+# -- the old daemon --------------------------------------------------------------------------------------
+
+
+def test_new_daemon_gets_the_sockets_and_says_that_it_serves(watcher: Watcher, start: list[Upgrading]) -> None:
+    start.append(Upgrading(watcher, TELLS_SOCKETS))
+    status, text = start[0].run()
+    assert (status, int(text)) == (0, start[0].upgrade._process.pid)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "how"),
+    [
+        ("import sys; sys.exit(78)", 78, "ended with exit status 78 before it served"),
+        ("import os; os.kill(os.getpid(), 9)", 70, "ended by SIGKILL before it served"),
+        ("pass", 70, "ended with exit status 0 before it served"),
+    ],
+)
+def test_end_of_the_new_daemon_is_told(
+    watcher: Watcher, start: list[Upgrading], code: str, status: int, how: str
+) -> None:
+    start.append(Upgrading(watcher, code))
+    outcome = start[0].run()
+    assert outcome[0] == status
+    assert how in outcome[1]
+
+
+def test_new_daemon_that_hangs_up_and_lives_is_given_up(
+    watcher: Watcher, start: list[Upgrading], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SILENCE_S", MOMENT_S)
+    code = f"import os, time; os.close(int(os.environ[{VARIABLE!r}])); time.sleep(3600)"
+    start.append(Upgrading(watcher, code))
+    status, text = start[0].run()
+    assert status == 70
+    assert "was given up: it hung up" in text
+
+
+def test_new_daemon_that_takes_too_long_is_given_up(
+    watcher: Watcher, start: list[Upgrading], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TIMEOUT_S", MOMENT_S)
+    start.append(Upgrading(watcher, "import time; time.sleep(3600)"))
+    status, text = start[0].run()
+    assert status == 70
+    assert "was given up: it did not serve within" in text
+    assert start[0].upgrade._process.wait(LIMIT_S) != 0
+
+
+def test_upgrade_is_over_once(watcher: Watcher, start: list[Upgrading]) -> None:
+    start.append(Upgrading(watcher, "import time; time.sleep(3600)"))
+    start[0].upgrade.cancel()
+    start[0].upgrade._process.wait(LIMIT_S)
+    start[0].upgrade.reap()
+    dispatch(watcher.wait_io(0))
+    assert len(start[0].outcomes) == 1
+    assert "this one was told to stop" in start[0].outcomes[0][1]
+
+
+# -- the new daemon --------------------------------------------------------------------------------------
+
+
+def test_daemon_without_a_predecessor_has_none() -> None:
+    assert predecessor({}) is None
+
+
+def test_predecessor_hands_over_and_is_told_to_end() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.sendall(json.dumps({"sockets": {"a": [[5], True]}, "control": {"auto": 6}}).encode() + b"\n")
+        environment = {VARIABLE: str(theirs.detach())}
+        old = predecessor(environment)
+        assert old is not None
+        assert environment == {}
+        assert list(old.sockets["a"]) == [[5], True]
+        assert old.control == {"auto": 6}
+        old.tell_ready()
+        assert json.loads(ours.makefile().readline()) == {"ready": True}
+
+
+def test_predecessor_that_is_gone_at_once_is_an_error() -> None:
+    ours, theirs = socket.socketpair()
+    ours.close()
+    with pytest.raises(OSError, match="ended before it had handed over its sockets"):
+        Predecessor(theirs.detach())
+
+
+def test_predecessor_that_is_gone_later_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    ours, theirs = socket.socketpair()
+    ours.sendall(b'{"sockets": {}, "control": {}}\n')
+    old = Predecessor(theirs.detach())
+    ours.close()
+    old.tell_ready()
+    assert "has ended before it was told to" in caplog.text
