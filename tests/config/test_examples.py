@@ -53,8 +53,9 @@ def test_small_default_loads_to_the_defaults_too(load_handler: Loader) -> None:
 
 
 @pytest.mark.parametrize("file", sorted((CONFIG / "examples").glob("*.[yj]*")), ids=lambda file: file.name)
-def test_example_loads(file: Path, load_handler: Loader) -> None:
-    assert load(file, load_handler=load_handler).listeners
+def test_example_loads(file: Path) -> None:
+    """With the handlers it names: their options fit."""
+    assert load(file).listeners
 
 
 def test_example_of_a_handler_of_ones_own_means_the_file_beside_it(load_handler: Loader) -> None:
