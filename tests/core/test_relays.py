@@ -12,7 +12,7 @@ from core.support.waiting import LIMIT_S, assert_quiet, collect, collect_one, la
 from gaiod.core import counters
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, UsageError, WatcherClosed
-from gaiod.core.operations import OpType
+from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 
 Ends = tuple[Conn, socket.socket, Conn, socket.socket]
@@ -166,7 +166,7 @@ def test_relay_fails_when_the_sink_is_gone(watcher: Watcher, ends: Ends) -> None
     source.relay_to(sink)
     far_sink.close()
     until_s = time.monotonic() + LIMIT_S
-    done = []
+    done: list[OpResult] = []
     while not done and time.monotonic() < until_s:
         far_source.sendall(b"more")
         done = watcher.wait_io(0.01)
