@@ -122,6 +122,7 @@ def test_worker_has_none_of_the_supervisors_other_descriptors(starting: Starting
         target = os.readlink(f"/proc/self/fd/{foreign.fileno()}")
         starting.start()
         starting.run_until_ready()
+        assert echoes(starting.address)  # it has replaced the sockets it was given, and is at rest
         folder = f"/proc/{starting.worker.pid}/fd"
         assert target not in {os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)}
 
