@@ -277,6 +277,9 @@ cdef class Batch:
         self.spare = Arena.make(self.arena_size)
         self.views = []
 
+    def __dealloc__(self):
+        free(self.scratch)
+
     cpdef object pin(self, object data, bint writable):
         """Return `data` in the form in which a batch takes it, its memory pinned as long as that is kept.
 

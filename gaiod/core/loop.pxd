@@ -30,7 +30,6 @@ cdef class Loop(Relays):
     cdef _send_queued(self)
     @cython.locals(batch=BatchCalls, operations=list, conn=Conn, operation=OpResult, i=Py_ssize_t, sent=Py_ssize_t)
     cdef _send_batch(self, list writes)
-    cdef _stall(self, Conn conn)
     @cython.locals(operation=OpResult)
     cdef _clear_way(self, Conn conn)
     cdef _connected(self, Conn conn, OpResult operation)

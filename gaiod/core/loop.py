@@ -203,11 +203,6 @@ class Loop(Relays):
             if conn.feeder is not None and conn.write_head is None:
                 self._feed(conn)
 
-    def _stall(self, conn: Conn) -> None:
-        """Send no more: the kernel is full. It tells with an edge when it is not."""
-        conn.writable = False
-        conn.stall_s -= self.now_s
-
     def _clear_way(self, conn: Conn) -> None:
         """Do what stands before the next write: a connect, a FIN, a close."""
         while not conn.closed:

@@ -65,6 +65,7 @@ cdef class Queues(Mover):
     @cython.locals(operation=OpResult, head=OpResult, tail=OpResult, kept=list, ended=list, matches=bint)
     cdef _end_queue(self, Conn conn, bint reading, int kind, double limit_s, object error)
     cdef _read_on(self, Conn conn)
+    cdef _stall(self, Conn conn)
     @cython.locals(operation=OpResult)
     cdef _write_on(self, Conn conn)
     cdef _drop(self, Conn conn, object error)

@@ -84,8 +84,7 @@ class Relays(Queues):
         elif left and flow.error == EINTR:
             self._feed(sink)
         elif left:
-            sink.writable = False
-            sink.stall_s -= self.now_s
+            self._stall(sink)
         elif flow.ended:
             shutdown_write(sink.fd)
             self._end_relay(source, operation, None)

@@ -32,6 +32,7 @@ from gaiod.runtime.stats import (
     RESTART_REASONS,
     SIDES,
     Layout,
+    open_connections,
 )
 from gaiod.version import __version__
 
@@ -256,9 +257,8 @@ class Collector(PrometheusCollector):
     def _add_traffic(self, scrape: _Scrape, slot: Slot, source: Source) -> None:
         row, live = slot.row(source.key), slot.live_row(source.key)
         labels = (*source.key, slot.number)
-        closed = sum(live[CELL[f"closed_{reason}"]] for reason in CLOSE_REASONS)
         scrape.add("gaiod_connections_accepted_total", row[CELL["accepted"]], *labels)
-        scrape.add("gaiod_connections_active", max(0, live[CELL["accepted"]] - closed), *labels)
+        scrape.add("gaiod_connections_active", open_connections(live), *labels)
         for side in SIDES:
             for what in ("received", "sent"):
                 scrape.add(f"gaiod_{what}_bytes_total", row[CELL[f"{side}_{what}_bytes"]], *labels, side)

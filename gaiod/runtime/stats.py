@@ -82,6 +82,11 @@ class Layout:
         return counters.SIZE + GC_GENERATIONS * len(GC_CELLS) + len(WORKER_CELLS) + listener * len(LISTENER_CELLS)
 
 
+def open_connections(row: list[int]) -> int:
+    """Return how many connections are open according to a listener's cells; not below 0, whatever was read when."""
+    return max(0, row[CELL["accepted"]] - sum(row[CELL[f"closed_{reason}"]] for reason in CLOSE_REASONS))
+
+
 def bucket_of(value: float, bounds: tuple[float, ...]) -> int:
     """Return the index of the first bound that `value` does not exceed; `len(bounds)` if it exceeds all."""
     for index, bound in enumerate(bounds):

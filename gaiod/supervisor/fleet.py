@@ -14,7 +14,7 @@ from gaiod.core.watcher import Watcher
 from gaiod.supervisor.generation import Failure, Generation, Launch, Member
 from gaiod.supervisor.process import Phase, WorkerProcess
 from gaiod.supervisor.restarts import FAILURES_MAX, FAILURES_WINDOW_S, SETTLED_S, Restarts
-from gaiod.supervisor.slots import Slot, open_connections
+from gaiod.supervisor.slots import Slot
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -76,8 +76,7 @@ class Fleet:
     @property
     def connections(self) -> int:
         """How many connections are open, in all workers."""
-        memories = [member.process.memory for member in self._members]
-        return sum(open_connections(memory.row(index)) for memory in memories for index in range(len(memory.keys)))
+        return sum(member.process.memory.connections for member in self._members)
 
     # -- generations -----------------------------------------------------------------------------------
 

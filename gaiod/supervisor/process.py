@@ -127,11 +127,6 @@ class WorkerProcess:
         """Its process number."""
         return self._process.pid
 
-    @property
-    def ready(self) -> bool:
-        """Whether it serves."""
-        return self.phase is Phase.SERVING
-
     def heartbeat_age_s(self, now_s: float) -> float:
         """Return how long ago its loop came round; before the first time, how long ago it was started."""
         return now_s - (self.memory.heartbeat_s or self.started_s)

@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from typing import Any
 
-from gaiod.runtime.stats import CELL, CLOSE_REASONS, HEARTBEAT, WORKER_LOST, Layout
+from gaiod.runtime.stats import CELL, HEARTBEAT, WORKER_LOST, Layout, open_connections
 
 Key = tuple[str, str]
 """A listener's name and its handler's label: what its counters belong to."""
@@ -43,6 +43,11 @@ class Memory:
         first = self.layout.row(index)
         cells: list[int] = self.cells[first : first + len(CELL)].tolist()
         return cells
+
+    @property
+    def connections(self) -> int:
+        """How many connections the worker has open."""
+        return sum(open_connections(self.row(index)) for index in range(len(self.keys)))
 
     def close(self) -> None:
         """Give the memory back."""
@@ -109,11 +114,6 @@ class Slot:
         """Return the same of the workers that run."""
         rows = [memory.row(memory.keys.index(key)) for memory in self._live if key in memory.keys]
         return _sum([0] * len(CELL), *rows)
-
-
-def open_connections(row: list[int]) -> int:
-    """Return how many connections are open according to a listener's cells."""
-    return row[CELL["accepted"]] - sum(row[CELL[f"closed_{reason}"]] for reason in CLOSE_REASONS)
 
 
 def _sum(*columns: list[int]) -> list[int]:

@@ -9,12 +9,12 @@ from typing import Any
 from gaiod.core import ENGINE
 from gaiod.observe.collector import Source
 from gaiod.runtime.plugins import label_of
-from gaiod.runtime.stats import CELL
+from gaiod.runtime.stats import CELL, open_connections
 from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Member
 from gaiod.supervisor.process import Phase
 from gaiod.supervisor.reload import Reloads
-from gaiod.supervisor.slots import Key, Slot, open_connections
+from gaiod.supervisor.slots import Key, Slot
 from gaiod.version import __version__
 
 SAMPLE_INTERVAL_S = 1.0
@@ -125,7 +125,7 @@ class Subject:
         }
 
     def _worker(self, member: Member) -> dict[str, Any]:
-        process, memory = member.process, member.process.memory
+        process = member.process
         now_s = time.monotonic()
         usage = process.usage()
         return {
@@ -136,7 +136,7 @@ class Subject:
             "state": process.phase.name.lower(),
             "age_s": round(now_s - process.started_s, 1),
             "heartbeat_age_s": round(process.heartbeat_age_s(now_s), 3),
-            "connections": sum(open_connections(memory.row(index)) for index in range(len(memory.keys))),
+            "connections": process.memory.connections,
             "memory_bytes": usage.get("resident_bytes"),
             "cpu_seconds": usage.get("cpu_seconds"),
             "restarts": self._unplanned(process.number),

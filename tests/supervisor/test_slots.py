@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from gaiod.core import counters
-from gaiod.runtime.stats import CELL, HEARTBEAT, Layout
-from gaiod.supervisor.slots import Memory, Slot, open_connections
+from gaiod.runtime.stats import CELL, HEARTBEAT, Layout, open_connections
+from gaiod.supervisor.slots import Memory, Slot
 
 ONE, TWO = ("one", "echo"), ("two", "echo")
 
