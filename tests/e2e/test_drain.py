@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 from core.support.waiting import TIME_UNIT
 
-from e2e.support.clients import connect, echoes, exchange, is_ended, request
+from e2e.support.clients import connect, echoes, exchange, is_ended, refuses, request
 from e2e.support.daemons import ECHO
 from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
@@ -24,14 +24,6 @@ def clients() -> Iterator[ExitStack]:
         yield stack
 
 
-def _refuses(address: str) -> bool:
-    try:
-        connect(address).close()
-    except ConnectionError:
-        return True
-    return False
-
-
 # -- a listener ------------------------------------------------------------------------------------------
 
 
@@ -42,7 +34,7 @@ def test_drained_listener_refuses_and_its_connections_go_on(daemon: Start, clien
         assert exchange(sock, b"before") == b"before"
     done = running.gaiod("drain", "more")
     assert (done.returncode, done.stdout) == (0, "draining more: 4 connections may finish\n"), done
-    wait_until(lambda: _refuses(running.address("more")), "the refusal")
+    wait_until(lambda: refuses(running.address("more")), "the refusal")
     for sock in socks:
         assert exchange(sock, b"after") == b"after"
     assert echoes(running.address("echo"))
@@ -56,7 +48,7 @@ def test_drained_listener_stays_drained_when_a_worker_is_replaced(daemon: Start)
     running.ask("drain", listener="more")
     os.kill(running.workers[0], signal.SIGKILL)
     running.wait_for("worker 0 serves again")
-    assert _refuses(running.address("more"))
+    assert refuses(running.address("more"))
     assert echoes(running.address("echo"))
 
 

@@ -8,22 +8,13 @@ from pathlib import Path
 import pytest
 from core.support.waiting import TIME_UNIT
 
-from e2e.support.clients import connect, echoes, exchange, is_ended, request
+from e2e.support.clients import connect, echoes, exchange, is_ended, refuses, request
 from e2e.support.daemons import ECHO, Daemon
-from e2e.support.handlers import IMPORTS
+from e2e.support.handlers import ECHOES, IMPORTS
 from e2e.support.procfs import children_of, is_alive, is_stopped
 from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
 
-ECHOES = (
-    "class Mine(gaiod.Handler):\n"
-    "    def on_open(self, conn):\n"
-    "        conn.read()\n"
-    "    def on_read(self, conn, result):\n"
-    "        conn.write(result.buffer)\n"
-    "    def on_write(self, conn, result):\n"
-    "        conn.read()\n"
-)
 IN_WORKER = "if 'gaiod.runtime.worker' in ' '.join(sys.orig_argv):\n"
 SLOW = IMPORTS + "import sys\n" + IN_WORKER + "    while os.path.exists('wait'):\n        time.sleep(0.005)\n" + ECHOES
 FAILING = IMPORTS + "import sys\n" + IN_WORKER + "    assert not os.path.exists('fail')\n" + ECHOES
@@ -34,12 +25,6 @@ MINE = 'listeners: {mine: {bind: "127.0.0.1:0", handler: ./mine.py}}\n'
 
 def _home(tmp_path: Path) -> Path:
     return tmp_path / "daemon-0"
-
-
-def _refuses(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    with socket.socket() as sock:
-        return sock.connect_ex((host, int(port))) != 0
 
 
 # -- while it starts -------------------------------------------------------------------------------------
@@ -150,7 +135,7 @@ def test_new_clients_are_refused_while_others_finish(daemon: Start) -> None:
     running = daemon(f"drain_timeout: 5s\n{ECHO}")
     with connect(running.address()) as sock:
         _stop_beside(running, sock)
-        wait_until(lambda: _refuses(running.address()), "a refusal")
+        wait_until(lambda: refuses(running.address()), "a refusal")
         assert exchange(sock, b"still there") == b"still there"
     assert running.wait() == 0
 

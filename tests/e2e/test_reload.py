@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from core.support.sockets import listen, receive
 
-from e2e.support.clients import connect, echoes, exchange, is_ended, request
+from e2e.support.clients import connect, echoes, exchange, is_ended, refuses, request
 from e2e.support.daemons import Daemon
 from e2e.support.handlers import IMPORTS, SHOUT
 from e2e.support.procfs import inodes_of, is_stopped
@@ -104,18 +104,10 @@ def test_listener_that_is_removed_refuses_and_its_connections_go_on(daemon: Star
         assert exchange(sock, b"ping") == b"ping"
         _reload(running, file, config(ONE))
         assert exchange(sock, b"still") == b"still"
-        wait_until(lambda: _refuses(running.address("two")), "the refusal")
+        wait_until(lambda: refuses(running.address("two")), "the refusal")
     assert echoes(running.address("one"))
     assert [row["listener"] for row in running.ask("status")["listeners"]] == ["one"]
     assert not [each for each in running.scrape().labels("gaiod_connections_limit") if each["listener"] == "two"]
-
-
-def _refuses(address: str) -> bool:
-    try:
-        connect(address).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def test_unix_listener_that_is_removed_takes_its_file_along(daemon: Start, file: Path, tmp_path: Path) -> None:
@@ -183,7 +175,7 @@ def test_metrics_move_to_another_address(daemon: Start, file: Path, tmp_path: Pa
     _reload(running, file, config(ONE, top=f'metrics: {{listen: "127.0.0.1:{port}"}}\n'))
     assert running.metrics == f"127.0.0.1:{port}"
     assert request(running.metrics, "/readyz").status == 200
-    assert _refuses(before)
+    assert refuses(before)
 
 
 # -- workers ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from core.support.sockets import has_ipv6, pattern
 from core.support.waiting import LIMIT_S
 
-from e2e.support.clients import connect, echoes, exchange, request
+from e2e.support.clients import connect, echoes, exchange, refuses, request
 from e2e.support.daemons import SERVE
 from e2e.support.starting import Start
 from e2e.support.tools import tool
@@ -21,14 +21,6 @@ DEFAULT_ADDRESSES = ("127.0.0.1:7000", "127.0.0.1:9464")
 
 def _run(*command: str, feed: bytes = b"") -> bytes:
     return subprocess.run(command, input=feed, capture_output=True, timeout=LIMIT_S, check=True).stdout
-
-
-def _is_free(address: str) -> bool:
-    try:
-        connect(address).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def test_echo_returns_every_byte_when_a_client_sends_a_megabyte(daemon: Start) -> None:
@@ -98,7 +90,7 @@ def test_configuration_in_json_serves(daemon: Start) -> None:
 
 def test_packaged_configuration_is_served_and_named_when_none_is_given(daemon: Start) -> None:
     for address in DEFAULT_ADDRESSES:
-        if not _is_free(address):
+        if not refuses(address):
             pytest.skip(f"{address} is in use on this machine")
     running = daemon(None)
     assert re.search(

@@ -12,24 +12,14 @@ from core.support.waiting import LIMIT_S
 
 from e2e.support.clients import connect, echoes, exchange, request
 from e2e.support.daemons import ECHO, Daemon
-from e2e.support.handlers import IMPORTS, beside
+from e2e.support.handlers import ECHOES, IMPORTS, beside
 from e2e.support.procfs import inodes_of, is_alive, session_of
 from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
 
 QUICK = f"drain_timeout: 5s\n{ECHO}"
 
-WAITS = IMPORTS + (
-    "while os.path.exists('wait'):\n"
-    "    time.sleep(0.005)\n"
-    "class Waits(gaiod.Handler):\n"
-    "    def on_open(self, conn):\n"
-    "        conn.read()\n"
-    "    def on_read(self, conn, result):\n"
-    "        conn.write(result.buffer)\n"
-    "    def on_write(self, conn, result):\n"
-    "        conn.read()\n"
-)
+WAITS = f"{IMPORTS}while os.path.exists('wait'):\n    time.sleep(0.005)\n{ECHOES}"
 
 
 @contextmanager

@@ -46,6 +46,15 @@ def is_ended(sock: socket.socket) -> bool:
         return True
 
 
+def refuses(address: str) -> bool:
+    """Tell whether nobody listens there."""
+    try:
+        connect(address).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 @dataclass(frozen=True)
 class Reply:
     """An HTTP response."""

@@ -90,3 +90,13 @@ class Hangs(gaiod.Handler):
             time.sleep(3600)
 """
 )
+
+ECHOES = """\
+class Mine(gaiod.Handler):
+    def on_open(self, conn):
+        conn.read()
+    def on_read(self, conn, result):
+        conn.write(result.buffer)
+    def on_write(self, conn, result):
+        conn.read()
+"""

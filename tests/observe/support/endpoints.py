@@ -2,19 +2,16 @@
 
 import socket
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from core.support.sockets import listen
 from core.support.waiting import LIMIT_S
+from runtime.support.stepping import Stepped
 
 from gaiod import Watcher
 from gaiod.observe.endpoint import Endpoint
-from gaiod.runtime.dispatch import dispatch
 from observe.support.slots import FakeDaemon
-
-STEP_S = 0.002
 
 
 @dataclass(frozen=True)
@@ -26,11 +23,11 @@ class Answer:
     body: bytes
 
 
-class EndpointUnderTest:
+class EndpointUnderTest(Stepped):
     """An endpoint on a watcher of its own, and its clients."""
 
     def __init__(self, watcher: Watcher, clients: ExitStack) -> None:
-        self._watcher = watcher
+        super().__init__(watcher)
         self._clients = clients
         self.daemon = FakeDaemon()
         clients.callback(self.daemon.close)
@@ -38,21 +35,6 @@ class EndpointUnderTest:
         with listen(backlog=1024) as sock:
             self.address = sock.getsockname()
             self.endpoint.open(sock)
-
-    def step(self, timeout_s: float = STEP_S) -> None:
-        """Do one pass."""
-        dispatch(self._watcher.wait_io(timeout_s))
-
-    def step_until(self, look: Callable[[], object], what: str) -> None:
-        """Pass until `look()` is true."""
-        until_s = time.monotonic() + LIMIT_S
-        while not look():
-            assert time.monotonic() < until_s, f"{what}: not within {LIMIT_S:g} s"
-            self.step()
-
-    def clients(self) -> int:
-        """Return how many clients it has."""
-        return len(self._watcher.connections())
 
     def connect(self) -> socket.socket:
         """Return a client, connected and not more."""

@@ -1,8 +1,6 @@
 """A listener in this process, stepped by the test: real sockets, a real watcher, nobody else's time."""
 
 import socket
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,18 +12,17 @@ from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, Layout
+from runtime.support.stepping import Stepped
 
-STEP_S = 0.002
 
-
-class Serving:
+class Serving(Stepped):
     """One listener of one handler, and its clients."""
 
     def __init__(self, handler: Handler, *, name: str = "front", **settings: Any) -> None:
         layout = Layout(1)
         self.row = layout.row(0)
         self.cells = memoryview(bytearray(8 * layout.size)).cast("q")
-        self.watcher = Watcher(counters=self.cells, report_closes=True)
+        super().__init__(Watcher(counters=self.cells, report_closes=True))
         plain = ListenerSettings(name=name, bind="127.0.0.1:0", handler="test", **settings)
         self.listener = Listener(plain, handler, self.watcher, self.cells, self.row)
         self._clients = ExitStack()
@@ -83,19 +80,6 @@ class Serving:
         """Close its connections at once, for a reason."""
         for conn in self.listener.clients():
             self.listener.end(conn, reason, abort=True)
-
-    # -- time ----------------------------------------------------------------------------------------
-
-    def step(self, timeout_s: float = STEP_S) -> None:
-        """Do one pass."""
-        dispatch(self.watcher.wait_io(timeout_s))
-
-    def step_until(self, look: Callable[[], object], what: str) -> None:
-        """Pass until `look()` is true."""
-        until_s = time.monotonic() + LIMIT_S
-        while not look():
-            assert time.monotonic() < until_s, f"{what}: not within {LIMIT_S:g} s"
-            self.step()
 
     # -- what was counted ------------------------------------------------------------------------------
 

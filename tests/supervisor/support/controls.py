@@ -10,24 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from core.support.waiting import LIMIT_S
+from runtime.support.stepping import Stepped
 
 from gaiod import Watcher
-from gaiod.runtime.dispatch import dispatch
 from gaiod.supervisor.control import Control, Reply, open_control_socket
 
-STEP_S = 0.002
 STATUS = {"verb": "status"}
 STATUS_LINE = b'{"verb": "status"}\n'
 
 
-class ControlUnderTest:
+class ControlUnderTest(Stepped):
     """A control socket on a watcher of its own, stepped by the test, and its clients.
 
     Requests are answered with `{"echo": request}`, unless `answer` is another callable.
     """
 
     def __init__(self, watcher: Watcher, clients: ExitStack, path: Path) -> None:
-        self.watcher = watcher
+        super().__init__(watcher)
         self._clients = clients
         self.path = path
         self.requests: list[dict[str, Any]] = []
@@ -39,21 +38,6 @@ class ControlUnderTest:
     def _take(self, request: dict[str, Any], reply: Reply) -> None:
         self.requests.append(request)
         self.answer(request, reply)
-
-    def step(self, timeout_s: float = STEP_S) -> None:
-        """Do one pass."""
-        dispatch(self.watcher.wait_io(timeout_s))
-
-    def step_until(self, look: Callable[[], object], what: str) -> None:
-        """Pass until `look()` is true."""
-        until_s = time.monotonic() + LIMIT_S
-        while not look():
-            assert time.monotonic() < until_s, f"{what}: not within {LIMIT_S:g} s"
-            self.step()
-
-    def clients(self) -> int:
-        """Return how many connections it has."""
-        return len(self.watcher.connections())
 
     def connect(self) -> socket.socket:
         """Return a client, connected and not more."""
