@@ -1,14 +1,16 @@
 """Relays: every byte arrives, in order, once; the end is passed on; what waits has a bound."""
 
 import errno
+import os
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from core.support.sockets import NewPair, pattern, receive, reset
-from core.support.waiting import LIMIT_S, assert_quiet, collect, collect_one, later, soon
+from core.support.waiting import LIMIT_S, assert_quiet, collect, collect_one, compiled_only, later, soon
 from gaiod.core import counters
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, UsageError, WatcherClosed
@@ -236,3 +238,22 @@ def test_connections_of_a_relay_are_not_forgotten_while_it_lasts(watcher: Watche
     collect_one(watcher)
     assert_quiet(watcher)
     assert watcher.get_gc() == (2, 2)
+
+
+@compiled_only
+def test_watcher_gives_back_the_memory_that_its_relays_shared(stream_pair: NewPair) -> None:
+    def relay_once() -> None:
+        with Watcher() as watcher:
+            source, far_source = stream_pair()
+            watcher.delegate(source).relay_to(watcher.delegate(stream_pair()[0]))
+            far_source.close()
+            collect_one(watcher)
+
+    def address_space() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+    relay_once()
+    before = address_space()
+    for _ in range(50):
+        relay_once()
+    assert address_space() - before < 50 * 256 * KIB / 2
