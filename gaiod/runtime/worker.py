@@ -32,7 +32,7 @@ from gaiod.runtime.gcstats import GcStats
 from gaiod.runtime.inquiries import Inquiries
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.plugins import HandlerLoadError, build_options, load_handler
-from gaiod.runtime.settings import ListenerSettings, log_settings_from
+from gaiod.runtime.settings import ConnectionLogSettings, ListenerSettings, log_settings_from
 from gaiod.runtime.signals import Signals
 from gaiod.runtime.stats import HEARTBEAT, Layout
 from gaiod.version import __version__
@@ -83,8 +83,9 @@ class Worker:
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)  # what goes to all processes is for the supervisor to decide
         try:
-            logs.configure(log_settings_from(message["log"]), role=f"worker {message['worker']}")
-            self._make_listeners(message, cells, layout)
+            log_settings = log_settings_from(message["log"])
+            logs.configure(log_settings, role=f"worker {message['worker']}")
+            self._make_listeners(message, cells, layout, log_settings.connections)
         except (HandlerLoadError, logs.LogError) as error:
             self._channel.send({"failed": str(error)})
             self._exit_status = EXIT_CONFIG
@@ -102,13 +103,14 @@ class Worker:
         signals.close()
         return self._exit_status
 
-    def _make_listeners(self, message: dict[str, Any], cells: Any, layout: Layout) -> None:
+    def _make_listeners(
+        self, message: dict[str, Any], cells: Any, layout: Layout, wanted: ConnectionLogSettings
+    ) -> None:
         dropped = layout.worker("connection_log_dropped")
 
         def count_dropped(lines: int) -> None:
             cells[dropped] += lines
 
-        wanted = log_settings_from(message["log"]).connections
         connection_log = ConnectionLog(wanted, message["instance"], count_dropped)
         for number, (plain, fds) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
             settings = ListenerSettings(**plain)
@@ -174,7 +176,7 @@ class Worker:
         """Accept: whoever else has to be ready is."""
         sockets, self._sockets = self._sockets, []
         if self._drain is None:
-            for listener, own in zip(self._listeners, sockets, strict=bool(sockets)):
+            for listener, own in zip(self._listeners, sockets, strict=True):
                 listener.open(own)
 
     def _leave(self, how: dict[str, Any]) -> None:

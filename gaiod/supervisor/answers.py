@@ -12,12 +12,10 @@ from gaiod.core.watcher import Watcher
 from gaiod.supervisor.control import Reply
 from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Member
-from gaiod.supervisor.reload import Outcome
+from gaiod.supervisor.reload import Asker, Outcome
 from gaiod.supervisor.subject import Subject
 from gaiod.supervisor.verbs import ControlError, refused, succeeded
 from gaiod.supervisor.watchman import Watchman
-
-Asker = Callable[[Outcome], None]
 
 PATIENCE_S = 2.0
 """How long workers are waited for: one that hangs must not keep an operator from seeing the others."""

@@ -16,7 +16,7 @@ from typing import Any
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.channel import Channel
 from gaiod.runtime.settings import RecycleSettings
-from gaiod.supervisor.slots import Memory
+from gaiod.supervisor.slots import Memory, anonymous_file
 
 PR_SET_PDEATHSIG = 1
 
@@ -102,7 +102,7 @@ class WorkerProcess:
         fds = [[sock.fileno() for sock in sockets] for sockets in listeners]
         # -P: what lies in the working directory is not ours to import.
         command = [sys.executable, "-P", "-m", "gaiod.runtime.worker", str(theirs.fileno())]
-        self._dump = os.memfd_create("gaiod-dump") if hasattr(os, "memfd_create") else os.open(os.devnull, os.O_RDWR)
+        self._dump = anonymous_file("gaiod-dump")
         try:
             self._process = subprocess.Popen(
                 command,

@@ -28,7 +28,10 @@ EXIT_OS = 71
 STOPPING = (os.EX_TEMPFAIL, "the daemon is told to stop: nothing is reloaded")
 
 Outcome = tuple[int, str]
-"""An exit status, and what to say: the number of the generation, or what was wrong."""
+"""An exit status, and what to say: a number (of the generation, or the new daemon's process), or what was wrong."""
+
+Asker = Callable[[Outcome], None]
+"""Who wants to know the outcome."""
 
 
 class Reloads:
@@ -80,15 +83,15 @@ class Reloads:
         self._is_running = False
         self._is_stopped = False
         self._preflight: Preflight | None = None
-        self._askers: list[Callable[[Outcome], None]] = []
-        self._next_askers: list[Callable[[Outcome], None]] | None = None
+        self._askers: list[Asker] = []
+        self._next_askers: list[Asker] | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether one is under way."""
         return self._is_running
 
-    def request(self, asker: Callable[[Outcome], None]) -> None:
+    def request(self, asker: Asker) -> None:
         """Reload; `asker` is called with the outcome. During a reload, once more after it: the file may be newer."""
         if self._is_running:
             self._next_askers = [*(self._next_askers or []), asker]
@@ -103,7 +106,7 @@ class Reloads:
             self._preflight = None
             self._end(STOPPING)
 
-    def _start(self, askers: list[Callable[[Outcome], None]]) -> None:
+    def _start(self, askers: list[Asker]) -> None:
         self._is_running = True
         self._askers = askers
         self._begun()

@@ -23,7 +23,7 @@ class Memory:
     def __init__(self, keys: tuple[Key, ...]) -> None:
         self.keys = keys
         self.layout = Layout(len(keys))
-        self.fd = os.memfd_create("gaiod-stats") if hasattr(os, "memfd_create") else _unlinked_file()
+        self.fd = anonymous_file("gaiod-stats")
         os.ftruncate(self.fd, 8 * self.layout.size)
         self._memory = mmap.mmap(self.fd, 8 * self.layout.size)
         self.cells: Any = memoryview(self._memory).cast("q")
@@ -120,7 +120,10 @@ def _sum(*columns: list[int]) -> list[int]:
     return [sum(cells) for cells in zip(*columns, strict=True)]
 
 
-def _unlinked_file() -> int:
-    fd, path = tempfile.mkstemp(prefix="gaiod-stats-")
+def anonymous_file(name: str) -> int:
+    """Return the descriptor of a file that is nowhere to be found, and goes with its last descriptor."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    fd, path = tempfile.mkstemp(prefix=name)
     os.unlink(path)
     return fd

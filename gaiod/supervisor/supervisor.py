@@ -24,7 +24,7 @@ from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Failure, Generation
 from gaiod.supervisor.listeners import OpenListener, Prepared
 from gaiod.supervisor.opening import Opening
-from gaiod.supervisor.reload import Reloads
+from gaiod.supervisor.reload import Asker, Outcome, Reloads
 from gaiod.supervisor.sockets import SYSTEMD, BindError, bound_address
 from gaiod.supervisor.subject import Subject
 from gaiod.supervisor.systemd import Notifier
@@ -201,18 +201,22 @@ class Supervisor:
 
     # -- the configuration -------------------------------------------------------------------------------
 
-    def reload(self, asker: Callable[[tuple[int, str]], None]) -> None:
+    def reload(self, asker: Asker) -> None:
         """Read the configuration again, and serve it; `asker` gets the generation's number, or why not."""
-        refusal = None
+        if not self._is_refused("reload", ("serving", "reloading"), asker):
+            self._reloads.request(asker)
+
+    def _is_refused(self, what: str, states: tuple[str, ...], asker: Asker) -> bool:
+        """Tell whether something that needs one of these states cannot be done now; then `asker` is told why."""
         if self._is_upgrading:
             refusal = "an upgrade is under way"
-        elif self._state is not State.SERVING:
+        elif self.state not in states:
             refusal = f"the daemon is {self.state}; try again when it serves"
-        if refusal is None:
-            self._reloads.request(asker)
         else:
-            log.warning("no reload: %s", refusal)
-            asker((os.EX_TEMPFAIL, refusal))
+            return False
+        log.warning("no %s: %s", what, refusal)
+        asker((os.EX_TEMPFAIL, refusal))
+        return True
 
     def _check(self, settings: Settings) -> str | None:
         """Return why settings cannot be taken on while the daemon runs; None: they can."""
@@ -325,16 +329,9 @@ class Supervisor:
 
     # -- another version ---------------------------------------------------------------------------------
 
-    def upgrade(self, asker: Callable[[tuple[int, str]], None]) -> None:
+    def upgrade(self, asker: Asker) -> None:
         """Start the program that is installed now, and end once it serves; `asker` gets its process, or why not."""
-        refusal = None
-        if self._is_upgrading:
-            refusal = "an upgrade is under way"
-        elif self._state is not State.SERVING or self._reloads.is_running:
-            refusal = f"the daemon is {self.state}; try again when it serves"
-        if refusal is not None:
-            log.warning("no upgrade: %s", refusal)
-            asker((os.EX_TEMPFAIL, refusal))
+        if self._is_refused("upgrade", ("serving",), asker):
             return
         log.info("upgrading: starting the program that is installed now")
         sockets, control = self._opening.handed_over(self._settings.control_listen)
@@ -346,7 +343,7 @@ class Supervisor:
             log.error("the upgrade failed: no process can be started: %s", error)
             asker((EXIT_OS, f"no process can be started: {error}"))
 
-    def _take_upgraded(self, asker: Callable[[tuple[int, str]], None], status: int, text: str) -> None:
+    def _take_upgraded(self, asker: Asker, status: int, text: str) -> None:
         if status:
             log.error("the upgrade failed, and everything stays as it was: %s", text)
             asker((status, text))
@@ -385,5 +382,5 @@ class Supervisor:
             self._notifier.ready(what + failed)
 
 
-def _nobody(outcome: tuple[int, str]) -> None:
+def _nobody(outcome: Outcome) -> None:
     """Take the outcome of what a signal asked for: it is in the log."""

@@ -52,10 +52,6 @@ class Notifier:
         """Say that it stops."""
         self._send("STOPPING=1", _status(status))
 
-    def status(self, text: str) -> None:
-        """Say in a line, for people, what it does."""
-        self._send(_status(text))
-
     def watchdog(self) -> None:
         """Say that it is alive."""
         self._send("WATCHDOG=1")

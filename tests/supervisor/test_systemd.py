@@ -55,8 +55,6 @@ def test_every_message_is_what_the_protocol_says(systemd: Systemd) -> None:
     assert systemd.message() == ["READY=1", "STATUS=serving 2 listeners"]
     notifier.stopping("draining 3 connections")
     assert systemd.message() == ["STOPPING=1", "STATUS=draining 3 connections"]
-    notifier.status("7 connections")
-    assert systemd.message() == ["STATUS=7 connections"]
     notifier.watchdog()
     assert systemd.message() == ["WATCHDOG=1"]
     notifier.main_pid(4711)
@@ -155,8 +153,8 @@ def test_systemd_that_comes_back_is_told_again(tmp_path: Path) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": address})
     notifier.watchdog()
     systemd = Systemd(address)
-    notifier.status("here")
-    assert systemd.message() == ["STATUS=here"]
+    notifier.ready("here")
+    assert systemd.message() == ["READY=1", "STATUS=here"]
     notifier.close()
     systemd.close()
 
