@@ -21,6 +21,9 @@ cdef extern from "fcntl.h" nogil:
     int F_SETPIPE_SZ, F_GETPIPE_SZ, O_NONBLOCK, O_CLOEXEC
     unsigned int SPLICE_F_NONBLOCK
 
+cdef extern from "stdlib.h" nogil:
+    int posix_memalign(void**, size_t, size_t)
+
 cdef extern from "unistd.h" nogil:
     int c_close "close"(int)
     int c_pipe2 "pipe2"(int*, int)
@@ -28,6 +31,7 @@ cdef extern from "unistd.h" nogil:
 
 cdef enum:                          # as in flows.py, which says where the numbers come from
     FLOWS_MAX = 512
+    PAGE_BYTES = 4096
     TURN_MAX = 262144
     PIPE_BYTES = 262144
     PIPE_BYTES_MIN = 65536
@@ -207,8 +211,7 @@ cdef class Plumbing:
         cdef int count = 0
         cdef int i
         if self.scratch == NULL:
-            self.scratch = <char*>malloc(TURN_MAX)
-            if self.scratch == NULL:
+            if posix_memalign(<void**>&self.scratch, PAGE_BYTES, TURN_MAX) != 0:
                 raise MemoryError
         for flow in flows:
             taking[count] = <void*>flow
