@@ -310,16 +310,15 @@ class Queues(Mover):
             if kind == FREE or kind == RESET:
                 if kind == RESET:
                     linger_none(conn.fd)
-                self._drop(conn, ConnClosed(f"{conn!r} is closed"))
+                self._drop(conn, None)
             elif kind == CANCEL:
                 self._cancel(conn, request.context)
             elif not conn.closing:
                 if kind == FINISH:
-                    error = ConnClosed(f"{conn!r} is closed")
                     if conn.feeder is not None:
-                        self._end_queue(conn.feeder, True, RELAY, inf, error)
+                        self._end_queue(conn.feeder, True, RELAY, inf, None)
                     conn.closing = True
-                    self._end_queue(conn, True, -1, inf, error)
+                    self._end_queue(conn, True, -1, inf, None)
                 self._push_write(conn, self._new_operation(kind, conn, None, inf))
 
     def _cancel(self, conn: Conn, op_type: Any) -> None:
@@ -333,8 +332,8 @@ class Queues(Mover):
             self._complete(operation, OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
             self.alarms.stale += 1
 
-    def _end_queue(self, conn: Conn, reading: bool, kind: int, limit_s: float, error: Exception) -> None:
-        """Complete with `error` the operations of one direction of that kind (-1: any), due by `limit_s`."""
+    def _end_queue(self, conn: Conn, reading: bool, kind: int, limit_s: float, error: Exception | None) -> None:
+        """Complete the operations of one direction of that kind (-1: any), due by `limit_s`; None: ConnClosed."""
         operation = conn.read_head if reading else conn.write_head
         kept: list[OpResult] = []
         ended: list[OpResult] = []
@@ -344,6 +343,8 @@ class Queues(Mover):
             operation = operation.next
         if not ended:
             return
+        if error is None:
+            error = ConnClosed(f"{conn!r} is closed")
         head = tail = None
         for operation in kept:
             operation.next = None
@@ -372,8 +373,8 @@ class Queues(Mover):
                 self._end_queue(conn, True, -1, inf, error)
                 self._end_queue(conn, False, -1, inf, error)
 
-    def _drop(self, conn: Conn, error: Exception) -> None:
-        """Close a connection; its operations complete with `error`."""
+    def _drop(self, conn: Conn, error: Exception | None) -> None:
+        """Close a connection; its operations complete with `error`, or else ConnClosed."""
         self.counters[FREED] += 1
         conn.closing = True
         self._end_queue(conn, True, -1, inf, error)
