@@ -51,7 +51,7 @@ def free_port() -> int:
 
 def missing_proxies() -> dict[str, str]:
     """Return the proxies that cannot be run here, and what to do about each."""
-    missing = {}
+    missing: dict[str, str] = {}
     if not has_haproxy():
         missing |= dict.fromkeys(("haproxy", "haproxy-splice"), "install haproxy")
     if nginx_load_module() is None:
