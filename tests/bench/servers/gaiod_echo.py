@@ -29,13 +29,13 @@ class EchoWithDeadline(Echo):
 
 def serve(handler: Handler, timers: int) -> None:
     """Serve until a signal ends the process."""
-    layout = Layout(1)
+    layout = Layout((0,))
     cells = memoryview(bytearray(8 * layout.size)).cast("q")
     watcher = Watcher(counters=cells, report_closes=True)
     for index in range(timers):
         watcher.timer(time.monotonic() + 3600 + index)
     settings = ListenerSettings(name="echo", bind="", handler="echo", connections_max=20_000)
-    Listener(settings, handler, watcher, cells, layout.row(0)).open([open_listener()])
+    Listener(settings, handler, watcher, cells, layout, number=0).open([open_listener()])
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
