@@ -21,6 +21,7 @@ from gaiod.core.errors import (
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.handler import Handler
+from gaiod.runtime.proxy_protocol import ProxyHeader
 from gaiod.runtime.units import Duration, Size, Unit
 from gaiod.version import __version__
 
@@ -35,6 +36,7 @@ __all__ = [
     "NoSuchCore",
     "OpResult",
     "OpType",
+    "ProxyHeader",
     "Size",
     "TooManyOperations",
     "Unit",
