@@ -10,6 +10,16 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyProtocolSettings:
+    """Who announces its clients with a PROXY header, and how soon."""
+
+    networks: tuple[str, ...]
+    """`10.0.0.0/8`, `::1/128`; `unix:` for whoever connects to a unix socket."""
+    timeout_s: float = 5.0
+    """From the accept to the last byte of the header."""
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerSettings:
     """One listener: where it binds, which handler answers, and its limits."""
 
@@ -28,6 +38,8 @@ class ListenerSettings:
     nodelay: bool = True
     keepalive_s: float | None = 60.0
     """Idle seconds before the first TCP keep-alive probe; None: no probes."""
+    proxy_protocol: ProxyProtocolSettings | None = None
+    """None: the first byte is the client's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +110,19 @@ def settings_from(plain: Mapping[str, Any]) -> Settings:
     return Settings(
         **{
             **plain,
-            "listeners": tuple(ListenerSettings(**listener) for listener in plain["listeners"]),
+            "listeners": tuple(map(listener_settings_from, plain["listeners"])),
             "recycle": RecycleSettings(**plain["recycle"]),
             "log": log_settings_from(plain["log"]),
         }
     )
+
+
+def listener_settings_from(plain: Mapping[str, Any]) -> ListenerSettings:
+    """Return one listener's settings, as `settings_from`."""
+    announced = plain["proxy_protocol"]
+    if announced is not None:
+        announced = ProxyProtocolSettings(**{**announced, "networks": tuple(announced["networks"])})
+    return ListenerSettings(**{**plain, "proxy_protocol": announced})
 
 
 def log_settings_from(plain: Mapping[str, Any]) -> LogSettings:

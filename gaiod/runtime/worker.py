@@ -32,7 +32,7 @@ from gaiod.runtime.gcstats import GcStats
 from gaiod.runtime.inquiries import Inquiries
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.plugins import HandlerLoadError, build_options, load_handler
-from gaiod.runtime.settings import ConnectionLogSettings, ListenerSettings, log_settings_from
+from gaiod.runtime.settings import ConnectionLogSettings, listener_settings_from, log_settings_from
 from gaiod.runtime.signals import Signals
 from gaiod.runtime.stats import HEARTBEAT, Layout
 from gaiod.version import __version__
@@ -113,7 +113,7 @@ class Worker:
 
         connection_log = ConnectionLog(wanted, message["instance"], count_dropped)
         for number, (plain, fds) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
-            settings = ListenerSettings(**plain)
+            settings = listener_settings_from(plain)
             kind = load_handler(settings.handler)
             try:
                 handler = kind(build_options(kind, dict(settings.options)))
