@@ -15,6 +15,7 @@ from gaiod.runtime.settings import (
     ConnectionLogSettings,
     ListenerSettings,
     LogSettings,
+    ProxyProtocolSettings,
     RecycleSettings,
     Settings,
     settings_from,
@@ -62,6 +63,7 @@ listeners:
   echo:
     bind: 127.0.0.1:7000
     handler: ./echo.py
+    proxy_protocol: {from: [10.0.0.0/8, "::1/128"], timeout: 2s}
 """
     )
     assert load(file, load_handler=load_handler) == Settings(
@@ -77,7 +79,12 @@ listeners:
                 nodelay=False,
                 keepalive_s=None,
             ),
-            ListenerSettings(name="echo", bind="127.0.0.1:7000", handler=str(tmp_path / "echo.py")),
+            ListenerSettings(
+                name="echo",
+                bind="127.0.0.1:7000",
+                handler=str(tmp_path / "echo.py"),
+                proxy_protocol=ProxyProtocolSettings(("10.0.0.0/8", "::1/128"), timeout_s=2.0),
+            ),
         ),
         workers=3,
         pin_workers=True,
@@ -175,7 +182,8 @@ def test_file_that_is_empty_is_reported(tmp_path: Path, load_handler: Loader) ->
 
 
 def test_settings_survive_the_journey_to_a_worker_as_json(load_handler: Loader) -> None:
-    settings = loads("recycle: {age: 1d}\nlog: {connections: {every: 5s}}\n" + ECHO, load_handler=load_handler)
+    announced = ECHO.replace("handler: echo", "handler: echo, proxy_protocol: {from: [10.0.0.0/8]}")
+    settings = loads("recycle: {age: 1d}\nlog: {connections: {every: 5s}}\n" + announced, load_handler=load_handler)
     assert settings_from(json.loads(json.dumps(asdict(settings)))) == settings
 
 

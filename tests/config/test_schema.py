@@ -43,6 +43,7 @@ def test_defaults_of_a_listener_are_those_of_the_settings() -> None:
     assert given.backlog == default.backlog
     assert given.nodelay == default.nodelay
     assert given.keepalive == default.keepalive_s
+    assert (given.proxy_protocol, default.proxy_protocol) == (None, None)
 
 
 def test_defaults_of_the_daemon_are_those_of_the_settings() -> None:
@@ -82,10 +83,25 @@ def test_defaults_of_the_daemon_are_those_of_the_settings() -> None:
         ("keepalive: 9h", "keepalive", 32400.0),
         ("keepalive: false", "keepalive", None),
         ("with: {a: 1}", "options", {"a": 1}),
+        ("proxy_protocol: false", "proxy_protocol", None),
     ],
 )
 def test_values_are_taken_up_to_both_ends_of_their_range(line: str, name: str, value: object) -> None:
     assert getattr(listener(line), name) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "networks", "timeout"),
+    [
+        ("{from: [10.0.0.0/8]}", ["10.0.0.0/8"], 5.0),
+        ("{from: ['unix:', 10.0.0.0/8], timeout: 100ms}", ["unix:", "10.0.0.0/8"], 0.1),
+        ("{from: [" + ", ".join(["0.0.0.0/0"] * 64) + "], timeout: 1m}", ["0.0.0.0/0"] * 64, 60.0),
+    ],
+)
+def test_proxy_protocol_is_taken_up_to_both_ends_of_its_range(text: str, networks: list[str], timeout: float) -> None:
+    given = listener(f"proxy_protocol: {text}").proxy_protocol
+    assert given
+    assert (given.networks, given.timeout) == (networks, timeout)
 
 
 @pytest.mark.parametrize(
