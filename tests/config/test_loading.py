@@ -73,6 +73,7 @@ listeners:
                 bind="unix:/run/kit.sock",
                 handler="kit",
                 options={"name": "a", "wait": 2.0},
+                buffer_limit_bytes=65536,
                 connections_max=7,
                 idle_timeout_s=8.0,
                 backlog=9,
