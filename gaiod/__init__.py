@@ -21,10 +21,11 @@ from gaiod.core.errors import (
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.handler import Handler
-from gaiod.runtime.units import Duration, Size, Unit
+from gaiod.runtime.units import Check, Duration, Size, Unit
 from gaiod.version import __version__
 
 __all__ = [
+    "Check",
     "Conn",
     "ConnClosed",
     "DeadlineExceeded",
