@@ -15,10 +15,9 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from libc.errno cimport EINTR, ENOMEM, errno
+from libc.errno cimport EINTR, errno
 from libc.math cimport ceil
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 cdef extern from *:
     """
@@ -189,79 +188,6 @@ cdef class Pin:
         PyBuffer_Release(&self.buffer)
 
 
-@cython.freelist(256)
-cdef class Flow:
-    """One direction of a relay: what was received and not yet sent, and the outcome of its last turn.
-
-    Attributes are those of `syscalls.Flow`.
-    """
-
-    def __cinit__(self, object sink, Py_ssize_t limit):
-        self.sink = sink
-        self.wanted = min(limit, SEND_MAX)
-
-    def __dealloc__(self):
-        free(self.data)
-
-    cdef Py_ssize_t left(self) noexcept:
-        return self.end - self.start
-
-    cdef void prepare(self, int source_fd, int sink_fd, bint may_receive) noexcept:
-        self.source_fd = source_fd
-        self.sink_fd = sink_fd
-        self.may_receive = may_receive
-
-    cdef void send_left(self) noexcept nogil:
-        cdef Py_ssize_t sent = c_send(self.sink_fd, self.data + self.start, self.end - self.start,
-                                      MSG_NOSIGNAL | MSG_DONTWAIT)
-        if sent < 0:
-            self.error = errno
-            return
-        self.sent += sent
-        self.start += sent
-        if self.start == self.end:
-            free(self.data)
-            self.data = NULL
-            self.start = self.end = 0
-
-    cdef void move(self, char* scratch) noexcept nogil:
-        """Have a turn: send what is left, and if all of it went, receive and send once more."""
-        cdef Py_ssize_t sent
-        self.received = self.sent = 0
-        self.error = 0
-        self.left_before = self.end - self.start
-        if self.left_before:
-            self.send_left()
-        if self.data != NULL or self.error or self.ended or not self.may_receive:
-            return
-        self.received = c_recv(self.source_fd, scratch, self.wanted, MSG_DONTWAIT)
-        if self.received < 0:
-            self.received = -errno
-            return
-        if self.received == 0:
-            self.ended = True
-            return
-        sent = c_send(self.sink_fd, scratch, self.received, MSG_NOSIGNAL | MSG_DONTWAIT)
-        if sent < 0:
-            self.error = errno
-            sent = 0
-        self.sent += sent
-        if sent < self.received:
-            self.data = <char*>malloc(self.received - sent)
-            if self.data == NULL:
-                self.error = ENOMEM
-                return
-            self.end = self.received - sent
-            memcpy(self.data, scratch + sent, self.end)
-
-    cpdef close(self):
-        """Forget what is left."""
-        self.sink = None
-        free(self.data)
-        self.data = NULL
-        self.start = self.end = 0
-
-
 cdef class Batch:
     """System calls collected, made in one go, and their results.
 
@@ -276,9 +202,6 @@ cdef class Batch:
         self.arena = Arena.make(self.arena_size)
         self.spare = Arena.make(self.arena_size)
         self.views = []
-
-    def __dealloc__(self):
-        free(self.scratch)
 
     cpdef object pin(self, object data, bint writable):
         """Return `data` in the form in which a batch takes it, its memory pinned as long as that is kept.
@@ -371,23 +294,6 @@ cdef class Batch:
                     free += (call.result + 63) & ~63    # a cache line is one connection's
                 call += 1
         return <int>(call - &self.calls[0])
-
-    cdef int relay(self, list flows) except -1:
-        """Give each flow its turn, all in one stretch without the GIL."""
-        cdef void* taking[CALLS_MAX]
-        cdef int count = 0
-        cdef int i
-        if self.scratch == NULL:
-            self.scratch = <char*>malloc(SEND_MAX)
-            if self.scratch == NULL:
-                raise MemoryError
-        for flow in flows:
-            taking[count] = <void*>flow
-            count += 1
-        with nogil:
-            for i in range(count):
-                (<Flow>taking[i]).move(self.scratch)
-        return 0
 
     cdef Py_ssize_t result(self, int i) noexcept:
         return self.calls[i].result

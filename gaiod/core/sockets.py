@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 import sys
 from math import isfinite
 from typing import Any
@@ -19,6 +20,17 @@ def address_of(fd: int, *, peer: bool) -> Any:
         return sock.getpeername() if peer else sock.getsockname()
     except OSError:
         return None
+    finally:
+        sock.detach()
+
+
+def linger_none(fd: int) -> None:
+    """See to it that closing a socket sends a RST and forgets what was not sent: SO_LINGER of 0 s (man 7 socket)."""
+    sock = socket.socket(fileno=fd)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    except OSError:
+        pass  # reset by its peer already
     finally:
         sock.detach()
 

@@ -331,6 +331,7 @@ class Watcher(Submission):
             for operation in self.alarms.pending_timers():
                 self._complete(operation, error)
             self.batch.close()
+            self.plumbing.close()
             self.poller.close()
             self.shut = True
 
