@@ -22,6 +22,7 @@ from gaiod.core.errors import (
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.handler import Handler
+from gaiod.runtime.proxy_protocol import ProxyHeader
 from gaiod.runtime.units import Check, Duration, Size, Unit
 from gaiod.version import __version__
 
@@ -37,6 +38,7 @@ __all__ = [
     "NoSuchCore",
     "OpResult",
     "OpType",
+    "ProxyHeader",
     "RelaySinkError",
     "Size",
     "TooManyOperations",
