@@ -99,7 +99,10 @@ class Checks:
         if self._endpoint.is_gone:
             return
         options = self._options
-        check = Check(options.send.encode(), options.expect.encode(), self._done)
+        send = options.send.encode()
+        if self._proxy.announces:
+            send = self._proxy.header_for(None) + send
+        check = Check(send, options.expect.encode(), self._done)
         deadline_s = time.monotonic() + options.timeout
         try:
             conn = self._proxy.connect(
@@ -124,7 +127,7 @@ class Checks:
 
 
 class Check:
-    """One check: the `data` of its connection. It passed when the server takes the connection, and answers as expected."""
+    """One check: the `data` of its connection. Passed: the server took the connection, and answered as expected."""
 
     __slots__ = ("_deadline_s", "_done", "_expect", "_passed", "_received", "_send")
 

@@ -7,8 +7,9 @@ from math import inf
 
 from .balance import balance_of
 from .health import Passive
+from .names import Answer
 from .options import Options
-from .servers import Endpoint, Server, Target
+from .servers import Endpoint, Server
 
 log = logging.getLogger("gaiod.handler.proxy")
 
@@ -101,14 +102,24 @@ class Pool:
             self._passive.returned(endpoint, now_s)
         self.refresh(now_s)
 
-    def set_targets(self, server: Server, targets: Collection[Target], now_s: float) -> list[Endpoint]:
-        """Take note of the addresses of a name; return the endpoints that are new."""
+    def resolved(self, server: Server, answer: Answer, now_s: float) -> list[Endpoint]:
+        """Take note of the addresses of a name; return the endpoints that are new. A failure changes nothing."""
+        if answer.error:
+            if not server.lookup_failed:
+                log.warning("server %s: looking it up failed: %s; %s", server.label, answer.error, _what_stays(server))
+            server.lookup_failed = True
+            return []
+        if server.lookup_failed:
+            log.info("server %s: it can be looked up again", server.label)
+        server.lookup_failed = False
+        known = {endpoint.target[0] for endpoint in server.endpoints}
+        if known == set(answer.hosts):
+            return []
+        log.info("server %s: it is now %s", server.label, ", ".join(answer.hosts))
         for endpoint in server.endpoints:
-            endpoint.is_gone = endpoint.target not in targets
-        kept = [endpoint for endpoint in server.endpoints if not endpoint.is_gone]
-        known = {endpoint.target for endpoint in kept}
-        new = [Endpoint(server, target) for target in targets if target not in known]
-        server.endpoints = kept + new
+            endpoint.is_gone = endpoint.target[0] not in answer.hosts
+        new = [Endpoint(server, (host, server.address.port)) for host in answer.hosts if host not in known]
+        server.endpoints = [endpoint for endpoint in server.endpoints if not endpoint.is_gone] + new
         self.refresh(now_s)
         return new
 
@@ -157,3 +168,9 @@ class Pool:
         self._all_ejected = all_ejected
         candidates = usable if all_ejected else allowed
         return [each for each in candidates if not each.server.backup] or candidates
+
+
+def _what_stays(server: Server) -> str:
+    if not server.endpoints:
+        return "clients wait"
+    return f"it is still taken to be {', '.join(str(endpoint.target[0]) for endpoint in server.endpoints)}"

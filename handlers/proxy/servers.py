@@ -20,9 +20,21 @@ class Server:
         label: the address as the configuration has it: what metrics and logs call it.
         active: connections to it, pending ones included.
         is_up: whether a client could be sent to one of its endpoints, apart from its being full.
+        lookup_failed: the last time its name was looked up.
     """
 
-    __slots__ = ("active", "address", "backup", "connections_max", "endpoints", "is_up", "label", "stats", "weight")
+    __slots__ = (
+        "active",
+        "address",
+        "backup",
+        "connections_max",
+        "endpoints",
+        "is_up",
+        "label",
+        "lookup_failed",
+        "stats",
+        "weight",
+    )
 
     def __init__(self, options: ServerOptions, stats: ServerStats) -> None:
         self.label = options.address
@@ -33,6 +45,7 @@ class Server:
         self.stats = stats
         self.active = 0
         self.is_up = True
+        self.lookup_failed = False
         self.endpoints: list[Endpoint] = []
         if not self.address.is_name:
             self.endpoints.append(Endpoint(self, self.address.target))

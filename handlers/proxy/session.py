@@ -122,7 +122,10 @@ class Session:
         except ConnClosed:  # the client is being closed, by an operator, say: it was too late
             server.abort()
         else:
-            proxy.begun(self)
+            proxy.begun(self, endpoint)
+
+    def wrote(self, conn: Conn) -> None:
+        """Go on after the PROXY header was sent: the relay does."""
 
     def relayed(self, conn: Conn, result: OpResult) -> None:
         """Go on after one direction ended, from `conn` to the other."""
@@ -148,20 +151,17 @@ class Session:
         else:
             self._reset(conn, other)
 
-    def tick(self, now_s: float, since_s: float) -> bool:
-        """Look whether a session of which one direction ended at `since_s` goes on; tell whether it does."""
+    def look(self, now_s: float, since_s: float) -> None:
+        """Look whether it goes on, one direction having ended at `since_s`; if not, end it."""
         client, server = self.client, self.server
         if client is None or server is None:
-            return False
+            return  # it is ending
         if now_s >= self.until_s:
             self.close("max_age")
-            return False
-        if now_s - max(since_s, client.active_s, server.active_s) >= self.proxy.options.half_closed_timeout:
+        elif now_s - max(since_s, client.active_s, server.active_s) >= self.proxy.options.half_closed_timeout:
             client.close_reason = "idle"
             client.abort()
             server.abort()
-            return False
-        return True
 
     # -- ending ----------------------------------------------------------------------------------------
 
@@ -185,8 +185,12 @@ class Session:
             elif server is not None:
                 server.abort()
         elif conn is server:
-            self.server = None
-            self.proxy.ended(self)
+            endpoint = self.endpoint
+            self.server = self.endpoint = None
+            if endpoint is not None:
+                if self.is_connected:
+                    endpoint.server.stats.closed()
+                self.proxy.ended(self, endpoint)
             if client is not None:
                 client.close_reason = client.close_reason or reason
                 client.close()
