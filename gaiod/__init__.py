@@ -23,6 +23,7 @@ from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.handler import Handler
 from gaiod.runtime.proxy_protocol import ProxyHeader
+from gaiod.runtime.servers import ServerStats
 from gaiod.runtime.units import Check, Duration, Size, Unit
 from gaiod.version import __version__
 
@@ -40,6 +41,7 @@ __all__ = [
     "OpType",
     "ProxyHeader",
     "RelaySinkError",
+    "ServerStats",
     "Size",
     "TooManyOperations",
     "Unit",

@@ -25,7 +25,7 @@ cdef class Submission(Loop):
     @cython.locals(conn=Conn, to=Conn, operation=OpResult)
     cdef Conn _submit_relay(self, object source, object sink, Py_ssize_t limit, object context, object deadline)
     @cython.locals(conn=Conn, operation=OpResult, limit_s=double)
-    cdef Conn _submit_connect(self, object address, object context, object deadline)
+    cdef Conn _submit_connect(self, object address, object context, object deadline, object options)
     @cython.locals(conn=Conn)
     cdef Conn _submit_accept(self, object listener, object context)
     cdef _submit(self, OpResult operation)

@@ -97,13 +97,19 @@ class Submission(Loop):
             raise
         return conn
 
-    def _submit_connect(self, address: Any, context: Any, deadline: Any) -> Conn:
+    def _submit_connect(self, address: Any, context: Any, deadline: Any, options: Any) -> Conn:
         if self.closed:
             raise WatcherClosed("the watcher is closed")
         family, address = resolve_numeric(address)
         limit_s = inf if deadline is None else check_deadline(deadline)
         sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setblocking(False)
+        try:
+            sock.setblocking(False)
+            for level, name, value in options:
+                sock.setsockopt(level, name, value)
+        except BaseException:
+            sock.close()
+            raise
         conn = Conn(self, sock.fileno(), context, self.poller.now())
         conn.writable = False
         conn.stall_s = -conn.opened_s

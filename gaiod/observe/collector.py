@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector as PrometheusCollector
 
 from gaiod.core import ENGINE, counters
 from gaiod.observe.metrics import METRICS
-from gaiod.runtime.handler import HOOKS
+from gaiod.runtime.hooks import HOOKS
 from gaiod.runtime.plugins import label_of
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import (
@@ -36,7 +36,7 @@ from gaiod.runtime.stats import (
 )
 from gaiod.version import __version__
 
-LAYOUT = Layout(0)
+LAYOUT = Layout()
 """Of the cells that belong to no listener."""
 
 TCP_INFO_QUEUE = struct.Struct("=24xII")

@@ -21,6 +21,10 @@ class ListenerSettings:
     """The name of an entry point, `package.module:Class`, or `/absolute/file.py:Class`."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The handler's own options as plain values: durations in seconds, sizes in bytes."""
+    servers: tuple[str, ...] = ()
+    """What metrics call the servers that the handler connects to: `Handler.servers_of`."""
+    buffer_limit_bytes: int | None = None
+    """What the handler lets one direction of a connection hold at most: `Handler.buffer_limit_of`; None: unsaid."""
     connections_max: int = 10_000
     """Per worker; connections beyond it are closed as soon as they are accepted."""
     idle_timeout_s: float = 300.0
@@ -98,11 +102,16 @@ def settings_from(plain: Mapping[str, Any]) -> Settings:
     return Settings(
         **{
             **plain,
-            "listeners": tuple(ListenerSettings(**listener) for listener in plain["listeners"]),
+            "listeners": tuple(listener_settings_from(listener) for listener in plain["listeners"]),
             "recycle": RecycleSettings(**plain["recycle"]),
             "log": log_settings_from(plain["log"]),
         }
     )
+
+
+def listener_settings_from(plain: Mapping[str, Any]) -> ListenerSettings:
+    """Return a listener's settings, as `settings_from`."""
+    return ListenerSettings(**{**plain, "servers": tuple(plain["servers"])})
 
 
 def log_settings_from(plain: Mapping[str, Any]) -> LogSettings:

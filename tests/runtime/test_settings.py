@@ -5,14 +5,15 @@ import json
 
 import pytest
 
-from gaiod.runtime.settings import ListenerSettings, Settings
+from gaiod.runtime.settings import ListenerSettings, Settings, listener_settings_from
 
 ECHO = ListenerSettings(name="echo", bind="127.0.0.1:7000", handler="echo", options={"a": [1, 2.5, None, "x", True]})
 
 
 def test_listener_is_the_same_after_a_journey_as_json() -> None:
     """They reach the worker as a line of JSON."""
-    assert ListenerSettings(**json.loads(json.dumps(dataclasses.asdict(ECHO)))) == ECHO
+    for settings in (ECHO, dataclasses.replace(ECHO, servers=("a", "b"), buffer_limit_bytes=65536)):
+        assert listener_settings_from(json.loads(json.dumps(dataclasses.asdict(settings)))) == settings
 
 
 def test_every_limit_is_finite_when_nothing_is_said() -> None:

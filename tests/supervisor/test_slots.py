@@ -18,7 +18,7 @@ def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     """Memory of two listeners; also as where there is no memfd_create."""
     if request.param == "file":
         monkeypatch.delattr(os, "memfd_create", raising=False)
-    memory = Memory((ONE, TWO))
+    memory = Memory({ONE: (), TWO: ("a", "b")})
     yield memory
     memory.close()
 
@@ -32,7 +32,7 @@ def _count(memory: Memory, listener: int, **cells: int) -> None:
 
 
 def test_memory_is_zero_at_first_and_of_the_layouts_size(memory: Memory) -> None:
-    assert memory.cells.tolist() == [0] * Layout(2).size
+    assert memory.cells.tolist() == [0] * Layout((0, 2)).size
 
 
 def test_what_a_worker_counts_is_seen_by_whoever_maps_the_same_memory(memory: Memory) -> None:
@@ -70,7 +70,7 @@ def test_connections_are_open_that_were_accepted_and_not_closed(memory: Memory) 
 def test_slot_counts_its_workers_together() -> None:
     """While one drains, its successor counts already."""
     slot = Slot(0)
-    old, new = slot.open((ONE, TWO)), slot.open((TWO,))
+    old, new = slot.open({ONE: (), TWO: ()}), slot.open({TWO: ()})
     try:
         _count(old, 1, accepted=5)
         _count(new, 0, accepted=2)
@@ -86,7 +86,7 @@ def test_slot_counts_its_workers_together() -> None:
 
 def test_counters_do_not_go_back_and_gauges_do_when_a_worker_is_gone() -> None:
     slot = Slot(0)
-    memory = slot.open((ONE,))
+    memory = slot.open({ONE: ()})
     _count(memory, 0, accepted=5, closed_peer_eof=5, downstream_received_bytes=1000)
     reads = counters.operation_index("read", "submitted")
     memory.cells[reads] = 3
@@ -100,7 +100,7 @@ def test_counters_do_not_go_back_and_gauges_do_when_a_worker_is_gone() -> None:
 
 def test_connections_that_were_open_when_their_worker_died_are_counted_as_closed() -> None:
     slot = Slot(0)
-    memory = slot.open((ONE,))
+    memory = slot.open({ONE: ()})
     _count(memory, 0, accepted=5, closed_peer_eof=3)
     slot.retire(memory)
     assert slot.row(ONE)[CELL["closed_worker_lost"]] == 2
@@ -110,7 +110,7 @@ def test_connections_that_were_open_when_their_worker_died_are_counted_as_closed
 def test_slot_adds_up_every_worker_it_has_had() -> None:
     slot = Slot(0)
     for _ in range(3):
-        memory = slot.open((ONE,))
+        memory = slot.open({ONE: ()})
         _count(memory, 0, accepted=2, closed_idle=2)
         slot.retire(memory)
     assert slot.row(ONE)[CELL["closed_idle"]] == 6
@@ -119,7 +119,7 @@ def test_slot_adds_up_every_worker_it_has_had() -> None:
 def test_listener_with_another_handler_counts_from_zero() -> None:
     """The handler is a label of its series."""
     slot = Slot(0)
-    memory = slot.open((ONE,))
+    memory = slot.open({ONE: ()})
     _count(memory, 0, accepted=2)
     slot.retire(memory)
     assert slot.row(("one", "shout")) == [0] * len(CELL)
@@ -127,11 +127,11 @@ def test_listener_with_another_handler_counts_from_zero() -> None:
 
 def test_listener_that_is_forgotten_counts_from_zero_and_the_others_go_on() -> None:
     slot = Slot(0)
-    memory = slot.open((ONE, TWO))
+    memory = slot.open({ONE: (), TWO: ()})
     _count(memory, 0, accepted=1)
     _count(memory, 1, accepted=1)
     slot.retire(memory)
-    slot.forget({TWO})
+    slot.forget({TWO: ()})
     assert slot.row(ONE)[CELL["accepted"]] == 0
     assert slot.row(TWO)[CELL["accepted"]] == 1
 
@@ -139,7 +139,7 @@ def test_listener_that_is_forgotten_counts_from_zero_and_the_others_go_on() -> N
 def test_memory_is_given_back_when_a_worker_is_gone() -> None:
     """The descriptors are counted after every test."""
     slot = Slot(0)
-    memory = slot.open((ONE,))
+    memory = slot.open({ONE: ()})
     slot.retire(memory)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(memory.fd)

@@ -51,7 +51,7 @@ class FakeDaemon:
     """Slots of `workers` with `listeners` each, named l0, l1, ... with handlers h0, h1, ..."""
 
     def __init__(self, workers: int = 1, listeners: int = 1, *, handler: str | None = None) -> None:
-        self.layout = Layout(listeners)
+        self.layout = Layout((0,) * listeners)
         self.sockets = [socket.socket(socket.AF_UNIX) for _ in range(listeners)]
         self.all_sources = [
             Source(ListenerSettings(name=f"l{number}", bind="unix:/x", handler=handler or f"h{number}"), [sock])
