@@ -9,7 +9,7 @@ from gaiod import Conn, Handler, OpResult, ProxyHeader
 
 from .health import Checks
 from .names import Answer, Names
-from .options import Options
+from .options import ProxyOptions
 from .pool import Pool
 from .queue import Queue
 from .servers import Endpoint, Server, hash_of
@@ -27,11 +27,11 @@ class Proxy(Handler):
     off a connection of which the outcome is known already.
     """
 
-    Options = Options
+    Options = ProxyOptions
     pool: Pool
     """From `on_start` on."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: ProxyOptions) -> None:
         super().__init__(options)
         self.announces = options.send_proxy != "none"
         self._dice = random.Random()
@@ -41,11 +41,11 @@ class Proxy(Handler):
         self._names: Names | None = None
 
     @classmethod
-    def servers_of(cls, options: Options) -> tuple[str, ...]:
+    def servers_of(cls, options: ProxyOptions) -> tuple[str, ...]:
         return tuple(entry.address for entry in options.entries)
 
     @classmethod
-    def buffer_limit_of(cls, options: Options) -> int:
+    def buffer_limit_of(cls, options: ProxyOptions) -> int:
         return options.buffer_limit
 
     # -- hooks -----------------------------------------------------------------------------------------

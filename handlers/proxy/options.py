@@ -99,7 +99,7 @@ def _servers(values: Sequence[Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Options:
+class ProxyOptions:
     """The keys of `with:`."""
 
     servers: Annotated[list[AddressText | ServerOptions], Check(_servers)]

@@ -8,7 +8,7 @@ from math import inf
 from .balance import balance_of
 from .health import Passive
 from .names import Answer
-from .options import Options
+from .options import ProxyOptions
 from .servers import Endpoint, Server
 
 log = logging.getLogger("gaiod.handler.proxy")
@@ -29,7 +29,7 @@ class Pool:
             those are all unusable; where all are ejected, all the same.
     """
 
-    def __init__(self, options: Options, servers: Iterable[Server], dice: random.Random) -> None:
+    def __init__(self, options: ProxyOptions, servers: Iterable[Server], dice: random.Random) -> None:
         self.servers = tuple(servers)
         self.members: list[Endpoint] = []
         self._open: list[Endpoint] = []  # members whose server is not full
