@@ -24,10 +24,11 @@ from gaiod.core.watcher import Watcher
 from gaiod.runtime.handler import Handler
 from gaiod.runtime.proxy_protocol import ProxyHeader
 from gaiod.runtime.servers import ServerStats
-from gaiod.runtime.units import Duration, Size, Unit
+from gaiod.runtime.units import Check, Duration, Size, Unit
 from gaiod.version import __version__
 
 __all__ = [
+    "Check",
     "Conn",
     "ConnClosed",
     "DeadlineExceeded",

@@ -27,11 +27,9 @@ cdef extern from *:
     """
     const char* GAIOD_SOURCES
 
-cdef extern from "sys/types.h" nogil:
-    ctypedef struct sockaddr:
-        pass
-
 cdef extern from "sys/socket.h" nogil:
+    cdef struct sockaddr:
+        pass
     ssize_t c_recv "recv"(int, void*, size_t, int)
     ssize_t c_send "send"(int, const void*, size_t, int)
     int c_accept4 "accept4"(int, sockaddr*, void*, int)

@@ -7,7 +7,6 @@ all: that is what keeps it alive.
 
 import errno
 import os
-import socket
 from collections import deque
 from math import inf
 from typing import Any
@@ -16,7 +15,7 @@ from gaiod.core import counters as layout
 from gaiod.core.alarms import Alarms
 from gaiod.core.connection import Conn, Mover
 from gaiod.core.counters import BUFFERED, COMPLETE, EXPIRED, FAILED, OUTCOME_COUNT, PAUSED_NS, RESUMES
-from gaiod.core.engine import Batch, Plumbing, Poller
+from gaiod.core.engine import Batch, Plumbing, Poller, connect
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError
 from gaiod.core.operations import (
     ACCEPT,
@@ -214,11 +213,7 @@ class Queues(Mover):
         """Send the SYN, and only then watch: an unconnected socket polls as hung up."""
         family, address = operation.buffer
         operation.buffer = None
-        sock = socket.socket(family, socket.SOCK_STREAM, fileno=conn.fd)
-        try:
-            error = sock.connect_ex(address)
-        finally:
-            sock.detach()
+        error = -connect(conn.fd, family, address)
         self._make_room(conn.fd)
         try:
             self.poller.add(conn.fd, conn)
