@@ -60,6 +60,9 @@ listeners:
     backlog: 9
     nodelay: false
     keepalive: false
+    user_timeout: 30s
+    congestion: bbr
+    notsent_lowat: 128KiB
   echo:
     bind: 127.0.0.1:7000
     handler: ./echo.py
@@ -78,6 +81,9 @@ listeners:
                 backlog=9,
                 nodelay=False,
                 keepalive_s=None,
+                user_timeout_s=30.0,
+                congestion="bbr",
+                notsent_lowat_bytes=131072,
             ),
             ListenerSettings(
                 name="echo",
