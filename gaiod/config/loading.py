@@ -132,6 +132,9 @@ def _listener(name: str, config: Listener, handler: HandlerUse) -> ListenerSetti
         backlog=config.backlog,
         nodelay=config.nodelay,
         keepalive_s=config.keepalive,
+        user_timeout_s=config.user_timeout,
+        congestion=config.congestion,
+        notsent_lowat_bytes=config.notsent_lowat,
         proxy_protocol=_proxy_protocol(config.proxy_protocol),
     )
 

@@ -22,6 +22,7 @@ from gaiod.config.values import (
     none_if_false,
     parse_account,
     parse_choice,
+    parse_congestion,
     parse_keepalive,
     parse_log_file,
     parse_workers,
@@ -37,6 +38,9 @@ CONNECTIONS_MAX = 1_000_000
 
 BACKLOG_MAX = 65_535
 """The kernel caps it at net.core.somaxconn, 4096 by default: listen(2)."""
+
+NOTSENT_LOWAT_MIN_BYTES, NOTSENT_LOWAT_MAX_BYTES = 4096, 1 << 30
+"""Below a few packets the line runs dry between two wake-ups; the kernel's own send buffers end far below the other."""
 
 RECYCLE_MEMORY_MIN_BYTES = 32 << 20
 """What a worker has before its first connection (15.7 MB, CPython 3.11): less would replace it for ever."""
@@ -131,6 +135,15 @@ class Listener(_Strict):
     keepalive: Annotated[float | None, BeforeValidator(parse_keepalive), _or_false("duration", "60s", "no probes")] = (
         LISTENER_DEFAULT.keepalive_s
     )
+    user_timeout: Annotated[float | None, _duration(1.0, HOUR_S), _or_false("duration", "2m", "the kernel's own")] = (
+        LISTENER_DEFAULT.user_timeout_s
+    )
+    congestion: Annotated[str | None, BeforeValidator(parse_congestion), _or_false("name", "bbr", "the system's")] = (
+        LISTENER_DEFAULT.congestion
+    )
+    notsent_lowat: Annotated[
+        int | None, _size(NOTSENT_LOWAT_MIN_BYTES, NOTSENT_LOWAT_MAX_BYTES), _or_false("size", "128KiB", "no limit")
+    ] = LISTENER_DEFAULT.notsent_lowat_bytes
     proxy_protocol: Annotated[
         ProxyProtocol | None,
         BeforeValidator(_something),

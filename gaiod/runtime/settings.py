@@ -42,6 +42,12 @@ class ListenerSettings:
     nodelay: bool = True
     keepalive_s: float | None = 60.0
     """Idle seconds before the first TCP keep-alive probe; None: no probes."""
+    user_timeout_s: float | None = 120.0
+    """How long the peer may leave what was sent unacknowledged, or take nothing; None: as long as the kernel tries."""
+    congestion: str | None = None
+    """The algorithm of TCP's congestion control; None: the system's."""
+    notsent_lowat_bytes: int | None = None
+    """Most bytes that the kernel takes ahead of what it has sent; None: its whole send buffer."""
     proxy_protocol: ProxyProtocolSettings | None = None
     """None: the first byte is the client's."""
 

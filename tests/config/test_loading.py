@@ -23,19 +23,7 @@ from gaiod.runtime.settings import (
 
 ECHO = "listeners: {echo: {bind: 127.0.0.1:7000, handler: echo}}\n"
 
-Loader = Callable[[str], type[Handler]]
-
-
-def problems(path: str | Path, load_handler: Loader) -> list[str]:
-    with pytest.raises(ConfigErrors) as errors:
-        load(path, load_handler=load_handler)
-    return [str(error) for error in errors.value.errors]
-
-
-def test_every_key_reaches_the_settings(tmp_path: Path, load_handler: Loader) -> None:
-    file = tmp_path / "gaiod.yaml"
-    file.write_text(
-        """
+EVERY_KEY = """\
 workers: 3
 pin_workers: true
 heartbeat_timeout: 4s
@@ -60,12 +48,27 @@ listeners:
     backlog: 9
     nodelay: false
     keepalive: false
+    user_timeout: 30s
+    congestion: bbr
+    notsent_lowat: 128KiB
   echo:
     bind: 127.0.0.1:7000
     handler: ./echo.py
     proxy_protocol: {from: [10.0.0.0/8, "::1/128"], timeout: 2s}
 """
-    )
+
+Loader = Callable[[str], type[Handler]]
+
+
+def problems(path: str | Path, load_handler: Loader) -> list[str]:
+    with pytest.raises(ConfigErrors) as errors:
+        load(path, load_handler=load_handler)
+    return [str(error) for error in errors.value.errors]
+
+
+def test_every_key_reaches_the_settings(tmp_path: Path, load_handler: Loader) -> None:
+    file = tmp_path / "gaiod.yaml"
+    file.write_text(EVERY_KEY)
     assert load(file, load_handler=load_handler) == Settings(
         listeners=(
             ListenerSettings(
@@ -79,6 +82,9 @@ listeners:
                 backlog=9,
                 nodelay=False,
                 keepalive_s=None,
+                user_timeout_s=30.0,
+                congestion="bbr",
+                notsent_lowat_bytes=131072,
             ),
             ListenerSettings(
                 name="echo",

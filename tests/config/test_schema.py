@@ -43,6 +43,9 @@ def test_defaults_of_a_listener_are_those_of_the_settings() -> None:
     assert given.backlog == default.backlog
     assert given.nodelay == default.nodelay
     assert given.keepalive == default.keepalive_s
+    assert given.user_timeout == default.user_timeout_s
+    assert given.congestion == default.congestion
+    assert given.notsent_lowat == default.notsent_lowat_bytes
     assert (given.proxy_protocol, default.proxy_protocol) == (None, None)
 
 
@@ -82,6 +85,15 @@ def test_defaults_of_the_daemon_are_those_of_the_settings() -> None:
         ("keepalive: 1s", "keepalive", 1.0),
         ("keepalive: 9h", "keepalive", 32400.0),
         ("keepalive: false", "keepalive", None),
+        ("user_timeout: 1s", "user_timeout", 1.0),
+        ("user_timeout: 1h", "user_timeout", 3600.0),
+        ("user_timeout: false", "user_timeout", None),
+        ("congestion: bbr", "congestion", "bbr"),
+        ("congestion: a23456789012345", "congestion", "a23456789012345"),
+        ("congestion: false", "congestion", None),
+        ("notsent_lowat: 4096", "notsent_lowat", 4096),
+        ("notsent_lowat: 1GiB", "notsent_lowat", 1 << 30),
+        ("notsent_lowat: false", "notsent_lowat", None),
         ("with: {a: 1}", "options", {"a": 1}),
         ("proxy_protocol: false", "proxy_protocol", None),
     ],

@@ -21,6 +21,8 @@ def test_every_limit_is_finite_when_nothing_is_said() -> None:
     assert 0 < ECHO.connections_max < 1_000_000
     assert 0 < ECHO.idle_timeout_s <= 3600
     assert 0 < ECHO.backlog <= 65_535
+    assert ECHO.user_timeout_s
+    assert 0 < ECHO.user_timeout_s < ECHO.idle_timeout_s
     assert ECHO.nodelay
 
 
