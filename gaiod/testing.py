@@ -189,6 +189,7 @@ class ScriptedConn:
     bytes_sent: int = 0
     opened_s: float = 0.0
     active_s: float = 0.0
+    proxy_header: Any = None
     local_address: Any = ("127.0.0.1", 7000)
     peer_address: Any = ("127.0.0.1", 40000)
     writes: list[bytes] = field(default_factory=list)

@@ -1,11 +1,11 @@
-"""What no key can say alone: two that listen in one place, a group without a user.
+"""What no key can say alone: two that listen in one place, a group without a user, a listener that nobody may use.
 
 Looks at the values as the file has them, so that these problems are told in one go with those of single keys.
 """
 
 from collections.abc import Callable, Iterator
 
-from gaiod.config.addresses import UNIX, is_any_port, parse_bind, parse_control
+from gaiod.config.addresses import SYSTEMD, UNIX, is_any_port, parse_bind, parse_control
 from gaiod.config.errors import Keys, Refused, Report, dotted
 from gaiod.config.values import parse_log_file
 from gaiod.config.yaml import Document
@@ -17,11 +17,15 @@ LOG_FILE: Keys = ("log", "file")
 
 GROUP_ALONE = "has no effect without user; add user: NAME, or remove it"
 
+UNIX_UNLISTED = "has no unix:, and peers of a unix socket have no address; add unix:"
+ONLY_UNIX = "has unix: alone, and the listener has no unix socket; write the balancer's network"
+
 
 def check_together(document: Document, report: Report) -> None:
     """Report the values that do not go together; those that are wrong alone are the schema's to report."""
     _check_places(document, report)
     _check_group(document, report)
+    _check_proxy_protocol(document, report)
 
 
 def _check_places(document: Document, report: Report) -> None:
@@ -78,3 +82,24 @@ def _check_group(document: Document, report: Report) -> None:
             return  # a user, or something the schema complains about
         case {"group": str()} if () not in document.incomplete:
             report.add(document.place_of_key(("group",)), ("group",), GROUP_ALONE)
+
+
+def _check_proxy_protocol(document: Document, report: Report) -> None:
+    """Report listeners that would believe nobody: peers of a unix socket have no address, others nothing else."""
+    match document.value:
+        case {"listeners": dict(listeners)}:
+            for name, listener in listeners.items():
+                match listener:
+                    case {"bind": str(bind), "proxy_protocol": {"from": [_, *_] as networks}}:
+                        wrong = _nobody(bind, networks)
+                        if wrong:
+                            keys = ("listeners", name, "proxy_protocol", "from")
+                            report.add(document.place_of(keys), keys, wrong)
+
+
+def _nobody(bind: str, networks: list[object]) -> str:
+    if bind.startswith(UNIX):
+        return "" if UNIX in networks else UNIX_UNLISTED
+    if bind.startswith(SYSTEMD) or any(network != UNIX for network in networks):
+        return ""
+    return ONLY_UNIX

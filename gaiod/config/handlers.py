@@ -14,7 +14,7 @@ from gaiod.runtime import plugins
 from gaiod.runtime.handler import Handler
 
 SERVERS_MAX = 256
-"""Per listener: each has 14 series in the metrics, and a row of memory in every worker."""
+"""Per listener: each has 10 series in the metrics, and a row of memory in every worker."""
 
 LoadHandler = Callable[[str], type[Handler]]
 """Takes a reference, imports the handler, returns its class; raises HandlerLoadError."""

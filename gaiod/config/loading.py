@@ -4,9 +4,16 @@ from pathlib import Path
 
 from gaiod.config.errors import WHOLE_FILE, ConfigErrors, Place, Report
 from gaiod.config.handlers import HandlerUse, LoadHandler, check_handlers
-from gaiod.config.schema import Config, Listener, Log, Recycle, check_schema
+from gaiod.config.schema import Config, Listener, Log, ProxyProtocol, Recycle, check_schema
 from gaiod.config.yaml import read_document
-from gaiod.runtime.settings import ConnectionLogSettings, ListenerSettings, LogSettings, RecycleSettings, Settings
+from gaiod.runtime.settings import (
+    ConnectionLogSettings,
+    ListenerSettings,
+    LogSettings,
+    ProxyProtocolSettings,
+    RecycleSettings,
+    Settings,
+)
 
 FILE_MAX_BYTES = 1 << 20
 """1MiB holds some 10,000 listeners; a larger file is not a configuration but a mistake."""
@@ -125,4 +132,12 @@ def _listener(name: str, config: Listener, handler: HandlerUse) -> ListenerSetti
         backlog=config.backlog,
         nodelay=config.nodelay,
         keepalive_s=config.keepalive,
+        user_timeout_s=config.user_timeout,
+        congestion=config.congestion,
+        notsent_lowat_bytes=config.notsent_lowat,
+        proxy_protocol=_proxy_protocol(config.proxy_protocol),
     )
+
+
+def _proxy_protocol(config: ProxyProtocol | None) -> ProxyProtocolSettings | None:
+    return None if config is None else ProxyProtocolSettings(tuple(config.networks), config.timeout)

@@ -14,19 +14,22 @@ from pydantic_core import ErrorDetails
 from gaiod.config.addresses import parse_bind, parse_control
 from gaiod.config.crosschecks import check_together
 from gaiod.config.errors import Keys, Refused, Report
+from gaiod.config.networks import EXAMPLE as NETWORKS_EXAMPLE
+from gaiod.config.networks import check_networks, parse_network
 from gaiod.config.references import WANTED as REFERENCE_WANTED
 from gaiod.config.units import DAY_S, HOUR_S, SIZE_MAX_BYTES, YEAR_S, parse_duration, parse_size, parse_whole
 from gaiod.config.values import (
     none_if_false,
     parse_account,
     parse_choice,
+    parse_congestion,
     parse_keepalive,
     parse_log_file,
     parse_workers,
 )
 from gaiod.config.words import NAMES, mismatch, unknown
 from gaiod.config.yaml import Document
-from gaiod.runtime.settings import ListenerSettings, Settings
+from gaiod.runtime.settings import ListenerSettings, ProxyProtocolSettings, Settings
 
 LISTENER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
@@ -35,6 +38,9 @@ CONNECTIONS_MAX = 1_000_000
 
 BACKLOG_MAX = 65_535
 """The kernel caps it at net.core.somaxconn, 4096 by default: listen(2)."""
+
+NOTSENT_LOWAT_MIN_BYTES, NOTSENT_LOWAT_MAX_BYTES = 4096, 1 << 30
+"""Below a few packets the line runs dry between two wake-ups; the kernel's own send buffers end far below the other."""
 
 RECYCLE_MEMORY_MIN_BYTES = 32 << 20
 """What a worker has before its first connection (15.7 MB, CPython 3.11): less would replace it for ever."""
@@ -57,6 +63,7 @@ WANTED = {
 
 DEFAULT = Settings(())
 LISTENER_DEFAULT = ListenerSettings("", "", "")
+PROXY_PROTOCOL_DEFAULT = ProxyProtocolSettings(())
 
 
 def _listener_name(value: str) -> str:
@@ -68,6 +75,12 @@ def _listener_name(value: str) -> str:
 def _some(value: object) -> object:
     if value == {}:
         raise Refused("has no listener; add one, such as echo: {bind: 127.0.0.1:7000, handler: echo}")
+    return value
+
+
+def _something(value: object) -> object:
+    if value is None:
+        raise Refused(mismatch(value, NAMES[dict]))
     return value
 
 
@@ -100,6 +113,15 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class ProxyProtocol(_Strict):
+    """`listeners.NAME.proxy_protocol`."""
+
+    networks: Annotated[list[Annotated[str, BeforeValidator(parse_network)]], BeforeValidator(check_networks)] = Field(
+        alias="from", examples=[NETWORKS_EXAMPLE]
+    )
+    timeout: Annotated[float, _duration(0.1, 60.0)] = PROXY_PROTOCOL_DEFAULT.timeout_s
+
+
 class Listener(_Strict):
     """`listeners.NAME`. An example says what to add where a key is missing."""
 
@@ -113,6 +135,20 @@ class Listener(_Strict):
     keepalive: Annotated[float | None, BeforeValidator(parse_keepalive), _or_false("duration", "60s", "no probes")] = (
         LISTENER_DEFAULT.keepalive_s
     )
+    user_timeout: Annotated[float | None, _duration(1.0, HOUR_S), _or_false("duration", "2m", "the kernel's own")] = (
+        LISTENER_DEFAULT.user_timeout_s
+    )
+    congestion: Annotated[str | None, BeforeValidator(parse_congestion), _or_false("name", "bbr", "the system's")] = (
+        LISTENER_DEFAULT.congestion
+    )
+    notsent_lowat: Annotated[
+        int | None, _size(NOTSENT_LOWAT_MIN_BYTES, NOTSENT_LOWAT_MAX_BYTES), _or_false("size", "128KiB", "no limit")
+    ] = LISTENER_DEFAULT.notsent_lowat_bytes
+    proxy_protocol: Annotated[
+        ProxyProtocol | None,
+        BeforeValidator(_something),
+        _or_false("mapping", f"{{from: {NETWORKS_EXAMPLE}}}", "no header"),
+    ] = None
 
 
 class Recycle(_Strict):
@@ -185,7 +221,7 @@ SECTIONS: dict[Keys, type[_Strict]] = {
     ("log",): Log,
     ("log", "connections"): ConnectionLog,
 }
-"""What may stand in each mapping of the file; every other one with fixed keys is a listener."""
+"""What may stand in each mapping of the file; every other one with fixed keys is a listener, or within one."""
 
 
 def check_schema(document: Document, report: Report) -> Config | None:
@@ -222,5 +258,5 @@ def _words(error: ErrorDetails) -> str:
 
 def _fields_at(keys: Keys) -> dict[str, FieldInfo]:
     """Return the keys that may stand in the mapping at `keys`."""
-    model = SECTIONS.get(keys, Listener)
+    model = SECTIONS.get(keys) or (Listener if len(keys) == len(("listeners", "NAME")) else ProxyProtocol)
     return {field.alias or name: field for name, field in model.model_fields.items()}

@@ -3,6 +3,7 @@
 Each parser returns the value as the settings hold it, or raises Refused with what to write.
 """
 
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -26,6 +27,11 @@ LOG_FILE_WANTED = "stderr or an absolute path such as /var/log/gaiod/gaiod.log"
 KEEPALIVE_MAX_S = 9 * 3600.0
 """Linux takes no TCP_KEEPIDLE above 32,767 s (MAX_TCP_KEEPIDLE)."""
 
+CONGESTION = re.compile(r"[a-z0-9_-]{1,15}")
+"""TCP_CA_NAME_MAX is 16, with the final NUL."""
+
+CONGESTION_WANTED = "the name of an algorithm such as bbr or cubic"
+
 
 def parse_workers(value: object) -> int:
     """Return how many workers `auto` or a number is.
@@ -48,6 +54,19 @@ def parse_keepalive(value: object) -> float:
     if not seconds.is_integer():
         raise Refused(f"{value} is not in whole seconds, as the kernel counts them; write {int(seconds)}s")
     return seconds
+
+
+def parse_congestion(value: object) -> str:
+    """Return the name of an algorithm. Whether there is such a one is for the machine that serves to say.
+
+    Raises:
+        Refused: it is no name.
+    """
+    if not isinstance(value, str):
+        raise Refused(mismatch(value, CONGESTION_WANTED))
+    if not CONGESTION.fullmatch(value):
+        raise Refused(f'"{shown(value)}" is no name; write {CONGESTION_WANTED}')
+    return value
 
 
 def parse_choice(value: object, names: tuple[str, ...]) -> str:

@@ -24,6 +24,7 @@ cdef class Conn:
     cdef public object context
     cdef public object data
     cdef public object close_reason
+    cdef public object proxy_header
     cdef object failure
     cdef Conn feeder
     cdef OpResult read_head

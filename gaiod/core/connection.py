@@ -51,6 +51,7 @@ class Conn:
         close_reason: free for its owner, to say why it closes; "forgotten" if it was dropped.
         bytes_received, bytes_sent: moved so far.
         opened_s, active_s: `time.monotonic()` of its making, and of the pass that last moved bytes.
+        proxy_header: what a load balancer announced it with (`gaiod.ProxyHeader`); None if none did.
         at_eof: a read found the end of the stream.
         traffic: index of the two counters that its received and sent bytes are added to.
     """
@@ -73,6 +74,7 @@ class Conn:
         "is_listener",
         "opened_s",
         "pending_write_bytes",
+        "proxy_header",
         "read_alarm",
         "read_alarm_s",
         "read_count",
@@ -100,6 +102,7 @@ class Conn:
         self.context = context
         self.data: Any = None
         self.close_reason: str | None = None
+        self.proxy_header: Any = None
         self.at_eof = False
         self.failure: Exception | None = None  # why its connect failed: everything else fails the same way
         self.readable = False  # the kernel may have bytes: an edge was seen, and no short read since
@@ -179,15 +182,37 @@ class Conn:
         """Return the descriptor; -1 once closed. It is the watcher's: do not close it or read from it."""
         return self.fd
 
+    def announce(self, header: Any) -> None:
+        """Believe a `gaiod.ProxyHeader` that was read: what came before this is not counted any more."""
+        self.proxy_header = header
+        self.bytes_received = 0
+        self.opened_s = self.active_s
+
     @property
     def local_address(self) -> Any:
-        """The address of this end, as `socket.getsockname()` has it; None once closed."""
-        return None if self.closed else address_of(self.fd, peer=False)
+        """The address of this end, as `socket.getsockname()` has it; None once closed.
+
+        With a `proxy_header` that says it: the address that the client connected to.
+        """
+        if self.closed:
+            return None
+        header = self.proxy_header
+        if header is not None and header.destination is not None:
+            return header.destination
+        return address_of(self.fd, peer=False)
 
     @property
     def peer_address(self) -> Any:
-        """The address of the other end, as `socket.getpeername()` has it; None once either end is gone."""
-        return None if self.closed else address_of(self.fd, peer=True)
+        """The address of the other end, as `socket.getpeername()` has it; None once either end is gone.
+
+        With a `proxy_header` that says it: the client's, and not that of the load balancer at the other end.
+        """
+        if self.closed:
+            return None
+        header = self.proxy_header
+        if header is not None and header.source is not None:
+            return header.source
+        return address_of(self.fd, peer=True)
 
     def __repr__(self) -> str:
         return f"<Conn {self.serial} {'closed' if self.closed else f'fd {self.fd}'}>"

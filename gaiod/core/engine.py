@@ -9,9 +9,9 @@ from gaiod.core import ENGINE
 
 if TYPE_CHECKING or ENGINE == "interpreted":
     from gaiod.core.flows import Flow, Plumbing
-    from gaiod.core.syscalls import Batch, Poller, accept, shutdown_write, take_error
+    from gaiod.core.syscalls import Batch, Poller, accept, connect, open_stream, set_option, shutdown_write, take_error
 else:
     from gaiod.core._flows import Flow, Plumbing
-    from gaiod.core._syscalls import Batch, Poller, accept, shutdown_write, take_error
+    from gaiod.core._syscalls import Batch, Poller, accept, connect, open_stream, set_option, shutdown_write, take_error
 
-__all__ = ["Batch", "Flow", "Plumbing", "Poller", "accept", "shutdown_write", "take_error"]
+__all__ = ["Batch", "Flow", "Plumbing", "Poller", "accept", "connect", "open_stream", "set_option", "shutdown_write", "take_error"]

@@ -7,7 +7,6 @@ all: that is what keeps it alive.
 
 import errno
 import os
-import socket
 from collections import deque
 from math import inf
 from typing import Any
@@ -16,7 +15,7 @@ from gaiod.core import counters as layout
 from gaiod.core.alarms import Alarms
 from gaiod.core.connection import Conn, Mover
 from gaiod.core.counters import BUFFERED, COMPLETE, EXPIRED, FAILED, OUTCOME_COUNT, PAUSED_NS, RESUMES
-from gaiod.core.engine import Batch, Plumbing, Poller
+from gaiod.core.engine import Batch, Plumbing, Poller, connect
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError
 from gaiod.core.operations import (
     ACCEPT,
@@ -214,11 +213,7 @@ class Queues(Mover):
         """Send the SYN, and only then watch: an unconnected socket polls as hung up."""
         family, address = operation.buffer
         operation.buffer = None
-        sock = socket.socket(family, socket.SOCK_STREAM, fileno=conn.fd)
-        try:
-            error = sock.connect_ex(address)
-        finally:
-            sock.detach()
+        error = -connect(conn.fd, family, address)
         self._make_room(conn.fd)
         try:
             self.poller.add(conn.fd, conn)
@@ -310,16 +305,15 @@ class Queues(Mover):
             if kind == FREE or kind == RESET:
                 if kind == RESET:
                     linger_none(conn.fd)
-                self._drop(conn, ConnClosed(f"{conn!r} is closed"))
+                self._drop(conn, None)
             elif kind == CANCEL:
                 self._cancel(conn, request.context)
             elif not conn.closing:
                 if kind == FINISH:
-                    error = ConnClosed(f"{conn!r} is closed")
                     if conn.feeder is not None:
-                        self._end_queue(conn.feeder, True, RELAY, inf, error)
+                        self._end_queue(conn.feeder, True, RELAY, inf, None)
                     conn.closing = True
-                    self._end_queue(conn, True, -1, inf, error)
+                    self._end_queue(conn, True, -1, inf, None)
                 self._push_write(conn, self._new_operation(kind, conn, None, inf))
 
     def _cancel(self, conn: Conn, op_type: Any) -> None:
@@ -333,8 +327,8 @@ class Queues(Mover):
             self._complete(operation, OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
             self.alarms.stale += 1
 
-    def _end_queue(self, conn: Conn, reading: bool, kind: int, limit_s: float, error: Exception) -> None:
-        """Complete with `error` the operations of one direction of that kind (-1: any), due by `limit_s`."""
+    def _end_queue(self, conn: Conn, reading: bool, kind: int, limit_s: float, error: Exception | None) -> None:
+        """Complete the operations of one direction of that kind (-1: any), due by `limit_s`; None: ConnClosed."""
         operation = conn.read_head if reading else conn.write_head
         kept: list[OpResult] = []
         ended: list[OpResult] = []
@@ -344,6 +338,8 @@ class Queues(Mover):
             operation = operation.next
         if not ended:
             return
+        if error is None:
+            error = ConnClosed(f"{conn!r} is closed")
         head = tail = None
         for operation in kept:
             operation.next = None
@@ -372,8 +368,8 @@ class Queues(Mover):
                 self._end_queue(conn, True, -1, inf, error)
                 self._end_queue(conn, False, -1, inf, error)
 
-    def _drop(self, conn: Conn, error: Exception) -> None:
-        """Close a connection; its operations complete with `error`."""
+    def _drop(self, conn: Conn, error: Exception | None) -> None:
+        """Close a connection; its operations complete with `error`, or else ConnClosed."""
         self.counters[FREED] += 1
         conn.closing = True
         self._end_queue(conn, True, -1, inf, error)

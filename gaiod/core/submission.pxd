@@ -24,7 +24,7 @@ cdef class Submission(Loop):
     cdef Conn _submit_write(self, object target, object buf, object context, object deadline)
     @cython.locals(conn=Conn, to=Conn, operation=OpResult)
     cdef Conn _submit_relay(self, object source, object sink, Py_ssize_t limit, object context, object deadline)
-    @cython.locals(conn=Conn, operation=OpResult, limit_s=double)
+    @cython.locals(conn=Conn, operation=OpResult, limit_s=double, fd=int, error=int)
     cdef Conn _submit_connect(self, object address, object context, object deadline, object options)
     @cython.locals(conn=Conn)
     cdef Conn _submit_accept(self, object listener, object context)

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary, ref
 
 from gaiod.core.connection import RELAY_LIMIT, Conn
 from gaiod.core.counters import OUTCOME_COUNT
-from gaiod.core.engine import Flow
+from gaiod.core.engine import Flow, open_stream, set_option
 from gaiod.core.errors import ConnClosed, EmptyBuffer, TooManyOperations, UnsupportedConn, UsageError, WatcherClosed
 from gaiod.core.loop import Loop
 from gaiod.core.operations import ACCEPT, CONNECT, POST, READ, RELAY, WRITE, OpResult
@@ -102,15 +102,18 @@ class Submission(Loop):
             raise WatcherClosed("the watcher is closed")
         family, address = resolve_numeric(address)
         limit_s = inf if deadline is None else check_deadline(deadline)
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        fd = open_stream(family)
+        if fd < 0:
+            raise OSError(-fd, os.strerror(-fd))
         try:
-            sock.setblocking(False)
             for level, name, value in options:
-                sock.setsockopt(level, name, value)
+                error = -set_option(fd, level, name, value)
+                if error:
+                    raise OSError(error, f"{os.strerror(error)}: option {name} of level {level}")
         except BaseException:
-            sock.close()
+            os.close(fd)
             raise
-        conn = Conn(self, sock.fileno(), context, self.poller.now())
+        conn = Conn(self, fd, context, self.poller.now())
         conn.writable = False
         conn.stall_s = -conn.opened_s
         operation = self._new_operation(CONNECT, conn, context, limit_s)
@@ -119,9 +122,8 @@ class Submission(Loop):
             self._submit(operation)
         except BaseException:
             conn.closed = True  # it never was open
-            sock.close()
+            os.close(fd)
             raise
-        sock.detach()
         return conn
 
     def _submit_accept(self, listener: Any, context: Any) -> Conn:

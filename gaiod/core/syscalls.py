@@ -147,6 +147,37 @@ def accept(fd: int) -> int:
     return connection.detach()
 
 
+def open_stream(family: int) -> int:
+    """Make a stream socket, non-blocking and close-on-exec: its descriptor, or `-errno`."""
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+    sock.setblocking(False)
+    return sock.detach()
+
+
+def set_option(fd: int, level: int, name: int, value: int | bytes) -> int:
+    """Set an option of a socket, a number or bytes: 0, or `-errno`."""
+    sock = socket.socket(fileno=fd)
+    try:
+        sock.setsockopt(level, name, value)
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+    finally:
+        sock.detach()
+    return 0
+
+
+def connect(fd: int, family: int, address: Any) -> int:
+    """Begin a connection to an address as `sockets.resolve_numeric` returns it: 0, or `-errno`."""
+    sock = socket.socket(family, socket.SOCK_STREAM, fileno=fd)
+    try:
+        return -sock.connect_ex(address)
+    finally:
+        sock.detach()
+
+
 def take_error(fd: int) -> int:
     """Return and clear the socket's pending error: 0, or an errno."""
     sock = socket.socket(fileno=fd)

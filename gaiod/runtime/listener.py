@@ -12,6 +12,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
+from gaiod.runtime.announcements import Announcements
 from gaiod.runtime.connlog import ConnectionLog, peer_text
 from gaiod.runtime.dispatch import Target
 from gaiod.runtime.handler import Handler, SocketOptions
@@ -77,6 +78,15 @@ class Listener(Target):
         self._limits: dict[str, RateLimit] = {}
         self._log = connection_log if connection_log is not None and connection_log.wants_any else None
         self._peers: dict[int, str] = {}  # by serial number, for the log: a closed socket has no peer
+        self._announcements: Announcements | None = None
+        if settings.proxy_protocol is not None:
+            self._announcements = Announcements(
+                watcher,
+                settings.proxy_protocol,
+                admit=self._admit,
+                reject=self._not_announced,
+                closed=self._unserved_closed,
+            )
         handler._host = self
 
     # -- starting and stopping -----------------------------------------------------------------------
@@ -103,6 +113,8 @@ class Listener(Target):
         """Close every connection once what was written to it is sent, or at once."""
         for conn in self._watcher.connections(context=self):
             self.end(conn, "drain", abort=abort)
+        if self._announcements is not None:
+            self._announcements.close_all()
 
     def end(self, conn: Conn, reason: str, *, abort: bool = False) -> None:
         """Close a connection, for a reason that is counted unless there was one before."""
@@ -188,6 +200,14 @@ class Listener(Target):
             conn.abort()
             return
         self.active += 1
+        if self._announcements is None:
+            self._admit(conn)
+        else:
+            self._announcements.expect(conn)
+
+    def _admit(self, conn: Conn) -> None:
+        """Let the handler have a connection."""
+        conn.context = self
         self._count("accepted")
         conn.traffic = self._row
         if self._log is not None:
@@ -197,6 +217,14 @@ class Listener(Target):
             if self._log.wants_opened:
                 self._log.opened(self.settings.name, conn, peer)
         self.call("on_open", conn, self._handler.on_open, conn)
+
+    def _not_announced(self, message: str) -> None:
+        self._count("rejected_proxy_protocol")
+        if message:
+            self._tell(logging.WARNING, "proxy_protocol", "%s", message)
+
+    def _unserved_closed(self) -> None:
+        self.active -= 1
 
     def _accept_failed(self, error: Exception) -> None:
         if isinstance(error, (ConnClosed, WatcherClosed)) or not self._sockets:

@@ -10,6 +10,16 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyProtocolSettings:
+    """Who announces its clients with a PROXY header, and how soon."""
+
+    networks: tuple[str, ...]
+    """`10.0.0.0/8`, `::1/128`; `unix:` for whoever connects to a unix socket."""
+    timeout_s: float = 5.0
+    """From the accept to the last byte of the header."""
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerSettings:
     """One listener: where it binds, which handler answers, and its limits."""
 
@@ -32,6 +42,14 @@ class ListenerSettings:
     nodelay: bool = True
     keepalive_s: float | None = 60.0
     """Idle seconds before the first TCP keep-alive probe; None: no probes."""
+    user_timeout_s: float | None = 120.0
+    """How long the peer may leave what was sent unacknowledged, or take nothing; None: as long as the kernel tries."""
+    congestion: str | None = None
+    """The algorithm of TCP's congestion control; None: the system's."""
+    notsent_lowat_bytes: int | None = None
+    """Most bytes that the kernel takes ahead of what it has sent; None: its whole send buffer."""
+    proxy_protocol: ProxyProtocolSettings | None = None
+    """None: the first byte is the client's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +120,7 @@ def settings_from(plain: Mapping[str, Any]) -> Settings:
     return Settings(
         **{
             **plain,
-            "listeners": tuple(listener_settings_from(listener) for listener in plain["listeners"]),
+            "listeners": tuple(map(listener_settings_from, plain["listeners"])),
             "recycle": RecycleSettings(**plain["recycle"]),
             "log": log_settings_from(plain["log"]),
         }
@@ -110,8 +128,11 @@ def settings_from(plain: Mapping[str, Any]) -> Settings:
 
 
 def listener_settings_from(plain: Mapping[str, Any]) -> ListenerSettings:
-    """Return a listener's settings, as `settings_from`."""
-    return ListenerSettings(**{**plain, "servers": tuple(plain["servers"])})
+    """Return one listener's settings, as `settings_from`."""
+    announced = plain["proxy_protocol"]
+    if announced is not None:
+        announced = ProxyProtocolSettings(**{**announced, "networks": tuple(announced["networks"])})
+    return ListenerSettings(**{**plain, "servers": tuple(plain["servers"]), "proxy_protocol": announced})
 
 
 def log_settings_from(plain: Mapping[str, Any]) -> LogSettings:

@@ -38,7 +38,9 @@ CLOSE_REASONS = (
 RESTART_REASONS = ("exit", "signal", "watchdog", "reload", "recycle", "admin")
 """Why a worker was replaced by another."""
 
-REJECT_REASONS = ("limit",)
+REJECT_REASONS = ("limit", "proxy_protocol")
+"""Why a connection was closed before its handler saw it."""
+
 ACCEPT_ERRORS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "other")
 DURATION_BOUNDS_S = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0)
 

@@ -20,6 +20,7 @@ from gaiod.supervisor.sockets import (
     BindError,
     SocketOptions,
     bound_address,
+    check_congestion,
     close_listener,
     open_listener,
     retune,
@@ -74,12 +75,14 @@ class Listeners:
         """Open what a configuration needs and is not open yet; what is open stays as it is.
 
         Raises:
-            BindError: an address cannot be had; nothing was opened.
+            BindError: an address cannot be had, or what its connections should have; nothing was opened.
         """
         prepared = Prepared(settings)
         try:
             for listener in settings.listeners:
                 name = f"listener {listener.name}"
+                if listener.congestion is not None:
+                    check_congestion(name, listener.congestion)
                 self._prepare(prepared, name, listener.bind, options_of(listener), settings.workers)
             self._prepare(prepared, "metrics", settings.metrics_listen, SocketOptions(), 1)
         except BaseException:
@@ -163,4 +166,11 @@ def _overlap(bind: str, address: str) -> bool:
 
 def options_of(listener: ListenerSettings) -> SocketOptions:
     """Return what is set on a listener's sockets."""
-    return SocketOptions(backlog=listener.backlog, nodelay=listener.nodelay, keepalive_s=listener.keepalive_s)
+    return SocketOptions(
+        backlog=listener.backlog,
+        nodelay=listener.nodelay,
+        keepalive_s=listener.keepalive_s,
+        user_timeout_s=listener.user_timeout_s,
+        congestion=listener.congestion,
+        notsent_lowat_bytes=listener.notsent_lowat_bytes,
+    )

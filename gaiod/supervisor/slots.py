@@ -9,7 +9,7 @@ import mmap
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, TypeVar
 
 from gaiod.runtime.stats import (
@@ -112,26 +112,27 @@ class Slot:
         """Keep what a worker has counted that is gone; its open connections are gone with it."""
         self._live.remove(memory)
         self._retired = _sum(self._retired, memory.worker_cells())
+        rows = {}
         for index, key in enumerate(memory.keys):
             row = memory.row(index)
             row[CELL[f"closed_{WORKER_LOST}"]] += open_connections(row)
             for gauge in LISTENER_GAUGES:
                 row[CELL[gauge]] = 0
-            _add(self._retired_rows, key, row)
-        for server, row in memory.server_rows().items():
+            rows[key] = row
+        servers = memory.server_rows()
+        for row in servers.values():
             row[SERVER_CELL["closed"]] += open_to_server(row)
             for gauge in SERVER_GAUGES:
                 row[SERVER_CELL[gauge]] = 0
-            _add(self._retired_servers, server, row)
+        self._retired_rows = added((self._retired_rows, rows))
+        self._retired_servers = added((self._retired_servers, servers))
         memory.close()
 
     def absorb(self, other: "Slot") -> None:
         """Take over what another slot has counted, which has no worker any more."""
         self._retired = _sum(self._retired, other._retired)
-        for key, row in other._retired_rows.items():
-            _add(self._retired_rows, key, row)
-        for server, row in other._retired_servers.items():
-            _add(self._retired_servers, server, row)
+        self._retired_rows = added((self._retired_rows, other._retired_rows))
+        self._retired_servers = added((self._retired_servers, other._retired_servers))
 
     def forget(self, keys: Mapping[Key, Container[str]]) -> None:
         """Forget listeners, and servers of listeners, other than these: they are not configured any more."""
@@ -160,15 +161,16 @@ class Slot:
 
     def server_rows(self) -> dict[ServerKey, list[int]]:
         """Return the cells of every server there is or was: those of the past and of now, summed."""
-        rows = dict(self._retired_servers)
-        for memory in self._live:
-            for server, row in memory.server_rows().items():
-                _add(rows, server, row)
-        return rows
+        return added((self._retired_servers, *(memory.server_rows() for memory in self._live)))
 
 
-def _add(rows: dict[K, list[int]], key: K, row: list[int]) -> None:
-    rows[key] = _sum(rows[key], row) if key in rows else row
+def added(tables: Iterable[Mapping[K, list[int]]]) -> dict[K, list[int]]:
+    """Return the sums of the rows that several tables have for the same key."""
+    rows: dict[K, list[int]] = {}
+    for table in tables:
+        for key, row in table.items():
+            rows[key] = _sum(rows[key], row) if key in rows else row
+    return rows
 
 
 def _sum(*columns: list[int]) -> list[int]:

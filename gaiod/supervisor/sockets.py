@@ -4,12 +4,17 @@ import errno
 import os
 import socket
 import stat
+import sys
 from dataclasses import dataclass
 
 from gaiod.core.errors import GaiodError
 
 UNIX = "unix:"
 SYSTEMD = "systemd:"
+
+ALLOWED_CONGESTION = "/proc/sys/net/ipv4/tcp_allowed_congestion_control"
+CONGESTION_BYTES = 16
+"""TCP_CA_NAME_MAX, with its final NUL."""
 
 
 class BindError(GaiodError):
@@ -23,6 +28,9 @@ class SocketOptions:
     backlog: int = 128
     nodelay: bool = True
     keepalive_s: float | None = None
+    user_timeout_s: float | None = None
+    congestion: str | None = None
+    notsent_lowat_bytes: int | None = None
     mode: int | None = None
     """Of a socket file, from the moment it is there; None: as the umask has it."""
 
@@ -55,6 +63,26 @@ def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool =
             f"{name}: cannot listen on {bind}: {os.strerror(error.errno) if error.errno else error}; {_advice(error)}"
         ) from error
     return sock
+
+
+def check_congestion(name: str, congestion: str) -> None:
+    """Look whether connections may have an algorithm of congestion control; `name` is what messages call the listener.
+
+    Raises:
+        BindError: the kernel has no such algorithm, or does not let this process use it.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
+        except OSError as error:
+            if error.errno == errno.EPERM:
+                what, remedy = "is not for everybody", f"add it to {ALLOWED_CONGESTION}"
+            else:
+                what, remedy = "is no algorithm of this kernel", f"load its module (modprobe tcp_{congestion})"
+            raise BindError(
+                f"{name}: congestion: {congestion} {what} ({os.strerror(error.errno or 0)}); {remedy}, or choose one "
+                f"that is there (cat {ALLOWED_CONGESTION})"
+            ) from error
 
 
 def bound_address(sock: socket.socket) -> str:
@@ -115,6 +143,23 @@ def _tune(sock: socket.socket, options: SocketOptions) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(options.keepalive_s is not None))
     if options.keepalive_s is not None and hasattr(socket, "TCP_KEEPIDLE"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(options.keepalive_s)))
+    if sys.platform == "linux":
+        # 0 stands for the system's own in both; of congestion there is only a name, and a socket may have another.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * (options.user_timeout_s or 0)))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, options.notsent_lowat_bytes or 0)
+        wanted = _system_congestion() if options.congestion is None else options.congestion
+        if _congestion_of(sock) != wanted:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, wanted.encode())
+
+
+def _congestion_of(sock: socket.socket) -> str:
+    name = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION_BYTES)
+    return name.partition(b"\0")[0].decode()
+
+
+def _system_congestion() -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as fresh:
+        return _congestion_of(fresh)
 
 
 def _unix(path: str, options: SocketOptions) -> socket.socket:

@@ -73,9 +73,22 @@ class Echo(Handler):
 
 
 class Kit(Handler):
-    """A handler with options."""
+    """A handler with options, some of which are servers."""
 
     Options = KitOptions
+
+    @classmethod
+    def servers_of(cls, options: KitOptions) -> tuple[str, ...]:
+        for server in options.servers:
+            if server.weight == 13:
+                raise ValueError(f"server {server.address} brings bad luck; give it another weight")
+            if server.weight == 14:
+                raise KeyError(server.address)
+        return tuple(server.address for server in options.servers)
+
+    @classmethod
+    def buffer_limit_of(cls, options: KitOptions) -> int:
+        return options.buffer
 
 
 class Careless(Handler):

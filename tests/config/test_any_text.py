@@ -31,6 +31,7 @@ listeners:
     handler: echo
     idle_timeout: 250ms
     keepalive: false
+    proxy_protocol: {from: [10.0.0.0/8, "unix:", "::1/128"], timeout: 5s}
 """
 PUNCTUATION = list("{}[],:?-\"'#|>!&*%\\\0\ufeff\u2028\t\n~ ")
 MARKUP = [

@@ -109,3 +109,28 @@ def test_group_needs_a_user() -> None:
 )
 def test_group_is_fine_with_a_user_or_with_what_may_become_one(text: str) -> None:
     assert not problems(text)
+
+
+def test_listener_that_would_believe_nobody_is_refused() -> None:
+    assert problems("listeners:\n  a: {bind: 'unix:/run/x', proxy_protocol: {from: [10.0.0.0/8]}}") == [
+        "f:2:51: listeners.a.proxy_protocol.from: has no unix:, and peers of a unix socket have no address; add unix:"
+    ]
+    assert problems("listeners:\n  a: {bind: '[::1]:1', proxy_protocol: {from: ['unix:']}}") == [
+        "f:2:47: listeners.a.proxy_protocol.from: has unix: alone, and the listener has no unix socket; "
+        "write the balancer's network"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bind", "networks"),
+    [
+        ("unix:/run/x", "['unix:']"),
+        ("unix:/run/x", "['unix:', 10.0.0.0/8]"),
+        ("[::1]:1", "['unix:', 10.0.0.0/8]"),
+        ("systemd:x", "['unix:']"),
+        ("systemd:x", "[10.0.0.0/8]"),
+        ("[::1]:1", "[]"),  # which is refused for another reason
+    ],
+)
+def test_listener_that_believes_somebody_is_fine(bind: str, networks: str) -> None:
+    assert not problems(f"listeners: {{a: {{bind: '{bind}', proxy_protocol: {{from: {networks}}}}}}}")

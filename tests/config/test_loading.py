@@ -15,6 +15,7 @@ from gaiod.runtime.settings import (
     ConnectionLogSettings,
     ListenerSettings,
     LogSettings,
+    ProxyProtocolSettings,
     RecycleSettings,
     Settings,
     settings_from,
@@ -22,19 +23,7 @@ from gaiod.runtime.settings import (
 
 ECHO = "listeners: {echo: {bind: 127.0.0.1:7000, handler: echo}}\n"
 
-Loader = Callable[[str], type[Handler]]
-
-
-def problems(path: str | Path, load_handler: Loader) -> list[str]:
-    with pytest.raises(ConfigErrors) as errors:
-        load(path, load_handler=load_handler)
-    return [str(error) for error in errors.value.errors]
-
-
-def test_every_key_reaches_the_settings(tmp_path: Path, load_handler: Loader) -> None:
-    file = tmp_path / "gaiod.yaml"
-    file.write_text(
-        """
+EVERY_KEY = """\
 workers: 3
 pin_workers: true
 heartbeat_timeout: 4s
@@ -59,11 +48,27 @@ listeners:
     backlog: 9
     nodelay: false
     keepalive: false
+    user_timeout: 30s
+    congestion: bbr
+    notsent_lowat: 128KiB
   echo:
     bind: 127.0.0.1:7000
     handler: ./echo.py
+    proxy_protocol: {from: [10.0.0.0/8, "::1/128"], timeout: 2s}
 """
-    )
+
+Loader = Callable[[str], type[Handler]]
+
+
+def problems(path: str | Path, load_handler: Loader) -> list[str]:
+    with pytest.raises(ConfigErrors) as errors:
+        load(path, load_handler=load_handler)
+    return [str(error) for error in errors.value.errors]
+
+
+def test_every_key_reaches_the_settings(tmp_path: Path, load_handler: Loader) -> None:
+    file = tmp_path / "gaiod.yaml"
+    file.write_text(EVERY_KEY)
     assert load(file, load_handler=load_handler) == Settings(
         listeners=(
             ListenerSettings(
@@ -71,13 +76,22 @@ listeners:
                 bind="unix:/run/kit.sock",
                 handler="kit",
                 options={"name": "a", "wait": 2.0},
+                buffer_limit_bytes=65536,
                 connections_max=7,
                 idle_timeout_s=8.0,
                 backlog=9,
                 nodelay=False,
                 keepalive_s=None,
+                user_timeout_s=30.0,
+                congestion="bbr",
+                notsent_lowat_bytes=131072,
             ),
-            ListenerSettings(name="echo", bind="127.0.0.1:7000", handler=str(tmp_path / "echo.py")),
+            ListenerSettings(
+                name="echo",
+                bind="127.0.0.1:7000",
+                handler=str(tmp_path / "echo.py"),
+                proxy_protocol=ProxyProtocolSettings(("10.0.0.0/8", "::1/128"), timeout_s=2.0),
+            ),
         ),
         workers=3,
         pin_workers=True,
@@ -175,7 +189,8 @@ def test_file_that_is_empty_is_reported(tmp_path: Path, load_handler: Loader) ->
 
 
 def test_settings_survive_the_journey_to_a_worker_as_json(load_handler: Loader) -> None:
-    settings = loads("recycle: {age: 1d}\nlog: {connections: {every: 5s}}\n" + ECHO, load_handler=load_handler)
+    announced = ECHO.replace("handler: echo", "handler: echo, proxy_protocol: {from: [10.0.0.0/8]}")
+    settings = loads("recycle: {age: 1d}\nlog: {connections: {every: 5s}}\n" + announced, load_handler=load_handler)
     assert settings_from(json.loads(json.dumps(asdict(settings)))) == settings
 
 

@@ -43,6 +43,10 @@ def test_defaults_of_a_listener_are_those_of_the_settings() -> None:
     assert given.backlog == default.backlog
     assert given.nodelay == default.nodelay
     assert given.keepalive == default.keepalive_s
+    assert given.user_timeout == default.user_timeout_s
+    assert given.congestion == default.congestion
+    assert given.notsent_lowat == default.notsent_lowat_bytes
+    assert (given.proxy_protocol, default.proxy_protocol) == (None, None)
 
 
 def test_defaults_of_the_daemon_are_those_of_the_settings() -> None:
@@ -81,11 +85,35 @@ def test_defaults_of_the_daemon_are_those_of_the_settings() -> None:
         ("keepalive: 1s", "keepalive", 1.0),
         ("keepalive: 9h", "keepalive", 32400.0),
         ("keepalive: false", "keepalive", None),
+        ("user_timeout: 1s", "user_timeout", 1.0),
+        ("user_timeout: 1h", "user_timeout", 3600.0),
+        ("user_timeout: false", "user_timeout", None),
+        ("congestion: bbr", "congestion", "bbr"),
+        ("congestion: a23456789012345", "congestion", "a23456789012345"),
+        ("congestion: false", "congestion", None),
+        ("notsent_lowat: 4096", "notsent_lowat", 4096),
+        ("notsent_lowat: 1GiB", "notsent_lowat", 1 << 30),
+        ("notsent_lowat: false", "notsent_lowat", None),
         ("with: {a: 1}", "options", {"a": 1}),
+        ("proxy_protocol: false", "proxy_protocol", None),
     ],
 )
 def test_values_are_taken_up_to_both_ends_of_their_range(line: str, name: str, value: object) -> None:
     assert getattr(listener(line), name) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "networks", "timeout"),
+    [
+        ("{from: [10.0.0.0/8]}", ["10.0.0.0/8"], 5.0),
+        ("{from: ['unix:', 10.0.0.0/8], timeout: 100ms}", ["unix:", "10.0.0.0/8"], 0.1),
+        ("{from: [" + ", ".join(["0.0.0.0/0"] * 64) + "], timeout: 1m}", ["0.0.0.0/0"] * 64, 60.0),
+    ],
+)
+def test_proxy_protocol_is_taken_up_to_both_ends_of_its_range(text: str, networks: list[str], timeout: float) -> None:
+    given = listener(f"proxy_protocol: {text}").proxy_protocol
+    assert given
+    assert (given.networks, given.timeout) == (networks, timeout)
 
 
 @pytest.mark.parametrize(

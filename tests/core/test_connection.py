@@ -1,4 +1,4 @@
-"""Connections: their addresses, counts and names, and the ways they end."""
+"""Connections: their counts and names, and the ways they end."""
 
 import gc
 import math
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.support.sockets import NewPair, fill, listen, pattern, pump, receive, unix_listener
+from core.support.sockets import NewPair, fill, listen, pattern, pump, receive
 from core.support.waiting import (
     MOMENT_S,
     assert_quiet,
@@ -25,35 +25,6 @@ from gaiod.core import counters
 from gaiod.core.errors import ConnClosed, DeadlineExceeded
 from gaiod.core.operations import OpType
 from gaiod.core.watcher import Watcher
-
-
-def test_addresses_are_those_of_the_sockets(watcher: Watcher, stream_pair: NewPair) -> None:
-    near, far = stream_pair()
-    expected = near.getsockname(), near.getpeername()
-    conn = watcher.delegate(near)
-    assert (conn.local_address, conn.peer_address) == expected
-    assert conn.peer_address == far.getsockname()
-
-
-def test_addresses_of_a_unix_connection_are_its_paths(watcher: Watcher) -> None:
-    with unix_listener() as listener:
-        path = listener.getsockname()
-        conn = watcher.connect(path)
-        assert collect_one(watcher).error is None
-        assert (conn.local_address, conn.peer_address) == ("", path)
-
-
-def test_addresses_of_a_closed_connection_are_none(watcher: Watcher, stream_pair: NewPair) -> None:
-    conn = watcher.delegate(stream_pair()[0])
-    conn.abort()
-    assert (conn.local_address, conn.peer_address) == (None, None)
-
-
-def test_peer_address_of_a_listener_is_none(watcher: Watcher) -> None:
-    sock = listen()
-    address = sock.getsockname()
-    listener = watcher.accept(sock)
-    assert (listener.local_address, listener.peer_address) == (address, None)
 
 
 def test_repr_tells_serial_and_descriptor_or_that_it_is_closed(watcher: Watcher, unix_pair: NewPair) -> None:

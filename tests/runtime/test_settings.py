@@ -5,21 +5,24 @@ import json
 
 import pytest
 
-from gaiod.runtime.settings import ListenerSettings, Settings, listener_settings_from
+from gaiod.runtime.settings import ListenerSettings, ProxyProtocolSettings, Settings, listener_settings_from
 
 ECHO = ListenerSettings(name="echo", bind="127.0.0.1:7000", handler="echo", options={"a": [1, 2.5, None, "x", True]})
 
 
-def test_listener_is_the_same_after_a_journey_as_json() -> None:
+@pytest.mark.parametrize("proxy_protocol", [None, ProxyProtocolSettings(("10.0.0.0/8", "unix:"), timeout_s=2.0)])
+def test_listener_is_the_same_after_a_journey_as_json(proxy_protocol: ProxyProtocolSettings | None) -> None:
     """They reach the worker as a line of JSON."""
-    for settings in (ECHO, dataclasses.replace(ECHO, servers=("a", "b"), buffer_limit_bytes=65536)):
-        assert listener_settings_from(json.loads(json.dumps(dataclasses.asdict(settings)))) == settings
+    settings = dataclasses.replace(ECHO, proxy_protocol=proxy_protocol, servers=("a", "b"), buffer_limit_bytes=65536)
+    assert listener_settings_from(json.loads(json.dumps(dataclasses.asdict(settings)))) == settings
 
 
 def test_every_limit_is_finite_when_nothing_is_said() -> None:
     assert 0 < ECHO.connections_max < 1_000_000
     assert 0 < ECHO.idle_timeout_s <= 3600
     assert 0 < ECHO.backlog <= 65_535
+    assert ECHO.user_timeout_s
+    assert 0 < ECHO.user_timeout_s < ECHO.idle_timeout_s
     assert ECHO.nodelay
 
 
@@ -35,6 +38,6 @@ def test_settings_cannot_be_changed(settings: ListenerSettings | Settings) -> No
 
 def test_numbers_carry_their_unit_in_their_name() -> None:
     """A bare `timeout` could be anything."""
-    for field in dataclasses.fields(ListenerSettings):
+    for field in (*dataclasses.fields(ListenerSettings), *dataclasses.fields(ProxyProtocolSettings)):
         if "timeout" in field.name or "keepalive" in field.name:
             assert field.name.endswith("_s")

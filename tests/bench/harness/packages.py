@@ -56,12 +56,16 @@ def has_haproxy() -> bool:
 
 
 def haproxy_command(folder: Path, port: int, backend_port: int, *, splice: bool) -> tuple[str, ...]:
-    """Write haproxy's configuration; return the command that runs it in the foreground, in one process."""
+    """Write haproxy's configuration; return the command that runs it in the foreground, in one process.
+
+    Not `option splice-auto`: it splices only what streams one way for a while. Of 11,000 pieces of echoes of
+    256 to 262144 bytes it spliced 8.
+    """
     config = folder / "haproxy.cfg"
     config.write_text(
         HAPROXY.format(
             connections_max=CONNECTIONS_MAX,
-            splicing="option splice-auto" if splice else "",
+            splicing="option splice-request\n    option splice-response" if splice else "",
             port=port,
             backlog=BACKLOG,
             backend_port=backend_port,

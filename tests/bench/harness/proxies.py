@@ -14,7 +14,6 @@ from harness.servers import BENCH, START_TIMEOUT_S, Programs, Server
 
 REFERENCES = ("haproxy", "haproxy-splice", "nginx", "c-copy", "c-splice")
 PROXY_NAMES = ("gaiod", *REFERENCES, "gaiod-interpreted")
-GAIOD_HANDLER = f"{BENCH.parent.parent / 'config' / 'examples' / 'forward.py'}:Forward"
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def free_port() -> int:
 
 def missing_proxies() -> dict[str, str]:
     """Return the proxies that cannot be run here, and what to do about each."""
-    missing = {}
+    missing: dict[str, str] = {}
     if not has_haproxy():
         missing |= dict.fromkeys(("haproxy", "haproxy-splice"), "install haproxy")
     if nginx_load_module() is None:
@@ -79,8 +78,8 @@ def known_proxies(programs: Programs, folder: Path, backend_cpu: int) -> dict[st
         return nginx_command(folder, port, backend_port)
 
     def gaiod(port: int, backend_port: int) -> tuple[str, ...]:
-        options = json.dumps({"host": "127.0.0.1", "port": backend_port})
-        return (sys.executable, str(BENCH / "servers" / "gaiod_proxy.py"), str(port), GAIOD_HANDLER, options)
+        options = json.dumps({"servers": [f"127.0.0.1:{backend_port}"]})
+        return (sys.executable, str(BENCH / "servers" / "gaiod_proxy.py"), str(port), "proxy", options)
 
     proxies = (
         Proxy("haproxy", haproxy(splice=False), backend, backend_cpu),

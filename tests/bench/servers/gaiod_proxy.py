@@ -2,25 +2,10 @@
 
 import argparse
 import json
-import socket
-from typing import Any
 
 from gaiod_worker import make_listener, serve
 
-from gaiod import Conn
-from gaiod.runtime.listener import Listener
 from gaiod.runtime.plugins import build_options, load_handler
-
-
-class NodelayListener(Listener):
-    """Sets NODELAY on the connections that its handler opens, as it is on those that it accepts."""
-
-    def connect(self, *arguments: Any, **keywords: Any) -> Conn:
-        conn = super().connect(*arguments, **keywords)
-        sock = socket.socket(fileno=conn.fileno())
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.detach()
-        return conn
 
 
 def main() -> None:
@@ -31,7 +16,7 @@ def main() -> None:
     parser.add_argument("options", type=json.loads, help="its options as a JSON object, durations in seconds")
     arguments = parser.parse_args()
     handler = load_handler(arguments.handler)
-    watcher, listener = make_listener(handler(build_options(handler, arguments.options)), NodelayListener)
+    watcher, listener = make_listener(handler(build_options(handler, arguments.options)))
     serve(watcher, listener, arguments.port)
 
 

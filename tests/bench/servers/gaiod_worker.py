@@ -13,14 +13,14 @@ from gaiod.runtime.stats import Layout
 from gaiod.runtime.worker import GC_THRESHOLDS
 
 
-def make_listener(handler: Handler, kind: type[Listener] = Listener) -> tuple[Watcher, Listener]:
+def make_listener(handler: Handler) -> tuple[Watcher, Listener]:
     """Return a watcher and a listener on it, whose connections `handler` answers; `serve` opens it."""
     servers = handler.servers_of(handler.options)
     layout = Layout((len(servers),))
     cells = memoryview(bytearray(8 * layout.size)).cast("q")
     watcher = Watcher(counters=cells, report_closes=True)
     settings = ListenerSettings(name="bench", bind="", handler="bench", connections_max=20_000, servers=servers)
-    return watcher, kind(settings, handler, watcher, cells, layout, number=0)
+    return watcher, Listener(settings, handler, watcher, cells, layout, number=0)
 
 
 def serve(watcher: Watcher, listener: Listener, port: int = 0) -> NoReturn:

@@ -18,14 +18,16 @@ from runtime.support.stepping import Stepped
 class Serving(Stepped):
     """One listener of one handler, and its clients."""
 
-    def __init__(self, handler: Handler, *, name: str = "front", **settings: Any) -> None:
+    def __init__(
+        self, handler: Handler, *, name: str = "front", sock: socket.socket | None = None, **settings: Any
+    ) -> None:
         plain = ListenerSettings(name=name, bind="127.0.0.1:0", handler="test", **settings)
         self._layout = layout_of([plain])
         self.cells = memoryview(bytearray(8 * self._layout.size)).cast("q")
         super().__init__(Watcher(counters=self.cells, report_closes=True))
         self.listener = Listener(plain, handler, self.watcher, self.cells, self._layout, number=0)
         self._clients = ExitStack()
-        with listen() as sock:
+        with sock or listen() as sock:
             self.address = sock.getsockname()
             self.listener.open([sock])
 
@@ -34,8 +36,16 @@ class Serving(Stepped):
     def connect(self) -> socket.socket:
         """Return a client that the listener has seen: it was served, or rejected."""
         before = self._seen()
-        sock = self._clients.enter_context(socket.create_connection(self.address, timeout=LIMIT_S))
+        sock = self.dial()
         self.step_until(lambda: self._seen() > before, "a connection being accepted")
+        return sock
+
+    def dial(self) -> socket.socket:
+        """Return a client that the kernel has accepted."""
+        family = socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET
+        sock = self._clients.enter_context(socket.socket(family))
+        sock.settimeout(LIMIT_S)
+        sock.connect(self.address)
         return sock
 
     def _seen(self) -> int:

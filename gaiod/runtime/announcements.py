@@ -1,0 +1,97 @@
+"""Announcements: new connections of a listener behind a load balancer, until it has said whom they are from.
+
+The decision never depends on what the bytes look like: a listener either demands a header of every connection or
+knows of none. Otherwise a client could send the header itself, and be whoever it likes.
+"""
+
+from collections.abc import Callable
+
+from gaiod.core.connection import Conn
+from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
+from gaiod.core.operations import OpResult, OpType
+from gaiod.core.watcher import Watcher
+from gaiod.runtime.connlog import peer_text
+from gaiod.runtime.dispatch import Target
+from gaiod.runtime.networks import Networks
+from gaiod.runtime.proxy_protocol import HeaderReader, ProxyProtocolError
+from gaiod.runtime.settings import ProxyProtocolSettings
+
+
+class Announcements(Target):
+    """The context of connections whose header is still to come.
+
+    What is read then counts for nobody: not as traffic of the listener, nor as the connection's own.
+
+    Args:
+        watcher: the worker's.
+        settings: who is believed, and for how long it is waited for.
+        admit: called with a connection whose header was read, which has become its.
+        reject: called for a connection that is about to be closed, with what is wrong; empty: nothing to log.
+        closed: called when a connection has closed that was not admitted.
+    """
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        settings: ProxyProtocolSettings,
+        *,
+        admit: Callable[[Conn], None],
+        reject: Callable[[str], None],
+        closed: Callable[[], None],
+    ) -> None:
+        super().__init__(self._arrived, None)
+        self._watcher = watcher
+        self._networks = Networks(settings.networks)
+        self._timeout_s = settings.timeout_s
+        self._admit = admit
+        self._reject = reject
+        self._closed = closed
+
+    def expect(self, conn: Conn) -> None:
+        """Read the header of a new connection, or close it if nobody listed is at its other end."""
+        conn.context = self
+        peer = conn.peer_address
+        if peer is None:
+            self._end(conn, "")  # it was reset before it was accepted
+        elif peer not in self._networks:
+            self._end(conn, "proxy_protocol.from does not have it, so what it says is not believed")
+        else:
+            conn.data = HeaderReader()
+            self._read(conn, conn.data)
+
+    def close_all(self) -> None:
+        """Close every connection whose header has not come."""
+        for conn in self._watcher.connections(context=self):
+            self._end(conn, "")
+
+    def take(self, result: OpResult) -> None:
+        """Take the end of a connection, or of the wait for its header."""
+        conn, error = result.conn, result.error
+        if result.operation is OpType.CLOSE:
+            self._closed()
+        elif isinstance(error, DeadlineExceeded):
+            self._end(conn, f"no complete PROXY header came within {self._timeout_s:g} s")
+        elif not isinstance(error, (ConnClosed, WatcherClosed)):
+            # Load balancers look whether a port is open by connecting to it: one that said nothing is no mistake.
+            self._end(conn, "it ended before its PROXY header was complete" if conn.bytes_received else "")
+
+    def _read(self, conn: Conn, reader: HeaderReader) -> None:
+        conn.read_full(bytearray(reader.missing), deadline=conn.opened_s + self._timeout_s)
+
+    def _arrived(self, conn: Conn, result: OpResult) -> None:
+        reader: HeaderReader = conn.data
+        try:
+            header = reader.take(result.buffer)
+        except ProxyProtocolError as error:
+            self._end(conn, f"its PROXY header is wrong: {error}")
+            return
+        if header is None:
+            self._read(conn, reader)
+        else:
+            conn.data = None
+            conn.announce(header)
+            self._admit(conn)
+
+    def _end(self, conn: Conn, wrong: str) -> None:
+        self._reject(wrong and f"a connection from {peer_text(conn.peer_address)} is rejected: {wrong}")
+        conn.abort()
