@@ -60,19 +60,19 @@ def test_every_other_key_is_understood() -> None:
         "on_down: close",
         "send_proxy: v2",
         "resolve_interval: 1m",
-        "tcp: {nodelay: false, keepalive: ~, user_timeout: ~, congestion: reno, notsent_lowat: 16KiB}",
+        "tcp: {nodelay: false, keepalive: false, user_timeout: false, congestion: reno, notsent_lowat: 16KiB}",
     )
     assert (options.connect_timeout, options.buffer_limit, options.max_age) == (2.0, 65536, 3600.0)
     assert (options.queue.length, options.passive.slow_start, options.tcp.notsent_lowat) == (0, 0.0, 16384)
-    assert options.check is not None
+    assert options.check is not False
     assert (options.check.interval, options.check.send) == (0.5, "PING")
     assert Proxy.buffer_limit_of(options) == 65536
 
 
 def test_empty_check_means_checks_with_every_default() -> None:
-    assert load("servers: ['db:1']").check is None
+    assert load("servers: ['db:1']").check is False
     options = load("servers: ['db:1']", "check: {}")
-    assert options.check is not None
+    assert options.check is not False
     assert options.check.fall == 3
 
 
@@ -107,6 +107,9 @@ AT = "listeners.db.with"
         (["servers: [a:1]", "tcp: {keepalive: 1500ms}"], f"7:24: {AT}.tcp.keepalive: is not in whole seconds"),
         (["servers: [a:1]", "passive: {eject: 10m}"], f"6:7: {AT}: passive.eject_max is below passive.eject; write"),
         (["servers: [a:1]", f"check: {{expect: {'x' * 4097}}}"], f"7:23: {AT}.check.expect: has 4097 bytes; write at"),
+        (["servers: [a:1]", "check: ~"], f"7:14: {AT}.check: is empty; write false or a mapping (key: value)"),
+        (["servers: [a:1]", "check: true"], f"7:14: {AT}.check: is a boolean; write false or a mapping (key: value)"),
+        (["servers: [a:1]", "tcp: {congestion: 5}"], f"7:25: {AT}.tcp.congestion: is a whole number; write false or"),
         (["servers: [a:1]", "chek: {}"], f"7:7: {AT}.chek: unknown option; did you mean check?"),
     ],
 )
