@@ -162,7 +162,7 @@ class Proxy(Handler):
     # -- health ----------------------------------------------------------------------------------------
 
     def _check(self, endpoints: Iterable[Endpoint]) -> None:
-        if self.options.check is not None:
+        if self.options.check is not False:
             for endpoint in endpoints:
                 Checks(self, endpoint, self.options.check, self._dice).start()
 

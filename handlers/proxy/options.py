@@ -25,7 +25,7 @@ class ServerOptions:
     address: AddressText
     weight: Annotated[int, Unit("count", 1, 256)] = 1
     backup: bool = False
-    connections_max: Annotated[int, Unit("count", 1, 1_000_000)] | None = None
+    connections_max: Literal[False] | Annotated[int, Unit("count", 1, 1_000_000)] = False
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class TcpOptions:
     """`tcp:`, options of the sockets to the servers."""
 
     nodelay: bool = True
-    keepalive: Annotated[float, Unit("duration", 1.0, KEEPALIVE_MAX_S), Check(_whole_seconds)] | None = 60.0
-    user_timeout: Annotated[float, Unit("duration", 0.1, 86_400.0)] | None = 30.0
-    congestion: str | None = None
-    notsent_lowat: Annotated[int, Unit("size", 1, 1 << 30)] | None = None
+    keepalive: Literal[False] | Annotated[float, Unit("duration", 1.0, KEEPALIVE_MAX_S), Check(_whole_seconds)] = 60.0
+    user_timeout: Literal[False] | Annotated[float, Unit("duration", 1.0, 3600.0)] = 30.0
+    congestion: Literal[False] | str = False
+    notsent_lowat: Literal[False] | Annotated[int, Unit("size", 4096, 1 << 30)] = False
 
 
 def _servers(values: Sequence[Any]) -> None:
@@ -110,7 +110,7 @@ class ProxyOptions:
     half_closed_timeout: Annotated[float, Unit("duration", 0.1, 86_400.0)] = 30.0
     max_age: Annotated[float, Unit("duration", 0.1)] = 86_400.0
     queue: QueueOptions = QueueOptions()
-    check: CheckOptions | None = None
+    check: Literal[False] | CheckOptions = False
     passive: PassiveOptions = PassiveOptions()
     on_down: Literal["keep", "close"] = "keep"
     send_proxy: Literal["none", "v1", "v2"] = "none"

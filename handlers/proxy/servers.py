@@ -41,7 +41,7 @@ class Server:
         self.address: Address = parse_address(options.address)
         self.weight = options.weight
         self.backup = options.backup
-        self.connections_max: float = inf if options.connections_max is None else options.connections_max
+        self.connections_max: float = inf if options.connections_max is False else options.connections_max
         self.stats = stats
         self.active = 0
         self.is_up = True

@@ -17,15 +17,15 @@ def socket_options(tcp: TcpOptions) -> tuple[SocketOption, ...]:
         ValueError: this machine does not have the congestion control.
     """
     options: list[SocketOption] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(tcp.nodelay))]
-    if tcp.keepalive is not None:
+    if tcp.keepalive is not False:
         options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
         if hasattr(socket, "TCP_KEEPIDLE"):
             options.append((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(tcp.keepalive)))
-    if tcp.user_timeout is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+    if tcp.user_timeout is not False and hasattr(socket, "TCP_USER_TIMEOUT"):
         options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(tcp.user_timeout * 1000)))
-    if tcp.congestion is not None:
+    if tcp.congestion is not False:
         options.append(_congestion(tcp.congestion))
-    if tcp.notsent_lowat is not None:
+    if tcp.notsent_lowat is not False:
         options.append((socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, tcp.notsent_lowat))
     return tuple(options)
 
