@@ -13,6 +13,7 @@ from setuptools.command.build_ext import build_ext
 
 PACKAGE = Path("gaiod")
 COMPILED = [
+    "core/_flows.pyx",
     "core/_syscalls.pyx",
     "core/alarms.py",
     "core/connection.py",

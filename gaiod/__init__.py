@@ -13,6 +13,7 @@ from gaiod.core.errors import (
     EmptyBuffer,
     GaiodError,
     NoSuchCore,
+    RelaySinkError,
     TooManyOperations,
     UnsupportedConn,
     UsageError,
@@ -22,10 +23,12 @@ from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.handler import Handler
 from gaiod.runtime.proxy_protocol import ProxyHeader
-from gaiod.runtime.units import Duration, Size, Unit
+from gaiod.runtime.servers import ServerStats
+from gaiod.runtime.units import Check, Duration, Size, Unit
 from gaiod.version import __version__
 
 __all__ = [
+    "Check",
     "Conn",
     "ConnClosed",
     "DeadlineExceeded",
@@ -37,6 +40,8 @@ __all__ = [
     "OpResult",
     "OpType",
     "ProxyHeader",
+    "RelaySinkError",
+    "ServerStats",
     "Size",
     "TooManyOperations",
     "Unit",

@@ -19,9 +19,16 @@ from typing import Any, cast
 from gaiod.core.connection import RELAY_LIMIT, Conn
 from gaiod.core.errors import ConnClosed, EmptyBuffer
 from gaiod.core.operations import OpResult, OpType
-from gaiod.runtime.handler import Handler
+from gaiod.runtime.handler import Handler, SocketOptions
+from gaiod.runtime.servers import HandlerCounts
+from gaiod.runtime.stats import CELL, HANDLER_CELLS, SERVER_CELLS, Layout
 
 # -- what happens ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Started:
+    """The listener begins to serve."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,20 @@ class Ticked:
 
 
 @dataclass(frozen=True)
+class Timed:
+    """The time of a `timer()` has come."""
+
+    data: Any
+
+
+@dataclass(frozen=True)
+class Posted:
+    """What another thread gave to `post()` has arrived."""
+
+    data: Any
+
+
+@dataclass(frozen=True)
 class Connected:
     """The connection, opened by the handler itself, is established; or failed."""
 
@@ -72,7 +93,7 @@ class Relayed:
     error: Exception | None = None
 
 
-Event = Opened | Arrived | Sent | PeerDone | Closed | Ticked | Connected | Relayed
+Event = Started | Opened | Arrived | Sent | PeerDone | Closed | Ticked | Timed | Posted | Connected | Relayed
 
 # -- what the handler does ---------------------------------------------------------------------------
 
@@ -103,6 +124,11 @@ class Abort:
 
 
 @dataclass(frozen=True)
+class Reset:
+    """It closed at once, and told the peer that it is an error."""
+
+
+@dataclass(frozen=True)
 class ShutdownWrite:
     """It sent its FIN."""
 
@@ -119,6 +145,22 @@ class Connect:
     """It opened a connection of its own."""
 
     address: Any
+    options: SocketOptions = ()
+
+
+@dataclass(frozen=True)
+class Timer:
+    """It asked to be told after some seconds."""
+
+    delay_s: float
+    data: Any
+
+
+@dataclass(frozen=True)
+class Post:
+    """It gave something to the worker's thread."""
+
+    data: Any
 
 
 @dataclass(frozen=True)
@@ -128,7 +170,7 @@ class RelayTo:
     sink: Any
 
 
-Action = Read | Write | Close | Abort | ShutdownWrite | Cancel | Connect | RelayTo
+Action = Read | Write | Close | Abort | Reset | ShutdownWrite | Cancel | Connect | RelayTo | Timer | Post
 
 
 @dataclass
@@ -152,6 +194,10 @@ class ScriptedConn:
     peer_address: Any = ("127.0.0.1", 40000)
     writes: list[bytes] = field(default_factory=list)
     """Written, and not yet Sent."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """At the end of a script: what the handler has counted with `count()`, where it is not 0."""
+    servers: dict[str, dict[str, int]] = field(default_factory=dict)
+    """At the end of a script: what it has counted for each server, as `gaiod.runtime.stats.SERVER_CELLS` calls it."""
 
     def fileno(self) -> int:
         """No descriptor: there is no socket."""
@@ -213,6 +259,46 @@ class ScriptedConn:
             self.actions.append(Abort())
         self.closed = True
 
+    def reset(self) -> None:
+        """As `Conn.reset`."""
+        if not self.closed:
+            self.actions.append(Reset())
+        self.closed = True
+
+
+class _Script:
+    """Serves a handler as a listener does, and writes down what it asks for."""
+
+    def __init__(self, handler: Handler, conn: ScriptedConn) -> None:
+        self._conn = conn
+        self._labels = handler.servers_of(handler.options)
+        self._layout = Layout((len(self._labels),))
+        self._cells = [0] * self._layout.size
+        self.counts = HandlerCounts(self._cells, self._layout, 0, self._labels)
+
+    def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
+        """As `Handler.connect`: there is one connection in a script, and this is it."""
+        self._conn.actions.append(Connect(address, tuple(options)))
+        self._conn.data = data
+        return cast(Conn, self._conn)
+
+    def timer(self, delay_s: float, data: Any) -> None:
+        """As `Handler.timer`."""
+        self._conn.actions.append(Timer(delay_s, data))
+
+    def post(self, data: Any) -> None:
+        """As `Handler.post`."""
+        self._conn.actions.append(Post(data))
+
+    def tell_counts(self) -> None:
+        """Put what was counted into the connection."""
+        self._conn.counts = self._some(HANDLER_CELLS, self._layout.row(0) + CELL[HANDLER_CELLS[0]])
+        for number, label in enumerate(self._labels):
+            self._conn.servers[label] = self._some(SERVER_CELLS, self._layout.server(0, number))
+
+    def _some(self, names: Sequence[str], first: int) -> dict[str, int]:
+        return {name: count for name, count in zip(names, self._cells[first:], strict=False) if count}
+
 
 Step = tuple[Event, Sequence[Action]]
 
@@ -221,30 +307,28 @@ def assert_script(handler: Handler, *steps: Step) -> ScriptedConn:
     """Play events to a handler, and check after each what it did, in order and completely.
 
     Returns:
-        The connection, to look at its `data`, say.
+        The connection, to look at its `data`, say, or at what was counted.
 
     Raises:
         AssertionError: it did something else; the text says at which step.
     """
     scripted = ScriptedConn()
     conn = cast(Conn, scripted)
-
-    def connect(address: Any, data: Any, deadline: float | None) -> Conn:
-        scripted.actions.append(Connect(address))
-        scripted.data = data
-        return conn
-
-    handler._connect = connect
+    script = _Script(handler, scripted)
+    handler._host = script
     for number, (event, expected) in enumerate(steps, 1):
         scripted.actions.clear()
         _play(handler, conn, scripted, event)
         done = list(scripted.actions)
         assert done == list(expected), f"step {number}, {event}: the handler did {done}, not {list(expected)}"
+    script.tell_counts()
     return scripted
 
 
 def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) -> None:
     match event:
+        case Started():
+            handler.on_start()
         case Opened():
             handler.on_open(conn)
         case Arrived(data):
@@ -261,6 +345,10 @@ def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) ->
             handler.on_close(conn, reason)
         case Ticked():
             handler.on_tick()
+        case Timed(data):
+            handler.on_timer(data)
+        case Posted(data):
+            handler.on_post(data)
         case Connected(error):
             handler.on_connect(conn, OpResult(OpType.CONNECT, conn, error=error))
         case Relayed(error):

@@ -1,5 +1,6 @@
 """Find each listener's handler, and check what its `with:` says against the handler's own options."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from gaiod.config.yaml import Document
 from gaiod.runtime import plugins
 from gaiod.runtime.handler import Handler
 
+SERVERS_MAX = 256
+"""Per listener: each has 10 series in the metrics, and a row of memory in every worker."""
+
 LoadHandler = Callable[[str], type[Handler]]
 """Takes a reference, imports the handler, returns its class; raises HandlerLoadError."""
 
@@ -22,6 +26,8 @@ class HandlerUse:
 
     reference: str
     options: dict[str, Any]
+    servers: tuple[str, ...] = ()
+    buffer_limit_bytes: int | None = None
 
 
 def check_handlers(
@@ -42,7 +48,13 @@ def check_handlers(
         except (Refused, plugins.HandlerLoadError) as error:
             report.add(document.place_of((*keys, "handler")), (*keys, "handler"), str(error))
             continue
-        uses[name] = HandlerUse(reference, _options(handler, listener, keys, document, report))
+        options = _options(handler, listener, keys, document, report)
+        if options is not None:
+            try:
+                uses[name] = _use(reference, handler, options)
+            except Refused as refused:
+                at = (*keys, "with")
+                report.add(place_of_value(at, document), at, str(refused))
     return uses
 
 
@@ -56,35 +68,68 @@ def _listeners(config: object) -> Iterator[tuple[str, dict[str, Any]]]:
                         yield name, listener
 
 
+def _use(reference: str, handler: type[Handler], options: dict[str, Any]) -> HandlerUse:
+    """Ask a handler what it makes of options that have the right types.
+
+    Raises:
+        Refused: it does not take them.
+    """
+    try:
+        built = plugins.build_options(handler, options)
+        return HandlerUse(reference, options, _servers(handler, built), _buffer_limit_bytes(handler, built))
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    except Exception as error:  # a handler may raise anything, and the operator needs the place
+        text = f"{handler.__name__} failed with {type(error).__name__}, {error}; correct the handler"
+        raise Refused(text) from error
+
+
 def _options(
     handler: type[Handler], listener: dict[str, Any], keys: Keys, document: Document, report: Report
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
+    """Return the options as plain values; None after a problem, which is reported."""
     values = listener.get("with", {})
     at = (*keys, "with")
     if not isinstance(values, dict):
-        return {}
+        return None
     if handler.Options is None:
         if values:
             report.add(document.place_of_key(at), at, f"{handler.__name__} takes no options; remove it")
+            return None
         return {}
     if not is_dataclass(handler.Options):
         message = f"{handler.__name__}.Options is no dataclass; put @dataclass above it"
         report.add(document.place_of((*keys, "handler")), (*keys, "handler"), message)
-        return {}
+        return None
     options = check_options(handler.Options, values, at, document, report)
-    if any(error.key.startswith(dotted(at)) for error in report.errors):
-        return options
-    if wrong := _refusal(handler, options):
-        report.add(place_of_value(at, document), at, wrong)
-    return options
+    return None if any(error.key.startswith(dotted(at)) for error in report.errors) else options
 
 
-def _refusal(handler: type[Handler], options: dict[str, Any]) -> str:
-    """Say why the handler refuses options that have the right types; empty: it takes them."""
-    try:
-        plugins.build_options(handler, options)
-    except ValueError as error:
-        return str(error)
-    except Exception as error:  # a handler may raise anything, and the operator needs the place
-        return f"{handler.__name__} failed with {type(error).__name__}, {error}; correct the handler"
-    return ""
+def _servers(handler: type[Handler], options: Any) -> tuple[str, ...]:
+    """Return the labels of a listener's servers.
+
+    Raises:
+        Refused: there are too many, or two of the same name.
+        TypeError: they are no labels.
+    """
+    servers = tuple(handler.servers_of(options))
+    if not all(isinstance(label, str) and label and label.isprintable() for label in servers):
+        raise TypeError(f"servers_of() returned {servers!r}, which are no printable names")
+    if len(servers) > SERVERS_MAX:
+        raise Refused(f"has {len(servers)} servers; give at most {SERVERS_MAX} to a listener")
+    for label, count in Counter(servers).items():
+        if count > 1:
+            raise Refused(f"has {count} servers called {label!r}; give each a name of its own")
+    return servers
+
+
+def _buffer_limit_bytes(handler: type[Handler], options: Any) -> int | None:
+    """Return what one direction of a connection may hold.
+
+    Raises:
+        TypeError: it is no number.
+    """
+    limit = handler.buffer_limit_of(options)
+    if not (limit is None or (type(limit) is int and limit >= 0)):
+        raise TypeError(f"buffer_limit_of() returned {limit!r}, which is no number of bytes")
+    return limit

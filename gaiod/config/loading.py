@@ -125,6 +125,8 @@ def _listener(name: str, config: Listener, handler: HandlerUse) -> ListenerSetti
         bind=config.bind,
         handler=handler.reference,
         options=handler.options,
+        servers=handler.servers,
+        buffer_limit_bytes=handler.buffer_limit_bytes,
         connections_max=config.connections_max,
         idle_timeout_s=config.idle_timeout,
         backlog=config.backlog,

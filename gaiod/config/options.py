@@ -1,7 +1,7 @@
 """Check a handler's `with:` against the dataclass that declares its options.
 
-The dataclass is the schema: bool, int, float, str, Literal, `X | None`, list, tuple[X, ...], dict, nested
-dataclasses, and the units of `gaiod.runtime.units`. Not pydantic's work: the result must be plain values,
+The dataclass is the schema: bool, int, float, str, Literal, `X | None`, `str | X`, list, tuple[X, ...], dict,
+nested dataclasses, and the markers of `gaiod.runtime.units`. Not pydantic's work: the result must be plain values,
 only the keys that the file gives, and each problem needs its own place in the file.
 """
 
@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from gaiod.config.errors import Keys, Place, Refused, Report
 from gaiod.config.shapes import Shape, options_of, shape_of, spell
-from gaiod.config.units import DURATION_MAX_S, SIZE_MAX_BYTES, parse_duration, parse_size
+from gaiod.config.units import COUNT_MAX, DURATION_MAX_S, SIZE_MAX_BYTES, parse_duration, parse_size, parse_whole
 from gaiod.config.words import mismatch, unknown
 from gaiod.config.yaml import Document
-from gaiod.runtime.units import Unit
+from gaiod.runtime.units import Check, Unit
 
 
 def check_options(
@@ -50,14 +50,27 @@ class _Checker:
         if keys in self._document.refused or (value is None and shape.optional):
             return None
         try:
-            return self._read(shape, value, keys)
+            return self._checked(shape, value, keys)
         except Refused as refused:
             self._report.add(place_of_value(keys, self._document), keys, str(refused))
             return None
 
+    def _checked(self, shape: Shape, value: Any, keys: Keys) -> Any:
+        before = len(self._report.errors)
+        plain = self._read(shape, value, keys)
+        if len(self._report.errors) == before:  # nothing in it was refused
+            for mark in shape.checks:
+                _apply(mark, plain)
+        return plain
+
     def _read(self, shape: Shape, value: Any, keys: Keys) -> Any:
         if shape.unit:
             return _with_unit(shape.unit, value)
+        if shape.alternatives:
+            fitting = next((each for each in shape.alternatives if each.takes(value)), None)
+            if fitting is None:
+                raise Refused(mismatch(value, shape.wanted))
+            return self._checked(fitting, value, keys)
         if shape.bare is Any:
             return value
         if is_dataclass(shape.bare):
@@ -91,6 +104,15 @@ class _Checker:
         self._report.add(place, keys, f"missing; add {keys[-1]}: {wanted}")
 
 
+def _apply(mark: Check, value: object) -> None:
+    try:
+        mark.check(value)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    except Exception as error:  # a handler may raise anything, and the operator needs the place
+        raise Refused(f"its check failed with {type(error).__name__}, {error}; correct the handler") from None
+
+
 def _expect(fits: bool, value: object, shape: Shape) -> None:
     if not fits:
         raise Refused(mismatch(value, shape.wanted))
@@ -115,4 +137,6 @@ def _choice(shape: Shape, value: Any) -> Any:
 def _with_unit(unit: Unit, value: object) -> float:
     if unit.kind == "duration":
         return parse_duration(value, unit.minimum, DURATION_MAX_S if unit.maximum is None else unit.maximum)
-    return parse_size(value, unit.minimum, SIZE_MAX_BYTES if unit.maximum is None else unit.maximum)
+    if unit.kind == "size":
+        return parse_size(value, unit.minimum, SIZE_MAX_BYTES if unit.maximum is None else unit.maximum)
+    return parse_whole(value, int(unit.minimum), COUNT_MAX if unit.maximum is None else int(unit.maximum))

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from gaiod.config import units
 from gaiod.config.errors import Refused
 from gaiod.config.words import NAMES, one_of
-from gaiod.runtime.units import Unit
+from gaiod.runtime.units import Check, Unit
 
 LISTS = (list, tuple, Sequence)
 MAPPINGS = (dict, Mapping)
+WANTED = {"duration": units.DURATION_WANTED, "size": units.SIZE_WANTED, "count": NAMES[int]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Shape:
     """Without Annotated and None: `list[int]`, `str`, a dataclass, ..."""
     unit: Unit | None
     optional: bool
+    checks: tuple[Check, ...] = ()
 
     @property
     def family(self) -> Any:
@@ -32,6 +34,11 @@ class Shape:
     def choices(self) -> tuple[Any, ...]:
         """The values of a Literal."""
         return get_args(self.bare)
+
+    @property
+    def alternatives(self) -> tuple["Shape", ...]:
+        """The shapes of a union such as `str | Server`, which a value is one of; () for anything else."""
+        return tuple(map(shape_of, get_args(self.bare))) if _is_union(self.bare) else ()
 
     @property
     def item(self) -> Any:
@@ -50,11 +57,25 @@ class Shape:
         """Whether it takes keys of the user's choice."""
         return self.family in MAPPINGS
 
+    def takes(self, value: object) -> bool:
+        """Tell whether a value is of its kind, whatever is in it: a union is the first alternative that takes it."""
+        if self.is_list:
+            return isinstance(value, list)
+        if self.is_mapping or is_dataclass(self.bare):
+            return isinstance(value, dict)
+        if self.unit:
+            return isinstance(value, int | float | str) and not isinstance(value, bool)
+        if self.family is Literal:
+            return any(type(value) is type(choice) and value == choice for choice in self.choices)
+        return self.bare is Any or type(value) is self.bare or (self.bare is float and type(value) is int)
+
     @property
     def wanted(self) -> str:
         """What to write, in words."""
         if self.unit:
-            return units.DURATION_WANTED if self.unit.kind == "duration" else units.SIZE_WANTED
+            return WANTED[self.unit.kind]
+        if self.alternatives:
+            return one_of(each.wanted for each in self.alternatives)
         if self.family is Literal:
             return one_of(map(spell, self.choices))
         if self.is_list:
@@ -75,16 +96,18 @@ class Option:
 def shape_of(annotation: Any) -> Shape:
     """Take an annotation apart."""
     unit, optional = None, False
+    checks: tuple[Check, ...] = ()
     while True:
         arguments = get_args(annotation)
         if get_origin(annotation) is Annotated:
             unit = next((mark for mark in arguments[1:] if isinstance(mark, Unit)), unit)
+            checks += tuple(mark for mark in arguments[1:] if isinstance(mark, Check))
             annotation = arguments[0]
-        elif _is_union(annotation) and len(arguments) == 2 and types.NoneType in arguments:
+        elif _is_union(annotation) and types.NoneType in arguments:
             optional = True
-            annotation = next(each for each in arguments if each is not types.NoneType)
+            annotation = Union[tuple(each for each in arguments if each is not types.NoneType)]  # noqa: UP007 - of a tuple
         else:
-            return Shape(annotation, unit, optional)
+            return Shape(annotation, unit, optional, checks)
 
 
 def _is_union(annotation: Any) -> bool:

@@ -18,6 +18,9 @@ DURATION_MAX_S = YEAR_S
 SIZE_MAX_BYTES = 1 << 40
 """1024GiB: more than the memory of the machines this runs on."""
 
+COUNT_MAX = 10**18 - 1
+"""18 digits: more are not read as a number."""
+
 MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 

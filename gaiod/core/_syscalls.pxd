@@ -50,29 +50,6 @@ cdef class Pin:
 
 
 @cython.final
-cdef class Flow:
-    cdef readonly object sink
-    cdef Py_ssize_t wanted
-    cdef Py_ssize_t received
-    cdef Py_ssize_t sent
-    cdef Py_ssize_t left_before
-    cdef int error
-    cdef bint ended
-    cdef double paused_s
-    cdef char* data                 # what is left over; NULL: nothing
-    cdef Py_ssize_t start
-    cdef Py_ssize_t end
-    cdef int source_fd
-    cdef int sink_fd
-    cdef bint may_receive
-    cdef Py_ssize_t left(self) noexcept
-    cdef void prepare(self, int source_fd, int sink_fd, bint may_receive) noexcept
-    cdef void move(self, char* scratch) noexcept nogil
-    cdef void send_left(self) noexcept nogil
-    cpdef close(self)
-
-
-@cython.final
 cdef class Batch:
     cdef int exhausted
     cdef Call calls[512]
@@ -82,8 +59,6 @@ cdef class Batch:
     cdef Arena arena
     cdef Arena spare
     cdef list views
-    cdef char* scratch
-    cdef int relay(self, list flows) except -1
     cpdef object pin(self, object data, bint writable)
     cdef Py_ssize_t length(self, object pinned) except -1
     cdef void reset(self) noexcept

@@ -15,9 +15,8 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from libc.errno cimport EINTR, ENOMEM, errno
+from libc.errno cimport EINTR, errno
 from libc.math cimport ceil
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 cdef extern from *:
@@ -28,17 +27,45 @@ cdef extern from *:
     """
     const char* GAIOD_SOURCES
 
-cdef extern from "sys/types.h" nogil:
-    ctypedef struct sockaddr:
-        pass
-
 cdef extern from "sys/socket.h" nogil:
+    cdef struct sockaddr:
+        pass
     ssize_t c_recv "recv"(int, void*, size_t, int)
     ssize_t c_send "send"(int, const void*, size_t, int)
     int c_accept4 "accept4"(int, sockaddr*, void*, int)
+    int c_socket "socket"(int, int, int)
+    int c_connect "connect"(int, const sockaddr*, unsigned int)
+    int c_setsockopt "setsockopt"(int, int, int, const void*, unsigned int)
     int c_shutdown "shutdown"(int, int)
     int c_getsockopt "getsockopt"(int, int, int, void*, unsigned int*)
+    int AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM
     int MSG_NOSIGNAL, MSG_DONTWAIT, SOCK_NONBLOCK, SOCK_CLOEXEC, SHUT_WR, SOL_SOCKET, SO_ERROR
+
+cdef extern from "netinet/in.h" nogil:
+    cdef struct in_addr:
+        pass
+    cdef struct in6_addr:
+        pass
+    cdef struct sockaddr_in:
+        unsigned short sin_family
+        unsigned short sin_port
+        in_addr sin_addr
+    cdef struct sockaddr_in6:
+        unsigned short sin6_family
+        unsigned short sin6_port
+        uint32_t sin6_flowinfo
+        in6_addr sin6_addr
+        uint32_t sin6_scope_id
+
+cdef extern from "sys/un.h" nogil:
+    cdef struct sockaddr_un:
+        unsigned short sun_family
+        char sun_path[108]
+
+cdef extern from "arpa/inet.h" nogil:
+    int inet_pton(int, const char*, void*)
+    unsigned short htons(unsigned short)
+    uint32_t htonl(uint32_t)
 
 cdef extern from "sys/epoll.h" nogil:
     int epoll_create1(int)
@@ -70,6 +97,8 @@ cdef extern from "time.h" nogil:
 
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
+
+from os import fsencode
 
 SOURCES = GAIOD_SOURCES.decode()
 """Digest of the sources this was built from: a test compares it with the sources beside it."""
@@ -189,79 +218,6 @@ cdef class Pin:
         PyBuffer_Release(&self.buffer)
 
 
-@cython.freelist(256)
-cdef class Flow:
-    """One direction of a relay: what was received and not yet sent, and the outcome of its last turn.
-
-    Attributes are those of `syscalls.Flow`.
-    """
-
-    def __cinit__(self, object sink, Py_ssize_t limit):
-        self.sink = sink
-        self.wanted = min(limit, SEND_MAX)
-
-    def __dealloc__(self):
-        free(self.data)
-
-    cdef Py_ssize_t left(self) noexcept:
-        return self.end - self.start
-
-    cdef void prepare(self, int source_fd, int sink_fd, bint may_receive) noexcept:
-        self.source_fd = source_fd
-        self.sink_fd = sink_fd
-        self.may_receive = may_receive
-
-    cdef void send_left(self) noexcept nogil:
-        cdef Py_ssize_t sent = c_send(self.sink_fd, self.data + self.start, self.end - self.start,
-                                      MSG_NOSIGNAL | MSG_DONTWAIT)
-        if sent < 0:
-            self.error = errno
-            return
-        self.sent += sent
-        self.start += sent
-        if self.start == self.end:
-            free(self.data)
-            self.data = NULL
-            self.start = self.end = 0
-
-    cdef void move(self, char* scratch) noexcept nogil:
-        """Have a turn: send what is left, and if all of it went, receive and send once more."""
-        cdef Py_ssize_t sent
-        self.received = self.sent = 0
-        self.error = 0
-        self.left_before = self.end - self.start
-        if self.left_before:
-            self.send_left()
-        if self.data != NULL or self.error or self.ended or not self.may_receive:
-            return
-        self.received = c_recv(self.source_fd, scratch, self.wanted, MSG_DONTWAIT)
-        if self.received < 0:
-            self.received = -errno
-            return
-        if self.received == 0:
-            self.ended = True
-            return
-        sent = c_send(self.sink_fd, scratch, self.received, MSG_NOSIGNAL | MSG_DONTWAIT)
-        if sent < 0:
-            self.error = errno
-            sent = 0
-        self.sent += sent
-        if sent < self.received:
-            self.data = <char*>malloc(self.received - sent)
-            if self.data == NULL:
-                self.error = ENOMEM
-                return
-            self.end = self.received - sent
-            memcpy(self.data, scratch + sent, self.end)
-
-    cpdef close(self):
-        """Forget what is left."""
-        self.sink = None
-        free(self.data)
-        self.data = NULL
-        self.start = self.end = 0
-
-
 cdef class Batch:
     """System calls collected, made in one go, and their results.
 
@@ -276,9 +232,6 @@ cdef class Batch:
         self.arena = Arena.make(self.arena_size)
         self.spare = Arena.make(self.arena_size)
         self.views = []
-
-    def __dealloc__(self):
-        free(self.scratch)
 
     cpdef object pin(self, object data, bint writable):
         """Return `data` in the form in which a batch takes it, its memory pinned as long as that is kept.
@@ -371,23 +324,6 @@ cdef class Batch:
                     free += (call.result + 63) & ~63    # a cache line is one connection's
                 call += 1
         return <int>(call - &self.calls[0])
-
-    cdef int relay(self, list flows) except -1:
-        """Give each flow its turn, all in one stretch without the GIL."""
-        cdef void* taking[CALLS_MAX]
-        cdef int count = 0
-        cdef int i
-        if self.scratch == NULL:
-            self.scratch = <char*>malloc(SEND_MAX)
-            if self.scratch == NULL:
-                raise MemoryError
-        for flow in flows:
-            taking[count] = <void*>flow
-            count += 1
-        with nogil:
-            for i in range(count):
-                (<Flow>taking[i]).move(self.scratch)
-        return 0
 
     cdef Py_ssize_t result(self, int i) noexcept:
         return self.calls[i].result
@@ -588,6 +524,57 @@ def accept(int fd):
     """Accept one connection, non-blocking and close-on-exec: its descriptor, or `-errno`."""
     cdef int connection = c_accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
     return connection if connection >= 0 else -errno
+
+
+def open_stream(int family):
+    """Make a stream socket, non-blocking and close-on-exec: its descriptor, or `-errno`."""
+    cdef int fd = c_socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    return fd if fd >= 0 else -errno
+
+
+def set_option(int fd, int level, int name, value):
+    """Set an option of a socket, a number or bytes: 0, or `-errno`."""
+    cdef int number
+    if isinstance(value, bytes):
+        return -errno if c_setsockopt(fd, level, name, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)) < 0 else 0
+    number = value
+    return -errno if c_setsockopt(fd, level, name, &number, sizeof(number)) < 0 else 0
+
+
+def connect(int fd, int family, address):
+    """Begin a connection to an address as `sockets.resolve_numeric` returns it: 0, or `-errno`."""
+    cdef sockaddr_in v4
+    cdef sockaddr_in6 v6
+    cdef sockaddr_un path
+    cdef sockaddr* where
+    cdef unsigned int size
+    cdef bytes text
+    if family == AF_INET:
+        memset(&v4, 0, sizeof(v4))
+        v4.sin_family = AF_INET
+        v4.sin_port = htons(address[1])
+        text = address[0].encode()
+        inet_pton(AF_INET, PyBytes_AS_STRING(text), &v4.sin_addr)
+        where = <sockaddr*>&v4
+        size = sizeof(v4)
+    elif family == AF_INET6:
+        memset(&v6, 0, sizeof(v6))
+        v6.sin6_family = AF_INET6
+        v6.sin6_port = htons(address[1])
+        v6.sin6_flowinfo = htonl(address[2])
+        v6.sin6_scope_id = address[3]
+        text = address[0].partition("%")[0].encode()
+        inet_pton(AF_INET6, PyBytes_AS_STRING(text), &v6.sin6_addr)
+        where = <sockaddr*>&v6
+        size = sizeof(v6)
+    else:
+        memset(&path, 0, sizeof(path))
+        path.sun_family = AF_UNIX
+        text = fsencode(address)
+        memcpy(path.sun_path, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+        where = <sockaddr*>&path
+        size = <unsigned int>(sizeof(path) - 108 + PyBytes_GET_SIZE(text) + (1 if text[:1] != b"\0" else 0))
+    return -errno if c_connect(fd, where, size) < 0 else 0
 
 
 def take_error(int fd):

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t
 
 from gaiod.core.operations cimport OpResult
 
-cdef int SHUTDOWN, FINISH, FREE, CANCEL, UNASSIGNED
+cdef int SHUTDOWN, FINISH, FREE, RESET, CANCEL, UNASSIGNED
 cdef double inf
 
 

@@ -5,13 +5,13 @@ from math import inf
 from typing import Any
 
 from gaiod.core import counters
-from gaiod.core.operations import CANCEL, FINISH, FREE, SHUTDOWN, OpResult, OpType
+from gaiod.core.operations import CANCEL, FINISH, FREE, RESET, SHUTDOWN, OpResult, OpType
 from gaiod.core.sockets import address_of
 
 UNASSIGNED = counters.index("unassigned_received_bytes")
 
 RELAY_LIMIT = 262_144
-"""Most bytes that one direction of a relay holds, by default."""
+"""Most bytes that one direction of a relay holds: what it moves in one turn. More would be a queue behind a queue."""
 
 _serials = count(1)
 
@@ -169,6 +169,10 @@ class Conn:
     def abort(self) -> None:
         """As `Watcher.free`."""
         self.watcher._request(FREE, self, None)
+
+    def reset(self) -> None:
+        """As `abort`, but tell the peer that it failed: it gets a RST, not the end of a stream."""
+        self.watcher._request(RESET, self, None)
 
     def stalled_s(self, now_s: float) -> float:
         """Return for how many seconds so far the peer did not take what was written, at `time.monotonic()` `now_s`."""

@@ -30,10 +30,15 @@ SINGLES = (
     "unassigned_pauses",
     "unassigned_resumes",
     "unassigned_paused_ns",
+    "unassigned_buffered_bytes",
 )
 
-RECEIVED, SENT, PAUSES, RESUMES, PAUSED_NS = range(5)
-"""The cells that `Conn.traffic` is the first of. Pauses are of relays to it: times that it did not take all."""
+RECEIVED, SENT, PAUSES, RESUMES, PAUSED_NS, BUFFERED = range(6)
+"""The cells that `Conn.traffic` is the first of.
+
+Pauses are of relays to it: times that it did not take all. BUFFERED alone also goes down: bytes that relays
+have received, and it has not taken.
+"""
 
 _FIRST_SINGLE = len(OPERATIONS) * len(OUTCOMES)
 LAG = _FIRST_SINGLE + len(SINGLES)

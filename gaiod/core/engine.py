@@ -1,12 +1,17 @@
-"""The system calls of the engine in use: one interface, written twice (`syscalls.py`, `_syscalls.pyx`)."""
+"""The system calls of the engine in use: one interface, written twice.
+
+Interpreted: `syscalls.py` and `flows.py`. Compiled: `_syscalls.pyx` and `_flows.pyx`.
+"""
 
 from typing import TYPE_CHECKING
 
 from gaiod.core import ENGINE
 
 if TYPE_CHECKING or ENGINE == "interpreted":
-    from gaiod.core.syscalls import Batch, Flow, Poller, accept, shutdown_write, take_error
+    from gaiod.core.flows import Flow, Plumbing
+    from gaiod.core.syscalls import Batch, Poller, accept, connect, open_stream, set_option, shutdown_write, take_error
 else:
-    from gaiod.core._syscalls import Batch, Flow, Poller, accept, shutdown_write, take_error
+    from gaiod.core._flows import Flow, Plumbing
+    from gaiod.core._syscalls import Batch, Poller, accept, connect, open_stream, set_option, shutdown_write, take_error
 
-__all__ = ["Batch", "Flow", "Poller", "accept", "shutdown_write", "take_error"]
+__all__ = ["Batch", "Flow", "Plumbing", "Poller", "accept", "connect", "open_stream", "set_option", "shutdown_write", "take_error"]

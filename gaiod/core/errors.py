@@ -10,6 +10,7 @@
           NoSuchCore
           TooManyOperations
         DeadlineExceeded     an operation's deadline passed; always in `OpResult.error` (also a TimeoutError)
+        RelaySinkError       the side that a relay sends to failed; always in `OpResult.error` (also an OSError)
 
 What the network does is data, not an exception: an `OSError` with its errno, or an `EOFError`, in
 `OpResult.error`.
@@ -50,3 +51,7 @@ class TooManyOperations(UsageError):
 
 class DeadlineExceeded(GaiodError, TimeoutError):
     """The operation's deadline passed first; the connection stays usable."""
+
+
+class RelaySinkError(GaiodError, OSError):
+    """Sending to the sink of a relay failed, with this errno. Its source is as it was."""

@@ -13,7 +13,7 @@ from gaiod.core import counters as layout
 from gaiod.core.connection import Conn
 from gaiod.core.counters import AT_EOF, COMPLETE, FAILED, OUTCOME_COUNT
 from gaiod.core.engine import accept, shutdown_write, take_error
-from gaiod.core.errors import ConnClosed, DeadlineExceeded
+from gaiod.core.errors import DeadlineExceeded
 from gaiod.core.operations import (
     ACCEPT,
     CONNECT,
@@ -215,7 +215,7 @@ class Loop(Relays):
                 self._pop_write(conn)
                 shutdown_write(conn.fd)
             else:
-                self._drop(conn, ConnClosed(f"{conn!r} is closed"))
+                self._drop(conn, None)
 
     def _connected(self, conn: Conn, operation: OpResult) -> None:
         """Take the outcome of a connect. After a failure, what waited for it fails the same way."""

@@ -16,6 +16,7 @@ cdef class OpResult:
     cdef readonly bint is_swap_buffer
     cdef bint full
     cdef bint pending
+    cdef bint silent
     cdef char kind
     cdef object pinned
     cdef OpResult next

@@ -22,7 +22,7 @@ class OpType(IntEnum):
 READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED = range(8)
 """`OpResult.kind`: OpType as plain numbers, which compile to C."""
 
-SHUTDOWN, FINISH, FREE, CANCEL, AFFINITY, STOP = range(8, 14)
+SHUTDOWN, FINISH, FREE, RESET, CANCEL, AFFINITY, STOP = range(8, 15)
 """Kinds of requests, which go the same ways as operations but have no completion."""
 
 OPERATION_TYPES = list(OpType)
@@ -47,7 +47,7 @@ class OpResult:
 
     __slots__ = (
         "buffer", "conn", "context", "deadline", "error", "full", "is_swap_buffer", "kind", "length", "next",
-        "operation", "pending", "pinned", "size",
+        "operation", "pending", "pinned", "silent", "size",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +75,7 @@ class OpResult:
         self.length = self.size
         self.next: OpResult | None = None
         self.pending = False
+        self.silent = False  # the watcher's own: it is not told of
         self.pinned: Any = None
 
     def __repr__(self) -> str:

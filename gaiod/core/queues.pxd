@@ -3,14 +3,15 @@
 cimport cython
 from libc.stdint cimport int64_t
 
-from gaiod.core._syscalls cimport Batch as BatchCalls, Flow, Poller as PollerCalls
+from gaiod.core._flows cimport Flow, Plumbing as RelayCalls
+from gaiod.core._syscalls cimport Batch as BatchCalls, Poller as PollerCalls
 from gaiod.core.alarms cimport Alarms
 from gaiod.core.connection cimport Conn, Mover
 from gaiod.core.operations cimport OpResult
 
 cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED
-cdef int FINISH, FREE, CANCEL, AFFINITY, STOP
-cdef int COMPLETE, AT_EOF, FAILED, EXPIRED, OUTCOME_COUNT, FREED, EINPROGRESS, RECEIVES_FIRST
+cdef int FINISH, FREE, RESET, CANCEL, AFFINITY, STOP
+cdef int COMPLETE, AT_EOF, FAILED, EXPIRED, OUTCOME_COUNT, RESUMES, PAUSED_NS, BUFFERED, FREED, EINPROGRESS, RECEIVES_FIRST
 cdef double inf
 cdef list OPERATION_TYPES
 
@@ -21,6 +22,7 @@ cdef class Queues(Mover):
     cdef bint report_closes
     cdef PollerCalls poller
     cdef BatchCalls batch
+    cdef RelayCalls plumbing
     cdef Alarms alarms
     cdef list done
     cdef list reads
@@ -54,8 +56,10 @@ cdef class Queues(Mover):
     @cython.locals(operation=OpResult)
     cdef _pop_write(self, Conn conn)
     cdef _finish(self, OpResult operation, object error, int outcome)
-    @cython.locals(flow=Flow, sink=Conn)
+    @cython.locals(flow=Flow, sink=Conn, left=Py_ssize_t)
     cdef _unlink(self, OpResult operation)
+    @cython.locals(rest=OpResult)
+    cdef _write_rest(self, Conn sink, bytes data)
     @cython.locals(outcome=int)
     cdef _complete(self, OpResult operation, object error)
     @cython.locals(kind=int, conn=Conn)

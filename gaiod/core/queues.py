@@ -7,7 +7,6 @@ all: that is what keeps it alive.
 
 import errno
 import os
-import socket
 from collections import deque
 from math import inf
 from typing import Any
@@ -15,9 +14,9 @@ from typing import Any
 from gaiod.core import counters as layout
 from gaiod.core.alarms import Alarms
 from gaiod.core.connection import Conn, Mover
-from gaiod.core.counters import COMPLETE, EXPIRED, FAILED, OUTCOME_COUNT
-from gaiod.core.engine import Batch, Poller
-from gaiod.core.errors import ConnClosed, DeadlineExceeded
+from gaiod.core.counters import BUFFERED, COMPLETE, EXPIRED, FAILED, OUTCOME_COUNT, PAUSED_NS, RESUMES
+from gaiod.core.engine import Batch, Plumbing, Poller, connect
+from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError
 from gaiod.core.operations import (
     ACCEPT,
     AFFINITY,
@@ -30,11 +29,13 @@ from gaiod.core.operations import (
     POST,
     READ,
     RELAY,
+    RESET,
     STOP,
     TIMER,
     WRITE,
     OpResult,
 )
+from gaiod.core.sockets import linger_none
 
 FREED = layout.index("conn_freed")
 EINPROGRESS = errno.EINPROGRESS
@@ -56,6 +57,7 @@ class Queues(Mover):
         self.report_closes = report_closes
         self.poller = Poller()
         self.batch = Batch(buffer_size)
+        self.plumbing = Plumbing()
         self.alarms = Alarms(self.poller)
         self.done: list[OpResult] = []  # completions not yet returned
         self.reads: list[Conn] = []  # connections to receive from: readable, and with a read pending
@@ -120,6 +122,7 @@ class Queues(Mover):
         operation.length = 0
         operation.next = None
         operation.pending = True
+        operation.silent = False
         operation.pinned = None
         return operation
 
@@ -210,11 +213,7 @@ class Queues(Mover):
         """Send the SYN, and only then watch: an unconnected socket polls as hung up."""
         family, address = operation.buffer
         operation.buffer = None
-        sock = socket.socket(family, socket.SOCK_STREAM, fileno=conn.fd)
-        try:
-            error = sock.connect_ex(address)
-        finally:
-            sock.detach()
+        error = -connect(conn.fd, family, address)
         self._make_room(conn.fd)
         try:
             self.poller.add(conn.fd, conn)
@@ -257,16 +256,33 @@ class Queues(Mover):
             self._unlink(operation)
         operation.pinned = None
         self.counters[operation.kind * OUTCOME_COUNT + outcome] += 1
-        self.done.append(operation)
+        if not operation.silent:
+            self.done.append(operation)
 
     def _unlink(self, operation: OpResult) -> None:
-        """Let the sink of a relay go; what it had not taken is lost."""
+        """Let the sink of a relay go. What it had not taken becomes a write, unless it will take no more."""
         flow = operation.pinned
         sink = flow.sink
-        if sink is not None and sink.feeder is operation.conn:
+        if sink.feeder is operation.conn:
             sink.feeder = None
-            sink.pending_write_bytes -= flow.left()
-        flow.close()
+        left = flow.left
+        if left:
+            sink.pending_write_bytes -= left
+            self.counters[sink.traffic + BUFFERED] -= left
+            self.counters[sink.traffic + RESUMES] += 1
+            self.counters[sink.traffic + PAUSED_NS] += int((self.now_s - flow.paused_s) * 1e9)
+            if not sink.closing and not sink.closed and type(operation.error) is not RelaySinkError:
+                self._write_rest(sink, flow.take())
+        flow.close(self.plumbing)
+
+    def _write_rest(self, sink: Conn, data: bytes) -> None:
+        """Write what a relay had taken, on nobody's behalf."""
+        rest = self._new_operation(WRITE, sink, None, inf)
+        rest.silent = True
+        rest.pinned = data
+        rest.length = len(data)
+        self.counters[WRITE * OUTCOME_COUNT] += 1
+        self._push_write(sink, rest)
 
     def _complete(self, operation: OpResult, error: Exception | None) -> None:
         """`_finish`, where the outcome has yet to be told from the error."""
@@ -286,14 +302,18 @@ class Queues(Mover):
             conn = request.buffer
             if conn.closed:
                 return
-            if kind == FREE:
-                self._drop(conn, ConnClosed(f"{conn!r} is closed"))
+            if kind == FREE or kind == RESET:
+                if kind == RESET:
+                    linger_none(conn.fd)
+                self._drop(conn, None)
             elif kind == CANCEL:
                 self._cancel(conn, request.context)
             elif not conn.closing:
-                conn.closing = kind == FINISH
-                if conn.closing:
-                    self._end_queue(conn, True, -1, inf, ConnClosed(f"{conn!r} is closed"))
+                if kind == FINISH:
+                    if conn.feeder is not None:
+                        self._end_queue(conn.feeder, True, RELAY, inf, None)
+                    conn.closing = True
+                    self._end_queue(conn, True, -1, inf, None)
                 self._push_write(conn, self._new_operation(kind, conn, None, inf))
 
     def _cancel(self, conn: Conn, op_type: Any) -> None:
@@ -307,8 +327,8 @@ class Queues(Mover):
             self._complete(operation, OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
             self.alarms.stale += 1
 
-    def _end_queue(self, conn: Conn, reading: bool, kind: int, limit_s: float, error: Exception) -> None:
-        """Complete with `error` the operations of one direction of that kind (-1: any), due by `limit_s`."""
+    def _end_queue(self, conn: Conn, reading: bool, kind: int, limit_s: float, error: Exception | None) -> None:
+        """Complete the operations of one direction of that kind (-1: any), due by `limit_s`; None: ConnClosed."""
         operation = conn.read_head if reading else conn.write_head
         kept: list[OpResult] = []
         ended: list[OpResult] = []
@@ -318,6 +338,8 @@ class Queues(Mover):
             operation = operation.next
         if not ended:
             return
+        if error is None:
+            error = ConnClosed(f"{conn!r} is closed")
         head = tail = None
         for operation in kept:
             operation.next = None
@@ -346,9 +368,10 @@ class Queues(Mover):
                 self._end_queue(conn, True, -1, inf, error)
                 self._end_queue(conn, False, -1, inf, error)
 
-    def _drop(self, conn: Conn, error: Exception) -> None:
-        """Close a connection; its operations complete with `error`."""
+    def _drop(self, conn: Conn, error: Exception | None) -> None:
+        """Close a connection; its operations complete with `error`, or else ConnClosed."""
         self.counters[FREED] += 1
+        conn.closing = True
         self._end_queue(conn, True, -1, inf, error)
         self._end_queue(conn, False, -1, inf, error)
         if conn.feeder is not None:

@@ -3,18 +3,18 @@
 cimport cython
 from libc.stdint cimport int64_t
 
-from gaiod.core._syscalls cimport Batch as BatchCalls, Flow
+from gaiod.core._flows cimport Flow
 from gaiod.core.connection cimport Conn
 from gaiod.core.operations cimport OpResult
 from gaiod.core.queues cimport Queues
 
-cdef int RELAY, COMPLETE, FAILED, PAUSES, RESUMES, PAUSED_NS, EAGAIN, EINTR
+cdef int RELAY, COMPLETE, FAILED, PAUSES, RESUMES, PAUSED_NS, BUFFERED, EAGAIN, EINTR
 
 
 cdef class Relays(Queues):
     @cython.locals(source=Conn, flow=Flow)
     cdef _feed(self, Conn sink)
-    @cython.locals(batch=BatchCalls, flows=list, moving=list, source=Conn, sink=Conn, operation=OpResult, flow=Flow)
+    @cython.locals(flows=list, moving=list, source=Conn, sink=Conn, operation=OpResult, flow=Flow)
     cdef _relay_ready(self, list sources)
     @cython.locals(flow=Flow, sink=Conn, received=Py_ssize_t, sent=Py_ssize_t, left=Py_ssize_t)
     cdef _relayed(self, Conn source, OpResult operation)

@@ -1,17 +1,18 @@
 """Relays: bytes that go from one connection to another without anybody looking at them.
 
 A relay is an operation of its source's reading side that lasts until the end of the stream. The loop
-gives it its turn as it does a read: one receive and one send, through memory that all relays share.
-Only what the sink did not take is kept, at most `limit` bytes; as long as there is something, the
-source is not read. So a relay that flows costs no memory, and one that does not has a bound.
+gives it its turn as it does a read: one receive and one send, through memory or a pipe that all relays
+share (`flows.py`). Only what the sink did not take is kept, at most `limit` bytes; as long as there is
+something, the source is not read. So a relay that flows costs no memory, and one that does not has a bound.
 """
 
 import errno
 import os
 
 from gaiod.core.connection import Conn
-from gaiod.core.counters import COMPLETE, FAILED, PAUSED_NS, PAUSES, RESUMES
+from gaiod.core.counters import BUFFERED, COMPLETE, FAILED, PAUSED_NS, PAUSES, RESUMES
 from gaiod.core.engine import shutdown_write
+from gaiod.core.errors import RelaySinkError
 from gaiod.core.operations import RELAY, OpResult
 from gaiod.core.queues import Queues
 
@@ -27,13 +28,12 @@ class Relays(Queues):
         if source is None or source.reading or source.read_head is None or source.read_head.kind != RELAY:
             return
         flow = source.read_head.pinned
-        if flow.sink is sink and (source.readable or flow.left()):
+        if flow.sink is sink and (source.readable or flow.left):
             source.reading = True
             self.reads.append(source)
 
     def _relay_ready(self, sources: list[Conn]) -> None:
         """Move what can be moved, once for each."""
-        batch = self.batch
         flows = []
         moving: list[Conn] = []
         for source in sources:
@@ -45,7 +45,7 @@ class Relays(Queues):
                 flow.prepare(source.fd, sink.fd, source.readable)
                 flows.append(flow)
                 moving.append(source)
-        batch.relay(flows)
+        self.plumbing.turn(flows)
         for source in moving:
             operation = source.read_head
             if operation is not None and operation.kind == RELAY:
@@ -60,17 +60,17 @@ class Relays(Queues):
             source.bytes_received += received
             source.active_s = self.now_s
             self.counters[source.traffic] += received
-            if received < flow.wanted and not source.broken:
-                source.readable = False  # the kernel's queue is empty; more bytes are a new edge
-        elif received == -EAGAIN:
-            source.readable = False
+        if flow.drained == 2 or (flow.drained == 1 and not source.broken):
+            source.readable = False  # the kernel's queue is empty; more bytes are a new edge
         if sent > 0:
             sink.bytes_sent += sent
             sink.active_s = self.now_s
             self.counters[sink.traffic + 1] += sent
             operation.size += sent
-        left = flow.left()
-        sink.pending_write_bytes += left - flow.left_before
+        left = flow.left
+        if left != flow.left_before:
+            sink.pending_write_bytes += left - flow.left_before
+            self.counters[sink.traffic + BUFFERED] += left - flow.left_before
         if left and not flow.left_before:
             self.counters[sink.traffic + PAUSES] += 1
             flow.paused_s = self.now_s
@@ -78,8 +78,8 @@ class Relays(Queues):
             self.counters[sink.traffic + RESUMES] += 1
             self.counters[sink.traffic + PAUSED_NS] += int((self.now_s - flow.paused_s) * 1e9)
         if flow.error not in (0, EAGAIN, EINTR):
-            self._end_relay(source, operation, OSError(flow.error, os.strerror(flow.error)))
-        elif received < 0 and received != -EAGAIN and received != -EINTR:
+            self._end_relay(source, operation, RelaySinkError(flow.error, os.strerror(flow.error)))
+        elif received < 0:
             self._end_relay(source, operation, OSError(-received, os.strerror(-received)))
         elif left and flow.error == EINTR:
             self._feed(sink)

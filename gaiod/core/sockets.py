@@ -2,7 +2,9 @@
 
 import os
 import socket
+import struct
 import sys
+from functools import lru_cache
 from math import isfinite
 from typing import Any
 
@@ -23,6 +25,17 @@ def address_of(fd: int, *, peer: bool) -> Any:
         sock.detach()
 
 
+def linger_none(fd: int) -> None:
+    """See to it that closing a socket sends a RST and forgets what was not sent: SO_LINGER of 0 s (man 7 socket)."""
+    sock = socket.socket(fileno=fd)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    except OSError:
+        pass  # reset by its peer already
+    finally:
+        sock.detach()
+
+
 def resolve_numeric(address: Any) -> tuple[int, Any]:
     """Return the family and the socket address of what `connect` takes. It never asks a name server.
 
@@ -39,13 +52,20 @@ def resolve_numeric(address: Any) -> tuple[int, Any]:
     if not (isinstance(port, int) and 0 <= port <= 65535):
         raise ValueError(f"{address!r}: a port is a number from 0 to 65535")
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        family, resolved = _numeric(host, port)
     except (OSError, UnicodeError):
         raise ValueError(f"{address!r}: the host must be a numeric address; resolve names first") from None
-    family, _, _, _, resolved = found[0]
     if rest and not (family == socket.AF_INET6 and len(rest) <= 2 and all(isinstance(part, int) for part in rest)):
         raise ValueError(f"{address!r}: only an IPv6 address has a flow label and a scope, both numbers")
     return family, (*resolved[:2], *rest, *resolved[2 + len(rest) :])
+
+
+@lru_cache(maxsize=1024)  # a proxy connects to the same few servers again and again
+def _numeric(host: str, port: int) -> tuple[int, Any]:
+    family, _, _, _, resolved = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+    )[0]
+    return family, resolved
 
 
 def check_socket(sock: Any, listening: bool) -> None:

@@ -7,16 +7,13 @@ from time import sleep
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-from gaiod.core.connection import Conn
+from gaiod.core.connection import RELAY_LIMIT, Conn
 from gaiod.core.counters import OUTCOME_COUNT
-from gaiod.core.engine import Flow
+from gaiod.core.engine import Flow, open_stream, set_option
 from gaiod.core.errors import ConnClosed, EmptyBuffer, TooManyOperations, UnsupportedConn, UsageError, WatcherClosed
 from gaiod.core.loop import Loop
 from gaiod.core.operations import ACCEPT, CONNECT, POST, READ, RELAY, WRITE, OpResult
 from gaiod.core.sockets import check_deadline, check_socket, resolve_numeric
-
-RELAY_LIMIT_MAX = 16 * 1024 * 1024
-"""More than the kernel queues for one socket by default (tcp_rmem: 6 MiB)."""
 
 OPERATIONS_MAX = 65_536
 """Most operations pending per connection and direction, and submissions waiting from other threads:
@@ -82,8 +79,8 @@ class Submission(Loop):
 
     def _submit_relay(self, source: Any, sink: Any, limit: int, context: Any, deadline: Any) -> Conn:
         conn, to = self._usable(source), self._usable(sink)
-        if not 1 <= limit <= RELAY_LIMIT_MAX:
-            raise ValueError(f"limit={limit}: must be from 1 byte to {RELAY_LIMIT_MAX}")
+        if not 1 <= limit <= RELAY_LIMIT:
+            raise ValueError(f"limit={limit}: must be from 1 byte to {RELAY_LIMIT}")
         if conn is to:
             raise UsageError(f"{conn!r} cannot be relayed to itself")
         if to.feeder is not None:
@@ -100,14 +97,23 @@ class Submission(Loop):
             raise
         return conn
 
-    def _submit_connect(self, address: Any, context: Any, deadline: Any) -> Conn:
+    def _submit_connect(self, address: Any, context: Any, deadline: Any, options: Any) -> Conn:
         if self.closed:
             raise WatcherClosed("the watcher is closed")
         family, address = resolve_numeric(address)
         limit_s = inf if deadline is None else check_deadline(deadline)
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        conn = Conn(self, sock.fileno(), context, self.poller.now())
+        fd = open_stream(family)
+        if fd < 0:
+            raise OSError(-fd, os.strerror(-fd))
+        try:
+            for level, name, value in options:
+                error = -set_option(fd, level, name, value)
+                if error:
+                    raise OSError(error, f"{os.strerror(error)}: option {name} of level {level}")
+        except BaseException:
+            os.close(fd)
+            raise
+        conn = Conn(self, fd, context, self.poller.now())
         conn.writable = False
         conn.stall_s = -conn.opened_s
         operation = self._new_operation(CONNECT, conn, context, limit_s)
@@ -116,9 +122,8 @@ class Submission(Loop):
             self._submit(operation)
         except BaseException:
             conn.closed = True  # it never was open
-            sock.close()
+            os.close(fd)
             raise
-        sock.detach()
         return conn
 
     def _submit_accept(self, listener: Any, context: Any) -> Conn:

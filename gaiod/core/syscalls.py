@@ -21,73 +21,6 @@ else:
     Poller = KqueuePoller  # type: ignore[misc,assignment]
 
 
-class Flow:
-    """One direction of a relay: what was received and not yet sent, and the outcome of its last turn.
-
-    Attributes:
-        sink: the connection it goes to.
-        wanted: bytes that the last receive asked for.
-        received: bytes that it brought, 0 if there was none, or `-errno`.
-        sent: bytes that were sent.
-        error: the errno of a send that failed, else 0.
-        ended: the end of the stream was received.
-        left_before: bytes that were left before.
-        paused_s: when something was left over last; its owner's.
-    """
-
-    def __init__(self, sink: Any, limit: int) -> None:
-        self.sink = sink
-        self.wanted = min(limit, SEND_MAX)
-        self.received = self.sent = self.error = self.left_before = 0
-        self.ended = False
-        self.paused_s = 0.0
-        self._left = memoryview(b"")
-        self._fds = (-1, -1)
-        self._may_receive = False
-
-    def left(self) -> int:
-        """Return the bytes that were received and not yet sent."""
-        return len(self._left)
-
-    def prepare(self, source_fd: int, sink_fd: int, may_receive: bool) -> None:
-        """Say between which descriptors the next turn is."""
-        self._fds = (source_fd, sink_fd)
-        self._may_receive = may_receive
-
-    def move(self) -> None:
-        """Have a turn: send what is left, and if all of it went, receive and send once more."""
-        self.received = self.sent = self.error = 0
-        self.left_before = len(self._left)
-        if self.left_before:
-            self._send()
-        if len(self._left) or self.error or self.ended or not self._may_receive:
-            return
-        try:
-            data = os.read(self._fds[0], self.wanted)
-        except OSError as error:
-            self.received = -(error.errno or errno.EIO)
-            return
-        self.received = len(data)
-        self.ended = not data
-        self._left = memoryview(data)
-        if data:
-            self._send()
-
-    def _send(self) -> None:
-        try:
-            sent = os.write(self._fds[1], self._left)
-        except OSError as error:
-            self.error = error.errno or errno.EIO
-        else:
-            self.sent += sent
-            self._left = self._left[sent:]
-
-    def close(self) -> None:
-        """Forget what is left."""
-        self.sink = None
-        self._left = memoryview(b"")
-
-
 class Batch:
     """System calls collected, made in one go, and their results.
 
@@ -166,11 +99,6 @@ class Batch:
             self._data.append(received)
         return len(self._calls)
 
-    def relay(self, flows: list[Flow]) -> None:
-        """Give each flow its turn."""
-        for flow in flows:
-            flow.move()
-
     def result(self, i: int) -> int:
         """Return the bytes that call `i` moved, or `-errno`."""
         return self._results[i]
@@ -217,6 +145,37 @@ def accept(fd: int) -> int:
         listener.detach()
     connection.setblocking(False)
     return connection.detach()
+
+
+def open_stream(family: int) -> int:
+    """Make a stream socket, non-blocking and close-on-exec: its descriptor, or `-errno`."""
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+    sock.setblocking(False)
+    return sock.detach()
+
+
+def set_option(fd: int, level: int, name: int, value: int | bytes) -> int:
+    """Set an option of a socket, a number or bytes: 0, or `-errno`."""
+    sock = socket.socket(fileno=fd)
+    try:
+        sock.setsockopt(level, name, value)
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+    finally:
+        sock.detach()
+    return 0
+
+
+def connect(fd: int, family: int, address: Any) -> int:
+    """Begin a connection to an address as `sockets.resolve_numeric` returns it: 0, or `-errno`."""
+    sock = socket.socket(family, socket.SOCK_STREAM, fileno=fd)
+    try:
+        return -sock.connect_ex(address)
+    finally:
+        sock.detach()
 
 
 def take_error(fd: int) -> int:

@@ -9,6 +9,7 @@ where a compiler is: the `.pxd` beside each gives the types.
 import os
 import socket
 import sys
+from collections.abc import Iterable
 from math import inf
 from threading import Lock
 from time import sleep
@@ -169,7 +170,10 @@ class Watcher(Submission):
         """
         self._request(CANCEL, conn, op_type)
 
-    def connect(self, address: Any, *, context: object = None, deadline: float | None = None) -> Conn:
+    def connect(
+        self, address: Any, *, context: object = None, deadline: float | None = None,
+        options: Iterable[tuple[int, int, Any]] = (),
+    ) -> Conn:  # fmt: skip
         """Open a connection; completes when it is established, or failed.
 
         The connection may be read from and written to before: that waits. After a failure it is of
@@ -180,12 +184,14 @@ class Watcher(Submission):
                 them first), or the path of a unix socket.
             context: comes back with the completion, and becomes the connection's.
             deadline: as for `read`.
+            options: `(level, name, value)` each, as `socket.setsockopt` takes them; set before the
+                connection is begun, so that the first packet is sent with them.
 
         Raises:
             ValueError: not such an address.
-            OSError: no descriptor is left.
+            OSError: no descriptor is left, or the kernel refuses an option; nothing was begun.
         """
-        return self._submit_connect(address, context, deadline)
+        return self._submit_connect(address, context, deadline, options)
 
     def accept(self, listener: Conn | socket.socket, *, context: object = None) -> Conn:
         """Accept connections, one completion each, until cancelled, freed or closed.
@@ -331,6 +337,7 @@ class Watcher(Submission):
             for operation in self.alarms.pending_timers():
                 self._complete(operation, error)
             self.batch.close()
+            self.plumbing.close()
             self.poller.close()
             self.shut = True
 

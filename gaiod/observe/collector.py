@@ -18,25 +18,29 @@ from prometheus_client.registry import Collector as PrometheusCollector
 
 from gaiod.core import ENGINE, counters
 from gaiod.observe.metrics import METRICS
-from gaiod.runtime.handler import HOOKS
+from gaiod.runtime.hooks import HOOKS
 from gaiod.runtime.plugins import label_of
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import (
     ACCEPT_ERRORS,
     CELL,
     CLOSE_REASONS,
+    CONNECT_BOUNDS_S,
     DURATION_BOUNDS_S,
     GC_GENERATIONS,
     GC_PAUSE_BOUNDS_S,
     REJECT_REASONS,
     RESTART_REASONS,
+    SERVER_CELL,
+    SERVER_FAILURES,
     SIDES,
     Layout,
     open_connections,
+    open_to_server,
 )
 from gaiod.version import __version__
 
-LAYOUT = Layout(0)
+LAYOUT = Layout()
 """Of the cells that belong to no listener."""
 
 TCP_INFO_QUEUE = struct.Struct("=24xII")
@@ -44,6 +48,8 @@ TCP_INFO_QUEUE = struct.Struct("=24xII")
 
 
 Key = tuple[str, str]
+ServerKey = tuple[Key, str]
+"""A listener's key, and the label of one of its servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ class Slot(Protocol):
         """Return the cells of a listener."""
 
     def live_row(self, key: Key) -> list[int]:
-        """Return the same, without those of workers that are gone."""
+        """Return the same, without those of workers that are gone: what gauges are differences of."""
 
 
 class Subject(Protocol):
@@ -124,6 +130,9 @@ class Subject(Protocol):
 
     def row(self, key: Key) -> list[int]:
         """Return the cells of a listener, summed over all slots, those that there are no more included."""
+
+    def server_rows(self) -> dict[ServerKey, list[int]]:
+        """Return the cells of every server that was counted for, summed likewise."""
 
 
 @dataclass(slots=True)
@@ -180,9 +189,13 @@ class Collector(PrometheusCollector):
             for source in sources:
                 self._add_traffic(scrape, slot, source)
         errors: Counter[tuple[str, str]] = Counter()
+        server_rows = self._subject.server_rows()
         for source in sources:
             row = self._subject.row(source.key)
             self._add_listener(scrape, source, row)
+            self._add_pressure(scrape, source, row, [slot.live_row(source.key) for slot in slots])
+            if source.settings.servers:
+                self._add_upstream(scrape, source, row, server_rows)
             for hook in HOOKS:
                 errors[source.key[1], hook] += row[CELL[f"handler_error_{hook}"]]
         for (handler, hook), count in errors.items():
@@ -266,10 +279,6 @@ class Collector(PrometheusCollector):
     def _add_listener(self, scrape: _Scrape, source: Source, row: list[int]) -> None:
         name = source.settings.name
         scrape.add("gaiod_connections_limit", source.settings.connections_max, name)
-        for side in SIDES:
-            scrape.add("gaiod_backpressure_pauses_total", row[CELL[f"{side}_pauses"]], name, side)
-            scrape.add("gaiod_backpressure_resumes_total", row[CELL[f"{side}_resumes"]], name, side)
-            scrape.add("gaiod_backpressure_paused_seconds_total", row[CELL[f"{side}_paused_ns"]] / 1e9, name, side)
         for reason in CLOSE_REASONS:
             scrape.add("gaiod_connections_closed_total", row[CELL[f"closed_{reason}"]], name, reason)
         for reason in REJECT_REASONS:
@@ -283,6 +292,42 @@ class Collector(PrometheusCollector):
             if queue is not None:
                 scrape.add("gaiod_listen_queue_length", queue[0], name, number)
                 scrape.add("gaiod_listen_queue_limit", queue[1], name, number)
+
+    def _add_pressure(self, scrape: _Scrape, source: Source, row: list[int], live: list[list[int]]) -> None:
+        name, limit_bytes = source.settings.name, source.settings.buffer_limit_bytes
+        for side in SIDES:
+            pauses, resumes = CELL[f"{side}_pauses"], CELL[f"{side}_resumes"]
+            scrape.add("gaiod_backpressure_pauses_total", row[pauses], name, side)
+            scrape.add("gaiod_backpressure_resumes_total", row[resumes], name, side)
+            scrape.add("gaiod_backpressure_paused_seconds_total", row[CELL[f"{side}_paused_ns"]] / 1e9, name, side)
+            paused = sum(each[pauses] - each[resumes] for each in live)
+            scrape.add("gaiod_backpressure_paused_connections", max(0, paused), name, side)
+            scrape.add("gaiod_buffered_bytes", max(0, row[CELL[f"{side}_buffered_bytes"]]), name, side)
+            if limit_bytes is not None:
+                scrape.add("gaiod_buffer_limit_bytes", limit_bytes, name, side)
+
+    def _add_upstream(
+        self, scrape: _Scrape, source: Source, row: list[int], server_rows: dict[ServerKey, list[int]]
+    ) -> None:
+        name = source.settings.name
+        scrape.add("gaiod_upstream_retries_total", row[CELL["upstream_retries"]], name)
+        scrape.add("gaiod_upstream_queue_length", max(0, row[CELL["upstream_queued"]]), name)
+        scrape.add("gaiod_upstream_queue_timeouts_total", row[CELL["upstream_queue_timeouts"]], name)
+        scrape.add("gaiod_upstream_unavailable_total", row[CELL["upstream_unavailable"]], name)
+        first = CELL[f"connect_le_{CONNECT_BOUNDS_S[0]}"]
+        buckets = row[first : first + len(CONNECT_BOUNDS_S) + 1]
+        scrape.add_buckets("gaiod_upstream_connect_duration_seconds", buckets, row[CELL["connect_ns"]] / 1e9, name)
+        for label in source.settings.servers:
+            cells = server_rows.get((source.key, label), [0] * len(SERVER_CELL))
+            scrape.add("gaiod_upstream_connections_total", cells[SERVER_CELL["connections"]], name, label)
+            scrape.add("gaiod_upstream_connections_active", open_to_server(cells), name, label)
+            scrape.add("gaiod_upstream_up", cells[SERVER_CELL["down"]] == 0, name, label)
+            for reason in SERVER_FAILURES:
+                failures = cells[SERVER_CELL[f"failed_{reason}"]]
+                scrape.add("gaiod_upstream_connect_failures_total", failures, name, label, reason)
+            for result in ("passed", "failed"):
+                checks = cells[SERVER_CELL[f"checks_{result}"]]
+                scrape.add("gaiod_upstream_health_checks_total", checks, name, label, result)
 
 
 def _listen_queue(sock: socket.socket) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gaiod.core.counters import LAG_BOUNDS_S
-from gaiod.runtime.stats import DURATION_BOUNDS_S, GC_PAUSE_BOUNDS_S
+from gaiod.runtime.stats import CONNECT_BOUNDS_S, DURATION_BOUNDS_S, GC_PAUSE_BOUNDS_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Metric:
 
 
 _TRAFFIC = ("listener", "handler", "worker", "side")
+_SERVER = ("upstream", "server")
+"""`upstream` is the name of the listener whose handler connects to the server."""
 
 METRICS = (
     Metric("gaiod_build_info", "gauge", "Always 1; its labels say what runs.", ("version", "python", "engine")),
@@ -91,6 +93,65 @@ METRICS = (
         "counter",
         "How long relays did not read for that reason, counted when they go on.",
         ("listener", "side"),
+    ),
+    Metric(
+        "gaiod_backpressure_paused_connections",
+        "gauge",
+        "Connections of this side whose relay does not read now because they do not take its bytes.",
+        ("listener", "side"),
+    ),
+    Metric(
+        "gaiod_buffered_bytes",
+        "gauge",
+        "Bytes that relays hold now because this side does not take them.",
+        ("listener", "side"),
+    ),
+    Metric(
+        "gaiod_buffer_limit_bytes",
+        "gauge",
+        "Bytes that a relay to one connection of this side holds at most, as configured.",
+        ("listener", "side"),
+    ),
+    Metric("gaiod_upstream_connections_total", "counter", "Connections established to the server.", _SERVER),
+    Metric("gaiod_upstream_connections_active", "gauge", "Connections to the server that are open now.", _SERVER),
+    Metric(
+        "gaiod_upstream_connect_failures_total",
+        "counter",
+        "Connections to the server that failed, by why.",
+        (*_SERVER, "reason"),
+    ),
+    Metric(
+        "gaiod_upstream_health_checks_total",
+        "counter",
+        "Health checks of the server, by how they went: passed or failed.",
+        (*_SERVER, "result"),
+    ),
+    Metric("gaiod_upstream_up", "gauge", "0 while any worker gives the server no connections, else 1.", _SERVER),
+    Metric(
+        "gaiod_upstream_connect_duration_seconds",
+        "histogram",
+        "How long connecting took, where it worked.",
+        ("upstream",),
+        CONNECT_BOUNDS_S,
+    ),
+    Metric(
+        "gaiod_upstream_retries_total",
+        "counter",
+        "Connections tried again after a failure, with the same server or another.",
+        ("upstream",),
+    ),
+    Metric("gaiod_upstream_queue_length", "gauge", "Clients that wait now for a server to have room.", ("upstream",)),
+    Metric(
+        "gaiod_upstream_queue_timeouts_total",
+        "counter",
+        "Clients that waited too long for a server to have room.",
+        ("upstream",),
+    ),
+    Metric(
+        "gaiod_upstream_unavailable_total",
+        "counter",
+        "Clients closed because no server could be had.",
+        ("upstream",),
     ),
     Metric("gaiod_operations_total", "counter", "Operations completed.", ("worker", "op", "result")),
     Metric("gaiod_operations_pending", "gauge", "Operations submitted and not completed.", ("worker", "op")),

@@ -1,12 +1,32 @@
 """The handler API: what decides what to do with the bytes."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
 
 from gaiod.core.connection import Conn
 from gaiod.core.operations import OpResult
+from gaiod.runtime.hooks import check_hook
+from gaiod.runtime.servers import HandlerCounts, ServerStats
 
-HOOKS = ("on_open", "on_read", "on_write", "on_eof", "on_close", "on_tick", "on_connect", "on_relay")
+SocketOptions = Sequence[tuple[int, int, int | bytes]]
+"""`(level, name, value)` each, as `socket.setsockopt` takes them."""
+
+
+class Host(Protocol):
+    """What a handler serves through: a listener, or a script of `gaiod.testing`."""
+
+    @property
+    def counts(self) -> HandlerCounts:
+        """What it counts."""
+
+    def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
+        """Open a connection: `Handler.connect`."""
+
+    def timer(self, delay_s: float, data: Any) -> None:
+        """Call `on_timer` later: `Handler.timer`."""
+
+    def post(self, data: Any) -> None:
+        """Call `on_post` in the worker's thread: `Handler.post`."""
 
 
 class Handler:
@@ -28,17 +48,36 @@ class Handler:
     Options: ClassVar[type[Any] | None] = None
     tick_interval_s: ClassVar[float] = 1.0
 
-    _connect: Callable[..., Conn] | None = None
+    _host: Host | None = None
 
     def __init__(self, options: Any = None) -> None:
         self.options = options
 
     def __init_subclass__(cls) -> None:
-        """Refuse a hook that does not exist: it would never be called, and nobody would know why."""
+        """Refuse a hook that does not exist."""
         super().__init_subclass__()
         for name in vars(cls):
-            if name.startswith("on_") and name not in HOOKS:
-                raise TypeError(f"{cls.__qualname__}.{name} is not a hook; {_advice(name)}")
+            check_hook(name, cls.__qualname__)
+
+    # -- what the configuration asks -----------------------------------------------------------------
+
+    @classmethod
+    def servers_of(cls, options: Any) -> tuple[str, ...]:
+        """Return what metrics are to call the servers that a listener with these options connects to.
+
+        A `ValueError` that it raises is told the operator as what is wrong with the options.
+        """
+        return ()
+
+    @classmethod
+    def buffer_limit_of(cls, options: Any) -> int | None:
+        """Return how many bytes one direction of a connection may hold at most with these options; None: unsaid."""
+        return None
+
+    # -- hooks ---------------------------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        """Begin: the listener accepts from now on. `connect()` and `timer()` work."""
 
     def on_open(self, conn: Conn) -> None:
         """Take a new connection."""
@@ -62,6 +101,12 @@ class Handler:
     def on_tick(self) -> None:
         """Do what is to be done every `tick_interval_s`."""
 
+    def on_timer(self, data: Any) -> None:
+        """Do what `timer(..., data)` was for."""
+
+    def on_post(self, data: Any) -> None:
+        """Take what another thread gave to `post(data)`."""
+
     def on_connect(self, conn: Conn, result: OpResult) -> None:
         """Go on after `connect()`: established, or failed with `result.error`."""
         conn.close()
@@ -70,25 +115,71 @@ class Handler:
         """Go on after `conn.relay_to()`: the end of its stream was passed on, or it failed with `result.error`."""
         conn.close()
 
-    def connect(self, address: Any, *, data: Any = None, deadline: float | None = None) -> Conn:
+    # -- what it may ask for -------------------------------------------------------------------------
+
+    def connect(
+        self, address: Any, *, data: Any = None, deadline: float | None = None, options: SocketOptions = ()
+    ) -> Conn:
         """Open a connection of this handler's own; `on_connect` comes when it is established or failed.
 
         Args:
             address: `(host, port)` with a numeric host, or the path of a unix socket.
             data: goes into `conn.data`.
             deadline: in `time.monotonic()` seconds.
+            options: socket options, set before the first packet is sent.
 
         Raises:
             RuntimeError: the handler does not serve a listener yet.
             As `Watcher.connect`.
         """
-        if self._connect is None:
-            raise RuntimeError("connect() works once the handler serves a listener: call it from a hook")
-        return self._connect(address, data, deadline)
+        return self._serving("connect").connect(address, data, deadline, options)
 
+    def timer(self, delay_s: float, data: Any) -> None:
+        """Have `on_timer(data)` called once, `delay_s` seconds from now.
 
-def _advice(name: str) -> str:
-    from difflib import get_close_matches  # late: a worker whose handlers are right never needs it
+        It is not if the listener accepts no more by then and has no connections left.
 
-    near = get_close_matches(name, HOOKS, n=1)
-    return f"did you mean {near[0]}?" if near else f"the hooks are {', '.join(HOOKS)}"
+        Raises:
+            RuntimeError: as `connect`.
+            ValueError: the delay is no finite number.
+        """
+        self._serving("timer").timer(delay_s, data)
+
+    def post(self, data: Any) -> None:
+        """Have `on_post(data)` called in the worker's thread, soon. Any thread may call this; it never blocks.
+
+        Once the worker ends, nothing happens.
+
+        Raises:
+            RuntimeError: as `connect`.
+            TooManyOperations: 65,536 wait already.
+        """
+        self._serving("post").post(data)
+
+    def server(self, label: str) -> ServerStats:
+        """Return where to count what happens with a server.
+
+        Raises:
+            RuntimeError: as `connect`.
+            ValueError: `servers_of` did not name it.
+        """
+        return self._serving("server").counts.server(label)
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Add to a number of the listener that metrics show.
+
+        Args:
+            name: `upstream_retries`, `upstream_queue_timeouts`, `upstream_unavailable` (clients closed
+                because no server could be had), or `upstream_queued`, which goes down again: -1 for each +1.
+            amount: how many more.
+
+        Raises:
+            RuntimeError: as `connect`.
+            ValueError: another name.
+        """
+        self._serving("count").counts.count(name, amount)
+
+    def _serving(self, name: str) -> Host:
+        if self._host is None:
+            raise RuntimeError(f"{name}() works once the handler serves a listener: call it from a hook")
+        return self._host

@@ -15,10 +15,11 @@ from gaiod.core.watcher import Watcher
 from gaiod.runtime.announcements import Announcements
 from gaiod.runtime.connlog import ConnectionLog, peer_text
 from gaiod.runtime.dispatch import Target
-from gaiod.runtime.handler import Handler
+from gaiod.runtime.handler import Handler, SocketOptions
 from gaiod.runtime.logs import RateLimit
+from gaiod.runtime.servers import HandlerCounts
 from gaiod.runtime.settings import ListenerSettings
-from gaiod.runtime.stats import ACCEPT_ERRORS, CELL, CLOSE_REASONS, DURATION_BOUNDS_S, bucket_of
+from gaiod.runtime.stats import ACCEPT_ERRORS, CELL, CLOSE_REASONS, DURATION_BOUNDS_S, Layout, bucket_of
 
 log = logging.getLogger("gaiod.worker")
 
@@ -45,8 +46,9 @@ class Listener(Target):
         handler: Handler,
         watcher: Watcher,
         cells: Any,
-        row: int,
+        layout: Layout,
         *,
+        number: int,
         connection_log: ConnectionLog | None = None,
         instance: int = 0,
     ) -> None:
@@ -54,10 +56,11 @@ class Listener(Target):
 
         Args:
             settings: its limits.
-            handler: what answers its connections; it gets its `connect()` here.
+            handler: what answers its connections; it gets its `connect()` and its like here.
             watcher: the worker's.
             cells: where to count: 64-bit integers.
-            row: the first of the listener's cells (`stats.Layout.row`).
+            layout: where in them.
+            number: which of the layout's listeners this is.
             connection_log: where its connections are written down; None: nowhere.
             instance: begins the connections' names: no other worker has it.
         """
@@ -67,9 +70,10 @@ class Listener(Target):
         self._handler = handler
         self._watcher = watcher
         self._cells = cells
-        self._row = row
+        self._row = layout.row(number)
         self._instance = instance
-        self._upstream = row + CELL["upstream_received_bytes"]
+        self._upstream = self._row + CELL["upstream_received_bytes"]
+        self.counts = HandlerCounts(cells, layout, number, settings.servers)
         self._sockets: list[Conn] = []
         self._limits: dict[str, RateLimit] = {}
         self._log = connection_log if connection_log is not None and connection_log.wants_any else None
@@ -83,7 +87,7 @@ class Listener(Target):
                 reject=self._not_announced,
                 closed=self._unserved_closed,
             )
-        handler._connect = self.connect
+        handler._host = self
 
     # -- starting and stopping -----------------------------------------------------------------------
 
@@ -96,6 +100,8 @@ class Listener(Target):
             self._every(self._handler.tick_interval_s, self._tick)
         if self._log is not None and self._log.every_s is not None:
             self._every(self._log.every_s, self._log_alive)
+        if self._sockets:  # an operator may have drained the listener before this worker came
+            self.call("on_start", None, self._handler.on_start)
 
     def stop_accepting(self) -> None:
         """Accept no more; the connections go on."""
@@ -123,12 +129,25 @@ class Listener(Target):
         found = self._watcher.connections(context=self, idle_since_s=idle_since_s)
         return [conn for conn in found if conn.traffic != self._upstream]
 
-    def connect(self, address: Any, data: Any, deadline: float | None) -> Conn:
-        """Open a connection on behalf of the handler: `Handler.connect`."""
-        conn = self._watcher.connect(address, context=self, deadline=deadline)
+    # -- what its handler asks for -------------------------------------------------------------------
+
+    def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
+        """As `Handler.connect`."""
+        conn = self._watcher.connect(address, context=self, deadline=deadline, options=options)
         conn.data = data
         conn.traffic = self._upstream
         return conn
+
+    def timer(self, delay_s: float, data: Any) -> None:
+        """As `Handler.timer`."""
+        self._after(delay_s, lambda: self.call("on_timer", None, self._handler.on_timer, data))
+
+    def post(self, data: Any) -> None:
+        """As `Handler.post`."""
+        try:
+            self._watcher.post(lambda result: self.call("on_post", None, self._handler.on_post, data))
+        except WatcherClosed:
+            pass  # the thread that posts cannot know
 
     # -- completions ---------------------------------------------------------------------------------
 
@@ -231,14 +250,22 @@ class Listener(Target):
     # -- time ----------------------------------------------------------------------------------------
 
     def _every(self, interval_s: float, action: Callable[[], None]) -> None:
-        """Call `action` now and then, for as long as the listener is open or has connections."""
+        """Call `action` now and then, for as long as `_after` does."""
+
+        def ring() -> None:
+            action()
+            self._after(interval_s, ring)
+
+        self._after(interval_s, ring)
+
+    def _after(self, delay_s: float, action: Callable[[], None]) -> None:
+        """Call `action` once, if the listener is still open then, or has connections."""
 
         def ring(result: OpResult) -> None:
             if self._sockets or self.active:
                 action()
-                self._watcher.timer(time.monotonic() + interval_s, context=ring)
 
-        self._watcher.timer(time.monotonic() + interval_s, context=ring)
+        self._watcher.timer(time.monotonic() + delay_s, context=ring)
 
     def _tick(self) -> None:
         self.call("on_tick", None, self._handler.on_tick)

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
@@ -79,7 +80,7 @@ def _convert(hint: Any, value: Any) -> Any:
     if value is None:
         return None
     if origin in (Union, UnionType):
-        return _convert(next(each for each in arguments if each is not NoneType), value)
+        return _convert(_alternative(arguments, value), value)
     if is_dataclass(hint):
         return _build(hint, value)
     if isinstance(value, list):
@@ -88,6 +89,20 @@ def _convert(hint: Any, value: Any) -> Any:
     if isinstance(value, dict) and arguments:
         return {key: _convert(arguments[1], item) for key, item in value.items()}
     return value
+
+
+def _alternative(alternatives: tuple[Any, ...], value: Any) -> Any:
+    """Return what a value is meant as: of `str | Server` a mapping is a Server. None was dealt with."""
+    kinds = [each for each in alternatives if each is not NoneType]
+    if len(kinds) == 1:
+        return kinds[0]
+    for each in kinds:
+        family = get_origin(each) or each
+        if isinstance(value, dict) and (is_dataclass(each) or family in (dict, Mapping)):
+            return each
+        if isinstance(value, list) and family in (list, tuple, Sequence):
+            return each
+    return type(value)
 
 
 def _target_of(name: str) -> str:

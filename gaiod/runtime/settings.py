@@ -31,6 +31,10 @@ class ListenerSettings:
     """The name of an entry point, `package.module:Class`, or `/absolute/file.py:Class`."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The handler's own options as plain values: durations in seconds, sizes in bytes."""
+    servers: tuple[str, ...] = ()
+    """What metrics call the servers that the handler connects to: `Handler.servers_of`."""
+    buffer_limit_bytes: int | None = None
+    """What the handler lets one direction of a connection hold at most: `Handler.buffer_limit_of`; None: unsaid."""
     connections_max: int = 10_000
     """Per worker; connections beyond it are closed as soon as they are accepted."""
     idle_timeout_s: float = 300.0
@@ -128,7 +132,7 @@ def listener_settings_from(plain: Mapping[str, Any]) -> ListenerSettings:
     announced = plain["proxy_protocol"]
     if announced is not None:
         announced = ProxyProtocolSettings(**{**announced, "networks": tuple(announced["networks"])})
-    return ListenerSettings(**{**plain, "proxy_protocol": announced})
+    return ListenerSettings(**{**plain, "servers": tuple(plain["servers"]), "proxy_protocol": announced})
 
 
 def log_settings_from(plain: Mapping[str, Any]) -> LogSettings:

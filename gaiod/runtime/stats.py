@@ -1,14 +1,17 @@
 """Where a worker counts, and its supervisor reads, in shared memory.
 
 It is a run of 64-bit cells: the watcher's own (`gaiod.core.counters`), Python's garbage collector's,
-the worker's, and one row per listener. Both sides compute the same layout from the number of
-listeners. A worker only ever adds; gauges are differences of counters, taken by the reader.
+the worker's, one row per listener, and one per server of a listener. Both sides compute the same
+layout from the listeners' settings. Gauges are differences of counters, taken by the reader, where they
+can be: a worker only ever adds, but to the few that are named `*_GAUGES` here.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gaiod.core import counters
-from gaiod.runtime.handler import HOOKS
+from gaiod.runtime.hooks import HOOKS
+from gaiod.runtime.settings import ListenerSettings
 
 GC_GENERATIONS = 3
 GC_PAUSE_BOUNDS_S = (0.0001, 0.001, 0.01, 0.1, 1.0)
@@ -30,7 +33,7 @@ WORKER_LOST = "worker_lost"
 
 CLOSE_REASONS = (
     "peer_eof", "peer_reset", "handler", "idle", "deadline", "drain", "handler_error", "forgotten", "admin",
-    WORKER_LOST,
+    "max_age", "no_server", WORKER_LOST,
 )  # fmt: skip
 RESTART_REASONS = ("exit", "signal", "watchdog", "reload", "recycle", "admin")
 """Why a worker was replaced by another."""
@@ -42,8 +45,13 @@ ACCEPT_ERRORS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "other
 DURATION_BOUNDS_S = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0)
 
 SIDES = ("downstream", "upstream")
-TRAFFIC_CELLS = ("received_bytes", "sent_bytes", "pauses", "resumes", "paused_ns")
+TRAFFIC_CELLS = ("received_bytes", "sent_bytes", "pauses", "resumes", "paused_ns", "buffered_bytes")
 """What `Conn.traffic` is the index of, as `gaiod.core.counters` has it."""
+
+CONNECT_BOUNDS_S = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
+
+HANDLER_CELLS = ("upstream_retries", "upstream_queue_timeouts", "upstream_queued", "upstream_unavailable")
+"""What `Handler.count` adds to."""
 
 LISTENER_CELLS = (
     *(f"{side}_{cell}" for side in SIDES for cell in TRAFFIC_CELLS),
@@ -55,21 +63,43 @@ LISTENER_CELLS = (
     "duration_ns",
     *(f"duration_le_{bound}" for bound in DURATION_BOUNDS_S),
     "duration_le_inf",
+    *HANDLER_CELLS,
+    "connect_ns",
+    *(f"connect_le_{bound}" for bound in CONNECT_BOUNDS_S),
+    "connect_le_inf",
 )
 CELL = {name: index for index, name in enumerate(LISTENER_CELLS)}
 """Cells of a listener's row, by name."""
 
+SERVER_FAILURES = ("refused", "timeout", "unreachable", "reset", "other")
+"""Why a server could not be connected to."""
+
+SERVER_CELLS = (
+    "connections",
+    "closed",
+    *(f"failed_{reason}" for reason in SERVER_FAILURES),
+    "checks_passed",
+    "checks_failed",
+    "down",
+)
+SERVER_CELL = {name: index for index, name in enumerate(SERVER_CELLS)}
+"""Cells of a server's row, by name."""
+
+LISTENER_GAUGES = ("downstream_buffered_bytes", "upstream_buffered_bytes", "upstream_queued")
+SERVER_GAUGES = ("down",)
+"""Cells that go down again: what a worker leaves in them when it ends is true of nothing any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where things are, counted in cells of 8 bytes."""
+    """Where things are, counted in cells of 8 bytes. `servers` is how many each listener has."""
 
-    listeners: int
+    servers: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
         """How many cells there are."""
-        return self.row(self.listeners)
+        return self.server(len(self.servers), 0)
 
     def gc(self, generation: int, cell: str) -> int:
         """Return the cell of one of `GC_CELLS`."""
@@ -83,10 +113,25 @@ class Layout:
         """Return the first cell of a listener's row; add `CELL[name]`."""
         return counters.SIZE + GC_GENERATIONS * len(GC_CELLS) + len(WORKER_CELLS) + listener * len(LISTENER_CELLS)
 
+    def server(self, listener: int, server: int) -> int:
+        """Return the first cell of the row of a listener's server; add `SERVER_CELL[name]`."""
+        before = sum(self.servers[:listener]) + server
+        return self.row(len(self.servers)) + before * len(SERVER_CELLS)
+
+
+def layout_of(listeners: Iterable[ListenerSettings]) -> Layout:
+    """Return the layout of what a worker with these listeners counts in."""
+    return Layout(tuple(len(listener.servers) for listener in listeners))
+
 
 def open_connections(row: list[int]) -> int:
     """Return how many connections are open according to a listener's cells; not below 0, whatever was read when."""
     return max(0, row[CELL["accepted"]] - sum(row[CELL[f"closed_{reason}"]] for reason in CLOSE_REASONS))
+
+
+def open_to_server(row: list[int]) -> int:
+    """Return the same for connections to a server, according to its cells."""
+    return max(0, row[SERVER_CELL["connections"]] - row[SERVER_CELL["closed"]])
 
 
 def bucket_of(value: float, bounds: tuple[float, ...]) -> int:

@@ -1,27 +1,41 @@
-"""Units for a handler's options: what the YAML says as `2s` or `64KiB`, the handler gets as a number.
+"""Markers for a handler's options: units, bounds, and checks of one's own.
 
     @dataclass
     class Options:
         poll_every: Duration = 2.0                                        # YAML: 500ms
         answer_max: Size = 65536                                          # YAML: 64KiB
         grace: Annotated[float, Unit("duration", maximum=60.0)] = 5.0     # at most 1m
+        tries: Annotated[int, Unit("count", 1, 10)] = 3                   # from 1 to 10
+        topic: Annotated[str, Check(topic_of)] = "news"                   # what topic_of() does not refuse
 
 The type is all a worker needs; `gaiod.config` reads the marker. A unit is required in the YAML for a
-duration (`30` alone is refused) and optional for a size (`4096` is bytes).
+duration (`30` alone is refused), optional for a size (`4096` is bytes), and a count has none.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Marks a number as a duration in seconds or a size in bytes, and bounds it."""
+    """Marks a number as a duration in seconds, a size in bytes or a whole number of things, and bounds it."""
 
-    kind: Literal["duration", "size"]
+    kind: Literal["duration", "size", "count"]
     minimum: float = 0
     maximum: float | None = None
-    """In seconds or bytes; None: the largest that still makes sense (365d, 1024GiB)."""
+    """In seconds, bytes or things; None: the largest that still makes sense (365d, 1024GiB, 18 digits)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Marks a value with a check that its type does not say.
+
+    Unlike what `__post_init__` refuses, it is told with the place of the value itself.
+    """
+
+    check: Callable[[Any], object]
+    """Raises ValueError, its text `WHAT IS WRONG; WHAT TO DO`, for what does not fit; what it returns is not used."""
 
 
 Duration = Annotated[float, Unit("duration")]

@@ -32,9 +32,14 @@ from gaiod.runtime.gcstats import GcStats
 from gaiod.runtime.inquiries import Inquiries
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.plugins import HandlerLoadError, build_options, load_handler
-from gaiod.runtime.settings import ConnectionLogSettings, listener_settings_from, log_settings_from
+from gaiod.runtime.settings import (
+    ConnectionLogSettings,
+    ListenerSettings,
+    listener_settings_from,
+    log_settings_from,
+)
 from gaiod.runtime.signals import Signals
-from gaiod.runtime.stats import HEARTBEAT, Layout
+from gaiod.runtime.stats import HEARTBEAT, Layout, layout_of
 from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.worker")
@@ -70,7 +75,8 @@ class Worker:
         """Receive the settings, serve, and return the process's exit status."""
         message, rest = _receive_settings(self._first)
         faulthandler.enable(message["dump"])  # SIGABRT, or a crash, leaves the stack there for the supervisor
-        layout = Layout(len(message["listeners"]))
+        listeners = [listener_settings_from(plain) for plain in message["listeners"]]
+        layout = layout_of(listeners)
         cells = _map(message["stats"])
         if len(cells) != layout.size:
             _refuse(self._first, f"this is gaiod {__version__}, its supervisor another version: run gaiod upgrade")
@@ -85,7 +91,7 @@ class Worker:
         try:
             log_settings = log_settings_from(message["log"])
             logs.configure(log_settings, role=f"worker {message['worker']}")
-            self._make_listeners(message, cells, layout, log_settings.connections)
+            self._make_listeners(message, listeners, cells, layout, log_settings.connections)
         except (HandlerLoadError, logs.LogError) as error:
             self._channel.send({"failed": str(error)})
             self._exit_status = EXIT_CONFIG
@@ -104,7 +110,12 @@ class Worker:
         return self._exit_status
 
     def _make_listeners(
-        self, message: dict[str, Any], cells: Any, layout: Layout, wanted: ConnectionLogSettings
+        self,
+        message: dict[str, Any],
+        listeners: list[ListenerSettings],
+        cells: Any,
+        layout: Layout,
+        wanted: ConnectionLogSettings,
     ) -> None:
         dropped = layout.worker("connection_log_dropped")
 
@@ -112,20 +123,19 @@ class Worker:
             cells[dropped] += lines
 
         connection_log = ConnectionLog(wanted, message["instance"], count_dropped)
-        for number, (plain, fds) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
-            settings = listener_settings_from(plain)
+        for number, (settings, fds) in enumerate(zip(listeners, message["fds"], strict=True)):
             kind = load_handler(settings.handler)
             try:
                 handler = kind(build_options(kind, dict(settings.options)))
             except Exception as error:
                 raise HandlerLoadError(f"listener {settings.name}: making its handler failed: {error!r}") from error
-            row = layout.row(number)
             listener = Listener(
                 settings,
                 handler,
                 self._watcher,
                 cells,
-                row,
+                layout,
+                number=number,
                 connection_log=connection_log,
                 instance=message["instance"],
             )

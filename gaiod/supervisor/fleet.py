@@ -14,7 +14,7 @@ from gaiod.core.watcher import Watcher
 from gaiod.supervisor.generation import Failure, Generation, Launch, Member
 from gaiod.supervisor.process import Phase, WorkerProcess
 from gaiod.supervisor.restarts import FAILURES_MAX, FAILURES_WINDOW_S, SETTLED_S, Restarts
-from gaiod.supervisor.slots import Slot
+from gaiod.supervisor.slots import Key, Slot
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -321,14 +321,18 @@ class Fleet:
 
     def _forget(self) -> None:
         """Forget the counters of slots and listeners that are not configured any more and have no worker."""
-        keys = {key for member in self._members for key in member.generation.keys}
+        generations = {member.generation.number: member.generation for member in self._members}
         if self.generation is not None:
-            keys.update(self.generation.keys)
+            generations[self.generation.number] = self.generation
             for number in range(self.generation.settings.workers, max(self.slots, default=0) + 1):
                 if number in self.slots and not any(member.process.number == number for member in self._members):
                     self.past.absorb(self.slots.pop(number))
+        known: dict[Key, set[str]] = {}
+        for generation in generations.values():
+            for key, servers in generation.keys.items():
+                known.setdefault(key, set()).update(servers)
         for slot in (self.past, *self.slots.values()):
-            slot.forget(keys)
+            slot.forget(known)
 
 
 def _cannot_start(number: int, error: OSError) -> str:

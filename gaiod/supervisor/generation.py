@@ -26,9 +26,9 @@ class Generation:
     listeners: list[OpenListener]
 
     @property
-    def keys(self) -> tuple[Key, ...]:
-        """What the listeners count under."""
-        return tuple((listener.name, label_of(listener.handler)) for listener in self.settings.listeners)
+    def keys(self) -> dict[Key, tuple[str, ...]]:
+        """What the listeners count under, and their servers, in the order of the cells."""
+        return {(each.name, label_of(each.handler)): each.servers for each in self.settings.listeners}
 
     def message_to(self, worker: int) -> dict[str, Any]:
         """Return what one of its workers is told."""

@@ -14,7 +14,7 @@ from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Member
 from gaiod.supervisor.process import Phase
 from gaiod.supervisor.reload import Reloads
-from gaiod.supervisor.slots import Key, Slot
+from gaiod.supervisor.slots import Key, ServerKey, Slot, added
 from gaiod.version import __version__
 
 SAMPLE_INTERVAL_S = 1.0
@@ -197,3 +197,7 @@ class Subject:
         """Return the cells of a listener, summed over all slots, those that there are no more included."""
         rows = [slot.row(key) for slot in (self._fleet.past, *self.slots())]
         return [sum(cells) for cells in zip(*rows, strict=True)]
+
+    def server_rows(self) -> dict[ServerKey, list[int]]:
+        """Return the cells of every server that was counted for, summed likewise."""
+        return added(slot.server_rows() for slot in (self._fleet.past, *self.slots()))

@@ -7,7 +7,6 @@
  * read is not read from.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
@@ -17,7 +16,6 @@
 #include "sockets.h"
 
 enum {
-    BACKLOG = 4096,
     EVENTS_MAX = 1024,
     RECEIVE_BYTES_MAX = 64 * 1024,
 };
@@ -31,25 +29,14 @@ struct conn {
 
 static unsigned char receive_buffer[RECEIVE_BYTES_MAX];
 
-static int listen_on_loopback(void) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        die("socket");
-    set_tcp_options(fd);
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0)
-        die("bind");
-    if (listen(fd, BACKLOG) < 0)
-        die("listen");
-    return fd;
-}
-
-static int port_of(int fd) {
+/* Prints `listening PORT`: the runner waits for it. */
+static void tell_port(int listener) {
     struct sockaddr_in address;
     socklen_t address_bytes = sizeof address;
-    if (getsockname(fd, (struct sockaddr *)&address, &address_bytes) < 0)
+    if (getsockname(listener, (struct sockaddr *)&address, &address_bytes) < 0)
         die("getsockname");
-    return ntohs(address.sin_port);
+    printf("listening %d\n", ntohs(address.sin_port));
+    fflush(stdout);
 }
 
 static void conn_open(int epoll_fd, int fd) {
@@ -167,14 +154,13 @@ static void serve(int epoll_fd, int listener) {
 }
 
 int main(void) {
-    int listener = listen_on_loopback();
+    int listener = listen_on_loopback(0);
     int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (epoll_fd < 0)
         die("epoll_create1");
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &event) < 0)
         die("epoll_ctl");
-    printf("listening %d\n", port_of(listener));
-    fflush(stdout);
+    tell_port(listener);
     serve(epoll_fd, listener);
 }

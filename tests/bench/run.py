@@ -12,16 +12,23 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from harness.network import congestion_control, enter_own_network
 from harness.processes import BenchError
+from harness.proxies import PROXY_NAMES, REFERENCES, known_proxies, missing_proxies
 from harness.report import disturbed, idle_table, load_head, load_rows
 from harness.runs import IDLE_WARMUP_CONNECTIONS, Bench, LoadMode, Row, Run, interleaved, run_idle, run_load
-from harness.servers import Server, compile_programs, known_servers
+from harness.servers import Contestant, Server, compile_programs, known_servers
 
 SERVER_NAMES = ("gaiod", "c", "uvloop", "asyncio", "gaiod-interpreted")
+NAMES = tuple(dict.fromkeys((*SERVER_NAMES, *PROXY_NAMES)))
 ECHO_ROWS = tuple(Row(count, size) for count in (100, 1000) for size in (64, 1024, 4096, 16384, 65536))
 CONNECT_ROWS = (Row(50, 64),)
 DEADLINES_ROWS = (Row(100, 1024),)
 DEADLINES_FLAGS = ((), ("--timers", "10000"), ("--read-deadline", "300"))
+PROXY_ROWS = (Row(50, 256), Row(50, 16384), Row(4, 262144))
+PROXY_CONNECT_ROWS = (Row(50, 1024),)
+FILES_PER_PROXIED = 6
+"""Two sockets, and the two ends of a pipe for each direction."""
 SPARE_FILES = 200
 """Descriptors of a process on top of its connections."""
 
@@ -31,7 +38,7 @@ class Comparison:
     """One table: the loads, the servers that carry each of them, and those the others are held against."""
 
     rows: Sequence[Row]
-    servers: Sequence[Server]
+    servers: Sequence[Contestant]
     references: Sequence[str]
     mode: LoadMode = "echo"
 
@@ -64,7 +71,7 @@ def print_comparison(bench: Bench, comparison: Comparison, repeats: int) -> None
     print(f"\n{disturbed(every_run)}\n", flush=True)
 
 
-def print_idle(bench: Bench, servers: Sequence[Server], repeats: int, connections: int) -> None:
+def print_idle(bench: Bench, servers: Sequence[Contestant], repeats: int, connections: int) -> None:
     """Measure the memory of idle connections, and print it."""
 
     def tell_run(name: str, repeat: int, bytes_per_connection: float) -> None:
@@ -72,6 +79,26 @@ def print_idle(bench: Bench, servers: Sequence[Server], repeats: int, connection
 
     results = interleaved(servers, repeats, lambda server: run_idle(bench, server, connections), tell_run)
     print(*idle_table(connections, results), "", sep="\n", flush=True)
+
+
+def print_proxies(bench: Bench, arguments: argparse.Namespace, folder: Path) -> None:
+    """Measure the proxies in a network of their own, and print all their tables."""
+    try:
+        enter_own_network()
+    except OSError as error:
+        tell(f"run.py: no network of its own: {error}: haproxy's and nginx's connections use the system's default")
+    for name, remedy in missing_proxies().items():
+        tell(f"run.py: {name} is left out: {remedy}")
+    known = known_proxies(bench.programs, folder, bench.load_cpu)
+    proxies = [proxy for name, proxy in known.items() if name in arguments.servers]
+    references = [name for name in REFERENCES if name in known and name in arguments.servers]
+    print(
+        f"Proxy on core {bench.server_cpu}, load and the echo server behind it on core {bench.load_cpu}; the proxies' "
+        f"connections to it use {congestion_control()} where they do not choose.\n"
+    )
+    print_comparison(bench, Comparison(arguments.rows or PROXY_ROWS, proxies, references), arguments.repeats)
+    print_comparison(bench, Comparison(PROXY_CONNECT_ROWS, proxies, references, "connect"), arguments.repeats)
+    print_idle(bench, proxies, arguments.repeats, arguments.proxied_connections)
 
 
 def deadline_servers(servers: Sequence[Server]) -> list[Server]:
@@ -108,8 +135,8 @@ def rows_argument(text: str) -> tuple[Row, ...]:
 def servers_argument(text: str) -> tuple[str, ...]:
     """Parse servers' names with commas between them."""
     names = tuple(text.split(","))
-    if unknown := sorted(set(names) - set(SERVER_NAMES)):
-        raise argparse.ArgumentTypeError(f"no such server: {', '.join(unknown)}; known: {', '.join(SERVER_NAMES)}")
+    if unknown := sorted(set(names) - set(NAMES)):
+        raise argparse.ArgumentTypeError(f"no such server: {', '.join(unknown)}; known: {', '.join(NAMES)}")
     return names
 
 
@@ -118,23 +145,26 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     cpus = sorted(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("what", nargs="?", choices=("echo", "idle", "deadlines", "connect", "all"), default="all")
+    add("what", nargs="?", choices=("echo", "idle", "deadlines", "connect", "proxy", "all"), default="all")
     add("--repeats", type=int, default=5, help="runs of each server under each load")
     add("--seconds", type=float, default=2.0, help="the measured part of a run")
     add("--warmup", type=float, default=0.5, metavar="SECONDS", help="load before the measured part")
     add(
         "--servers",
         type=servers_argument,
-        default=",".join(SERVER_NAMES),
+        default=",".join(NAMES),
         help="names with commas between them",
     )
-    add("--rows", type=rows_argument, help="loads of `echo`: CONNECTIONSxBYTES,... (default: all ten)")
+    add("--rows", type=rows_argument, help="loads of `echo` and `proxy`: CONNECTIONSxBYTES,... (default: theirs)")
     add("--idle-connections", type=int, default=5000, help="connections of `idle`")
+    add("--proxied-connections", type=int, default=2000, help="idle connections of `proxy`")
     add("--server-cpu", type=int, default=cpus[0], help="the server's core")
     add("--load-cpu", type=int, default=cpus[min(1, len(cpus) - 1)], help="the load's core and the runner's")
     arguments = parser.parse_args(argv)
     if arguments.what == "deadlines" and not any(name.startswith("gaiod") for name in arguments.servers):
         parser.error("deadlines: only gaiod's servers have them")
+    if arguments.what == "proxy" and not set(arguments.servers) & set(PROXY_NAMES):
+        parser.error(f"proxy: none of the servers is one; there are {', '.join(PROXY_NAMES)}")
     return arguments
 
 
@@ -161,6 +191,8 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> None:
             print_comparison(bench, comparison, arguments.repeats)
     if arguments.what in ("idle", "all"):
         print_idle(bench, servers, arguments.repeats, arguments.idle_connections)
+    if arguments.what in ("proxy", "all"):
+        print_proxies(bench, arguments, folder)
 
 
 def prepare_process(arguments: argparse.Namespace) -> None:
@@ -168,7 +200,8 @@ def prepare_process(arguments: argparse.Namespace) -> None:
     os.sched_setaffinity(0, {arguments.load_cpu})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max(soft, arguments.idle_connections + IDLE_WARMUP_CONNECTIONS + SPARE_FILES)
+    proxied = FILES_PER_PROXIED * (arguments.proxied_connections + IDLE_WARMUP_CONNECTIONS)
+    wanted = max(soft, arguments.idle_connections + IDLE_WARMUP_CONNECTIONS + SPARE_FILES, proxied + SPARE_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 

@@ -1,7 +1,7 @@
 """The benchmark's own tests: they time nothing, they ask whether its figures can be believed."""
 
 import os
-import shutil
+import select
 import subprocess
 import sys
 import time
@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from harness.processes import BenchError, compile_c, running
 from harness.procfs import CpuCounters, cpu_counters, parse_anonymous_bytes, parse_schedstat, parse_stat
+from harness.proxies import free_port
 from harness.report import disturbed, idle_table, load_head, load_rows, pairwise_ratios
 from harness.runs import Bench, Row, Run, interleaved, parse_stopped, run_idle, run_load
-from harness.servers import Programs, Server, compile_programs, known_servers
+from harness.servers import Programs, Server, known_servers
+from needs import needs_module
 
+pytest_plugins = ("bench_fixtures",)
 BENCH = Path(__file__).parent
 SERVERS = ("c", "gaiod", "uvloop", "asyncio", "gaiod-interpreted")
 
@@ -42,29 +45,11 @@ while data := conn.recv(65536):
 """
 
 
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    """Both C programs, compiled."""
-    if shutil.which("cc") is None:
-        pytest.skip("no C compiler: `cc` is not on the PATH")
-    return compile_programs(tmp_path_factory.mktemp("programs"))
-
-
-@pytest.fixture
-def bench(programs: Programs) -> Bench:
-    """A bench on whatever cores there are, its runs as short as they can be."""
-    cpus = sorted(os.sched_getaffinity(0))
-    return Bench(programs, server_cpu=cpus[0], load_cpu=cpus[-1], seconds=0.1, warmup_s=0.0)
-
-
 def server_named(name: str, programs: Programs) -> Server:
     """Return a known server, or skip the test where what it needs is not installed."""
     server = known_servers(programs)[name]
     if name in ("gaiod", "gaiod-interpreted", "uvloop"):
-        command = (sys.executable, "-c", f"import {name.partition('-')[0]}")
-        done = subprocess.run(command, env={**os.environ, **server.environment}, capture_output=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"{name}: {done.stderr.decode().splitlines()[-1]}")
+        needs_module(name.partition("-")[0], server.environment)
     return server
 
 
@@ -74,7 +59,7 @@ def run_of(cpu_us: float, *, wait_share: float = 0.0) -> Run:
     return Run(messages=1000, seconds=1.0, p50_us=10.0, p99_us=20.0, p999_us=30.0, cpu=cpu)
 
 
-@pytest.mark.parametrize("source", ["load.c", "echo_epoll.c"])
+@pytest.mark.parametrize("source", ["load.c", "echo_epoll.c", "relay_epoll.c"])
 def test_c_program_compiles_without_a_warning(programs: Programs, tmp_path: Path, source: str) -> None:
     compile_c(BENCH / source, tmp_path, "-Wall", "-Wextra", "-Werror")
 
@@ -181,6 +166,36 @@ def test_child_is_gone_when_its_block_is_left_by_an_error() -> None:
         raise ZeroDivisionError
     with pytest.raises(ProcessLookupError):
         os.kill(child.pid, 0)
+
+
+def test_child_is_gone_when_its_runner_was_killed() -> None:
+    source = "from harness.processes import running\nwith running('sleeper', ('sleep', '60'), {cpu}) as child:\n    "
+    source += "print(child.pid, flush=True)\n    input()"
+    command = (sys.executable, "-c", source.format(cpu=min(os.sched_getaffinity(0))))
+    with subprocess.Popen(command, cwd=BENCH, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as runner:
+        assert runner.stdout is not None
+        sleeper = os.pidfd_open(int(runner.stdout.readline()))
+        runner.kill()
+        readable, _, _ = select.select([sleeper], [], [], 5)
+        os.close(sleeper)
+    assert readable
+
+
+def test_child_that_ends_instead_of_listening_is_an_error() -> None:
+    cpu = min(os.sched_getaffinity(0))
+    with (
+        running("ended", (sys.executable, "-c", "raise SystemExit(3)"), cpu) as child,
+        pytest.raises(BenchError, match="ended: ended with status 3"),
+    ):
+        child.expect_connection(free_port(), 5)
+
+
+def test_child_that_never_listens_is_an_error() -> None:
+    with (
+        running("sleeper", ("sleep", "60"), min(os.sched_getaffinity(0))) as child,
+        pytest.raises(BenchError, match="sleeper: did not listen for 0 s"),
+    ):
+        child.expect_connection(free_port(), 0.1)
 
 
 def test_child_runs_on_its_core_only() -> None:

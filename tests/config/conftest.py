@@ -8,7 +8,7 @@ import pytest
 
 from gaiod.runtime.handler import Handler
 from gaiod.runtime.plugins import HandlerLoadError
-from gaiod.runtime.units import Duration, Size, Unit
+from gaiod.runtime.units import Check, Duration, Size, Unit
 
 
 @dataclass
@@ -21,6 +21,18 @@ class Server:
     def __post_init__(self) -> None:
         if self.weight < 0:
             raise ValueError("weight is negative; write 0 or more")
+
+
+def _topic(text: str) -> None:
+    if not text.islower():
+        raise ValueError(f"{text} has capitals; write {text.lower()}")
+
+
+def _ascending(numbers: list[int]) -> None:
+    if numbers != sorted(numbers):
+        raise ValueError(f"do not ascend; write {sorted(numbers)}")
+    if numbers == [13]:
+        raise KeyError("13")
 
 
 @dataclass
@@ -43,6 +55,11 @@ class KitOptions:
     ports: tuple[int, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     pair: tuple[int, str] = (1, "a")
+    tries: Annotated[int, Unit("count", minimum=1, maximum=10)] = 3
+    topic: Annotated[str, Check(_topic)] = "news"
+    upstreams: list[Annotated[str, Check(_topic)] | Server] = field(default_factory=list)
+    when: Literal["never"] | Duration | None = None
+    several: Annotated[list[int], Check(_ascending)] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.count == 13:
@@ -56,9 +73,22 @@ class Echo(Handler):
 
 
 class Kit(Handler):
-    """A handler with options."""
+    """A handler with options, some of which are servers."""
 
     Options = KitOptions
+
+    @classmethod
+    def servers_of(cls, options: KitOptions) -> tuple[str, ...]:
+        for server in options.servers:
+            if server.weight == 13:
+                raise ValueError(f"server {server.address} brings bad luck; give it another weight")
+            if server.weight == 14:
+                raise KeyError(server.address)
+        return tuple(server.address for server in options.servers)
+
+    @classmethod
+    def buffer_limit_of(cls, options: KitOptions) -> int:
+        return options.buffer
 
 
 class Careless(Handler):

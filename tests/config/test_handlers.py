@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gaiod.config import ConfigErrors, loads
+from gaiod.config.handlers import SERVERS_MAX
 from gaiod.runtime import plugins
 from gaiod.runtime.handler import Handler
 
@@ -59,3 +61,38 @@ def test_empty_with_is_fine_for_a_handler_without_options(load_handler: Loader) 
     text = "listeners: {a: {bind: 127.0.0.1:1, handler: echo, with: {}}}"
     settings = loads(text, load_handler=load_handler)
     assert settings.listeners[0].options == {}
+
+
+def _servers(count: int) -> str:
+    servers = ", ".join(f"{{address: server-{number}}}" for number in range(count))
+    return (
+        f"listeners: {{a: {{bind: 127.0.0.1:1, handler: kit, with: {{name: x, buffer: 1KiB, servers: [{servers}]}}}}}}"
+    )
+
+
+def test_listener_has_the_servers_and_the_limit_that_its_handler_makes_of_the_options(load_handler: Loader) -> None:
+    (listener,) = loads(_servers(3), load_handler=load_handler).listeners
+    assert listener.servers == ("server-0", "server-1", "server-2")
+    assert listener.buffer_limit_bytes == 1024
+
+
+def test_handler_without_options_has_no_servers_and_no_limit(load_handler: Loader) -> None:
+    (listener,) = loads("listeners: {a: {bind: 127.0.0.1:1, handler: echo}}", load_handler=load_handler).listeners
+    assert (listener.servers, listener.buffer_limit_bytes) == ((), None)
+
+
+def test_servers_are_bounded_because_each_has_series_of_its_own(load_handler: Loader) -> None:
+    assert len(loads(_servers(SERVERS_MAX), load_handler=load_handler).listeners[0].servers) == SERVERS_MAX
+    with pytest.raises(ConfigErrors, match=rf"listeners\.a\.with: has {SERVERS_MAX + 1} servers; give at most"):
+        loads(_servers(SERVERS_MAX + 1), load_handler=load_handler)
+
+
+@pytest.mark.parametrize("limit", [-1, 1.5, "much", True])
+def test_limit_that_is_no_number_of_bytes_is_a_bug_of_the_handler(limit: Any) -> None:
+    class Limits(Handler):
+        @classmethod
+        def buffer_limit_of(cls, options: Any) -> Any:
+            return limit
+
+    with pytest.raises(ConfigErrors, match="Limits failed with TypeError, buffer_limit_of"):
+        loads("listeners: {a: {bind: 127.0.0.1:1, handler: x}}", load_handler=lambda reference: Limits)

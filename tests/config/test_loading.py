@@ -76,6 +76,7 @@ def test_every_key_reaches_the_settings(tmp_path: Path, load_handler: Loader) ->
                 bind="unix:/run/kit.sock",
                 handler="kit",
                 options={"name": "a", "wait": 2.0},
+                buffer_limit_bytes=65536,
                 connections_max=7,
                 idle_timeout_s=8.0,
                 backlog=9,

@@ -45,6 +45,13 @@ def options(load_handler: Callable[[str], type[Handler]]) -> Options:
         ("servers: [{address: a}, {address: b}]", [{"address": "a"}, {"address": "b"}]),
         ("ports: [1, 2]", [1, 2]),
         ("labels: {a: b, 'c d': '1'}", {"a": "b", "c d": "1"}),
+        ("tries: 10", 10),
+        ("topic: sport", "sport"),
+        ("upstreams: [a, {address: b}]", ["a", {"address": "b"}]),
+        ("when: never", "never"),
+        ("when: 2s", 2.0),
+        ("when: ~", None),
+        ("several: [1, 2]", [1, 2]),
     ],
 )
 def test_option_becomes_a_plain_value(options: Options, line: str, value: object) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from gaiod.config.errors import Refused
 from gaiod.config.shapes import Option, options_of, shape_of, spell
-from gaiod.runtime.units import Duration, Size, Unit
+from gaiod.runtime.units import Check, Duration, Size, Unit
 
 
 @dataclass
@@ -26,6 +26,7 @@ class Nested:
         (Annotated[int, "about it"], int, False),
         (Annotated[int | None, "about it"], int, True),
         (int | str, int | str, False),
+        (int | str | None, int | str, True),
     ],
 )
 def test_none_and_annotated_are_peeled_off(annotation: Any, bare: Any, optional: bool) -> None:
@@ -75,10 +76,43 @@ def test_tuple_of_a_fixed_length_is_no_list() -> None:
         (dict[str, int], "a mapping (key: value)"),
         (Nested, "a mapping (key: value)"),
         (Any, "a value"),
+        (Annotated[int, Unit("count")], "a whole number"),
+        (str | Nested, "text or a mapping (key: value)"),
+        (bool | list[int] | None, "true or false or a list"),
     ],
 )
 def test_wanted_says_what_to_write(annotation: Any, wanted: str) -> None:
     assert shape_of(annotation).wanted == wanted
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "taken"),
+    [
+        (str, "a", True),
+        (str, 1, False),
+        (int, True, False),
+        (float, 1, True),
+        (Nested, {}, True),
+        (Nested, [], False),
+        (list[int], ["whatever"], True),
+        (dict[str, int], {"whatever": []}, True),
+        (Duration, "1s", True),
+        (Duration, True, False),
+        (Literal["never"], "ever", False),
+        (Literal["never"], "never", True),
+        (Literal["never"], 1, False),
+        (Any, [], True),
+    ],
+)
+def test_shape_takes_what_is_of_its_kind_whatever_is_in_it(annotation: Any, value: object, taken: bool) -> None:
+    assert shape_of(annotation).takes(value) == taken
+
+
+def test_checks_and_alternatives_are_found_under_what_hides_them() -> None:
+    inner, outer = Check(len), Check(sorted)
+    shape = shape_of(Annotated[Annotated[str, inner] | Nested | None, outer])
+    assert (shape.checks, shape.optional) == ((outer,), True)
+    assert [(each.bare, each.checks) for each in shape.alternatives] == [(str, (inner,)), (Nested, ())]
 
 
 def test_options_are_the_fields_that_can_be_set() -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -222,6 +223,54 @@ def test_a_hundred_connects_at_once_all_complete(watcher: Watcher, listener: soc
     assert sorted(int(str(result.context)) for result in done) == list(range(100))
     assert [result.error for result in done] == [None] * 100
     assert len({conn.serial for conn in conns}) == 100
+
+
+# -- socket options ------------------------------------------------------------------------------------
+
+
+def test_options_are_set_before_the_connection_is_begun(watcher: Watcher) -> None:
+    """What a SYN says of the segments that may come back is what the option made of it."""
+    with listen() as sock:
+        sock.settimeout(LIMIT_S)
+        smaller = [(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 600), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+        conn = watcher.connect(sock.getsockname(), options=smaller)
+        assert collect_one(watcher).error is None
+        far, _ = sock.accept()
+        with far:
+            assert far.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) <= 600
+        dup = socket.socket(fileno=os.dup(conn.fileno()))
+        with dup:
+            assert dup.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
+def test_option_may_have_bytes_for_a_value(watcher: Watcher, listener: socket.socket) -> None:
+    conn = watcher.connect(
+        listener.getsockname(), options=((socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 7)),)
+    )
+    assert collect_one(watcher).error is None
+    with socket.socket(fileno=os.dup(conn.fileno())) as dup:
+        assert struct.unpack("ii", dup.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)) == (1, 7)
+    conn.abort()
+
+
+BAD_OPTIONS: dict[str, Any] = {
+    "unknown": ([(socket.SOL_SOCKET, 9999, 1)], OSError),
+    "of_another_family": ([(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, 9999, 1)], OSError),
+    "incomplete": ([(socket.SOL_SOCKET, socket.SO_KEEPALIVE)], ValueError),
+    "of_no_type": ([(socket.SOL_SOCKET, socket.SO_KEEPALIVE, "on")], TypeError),
+}
+
+
+@pytest.mark.parametrize(("options", "error"), BAD_OPTIONS.values(), ids=BAD_OPTIONS)
+def test_option_that_the_kernel_refuses_is_an_error_at_the_call_and_leaves_nothing(
+    watcher: Watcher, refusing: Any, options: Any, error: type[Exception]
+) -> None:
+    before = open_descriptors()
+    with pytest.raises(error):
+        watcher.connect(refusing, options=options)
+    assert open_descriptors() == before
+    assert_quiet(watcher, 0)
+    assert watcher.get_gc() == (0, 0)
 
 
 # -- what is refused -----------------------------------------------------------------------------------

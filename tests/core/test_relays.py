@@ -13,7 +13,7 @@ from core.support.sockets import NewPair, pattern, receive, reset
 from core.support.waiting import LIMIT_S, assert_quiet, collect, collect_one, compiled_only, later, soon
 from gaiod.core import counters
 from gaiod.core.connection import Conn
-from gaiod.core.errors import ConnClosed, DeadlineExceeded, UsageError, WatcherClosed
+from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError, UsageError, WatcherClosed
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 
@@ -120,7 +120,7 @@ def test_sink_that_does_not_take_bytes_pauses_the_source(watcher: Watcher, ends:
 
 
 def test_pauses_and_their_time_are_counted_for_the_slow_side(stream_pair: NewPair) -> None:
-    cells = memoryview(bytearray(8 * (counters.SIZE + 5))).cast("q")
+    cells = memoryview(bytearray(8 * (counters.SIZE + 6))).cast("q")
     with Watcher(counters=cells) as watcher:
         source, far_source = stream_pair()
         sink, far_sink = stream_pair()
@@ -173,8 +173,9 @@ def test_relay_fails_when_the_sink_is_gone(watcher: Watcher, ends: Ends) -> None
         far_source.sendall(b"more")
         done = watcher.wait_io(0.01)
     (result,) = done
-    assert isinstance(result.error, OSError)
+    assert isinstance(result.error, RelaySinkError)
     assert result.error.errno in (errno.EPIPE, errno.ECONNRESET)
+    assert not source.closed
 
 
 @pytest.mark.parametrize("which", ["source", "sink"])

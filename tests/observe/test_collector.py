@@ -201,7 +201,7 @@ def test_scrapes_are_counted_by_code(fake: FakeDaemon) -> None:
 
 
 def test_queue_is_told_for_a_tcp_listener_and_left_out_for_a_unix_one(fake: FakeDaemon) -> None:
-    assert not [name for name, _ in samples_of(fake.collector) if "queue" in name]
+    assert not [name for name, _ in samples_of(fake.collector) if "listen_queue" in name]
     with (
         listen(backlog=5) as sock,
         listen(backlog=7) as second,

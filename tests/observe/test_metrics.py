@@ -9,8 +9,8 @@ from gaiod.observe.metrics import BY_NAME, METRICS, Metric, as_markdown
 from observe.support.slots import FakeDaemon, samples_of
 
 LABELS = {
-    "code", "engine", "errno", "generation", "handler", "hook", "listener", "op", "python", "reason", "result", "side",
-    "version", "worker",
+    "code", "engine", "errno", "generation", "handler", "hook", "listener", "op", "python", "reason", "result",
+    "server", "side", "upstream", "version", "worker",
 }  # fmt: skip
 """Values from the configuration and from enums: never an address, a process or a connection."""
 
@@ -70,9 +70,9 @@ def test_duration_metrics_say_so_in_seconds() -> None:
 
 
 def test_series_stay_few_when_eight_workers_serve_four_listeners() -> None:
-    """As declared, and as a collector gives them at its fullest."""
+    """As declared, and as a collector gives them at its fullest; each listener has eight servers."""
     workers, listeners = 8, 4
-    daemon = FakeDaemon(workers, listeners)
+    daemon = FakeDaemon(workers, listeners, servers=tuple(f"s{number}" for number in range(8)))
     try:
         daemon.fill()
         collector = daemon.collector

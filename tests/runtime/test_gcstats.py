@@ -9,7 +9,7 @@ import pytest
 from gaiod.runtime.gcstats import GcStats
 from gaiod.runtime.stats import GC_CELLS, GC_GENERATIONS, GC_PAUSE_BOUNDS_S, Layout
 
-LAYOUT = Layout(0)
+LAYOUT = Layout()
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """The handler API: what a handler that says nothing does, and what one that is misspelt is told."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
 from gaiod import Conn, Handler, OpResult
-from gaiod.runtime.handler import HOOKS
 from gaiod.testing import (
     Abort,
     Arrived,
@@ -17,9 +16,12 @@ from gaiod.testing import (
     Event,
     Opened,
     PeerDone,
+    Posted,
     Read,
     Sent,
+    Started,
     Ticked,
+    Timed,
     assert_script,
 )
 from gaiod.testing import Write as Written
@@ -54,30 +56,12 @@ def test_handler_closes_the_connection_when_a_write_is_done_and_it_has_no_hook_f
 
 def test_handler_does_nothing_when_a_connection_closes_or_time_passes_and_it_has_no_hook_for_that() -> None:
     assert_script(Handler(), (Closed("peer_reset"), []), (Ticked(), []))
+    assert_script(Handler(), (Started(), []), (Timed(1), []), (Posted(2), []))
 
 
 def test_handler_has_the_options_it_was_made_with() -> None:
     assert_script(Greeter(Options("good day")), (Opened(), [Written(b"good day")]))
     assert Handler().options is None
-
-
-@pytest.mark.parametrize(
-    ("name", "nearest"),
-    [("on_raed", "on_read"), ("on_clos", "on_close"), ("on_opened", "on_open"), ("on_connected", "on_connect")],
-)
-def test_handler_is_refused_and_the_nearest_hook_named_when_a_hook_is_misspelt(name: str, nearest: str) -> None:
-    with pytest.raises(TypeError, match=rf"Mine\.{name} is not a hook; did you mean {nearest}\?"):
-        _define(name)
-
-
-def test_handler_is_refused_and_every_hook_named_when_a_hook_is_near_to_none() -> None:
-    with pytest.raises(TypeError, match=", ".join(HOOKS)):
-        _define("on_xyzzy")
-
-
-def test_handler_is_accepted_when_it_has_every_hook_and_helpers_of_its_own() -> None:
-    members = dict.fromkeys((*HOOKS, "once", "_on_line"), _nothing)
-    assert issubclass(type("Mine", (Handler,), members), Handler)
 
 
 def test_handler_may_override_a_hook_of_a_handler_it_is_derived_from() -> None:
@@ -88,9 +72,24 @@ def test_handler_may_override_a_hook_of_a_handler_it_is_derived_from() -> None:
     assert_script(Louder(Options()), (Opened(), [Written(b"hello")]), (Sent(), [Read()]))
 
 
-def test_connect_says_when_it_works_when_it_is_called_too_early() -> None:
-    with pytest.raises(RuntimeError, match="call it from a hook"):
-        Handler().connect(("127.0.0.1", 1))
+CALLS: dict[str, Callable[[Handler], object]] = {
+    "connect": lambda handler: handler.connect(("127.0.0.1", 1)),
+    "timer": lambda handler: handler.timer(1.0, None),
+    "post": lambda handler: handler.post(None),
+    "server": lambda handler: handler.server("a"),
+    "count": lambda handler: handler.count("upstream_retries"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_needs_a_listener_says_so_when_it_is_called_too_early(name: str) -> None:
+    with pytest.raises(RuntimeError, match=rf"^{name}\(\) works once .* call it from a hook"):
+        CALLS[name](Handler())
+
+
+def test_handler_that_says_nothing_of_servers_has_none_and_no_limit() -> None:
+    assert Handler.servers_of(None) == ()
+    assert Handler.buffer_limit_of(None) is None
 
 
 def test_connect_opens_a_connection_of_the_handlers_own_when_it_is_called_from_a_hook() -> None:
@@ -108,11 +107,3 @@ def test_connect_opens_a_connection_of_the_handlers_own_when_it_is_called_from_a
         (Opened(), [Connect(("192.0.2.1", 80))]),
         (Connected(ConnectionRefusedError(111, "refused")), [Abort()]),
     )
-
-
-def _nothing(*arguments: object) -> None:
-    """A hook that does nothing."""
-
-
-def _define(name: str) -> Any:
-    return type("Mine", (Handler,), {name: _nothing})

@@ -46,6 +46,8 @@ WAYS = [
     ("handler", lambda conn: conn.abort(), None),
     ("handler", _says("a reason of its own"), None),
     ("idle", _says("idle"), None),
+    ("max_age", _says("max_age"), None),
+    ("no_server", _says("no_server"), None),
     ("deadline", lambda conn: conn.read(deadline=soon()), None),
     ("drain", lambda conn: conn.read(), lambda serving, sock: serving.stop()),
     ("admin", lambda conn: conn.read(), lambda serving, sock: serving.end_all("admin")),

@@ -243,3 +243,33 @@ def test_search_through_the_installed_packages_is_spared_when_a_reference_is_pin
     """importlib.metadata costs a worker 3 MiB."""
     monkeypatch.setattr(plugins, "installed", lambda: pytest.fail("searched"))
     assert load_handler("gaiod.handlers.echo:Echo") is Echo
+
+
+# -- options that are one thing or another -----------------------------------------------------------------
+
+
+@dataclass
+class Place:
+    """A place to connect to, in detail."""
+
+    address: str
+
+
+@dataclass
+class Several:
+    """Options that are one thing or another."""
+
+    places: list[str | Place] = field(default_factory=list)
+    limit: int | str | None = None
+    either: tuple[int, ...] | dict[str, Place] | None = None
+
+
+def test_item_that_may_be_text_or_a_mapping_becomes_what_it_is() -> None:
+    class Many(Handler):
+        Options = Several
+
+    options = build_options(Many, {"places": ["a", {"address": "b"}], "limit": 5, "either": [1, 2]})
+    assert options == Several(["a", Place("b")], 5, (1, 2))
+    assert build_options(Many, {"limit": "none", "either": {"a": {"address": "c"}}}) == Several(
+        [], "none", {"a": Place("c")}
+    )

@@ -3,7 +3,8 @@
 import pytest
 
 from gaiod.core import counters
-from gaiod.runtime.handler import HOOKS
+from gaiod.runtime.hooks import HOOKS
+from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import (
     ACCEPT_ERRORS,
     CELL,
@@ -11,25 +12,59 @@ from gaiod.runtime.stats import (
     DURATION_BOUNDS_S,
     GC_CELLS,
     GC_GENERATIONS,
+    LISTENER_GAUGES,
     REJECT_REASONS,
+    SERVER_CELL,
+    SERVER_GAUGES,
+    SIDES,
+    TRAFFIC_CELLS,
     WORKER_CELLS,
     Layout,
     bucket_of,
+    layout_of,
+    open_to_server,
 )
 
 
-@pytest.mark.parametrize("listeners", [0, 1, 4, 100])
-def test_cells_do_not_overlap_and_fill_the_slot(listeners: int) -> None:
-    layout = Layout(listeners)
+@pytest.mark.parametrize("servers", [(), (0,), (0, 0, 0, 0), (3,), (2, 0, 1), (0,) * 100, (256, 1)])
+def test_cells_do_not_overlap_and_fill_the_slot(servers: tuple[int, ...]) -> None:
+    layout = Layout(servers)
     used = list(range(counters.SIZE))
     used += [layout.gc(generation, cell) for generation in range(GC_GENERATIONS) for cell in GC_CELLS]
     used += [layout.worker(cell) for cell in WORKER_CELLS]
-    used += [layout.row(number) + cell for number in range(listeners) for cell in CELL.values()]
+    used += [layout.row(number) + cell for number in range(len(servers)) for cell in CELL.values()]
+    used += [
+        layout.server(number, server) + cell
+        for number, count in enumerate(servers)
+        for server in range(count)
+        for cell in SERVER_CELL.values()
+    ]
     assert sorted(used) == list(range(layout.size))
 
 
 def test_rows_of_listeners_do_not_move_when_there_are_more_of_them() -> None:
-    assert [Layout(2).row(number) for number in range(2)] == [Layout(50).row(number) for number in range(2)]
+    few, many = Layout((1, 2)), Layout((1, 2, *range(50)))
+    assert [few.row(number) for number in range(2)] == [many.row(number) for number in range(2)]
+
+
+def test_layout_is_that_of_the_listeners_and_their_servers() -> None:
+    listeners = [ListenerSettings("a", "", ""), ListenerSettings("b", "", "", servers=("one", "two"))]
+    assert layout_of(listeners) == Layout((0, 2))
+    assert layout_of([]) == Layout()
+
+
+def test_sides_are_counted_alike_because_the_core_counts_them_by_one_index() -> None:
+    first = [CELL[f"{side}_received_bytes"] for side in SIDES]
+    names = [name.removeprefix("unassigned_") for name in counters.SINGLES if name.startswith("unassigned_")]
+    assert list(TRAFFIC_CELLS) == names
+    for side, start in zip(SIDES, first, strict=True):
+        assert [CELL[f"{side}_{cell}"] for cell in TRAFFIC_CELLS] == list(range(start, start + len(TRAFFIC_CELLS)))
+    assert TRAFFIC_CELLS.index("buffered_bytes") == counters.BUFFERED
+
+
+def test_gauges_are_cells() -> None:
+    assert set(LISTENER_GAUGES) <= set(CELL)
+    assert set(SERVER_GAUGES) <= set(SERVER_CELL)
 
 
 def test_bytes_received_and_sent_are_neighbours_because_the_core_counts_them_by_one_index() -> None:
@@ -60,3 +95,12 @@ def test_bucket_is_the_first_whose_bound_is_not_exceeded(value: float, bucket: i
 
 def test_bucket_is_the_unbounded_one_when_there_are_no_bounds() -> None:
     assert bucket_of(1.0, ()) == 0
+
+
+@pytest.mark.parametrize(("connections", "closed", "is_open"), [(0, 0, 0), (5, 2, 3), (1, 2, 0)])
+def test_connections_to_a_server_are_those_established_and_not_closed(
+    connections: int, closed: int, is_open: int
+) -> None:
+    row = [0] * len(SERVER_CELL)
+    row[SERVER_CELL["connections"]], row[SERVER_CELL["closed"]] = connections, closed
+    assert open_to_server(row) == is_open

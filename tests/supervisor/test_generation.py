@@ -30,7 +30,15 @@ def generation(*listeners: OpenListener, **more: object) -> Generation:
 
 def test_listeners_count_under_their_name_and_the_handlers_label(sockets: list[socket.socket]) -> None:
     listener = OpenListener("x", sockets, shared=True)
-    assert generation(listener, listener).keys == (("l0", "echo"), ("l1", "echo"))
+    assert list(generation(listener, listener).keys) == [("l0", "echo"), ("l1", "echo")]
+
+
+def test_servers_of_a_listener_count_under_their_labels_in_the_order_of_the_settings(
+    sockets: list[socket.socket],
+) -> None:
+    listener = OpenListener("x", sockets, shared=True)
+    settings = ListenerSettings("front", "127.0.0.1:0", "proxy", servers=("b", "a"))
+    assert Generation(1, Settings((settings,)), [listener]).keys == {("front", "proxy"): ("b", "a")}
 
 
 def test_each_worker_gets_its_sockets_and_all_of_those_that_are_shared(sockets: list[socket.socket]) -> None:

@@ -34,7 +34,7 @@ class Starting:
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
         self.changes: list[tuple[bool, str | None, bool]] = []
-        self.memory = Memory((("echo", "Echo"),))
+        self.memory = Memory({("echo", "Echo"): ()})
         self.listener = listen()
         self.worker = WorkerProcess(0, self.memory, watcher, self._take_change)
         self.stack: str | None = None

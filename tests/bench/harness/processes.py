@@ -1,17 +1,21 @@
 """Child processes: compiled, pinned to a core, talked to by lines, and ended by their own pid."""
 
+import ctypes
 import os
 import select
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 C_FLAGS = ("-O2", "-std=c11")
 STOP_TIMEOUT_S = 2.0
-LIFETIME_S_MAX = 600
-"""A child ends by SIGALRM after this time, even if its runner was killed: alarm(2) survives execve(2)."""
+CONNECT_INTERVAL_S = 0.01
+PR_SET_PDEATHSIG = 1
+"""prctl(2): survives execve(2). Not alarm(2), which nginx handles."""
 
 
 class BenchError(Exception):
@@ -82,6 +86,24 @@ class Child:
         except BrokenPipeError:
             raise BenchError(f"{self.name}: ended too early: its messages are above") from None
 
+    def expect_connection(self, port: int, timeout_s: float) -> None:
+        """Wait until it listens on a port of 127.0.0.1: let one connection come and go.
+
+        Raises:
+            BenchError: it does not within `timeout_s`, or the child has ended.
+        """
+        until_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout_s).close()
+                return
+            except ConnectionRefusedError:
+                if (status := self._process.poll()) is not None:
+                    raise BenchError(f"{self.name}: ended with status {status}: its messages are above") from None
+                if time.monotonic() > until_s:
+                    raise BenchError(f"{self.name}: did not listen for {timeout_s:.0f} s") from None
+            time.sleep(CONNECT_INTERVAL_S)
+
     def wait(self, timeout_s: float) -> int:
         """Wait for its end; return its exit status.
 
@@ -107,11 +129,16 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 def running(
     name: str, command: Sequence[str], cpu: int, environment: Mapping[str, str] | None = None
 ) -> Iterator[Child]:
-    """Run a command pinned to one core; end it by its pid when the block is left, however that happens."""
+    """Run a command pinned to one core; end it by its pid when the block is left, however that happens.
 
-    def pin_and_limit() -> None:
+    If the runner is killed, the kernel ends it.
+    """
+
+    libc = ctypes.CDLL(None)
+
+    def pin_and_follow() -> None:
         os.sched_setaffinity(0, {cpu})
-        signal.alarm(LIFETIME_S_MAX)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     process = subprocess.Popen(
         command,
@@ -119,7 +146,7 @@ def running(
         stdout=subprocess.PIPE,
         bufsize=0,  # select() has to see every byte that readline() has not taken
         env={**os.environ, **(environment or {})},
-        preexec_fn=pin_and_limit,  # noqa: PLW1509 - safe: the runner has one thread
+        preexec_fn=pin_and_follow,  # noqa: PLW1509 - safe: the runner has one thread
     )
     with process:
         try:

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from harness.processes import BenchError, Child, running
 from harness.procfs import CpuCounters, anonymous_bytes, cpu_counters
-from harness.servers import Programs, Server, serving
+from harness.servers import Contestant, Programs
 
 LOAD_TIMEOUT_S = 15.0
 """On top of what the load was asked for: opening its connections and waiting 5 s for lost echoes, twice."""
@@ -93,12 +93,12 @@ def _check(load: Child, stopped: str) -> dict[str, float]:
     return figures
 
 
-def _load(bench: Bench, server: Server, port: int, mode: str, *sizes: float) -> AbstractContextManager[Child]:
+def _load(bench: Bench, server: Contestant, port: int, mode: str, *sizes: float) -> AbstractContextManager[Child]:
     command = (str(bench.programs.load), mode, "127.0.0.1", str(port), *map(str, sizes))
     return running(f"load {mode} on {server.name}", command, bench.load_cpu)
 
 
-def run_load(bench: Bench, server: Server, row: Row, mode: LoadMode = "echo") -> Run:
+def run_load(bench: Bench, server: Contestant, row: Row, mode: LoadMode = "echo") -> Run:
     """Run a fresh server under one load.
 
     The load has no message in flight when the counters are read, so the CPU time between the two
@@ -107,7 +107,7 @@ def run_load(bench: Bench, server: Server, row: Row, mode: LoadMode = "echo") ->
     Raises:
         BenchError: the server or the load failed, or an echo was wrong or never came.
     """
-    with serving(server, bench.server_cpu) as (child, port):
+    with server.serving(bench.server_cpu) as (child, port):
         sizes = (row.connections, row.message_bytes, bench.seconds, bench.warmup_s)
         with _load(bench, server, port, mode, *sizes) as load:
             load.expect("started", bench.warmup_s + LOAD_TIMEOUT_S)
@@ -137,7 +137,7 @@ def settled_bytes(read_bytes: Callable[[], int]) -> int:
     return last
 
 
-def run_idle(bench: Bench, server: Server, connections: int) -> float:
+def run_idle(bench: Bench, server: Contestant, connections: int) -> float:
     """Return the bytes of server memory per idle connection.
 
     Each connection has echoed one message before it falls idle. The first 200 are not counted: they
@@ -147,7 +147,7 @@ def run_idle(bench: Bench, server: Server, connections: int) -> float:
         BenchError: the server or the load failed, or an echo was wrong or never came.
     """
     with (
-        serving(server, bench.server_cpu) as (child, port),
+        server.serving(bench.server_cpu) as (child, port),
         _load(bench, server, port, "idle", IDLE_WARMUP_CONNECTIONS) as first,
     ):
         first.expect("started", LOAD_TIMEOUT_S)
@@ -159,7 +159,7 @@ def run_idle(bench: Bench, server: Server, connections: int) -> float:
 
 
 def interleaved(
-    servers: Sequence[Server], repeats: int, run: Callable[[Server], T], tell: Callable[[str, int, T], None]
+    servers: Sequence[Contestant], repeats: int, run: Callable[[Contestant], T], tell: Callable[[str, int, T], None]
 ) -> dict[str, list[T]]:
     """Run every server `repeats` times in turn: A B C, C B A, A B C ...
 

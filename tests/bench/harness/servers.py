@@ -1,11 +1,11 @@
 """The servers that are compared, and how each is started."""
 
-import socket
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from harness.processes import Child, compile_c, running
 
@@ -19,16 +19,28 @@ class Programs:
 
     load: Path
     echo_epoll: Path
+    relay_epoll: Path
 
 
 def compile_programs(folder: Path, *more_flags: str) -> Programs:
-    """Compile both C programs into `folder`.
+    """Compile the C programs into `folder`.
 
     Raises:
         BenchError: there is no compiler, or it refuses a source.
     """
-    load, echo_epoll = (compile_c(BENCH / source, folder, *more_flags) for source in ("load.c", "echo_epoll.c"))
-    return Programs(load, echo_epoll)
+    sources = ("load.c", "echo_epoll.c", "relay_epoll.c")
+    return Programs(*(compile_c(BENCH / source, folder, *more_flags) for source in sources))
+
+
+class Contestant(Protocol):
+    """What is compared: a server, or a proxy with a server behind it."""
+
+    @property
+    def name(self) -> str:
+        """Return what the tables call it."""
+
+    def serving(self, cpu: int) -> AbstractContextManager[tuple[Child, int]]:
+        """Run it pinned to one core; yield the process to be measured and the port that echoes."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,22 @@ class Server:
         """Return this server started with more flags, which its name then shows."""
         return replace(self, name=" ".join((self.name, *flags)), command=self.command + flags)
 
+    @contextmanager
+    def serving(self, cpu: int) -> Iterator[tuple[Child, int]]:
+        """Run it pinned to one core; yield it and its port once it has seen one connection come and go.
+
+        asyncio reads into 256 KiB of new bytes. glibc maps and unmaps them for every read until the first
+        such block is freed whole, at the first end of a stream: up to there a message costs three times
+        the CPU, and it is not that what is to be compared.
+
+        Raises:
+            BenchError: it did not get that far.
+        """
+        with running(self.name, self.command, cpu, self.environment) as child:
+            port = int(child.expect("listening", START_TIMEOUT_S))
+            child.expect_connection(port, START_TIMEOUT_S)
+            yield child, port
+
 
 def known_servers(programs: Programs) -> dict[str, Server]:
     """Return every server by name, in the order in which they run: gaiod between its two references."""
@@ -56,20 +84,3 @@ def known_servers(programs: Programs) -> dict[str, Server]:
         Server("gaiod-interpreted", gaiod_server, {"GAIOD_ENGINE": "interpreted"}),
     )
     return {server.name: server for server in servers}
-
-
-@contextmanager
-def serving(server: Server, cpu: int) -> Iterator[tuple[Child, int]]:
-    """Run a server pinned to one core; yield it and its port once it has seen one connection come and go.
-
-    asyncio reads into 256 KiB of new bytes. glibc maps and unmaps them for every read until the first
-    such block is freed whole, at the first end of a stream: up to there a message costs three times
-    the CPU, and it is not that what is to be compared.
-
-    Raises:
-        BenchError: it did not get that far.
-    """
-    with running(server.name, server.command, cpu, server.environment) as child:
-        port = int(child.expect("listening", START_TIMEOUT_S))
-        socket.create_connection(("127.0.0.1", port), START_TIMEOUT_S).close()
-        yield child, port

@@ -6,13 +6,13 @@ BACKLOG = 4096
 """Connections the kernel keeps until they are accepted: more than any row opens before the first accept."""
 
 
-def open_listener() -> socket.socket:
-    """Return a listening socket on a free port of 127.0.0.1, and print `listening PORT`.
+def open_listener(port: int = 0) -> socket.socket:
+    """Return a listening socket on a port of 127.0.0.1, 0 for any free one, and print `listening PORT`.
 
     What it accepts inherits its options. reno, because bbr paces by timers: on loopback it would
     measure the pacing and not the server.
     """
-    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+    listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
     print(f"listening {listener.getsockname()[1]}", flush=True)

@@ -8,9 +8,10 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 
 from gaiod.core import counters
-from gaiod.observe.collector import Collector, Key, Source
+from gaiod.observe.collector import Collector, Key, ServerKey, Source
 from gaiod.runtime.settings import ListenerSettings
-from gaiod.runtime.stats import CELL, Layout
+from gaiod.runtime.stats import CELL, SERVER_CELL, Layout
+from gaiod.supervisor.slots import added
 
 USAGE = {"cpu_seconds": 1.25, "resident_bytes": 9_000_000.0, "open_fds": 12.0, "max_fds": 1024.0}
 
@@ -18,7 +19,7 @@ USAGE = {"cpu_seconds": 1.25, "resident_bytes": 9_000_000.0, "open_fds": 12.0, "
 class FakeSlot:
     """A worker's slot: what lives counts in `cells`, what is gone has counted `past`."""
 
-    def __init__(self, number: int, layout: Layout, keys: list[Key]) -> None:
+    def __init__(self, number: int, layout: Layout, keys: dict[Key, tuple[str, ...]]) -> None:
         self.number = number
         self.restarts: Counter[str] = Counter()
         self.cells: Any = memoryview(bytearray(8 * layout.size)).cast("q")
@@ -42,22 +43,49 @@ class FakeSlot:
         """A listener's, of now."""
         return self._row_of(self.cells, key)
 
+    def server_rows(self) -> dict[ServerKey, list[int]]:
+        """Every server's, of the past and of now."""
+        return {
+            (key, label): _sum(self.past[first:end], self.cells[first:end])
+            for number, (key, labels) in enumerate(self._keys.items())
+            for index, label in enumerate(labels)
+            for first in [self._layout.server(number, index)]
+            for end in [first + len(SERVER_CELL)]
+        }
+
     def _row_of(self, cells: Any, key: Key) -> list[int]:
-        first = self._layout.row(self._keys.index(key))
+        first = self._layout.row(list(self._keys).index(key))
         return list(cells[first : first + len(CELL)])
 
 
 class FakeDaemon:
-    """Slots of `workers` with `listeners` each, named l0, l1, ... with handlers h0, h1, ..."""
+    """Slots of `workers` with `listeners` each, named l0, l1, ... with handlers h0, h1, ... and the same servers."""
 
-    def __init__(self, workers: int = 1, listeners: int = 1, *, handler: str | None = None) -> None:
-        self.layout = Layout(listeners)
+    def __init__(
+        self,
+        workers: int = 1,
+        listeners: int = 1,
+        *,
+        handler: str | None = None,
+        servers: tuple[str, ...] = ("s0", "s1"),
+        buffer_limit_bytes: int | None = 65536,
+    ) -> None:
+        self.layout = Layout((len(servers),) * listeners)
         self.sockets = [socket.socket(socket.AF_UNIX) for _ in range(listeners)]
         self.all_sources = [
-            Source(ListenerSettings(name=f"l{number}", bind="unix:/x", handler=handler or f"h{number}"), [sock])
+            Source(
+                ListenerSettings(
+                    name=f"l{number}",
+                    bind="unix:/x",
+                    handler=handler or f"h{number}",
+                    servers=servers,
+                    buffer_limit_bytes=buffer_limit_bytes,
+                ),
+                [sock],
+            )
             for number, sock in enumerate(self.sockets)
         ]
-        keys = [source.key for source in self.all_sources]
+        keys = {source.key: servers for source in self.all_sources}
         self.all_slots = [FakeSlot(number, self.layout, keys) for number in range(workers)]
         self.cells = [slot.cells for slot in self.all_slots]
         self.usages = dict.fromkeys(range(workers), USAGE)
@@ -88,7 +116,12 @@ class FakeDaemon:
 
     def row(self, key: Key) -> list[int]:
         """The cells of a listener, summed over the slots."""
-        return [sum(cells) for cells in zip(*(slot.row(key) for slot in self.all_slots), strict=True)]
+        rows = ([0] * len(CELL), *(slot.row(key) for slot in self.all_slots))
+        return [sum(cells) for cells in zip(*rows, strict=True)]
+
+    def server_rows(self) -> dict[ServerKey, list[int]]:
+        """The cells of every server, summed over the slots."""
+        return added(slot.server_rows() for slot in self.all_slots)
 
     # -- what a test does ------------------------------------------------------------------------------
 
@@ -100,6 +133,10 @@ class FakeDaemon:
     def set(self, cell: str, value: int, *, worker: int = 0, listener: int = 0) -> None:
         """Set one of a listener's cells."""
         self.cells[worker][self.layout.row(listener) + CELL[cell]] = value
+
+    def set_server(self, cell: str, value: int, *, worker: int = 0, server: int = 0) -> None:
+        """Set one of the cells of a server of the first listener."""
+        self.cells[worker][self.layout.server(0, server) + SERVER_CELL[cell]] = value
 
     def set_past(self, cell: str, value: int) -> None:
         """Set one of the cells that a worker left which is gone."""

@@ -11,7 +11,7 @@ from gaiod import Conn, Handler, OpResult, Watcher, WatcherClosed
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.settings import ListenerSettings
-from gaiod.runtime.stats import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, Layout
+from gaiod.runtime.stats import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, SERVER_CELL, layout_of
 from runtime.support.stepping import Stepped
 
 
@@ -21,12 +21,11 @@ class Serving(Stepped):
     def __init__(
         self, handler: Handler, *, name: str = "front", sock: socket.socket | None = None, **settings: Any
     ) -> None:
-        layout = Layout(1)
-        self.row = layout.row(0)
-        self.cells = memoryview(bytearray(8 * layout.size)).cast("q")
-        super().__init__(Watcher(counters=self.cells, report_closes=True))
         plain = ListenerSettings(name=name, bind="127.0.0.1:0", handler="test", **settings)
-        self.listener = Listener(plain, handler, self.watcher, self.cells, self.row)
+        self._layout = layout_of([plain])
+        self.cells = memoryview(bytearray(8 * self._layout.size)).cast("q")
+        super().__init__(Watcher(counters=self.cells, report_closes=True))
+        self.listener = Listener(plain, handler, self.watcher, self.cells, self._layout, number=0)
         self._clients = ExitStack()
         with sock or listen() as sock:
             self.address = sock.getsockname()
@@ -95,7 +94,11 @@ class Serving(Stepped):
 
     def count(self, cell: str) -> int:
         """Return one of the listener's cells."""
-        return self.cells[self.row + CELL[cell]]
+        return self.cells[self._layout.row(0) + CELL[cell]]
+
+    def count_of_server(self, cell: str, number: int = 0) -> int:
+        """Return one of the cells of one of the listener's servers."""
+        return self.cells[self._layout.server(0, number) + SERVER_CELL[cell]]
 
     def closes(self) -> dict[str, int]:
         """Return how many connections closed, by why; what never happened is left out."""

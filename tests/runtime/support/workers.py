@@ -49,7 +49,7 @@ class WorkerUnderTest:
             asdict(ListenerSettings(name=f"listener-{number}", bind="127.0.0.1:0", handler=handler, **more))
             for number, handler in enumerate(handlers)
         ]
-        self._layout = Layout(len(listeners))
+        self._layout = Layout(tuple(len(listener["servers"]) for listener in listeners))
         os.ftruncate(self._stats, 8 * self._layout.size)
         message = {
             "worker": 0,

@@ -1,0 +1,52 @@
+"""What the compiled watcher sees of `_flows.pyx`: types and calls without Python in between."""
+
+cimport cython
+
+
+cdef struct Pipe:
+    int reader                      # -1: none
+    int writer
+
+
+@cython.final
+cdef class Flow:
+    cdef readonly object sink
+    cdef Py_ssize_t wanted
+    cdef Py_ssize_t received
+    cdef Py_ssize_t sent
+    cdef Py_ssize_t left
+    cdef Py_ssize_t left_before
+    cdef double paused_s
+    cdef char* data                 # what is left, if it was copied; NULL: it is in the pipe, or nothing is
+    cdef Py_ssize_t start
+    cdef Pipe pipe
+    cdef int source_fd
+    cdef int sink_fd
+    cdef int error
+    cdef signed char bulk
+    cdef char drained
+    cdef bint ended
+    cdef bint may_receive
+    cdef void prepare(self, int source_fd, int sink_fd, bint may_receive) noexcept
+    cdef void move(self, Plumbing plumbing) noexcept nogil
+    cdef void copy(self, char* scratch) noexcept nogil
+    cdef void splice(self, Plumbing plumbing) noexcept nogil
+    cdef void note_end(self, Py_ssize_t received) noexcept nogil
+    cdef void send_copy(self) noexcept nogil
+    cdef void send_pipe(self, Plumbing plumbing) noexcept nogil
+    cdef void drain_pipe(self) noexcept nogil
+    cdef bytes take(self)
+    cdef void close(self, Plumbing plumbing) noexcept
+
+
+@cython.final
+cdef class Plumbing:
+    cdef char* scratch
+    cdef Pipe spares[64]
+    cdef int spare_count
+    cdef int pipe_count             # those lent included
+    cdef int turn(self, list flows) except -1
+    cdef bint take(self, Pipe* pipe) noexcept nogil
+    cdef void give(self, Pipe* pipe) noexcept nogil
+    cdef void discard(self, Pipe* pipe) noexcept nogil
+    cpdef close(self)

@@ -1,0 +1,259 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The system calls of relays, compiled: Linux's own, many flows in one stretch without the GIL.
+
+`flows.py` is the same interface for the interpreted engine, and says what a flow is.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, EINTR, EINVAL, ENOMEM, errno
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+cdef extern from "sys/socket.h" nogil:
+    ssize_t c_recv "recv"(int, void*, size_t, int)
+    ssize_t c_send "send"(int, const void*, size_t, int)
+    int MSG_NOSIGNAL, MSG_DONTWAIT
+
+cdef extern from "fcntl.h" nogil:
+    ssize_t c_splice "splice"(int, void*, int, void*, size_t, unsigned int)
+    int c_fcntl "fcntl"(int, int, ...)
+    int F_SETPIPE_SZ, F_GETPIPE_SZ, O_NONBLOCK, O_CLOEXEC
+    unsigned int SPLICE_F_NONBLOCK
+
+cdef extern from "stdlib.h" nogil:
+    int posix_memalign(void**, size_t, size_t)
+
+cdef extern from "unistd.h" nogil:
+    int c_close "close"(int)
+    int c_pipe2 "pipe2"(int*, int)
+    ssize_t c_read "read"(int, void*, size_t)
+
+cdef enum:                          # as in flows.py, which says where the numbers come from
+    FLOWS_MAX = 512
+    PAGE_BYTES = 4096
+    TURN_MAX = 262144
+    PIPE_BYTES = 262144
+    PIPE_BYTES_MIN = 65536
+    PIPES_MAX = 64
+    BULK_MIN = 32768
+    BULK_AFTER = 4
+    BULK_CERTAIN = 8
+
+
+@cython.freelist(256)
+cdef class Flow:
+    """One direction of a relay: what was received and not yet sent, and the outcome of its last turn.
+
+    Attributes are those of `flows.Flow`.
+    """
+
+    def __cinit__(self, object sink, Py_ssize_t limit):
+        self.sink = sink
+        self.wanted = min(limit, TURN_MAX)
+        self.pipe.reader = self.pipe.writer = -1
+
+    def __dealloc__(self):
+        free(self.data)
+
+    cdef void prepare(self, int source_fd, int sink_fd, bint may_receive) noexcept:
+        self.source_fd = source_fd
+        self.sink_fd = sink_fd
+        self.may_receive = may_receive
+
+    cdef void move(self, Plumbing plumbing) noexcept nogil:
+        """Have a turn: send what is left, and if all of it went, receive and send once more."""
+        self.received = self.sent = 0
+        self.error = self.drained = 0
+        self.left_before = self.left
+        if self.left:
+            if self.data != NULL:
+                self.send_copy()
+            else:
+                self.send_pipe(plumbing)
+        if self.left or self.error or self.ended or not self.may_receive:
+            return
+        if self.bulk >= BULK_AFTER and plumbing.take(&self.pipe):
+            self.splice(plumbing)
+        else:
+            self.copy(plumbing.scratch)
+
+    cdef void copy(self, char* scratch) noexcept nogil:
+        cdef Py_ssize_t sent
+        cdef Py_ssize_t received = c_recv(self.source_fd, scratch, self.wanted, MSG_DONTWAIT)
+        if received <= 0:
+            self.note_end(received)
+            return
+        self.received = received
+        if received < self.wanted:
+            self.drained = 1
+        if received < BULK_MIN:
+            self.bulk = min(self.bulk, 0)
+        elif 0 <= self.bulk < BULK_CERTAIN:
+            self.bulk += 1
+        sent = c_send(self.sink_fd, scratch, received, MSG_NOSIGNAL | MSG_DONTWAIT)
+        if sent < 0:
+            self.error = errno
+            sent = 0
+        self.sent += sent
+        if sent < received:
+            self.data = <char*>malloc(received - sent)
+            if self.data == NULL:
+                self.error = ENOMEM
+                return
+            self.start = 0
+            self.left = received - sent
+            memcpy(self.data, scratch + sent, self.left)
+
+    cdef void splice(self, Plumbing plumbing) noexcept nogil:
+        cdef Py_ssize_t received
+        while True:
+            received = c_splice(self.source_fd, NULL, self.pipe.writer, NULL, self.wanted, SPLICE_F_NONBLOCK)
+            if received <= 0:
+                if received < 0 and errno == EINVAL:
+                    self.bulk = -1          # its kind of socket cannot
+                else:
+                    self.note_end(received)
+                break
+            self.received += received
+            self.left = received
+            self.drain_pipe()
+            if self.left or self.error or self.received >= TURN_MAX:
+                break
+        if self.bulk > 0:
+            if 0 <= self.received < BULK_MIN:
+                self.bulk -= 1
+            elif self.bulk < BULK_CERTAIN:
+                self.bulk += 1
+        if self.left == 0:
+            plumbing.give(&self.pipe)
+
+    cdef void note_end(self, Py_ssize_t received) noexcept nogil:
+        """Take the outcome of a receive that brought nothing."""
+        if received == 0:
+            self.ended = True
+        elif errno == EAGAIN:
+            self.drained = 2
+        elif errno != EINTR and self.received == 0:
+            self.received = -errno
+
+    cdef void send_copy(self) noexcept nogil:
+        cdef Py_ssize_t sent = c_send(self.sink_fd, self.data + self.start, self.left, MSG_NOSIGNAL | MSG_DONTWAIT)
+        if sent < 0:
+            self.error = errno
+            return
+        self.sent += sent
+        self.start += sent
+        self.left -= sent
+        if self.left == 0:
+            free(self.data)
+            self.data = NULL
+
+    cdef void send_pipe(self, Plumbing plumbing) noexcept nogil:
+        self.drain_pipe()
+        if self.left == 0:
+            plumbing.give(&self.pipe)
+
+    cdef void drain_pipe(self) noexcept nogil:
+        cdef Py_ssize_t sent
+        while self.left:
+            # No SPLICE_F_MORE: the kernel would hold the end of a message back for 200 ms.
+            sent = c_splice(self.pipe.reader, NULL, self.sink_fd, NULL, self.left, SPLICE_F_NONBLOCK)
+            if sent <= 0:
+                self.error = errno if sent < 0 else EAGAIN
+                return
+            self.sent += sent
+            self.left -= sent
+
+    cdef bytes take(self):
+        """Return a copy of what is left."""
+        cdef bytes copy = PyBytes_FromStringAndSize(NULL, self.left)
+        if self.data != NULL:
+            memcpy(PyBytes_AS_STRING(copy), self.data + self.start, self.left)
+            return copy
+        cdef Py_ssize_t filled = 0
+        cdef Py_ssize_t size
+        while filled < self.left:
+            size = c_read(self.pipe.reader, PyBytes_AS_STRING(copy) + filled, self.left - filled)
+            if size <= 0:
+                break
+            filled += size
+        return copy[:filled]
+
+    cdef void close(self, Plumbing plumbing) noexcept:
+        """Forget what is left."""
+        self.sink = None
+        free(self.data)
+        self.data = NULL
+        if self.pipe.reader >= 0:
+            plumbing.discard(&self.pipe)    # there may be something in it
+        self.left = 0
+
+
+cdef class Plumbing:
+    """What the flows of a watcher share: memory to copy through, pipes to splice through.
+
+    A turn uses either for as long as it lasts; a flow keeps a pipe only while something is in it.
+    """
+
+    def __cinit__(self):
+        self.scratch = NULL
+
+    def __dealloc__(self):
+        free(self.scratch)
+        while self.spare_count:
+            self.spare_count -= 1
+            self.discard(&self.spares[self.spare_count])
+
+    cdef int turn(self, list flows) except -1:
+        """Give each flow its turn, all in one stretch without the GIL."""
+        cdef void* taking[FLOWS_MAX]
+        cdef int count = 0
+        cdef int i
+        if self.scratch == NULL:
+            if posix_memalign(<void**>&self.scratch, PAGE_BYTES, TURN_MAX) != 0:
+                raise MemoryError
+        for flow in flows:
+            taking[count] = <void*>flow
+            count += 1
+        with nogil:
+            for i in range(count):
+                (<Flow>taking[i]).move(self)
+        return 0
+
+    cdef bint take(self, Pipe* pipe) noexcept nogil:
+        """Lend an empty pipe; False if there is none, and none can be had."""
+        cdef int ends[2]
+        if self.spare_count:
+            self.spare_count -= 1
+            pipe[0] = self.spares[self.spare_count]
+            return True
+        if self.pipe_count >= PIPES_MAX or c_pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0:
+            return False
+        pipe.reader = ends[0]
+        pipe.writer = ends[1]
+        self.pipe_count += 1
+        c_fcntl(pipe.writer, F_SETPIPE_SZ, PIPE_BYTES)
+        if c_fcntl(pipe.writer, F_GETPIPE_SZ) < PIPE_BYTES_MIN:
+            self.discard(pipe)
+            return False
+        return True
+
+    cdef void give(self, Pipe* pipe) noexcept nogil:
+        """Take a pipe back, empty."""
+        self.spares[self.spare_count] = pipe[0]
+        self.spare_count += 1
+        pipe.reader = pipe.writer = -1
+
+    cdef void discard(self, Pipe* pipe) noexcept nogil:
+        """Take a pipe back that may have something in it."""
+        c_close(pipe.reader)
+        c_close(pipe.writer)
+        pipe.reader = pipe.writer = -1
+        self.pipe_count -= 1
+
+    cpdef close(self):
+        """Close the pipes that are not in use."""
+        while self.spare_count:
+            self.spare_count -= 1
+            self.discard(&self.spares[self.spare_count])

@@ -1,0 +1,175 @@
+"""proxy: connect every client to one of several servers, and carry the bytes both ways."""
+
+import random
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from gaiod import Conn, Handler, OpResult, ProxyHeader
+
+from .health import Checks
+from .names import Answer, Names
+from .options import ProxyOptions
+from .pool import Pool
+from .queue import Queue
+from .servers import Endpoint, Server, hash_of
+from .session import Session
+from .sockets import SocketOption, socket_options
+
+AGE_SHARE_MIN = 0.8
+"""Of `max_age` that the shortest-lived connection gets: those that began together must not all end together."""
+
+
+class Proxy(Handler):
+    """Sends each client to the server that `balance` says; a `Session` is what becomes of the two.
+
+    What happens on a connection is for its `data` to deal with: a session's, or a health check's. Data is taken
+    off a connection of which the outcome is known already.
+    """
+
+    Options = ProxyOptions
+    pool: Pool
+    """From `on_start` on."""
+
+    def __init__(self, options: ProxyOptions) -> None:
+        super().__init__(options)
+        self.announces = options.send_proxy != "none"
+        self._dice = random.Random()
+        self._socket_options = socket_options(options.tcp)
+        self._queue = Queue(self, options.queue)
+        self._half_closed: dict[Session, float] = {}  # one direction ended, and when
+        self._names: Names | None = None
+
+    @classmethod
+    def servers_of(cls, options: ProxyOptions) -> tuple[str, ...]:
+        return tuple(entry.address for entry in options.entries)
+
+    @classmethod
+    def buffer_limit_of(cls, options: ProxyOptions) -> int:
+        return options.buffer_limit
+
+    # -- hooks -----------------------------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        servers = [Server(entry, self.server(entry.address)) for entry in self.options.entries]
+        self.pool = Pool(self.options, servers, self._dice)
+        for server in servers:
+            self._check(server.endpoints)
+        names = [server.address.host for server in servers if server.address.is_name]
+        if names:
+            self._names = Names(names, self.options.resolve_interval, self.post)
+            self._names.start()
+
+    def on_open(self, conn: Conn) -> None:
+        session = conn.data = Session(self, conn)
+        self.find_server(session)
+
+    def on_connect(self, conn: Conn, result: OpResult) -> None:
+        if conn.data is not None:
+            conn.data.connected(conn, result)
+
+    def on_relay(self, conn: Conn, result: OpResult) -> None:
+        if conn.data is not None:
+            conn.data.relayed(conn, result)
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        conn.data.read(conn, bytes(result.buffer))
+
+    def on_write(self, conn: Conn, result: OpResult) -> None:
+        if conn.data is not None:
+            conn.data.wrote(conn)
+
+    def on_close(self, conn: Conn, reason: str) -> None:
+        data, conn.data = conn.data, None
+        if data is not None:
+            data.closed(conn, reason)
+
+    def on_tick(self) -> None:
+        now_s = time.monotonic()
+        for session, since_s in list(self._half_closed.items()):
+            session.look(now_s, since_s)
+        self.pool.refresh_if_due(now_s)
+        self._queue.serve()
+
+    def on_timer(self, data: Any) -> None:
+        data.ring()
+
+    def on_post(self, data: Answer) -> None:
+        now_s = time.monotonic()
+        for server in self.pool.servers:
+            if server.address.is_name and server.address.host == data.name:
+                self._check(self.pool.resolved(server, data, now_s))
+        self._queue.serve()
+
+    # -- finding a server ------------------------------------------------------------------------------
+
+    def find_server(self, session: Session) -> None:
+        """Connect a client to a server, let it wait for one, or let it go."""
+        endpoint = None if self._queue else self.choose(session)
+        if endpoint is not None:
+            session.connect(endpoint)
+        elif not (self.pool.is_waiting_worthwhile and self._queue.join(session)):
+            self.refuse(session)
+
+    def choose(self, session: Session) -> Endpoint | None:
+        """Return who gets a client; None: nobody can take it now."""
+        key = 0
+        if self.options.balance == "source_hash" and session.client is not None:
+            peer = session.client.peer_address
+            key = hash_of(peer[0] if isinstance(peer, tuple) else "")
+        return self.pool.choose(time.monotonic(), key, session.tried)
+
+    def refuse(self, session: Session) -> None:
+        """Let a client go for which there is no server."""
+        self.count("upstream_unavailable")
+        session.close("no_server")
+
+    # -- what a session needs --------------------------------------------------------------------------
+
+    def options_of(self, endpoint: Endpoint) -> tuple[SocketOption, ...]:
+        """Return what to set on a socket before it connects there."""
+        return () if isinstance(endpoint.target, str) else self._socket_options
+
+    def draw_age(self) -> float:
+        """Return for how many seconds a connection may go on."""
+        return float(self.options.max_age) * self._dice.uniform(AGE_SHARE_MIN, 1.0)
+
+    def header_for(self, client: Conn | None) -> bytes:
+        """Return the PROXY header that announces a client; with None, a connection that is the proxy's own."""
+        header = ProxyHeader(None, None) if client is None else ProxyHeader(client.peer_address, client.local_address)
+        return header.encode_v1() if self.options.send_proxy == "v1" else header.encode_v2()
+
+    def begun(self, session: Session, endpoint: Endpoint) -> None:
+        """Remember who is connected where, if that will be asked for."""
+        if self.options.on_down == "close":
+            endpoint.sessions.add(session)
+
+    def ended(self, session: Session, endpoint: Endpoint) -> None:
+        """Take note that the connection to a server is closed."""
+        endpoint.sessions.discard(session)
+        self._half_closed.pop(session, None)
+        self.give_back(endpoint)
+
+    def give_back(self, endpoint: Endpoint) -> None:
+        """Let somebody else have a connection's place."""
+        if self.pool.give_back(endpoint):
+            self._queue.serve()
+
+    def watch(self, session: Session) -> None:
+        """Look every second whether a session goes on of which one direction ended."""
+        self._half_closed[session] = time.monotonic()
+
+    # -- health ----------------------------------------------------------------------------------------
+
+    def _check(self, endpoints: Iterable[Endpoint]) -> None:
+        if self.options.check is not False:
+            for endpoint in endpoints:
+                Checks(self, endpoint, self.options.check, self._dice).start()
+
+    def set_down(self, endpoint: Endpoint, is_down: bool) -> None:
+        """Take note of what the checks of an endpoint say."""
+        self.pool.set_down(endpoint, is_down, time.monotonic())
+        if is_down:
+            for session in list(endpoint.sessions):
+                session.close("no_server")
+        self._queue.serve()

@@ -1,0 +1,124 @@
+"""What `with:` may say: the dataclasses are its schema. config/proxy.yaml says when to change what."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from gaiod import Check, Unit
+
+from .addresses import parse_address
+
+SERVERS_MAX = 256
+EXPECT_MAX_BYTES = 4096
+"""The most that is read of a server's answer to a check."""
+
+KEEPALIVE_MAX_S = 9 * 3600.0
+"""Linux takes no TCP_KEEPIDLE above 32,767 s."""
+
+AddressText = Annotated[str, Check(parse_address)]
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """One of `servers:`."""
+
+    address: AddressText
+    weight: Annotated[int, Unit("count", 1, 256)] = 1
+    backup: bool = False
+    connections_max: Literal[False] | Annotated[int, Unit("count", 1, 1_000_000)] = False
+
+
+@dataclass(frozen=True)
+class QueueOptions:
+    """`queue:`, where clients wait for a server that takes one more."""
+
+    length: Annotated[int, Unit("count", 0, 1_000_000)] = 1024
+    timeout: Annotated[float, Unit("duration", 0.01, 3600.0)] = 5.0
+
+
+def _few_bytes(text: str) -> None:
+    if len(text.encode()) > EXPECT_MAX_BYTES:
+        raise ValueError(f"has {len(text.encode())} bytes; write at most {EXPECT_MAX_BYTES}")
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """`check:`, active health checks."""
+
+    interval: Annotated[float, Unit("duration", 0.05, 3600.0)] = 2.0
+    timeout: Annotated[float, Unit("duration", 0.01, 60.0)] = 2.0
+    rise: Annotated[int, Unit("count", 1, 100)] = 2
+    fall: Annotated[int, Unit("count", 1, 100)] = 3
+    send: Annotated[str, Check(_few_bytes)] = ""
+    expect: Annotated[str, Check(_few_bytes)] = ""
+
+
+@dataclass(frozen=True)
+class PassiveOptions:
+    """`passive:`, what failures to connect lead to."""
+
+    failures: Annotated[int, Unit("count", 1, 1000)] = 3
+    eject: Annotated[float, Unit("duration", 0.01, 86_400.0)] = 10.0
+    eject_max: Annotated[float, Unit("duration", 0.01, 86_400.0)] = 300.0
+    slow_start: Annotated[float, Unit("duration", 0.0, 3600.0)] = 30.0
+
+    def __post_init__(self) -> None:
+        if self.eject_max < self.eject:
+            raise ValueError("passive.eject_max is below passive.eject; write one that is not")
+
+
+def _whole_seconds(seconds: float) -> None:
+    if not float(seconds).is_integer():
+        raise ValueError(f"is not in whole seconds, as the kernel counts them; write {max(1, int(seconds))}s")
+
+
+@dataclass(frozen=True)
+class TcpOptions:
+    """`tcp:`, options of the sockets to the servers."""
+
+    nodelay: bool = True
+    keepalive: Literal[False] | Annotated[float, Unit("duration", 1.0, KEEPALIVE_MAX_S), Check(_whole_seconds)] = 60.0
+    user_timeout: Literal[False] | Annotated[float, Unit("duration", 1.0, 3600.0)] = 30.0
+    congestion: Literal[False] | str = False
+    notsent_lowat: Literal[False] | Annotated[int, Unit("size", 4096, 1 << 30)] = False
+
+
+def _servers(values: Sequence[Any]) -> None:
+    """Refuse none, too many, and one that is there twice. `values` are texts, or mappings as the file has them."""
+    if not 1 <= len(values) <= SERVERS_MAX:
+        raise ValueError(f"names {len(values)} servers; write 1 to {SERVERS_MAX}")
+    texts = [value if isinstance(value, str) else value["address"] for value in values]
+    seen = set()
+    for text in texts:
+        address = parse_address(text)
+        if address in seen:
+            raise ValueError(f"names {text} twice; write it once, with a weight if it is to get more")
+        seen.add(address)
+    if all(not isinstance(value, str) and value.get("backup", False) for value in values):
+        raise ValueError("names only backups; write at least one server without backup")
+
+
+@dataclass(frozen=True)
+class ProxyOptions:
+    """The keys of `with:`."""
+
+    servers: Annotated[list[AddressText | ServerOptions], Check(_servers)]
+    balance: Literal["round_robin", "least_connections", "random_two", "source_hash"] = "round_robin"
+    connect_timeout: Annotated[float, Unit("duration", 0.01, 3600.0)] = 5.0
+    retries: Annotated[int, Unit("count", 0, 100)] = 2
+    buffer_limit: Annotated[int, Unit("size", 4096, 16 << 20)] = 256 << 10
+    half_closed_timeout: Annotated[float, Unit("duration", 0.1, 86_400.0)] = 30.0
+    max_age: Annotated[float, Unit("duration", 0.1)] = 86_400.0
+    queue: QueueOptions = QueueOptions()
+    check: Literal[False] | CheckOptions = False
+    passive: PassiveOptions = PassiveOptions()
+    on_down: Literal["keep", "close"] = "keep"
+    send_proxy: Literal["none", "v1", "v2"] = "none"
+    resolve_interval: Annotated[float, Unit("duration", 1.0, 3600.0)] = 30.0
+    tcp: TcpOptions = TcpOptions()
+    entries: tuple[ServerOptions, ...] = field(init=False)
+    """`servers`, those that are texts written out."""
+
+    def __post_init__(self) -> None:
+        entries = (each if isinstance(each, ServerOptions) else ServerOptions(each) for each in self.servers)
+        object.__setattr__(self, "entries", tuple(entries))

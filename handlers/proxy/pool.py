@@ -1,0 +1,176 @@
+"""The pool: which endpoints can take the next client, and which one does."""
+
+import logging
+import random
+from collections.abc import Collection, Iterable
+from math import inf
+
+from .balance import balance_of
+from .health import Passive
+from .names import Answer
+from .options import ProxyOptions
+from .servers import Endpoint, Server
+
+log = logging.getLogger("gaiod.handler.proxy")
+
+SLOW_START_STEPS = 20
+"""How often the weight of an endpoint that came back grows until it has its full share again."""
+
+
+class Pool:
+    """The endpoints of all servers.
+
+    What changes rarely (who is down, ejected or full) is worked out when it changes, so that choosing only has
+    to look at those that can take a client.
+
+    Attributes:
+        servers: as configured.
+        members: the endpoints that clients are for: of servers that are no backups, or of the backups where
+            those are all unusable; where all are ejected, all the same.
+    """
+
+    def __init__(self, options: ProxyOptions, servers: Iterable[Server], dice: random.Random) -> None:
+        self.servers = tuple(servers)
+        self.members: list[Endpoint] = []
+        self._open: list[Endpoint] = []  # members whose server is not full
+        self._balance = balance_of(options.balance, dice)
+        self._passive = Passive(options.passive)
+        self._due_s = 0.0  # when to work it out again
+        self._all_ejected = False
+        for server in self.servers:
+            for endpoint in server.endpoints:
+                endpoint.current = dice.random() * endpoint.weight  # or the first client of all workers got the same
+
+    # -- choosing ------------------------------------------------------------------------------------
+
+    def choose(self, now_s: float, key: int, tried: Collection[Endpoint] = ()) -> Endpoint | None:
+        """Return who gets a client, somebody not among `tried` if there is one; None: nobody can take it now."""
+        if now_s >= self._due_s:
+            self.refresh(now_s)
+        endpoints = self._open
+        if tried:
+            endpoints = [endpoint for endpoint in endpoints if endpoint not in tried] or endpoints
+        if len(endpoints) > 1:
+            return self._balance.choose(endpoints, key)
+        return endpoints[0] if endpoints else None
+
+    @property
+    def is_waiting_worthwhile(self) -> bool:
+        """Whether somebody may take a client soon where nobody can now: all are full, or names not known yet."""
+        return bool(self.members) or any(not server.endpoints for server in self.servers)
+
+    def take(self, endpoint: Endpoint) -> None:
+        """Count a connection that begins."""
+        server = endpoint.server
+        endpoint.active += 1
+        server.active += 1
+        if server.active >= server.connections_max:
+            self._due_s = 0.0
+
+    def give_back(self, endpoint: Endpoint) -> bool:
+        """Count a connection that ended; tell whether that made room where there was none."""
+        server = endpoint.server
+        was_full = server.active >= server.connections_max
+        endpoint.active -= 1
+        server.active -= 1
+        if was_full:
+            self._due_s = 0.0
+        return was_full
+
+    # -- what becomes known ----------------------------------------------------------------------------
+
+    def succeeded(self, endpoint: Endpoint) -> None:
+        """Take note of a connect that succeeded."""
+        if endpoint.failures or endpoint.ejections:
+            self._passive.succeeded(endpoint)
+
+    def failed(self, endpoint: Endpoint, now_s: float) -> None:
+        """Take note of a connect that failed."""
+        duration_s = self._passive.failed(endpoint, now_s)
+        if duration_s:
+            self._due_s = 0.0
+            log.warning("server %s is ejected for %g s: it could not be connected to", endpoint, duration_s)
+            self.refresh(now_s)
+
+    def set_down(self, endpoint: Endpoint, is_down: bool, now_s: float) -> None:
+        """Take note of what the active checks say."""
+        endpoint.is_down = is_down
+        if is_down:
+            log.warning("server %s is down: its checks fail", endpoint)
+        else:
+            log.info("server %s is up: its checks pass", endpoint)
+            self._passive.returned(endpoint, now_s)
+        self.refresh(now_s)
+
+    def resolved(self, server: Server, answer: Answer, now_s: float) -> list[Endpoint]:
+        """Take note of the addresses of a name; return the endpoints that are new. A failure changes nothing."""
+        if answer.error:
+            if not server.lookup_failed:
+                log.warning("server %s: looking it up failed: %s; %s", server.label, answer.error, _what_stays(server))
+            server.lookup_failed = True
+            return []
+        if server.lookup_failed:
+            log.info("server %s: it can be looked up again", server.label)
+        server.lookup_failed = False
+        known = {endpoint.target[0] for endpoint in server.endpoints}
+        if known == set(answer.hosts):
+            return []
+        log.info("server %s: it is now %s", server.label, ", ".join(answer.hosts))
+        for endpoint in server.endpoints:
+            endpoint.is_gone = endpoint.target[0] not in answer.hosts
+        new = [Endpoint(server, (host, server.address.port)) for host in answer.hosts if host not in known]
+        server.endpoints = [endpoint for endpoint in server.endpoints if not endpoint.is_gone] + new
+        self.refresh(now_s)
+        return new
+
+    # -- working it out --------------------------------------------------------------------------------
+
+    def refresh_if_due(self, now_s: float) -> None:
+        """Work out who can take clients, if something changed or it is time to: nobody may have come for long."""
+        if now_s >= self._due_s:
+            self.refresh(now_s)
+
+    def refresh(self, now_s: float) -> None:
+        """Work out who can take clients."""
+        self._due_s = inf
+        for server in self.servers:
+            for endpoint in server.endpoints:
+                self._see_to_time(endpoint, now_s)
+            self._set_up(server)
+        self.members = self._chosen_members()
+        self._open = [each for each in self.members if each.server.active < each.server.connections_max]
+
+    def _see_to_time(self, endpoint: Endpoint, now_s: float) -> None:
+        """Let an endpoint return whose time has come, and one that has returned have its share."""
+        if endpoint.ejected_until_s:
+            if now_s < endpoint.ejected_until_s:
+                self._due_s = min(self._due_s, endpoint.ejected_until_s)
+                return
+            endpoint.ejected_until_s = 0.0
+            self._passive.returned(endpoint, now_s)
+            log.info("server %s returns", endpoint)
+        if endpoint.returned_s is not None:
+            self._passive.raise_weight(endpoint, now_s)
+            self._due_s = min(self._due_s, now_s + self._passive.options.slow_start / SLOW_START_STEPS)
+
+    def _set_up(self, server: Server) -> None:
+        is_up = any(not endpoint.is_down and not endpoint.ejected_until_s for endpoint in server.endpoints)
+        if server.is_up != is_up:
+            server.is_up = server.stats.up = is_up
+
+    def _chosen_members(self) -> list[Endpoint]:
+        """Return the first that are usable: servers, backups; and where all of those are ejected, these."""
+        usable = [each for server in self.servers for each in server.endpoints if not each.is_down]
+        allowed = [endpoint for endpoint in usable if not endpoint.ejected_until_s]
+        all_ejected = bool(usable) and not allowed
+        if all_ejected and not self._all_ejected:
+            log.warning("every server is ejected: clients are sent to them all the same")
+        self._all_ejected = all_ejected
+        candidates = usable if all_ejected else allowed
+        return [each for each in candidates if not each.server.backup] or candidates
+
+
+def _what_stays(server: Server) -> str:
+    if not server.endpoints:
+        return "clients wait"
+    return f"it is still taken to be {', '.join(str(endpoint.target[0]) for endpoint in server.endpoints)}"

@@ -1,0 +1,204 @@
+"""A session: one client, the server it is connected to, and what becomes of the two."""
+
+import errno
+import random
+import time
+from typing import TYPE_CHECKING
+
+from gaiod import Conn, ConnClosed, DeadlineExceeded, OpResult, RelaySinkError
+
+from .servers import Endpoint
+
+if TYPE_CHECKING:
+    from . import Proxy
+
+RETRY_FIRST_S, RETRY_MAX_S = 0.05, 1.0
+"""How long a further try at an endpoint that has just failed waits: doubled each time, then 50 to 100 % of it."""
+
+REASONS = {
+    errno.ECONNREFUSED: "refused",
+    errno.ENOENT: "refused",  # of a unix socket: nobody listens there
+    errno.ETIMEDOUT: "timeout",
+    errno.ENETUNREACH: "unreachable",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ECONNRESET: "reset",
+}
+"""What metrics call why a server could not be connected to."""
+
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN})
+"""This machine lacks something (descriptors, memory, ports): the server is not to blame."""
+
+
+class Session:
+    """The `data` of a client's connection, and of that to its server.
+
+    Both directions are relayed, each until its end: as long as the server is being connected to nothing is read
+    of the client, so a try that fails can be repeated elsewhere.
+    """
+
+    __slots__ = ("client", "endpoint", "is_broken", "is_connected", "proxy", "server", "tried", "until_s")
+
+    def __init__(self, proxy: "Proxy", client: Conn) -> None:
+        self.proxy = proxy
+        self.client: Conn | None = client
+        self.server: Conn | None = None
+        self.endpoint: Endpoint | None = None  # which the server is at
+        self.tried: tuple[Endpoint, ...] = ()  # could not be connected to
+        self.is_connected = False
+        self.is_broken = False  # one of the two does not take bytes any more
+        self.until_s = 0.0  # when it will be too old
+
+    # -- finding a server ------------------------------------------------------------------------------
+
+    def connect(self, endpoint: Endpoint) -> None:
+        """Connect to the server that was chosen."""
+        proxy = self.proxy
+        now_s = time.monotonic()
+        deadline_s = now_s + proxy.options.connect_timeout
+        try:
+            server = proxy.connect(endpoint.target, data=self, deadline=deadline_s, options=proxy.options_of(endpoint))
+        except OSError as error:
+            self._failed(endpoint, error)
+            return
+        self.server = server
+        self.endpoint = endpoint
+        proxy.pool.take(endpoint)
+
+    def connected(self, conn: Conn, result: OpResult) -> None:
+        """Go on once a server is connected to, or could not be."""
+        client, endpoint = self.client, self.endpoint
+        if client is None or endpoint is None:
+            return  # the client went first, and this connection with it
+        error = result.error
+        if error is None:
+            self._relay(client, conn, endpoint)
+        elif not isinstance(error, ConnClosed):
+            self.server = self.endpoint = conn.data = None
+            conn.abort()
+            self.proxy.give_back(endpoint)
+            self._failed(endpoint, error)
+
+    def _failed(self, endpoint: Endpoint, error: Exception) -> None:
+        """Try once more, elsewhere if there is somebody else; or let the client go."""
+        proxy = self.proxy
+        number = getattr(error, "errno", None)
+        timed_out = isinstance(error, DeadlineExceeded)
+        endpoint.server.stats.failed("timeout" if timed_out else REASONS.get(number or 0, "other"))
+        if number not in OURS:
+            proxy.pool.failed(endpoint, time.monotonic())
+        if len(self.tried) >= proxy.options.retries:
+            proxy.refuse(self)
+            return
+        self.tried += (endpoint,)
+        proxy.count("upstream_retries")
+        following = proxy.choose(self)
+        if following is not None and following not in self.tried:
+            self.connect(following)
+        else:
+            delay_s = min(RETRY_FIRST_S * 2.0 ** min(len(self.tried) - 1, 8), RETRY_MAX_S)
+            proxy.timer(delay_s * random.uniform(0.5, 1.0), self)
+
+    def ring(self) -> None:
+        """Try again: the delay is over."""
+        if self.client is not None:
+            self.proxy.find_server(self)
+
+    # -- relaying --------------------------------------------------------------------------------------
+
+    def _relay(self, client: Conn, server: Conn, endpoint: Endpoint) -> None:
+        """Carry the bytes, both ways."""
+        proxy = self.proxy
+        now_s = time.monotonic()
+        self.is_connected = True
+        self.until_s = now_s + proxy.draw_age()
+        endpoint.server.stats.connected(now_s - server.opened_s)
+        proxy.pool.succeeded(endpoint)
+        limit = proxy.options.buffer_limit
+        try:
+            if proxy.announces:
+                server.write(proxy.header_for(client))
+            client.relay_to(server, limit=limit, deadline=self.until_s)
+            server.relay_to(client, limit=limit)
+        except ConnClosed:  # the client is being closed, by an operator, say: it was too late
+            server.abort()
+        else:
+            proxy.begun(self, endpoint)
+
+    def wrote(self, conn: Conn) -> None:
+        """Go on after the PROXY header was sent: the relay does."""
+
+    def relayed(self, conn: Conn, result: OpResult) -> None:
+        """Go on after one direction ended, from `conn` to the other."""
+        other = self.server if conn is self.client else self.client
+        if other is None:
+            return  # it is closing already
+        error = result.error
+        if error is None:
+            if self.is_broken:
+                self._reset(conn, other)
+            elif other.at_eof:
+                self.close("peer_eof")
+            else:
+                self.proxy.watch(self)
+        elif isinstance(error, RelaySinkError):
+            if other.at_eof:
+                self._reset(other, conn)
+            else:
+                self.is_broken = True  # what it has sent is still delivered; then its end comes by itself
+                self.proxy.watch(self)
+        elif isinstance(error, DeadlineExceeded):
+            self.close("max_age")
+        else:
+            self._reset(conn, other)
+
+    def look(self, now_s: float, since_s: float) -> None:
+        """Look whether it goes on, one direction having ended at `since_s`; if not, end it."""
+        client, server = self.client, self.server
+        if client is None or server is None:
+            return  # it is ending
+        if now_s >= self.until_s:
+            self.close("max_age")
+        elif now_s - max(since_s, client.active_s, server.active_s) >= self.proxy.options.half_closed_timeout:
+            client.close_reason = "idle"
+            client.abort()
+            server.abort()
+
+    # -- ending ----------------------------------------------------------------------------------------
+
+    def close(self, reason: str) -> None:
+        """End both sides in order, what is on its way included."""
+        client, server = self.client, self.server
+        if client is not None:
+            client.close_reason = client.close_reason or reason
+        if server is not None:
+            server.close()  # first: what the client has not taken yet becomes a write there
+        if client is not None:
+            client.close()
+
+    def closed(self, conn: Conn, reason: str) -> None:
+        """Let go of a side that has closed, and close the other."""
+        client, server = self.client, self.server
+        if conn is client:
+            self.client = None
+            if server is not None and self.is_connected:
+                server.close()
+            elif server is not None:
+                server.abort()
+        elif conn is server:
+            endpoint = self.endpoint
+            self.server = self.endpoint = None
+            if endpoint is not None:
+                if self.is_connected:
+                    endpoint.server.stats.closed()
+                self.proxy.ended(self, endpoint)
+            if client is not None:
+                client.close_reason = client.close_reason or reason
+                client.close()
+
+    def _reset(self, dead: Conn, survivor: Conn) -> None:
+        """Let the survivor know by a reset that the other side was: an end in order would be a lie."""
+        client = self.client
+        if client is not None:
+            client.close_reason = "peer_reset"
+        dead.abort()
+        survivor.reset()

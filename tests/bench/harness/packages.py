@@ -1,0 +1,103 @@
+"""haproxy and nginx as proxies: what they need, and how each is configured."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+CONNECTIONS_MAX = 5000
+"""More than any row opens. With haproxy it comes to 12,500 descriptors, pipes included."""
+BACKLOG = 4096
+"""As that of the other servers."""
+
+HAPROXY = """\
+global
+    nbthread 1
+    maxconn {connections_max}
+defaults
+    mode tcp
+    {splicing}
+    timeout connect 1h
+    timeout client 1h
+    timeout server 1h
+frontend clients
+    bind 127.0.0.1:{port}
+    backlog {backlog}
+    default_backend servers
+backend servers
+    server echo 127.0.0.1:{backend_port}
+"""
+
+NGINX = """\
+{load_module}
+daemon off;
+master_process off;
+worker_processes 1;
+pid nginx.pid;
+error_log stderr error;
+events {{
+    worker_connections {sockets_max};
+}}
+stream {{
+    access_log off;
+    tcp_nodelay on;
+    proxy_connect_timeout 1h;
+    proxy_timeout 1h;
+    server {{
+        listen 127.0.0.1:{port} backlog={backlog};
+        proxy_pass 127.0.0.1:{backend_port};
+    }}
+}}
+"""
+
+
+def has_haproxy() -> bool:
+    """Tell whether haproxy is installed."""
+    return shutil.which("haproxy") is not None
+
+
+def haproxy_command(folder: Path, port: int, backend_port: int, *, splice: bool) -> tuple[str, ...]:
+    """Write haproxy's configuration; return the command that runs it in the foreground, in one process.
+
+    Not `option splice-auto`: it splices only what streams one way for a while. Of 11,000 pieces of echoes of
+    256 to 262144 bytes it spliced 8.
+    """
+    config = folder / "haproxy.cfg"
+    config.write_text(
+        HAPROXY.format(
+            connections_max=CONNECTIONS_MAX,
+            splicing="option splice-request\n    option splice-response" if splice else "",
+            port=port,
+            backlog=BACKLOG,
+            backend_port=backend_port,
+        )
+    )
+    return ("haproxy", "-db", "-q", "-f", str(config))
+
+
+def nginx_load_module() -> str | None:
+    """Return the line that gives nginx its `stream`, "" where that is built in; None: it cannot be had."""
+    if shutil.which("nginx") is None:
+        return None
+    built = subprocess.run(("nginx", "-V"), capture_output=True, text=True, check=False).stderr.split()
+    if "--with-stream" in built:
+        return ""
+    for word in built:
+        module = Path(word.removeprefix("--modules-path=")) / "ngx_stream_module.so"
+        if word.startswith("--modules-path=") and module.exists():
+            return f"load_module {module};"
+    return None
+
+
+def nginx_command(folder: Path, port: int, backend_port: int) -> tuple[str, ...]:
+    """Write nginx's configuration; return the command that runs it in the foreground, in one process."""
+    config = folder / "nginx.conf"
+    config.write_text(
+        NGINX.format(
+            load_module=nginx_load_module(),
+            sockets_max=2 * CONNECTIONS_MAX,
+            port=port,
+            backlog=BACKLOG,
+            backend_port=backend_port,
+        )
+    )
+    return ("nginx", "-p", str(folder), "-e", "stderr", "-c", str(config))

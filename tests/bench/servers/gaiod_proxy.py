@@ -1,0 +1,24 @@
+"""The gaiod proxy under test: any handler as a worker runs it, its options as the configuration gives them."""
+
+import argparse
+import json
+
+from gaiod_worker import make_listener, serve
+
+from gaiod.runtime.plugins import build_options, load_handler
+
+
+def main() -> None:
+    """Parse the arguments and serve."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("handler", help="an entry point, `package.module:Class` or `/absolute/file.py:Class`")
+    parser.add_argument("options", type=json.loads, help="its options as a JSON object, durations in seconds")
+    arguments = parser.parse_args()
+    handler = load_handler(arguments.handler)
+    watcher, listener = make_listener(handler(build_options(handler, arguments.options)))
+    serve(watcher, listener, arguments.port)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""What gaiod's servers share: a handler as a worker runs it, without the process around it."""
+
+import gc
+from typing import NoReturn
+
+from listener import open_listener
+
+from gaiod import Handler, Watcher
+from gaiod.runtime.dispatch import dispatch
+from gaiod.runtime.listener import Listener
+from gaiod.runtime.settings import ListenerSettings
+from gaiod.runtime.stats import Layout
+from gaiod.runtime.worker import GC_THRESHOLDS
+
+
+def make_listener(handler: Handler) -> tuple[Watcher, Listener]:
+    """Return a watcher and a listener on it, whose connections `handler` answers; `serve` opens it."""
+    servers = handler.servers_of(handler.options)
+    layout = Layout((len(servers),))
+    cells = memoryview(bytearray(8 * layout.size)).cast("q")
+    watcher = Watcher(counters=cells, report_closes=True)
+    settings = ListenerSettings(name="bench", bind="", handler="bench", connections_max=20_000, servers=servers)
+    return watcher, Listener(settings, handler, watcher, cells, layout, number=0)
+
+
+def serve(watcher: Watcher, listener: Listener, port: int = 0) -> NoReturn:
+    """Serve on a port, 0 for any free one, until a signal ends the process."""
+    listener.open([open_listener(port)])
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    while True:
+        dispatch(watcher.wait_io())

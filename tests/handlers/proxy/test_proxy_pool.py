@@ -1,0 +1,250 @@
+"""The pool: who is for clients when others are down, ejected, full, new or gone. The time is the test's."""
+
+import logging
+import random
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+from gaiod.handlers.proxy import Proxy
+from gaiod.handlers.proxy.names import Answer
+from gaiod.handlers.proxy.options import PassiveOptions, ProxyOptions
+from gaiod.handlers.proxy.pool import Pool
+from gaiod.handlers.proxy.servers import Endpoint, Server
+from runtime.support.proxying import Counted
+
+from gaiod.runtime.plugins import build_options
+
+PASSIVE = PassiveOptions(failures=2, eject=10.0, eject_max=60.0, slow_start=0.0)
+
+
+def pool_of(*servers: Any, passive: PassiveOptions = PASSIVE) -> Pool:
+    """Return a pool of servers; their addresses are texts, or mappings as the configuration has them."""
+    options: ProxyOptions = build_options(Proxy, {"servers": list(servers)})
+    object.__setattr__(options, "passive", passive)
+    made = [Server(entry, Counted()) for entry in options.entries]
+    return Pool(options, made, random.Random(1))
+
+
+def endpoint(pool: Pool, number: int) -> Endpoint:
+    """Return the first endpoint of the n-th server."""
+    found: Endpoint = pool.servers[number].endpoints[0]
+    return found
+
+
+def chosen(pool: Pool, now_s: float = 0.0, tried: Collection[Endpoint] = ()) -> set[str]:
+    """Return whom 50 clients are sent to."""
+    found = [pool.choose(now_s, 0, tried) for _ in range(50)]
+    return {str(each) for each in found if each is not None}
+
+
+def fail(pool: Pool, number: int, now_s: float, times: int = 2) -> None:
+    """Let connects to the n-th server fail."""
+    for _ in range(times):
+        pool.failed(endpoint(pool, number), now_s)
+
+
+# -- who is chosen -------------------------------------------------------------------------------------
+
+
+def test_all_get_clients() -> None:
+    assert chosen(pool_of("a:1", "10.0.0.1:1", "10.0.0.2:1")) == {"10.0.0.1:1", "10.0.0.2:1"}
+
+
+def test_backups_get_none_while_a_server_is_usable() -> None:
+    pool = pool_of("10.0.0.1:1", {"address": "10.0.0.2:1", "backup": True})
+    assert chosen(pool) == {"10.0.0.1:1"}
+    pool.set_down(endpoint(pool, 0), True, 0.0)
+    assert chosen(pool) == {"10.0.0.2:1"}
+    pool.set_down(endpoint(pool, 0), False, 0.0)
+    assert chosen(pool) == {"10.0.0.1:1"}
+
+
+def test_who_was_tried_is_chosen_only_where_there_is_nobody_else() -> None:
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1")
+    first, second = endpoint(pool, 0), endpoint(pool, 1)
+    assert chosen(pool, tried=(first,)) == {"10.0.0.2:1"}
+    assert chosen(pool, tried=(first, second)) == {"10.0.0.1:1", "10.0.0.2:1"}
+
+
+def test_full_server_gets_nobody_and_clients_wait_rather_than_go_to_a_backup() -> None:
+    pool = pool_of({"address": "10.0.0.1:1", "connections_max": 2}, {"address": "10.0.0.2:1", "backup": True})
+    first = endpoint(pool, 0)
+    pool.take(first)
+    assert chosen(pool) == {"10.0.0.1:1"}
+    pool.take(first)
+    assert pool.choose(0.0, 0) is None
+    assert pool.is_waiting_worthwhile
+    assert pool.give_back(first), "there is room where there was none"
+    assert not pool.give_back(first)
+    assert chosen(pool) == {"10.0.0.1:1"}
+
+
+def test_nobody_is_chosen_and_waiting_is_in_vain_when_all_are_down() -> None:
+    pool = pool_of("10.0.0.1:1")
+    pool.set_down(endpoint(pool, 0), True, 0.0)
+    assert pool.choose(0.0, 0) is None
+    assert not pool.is_waiting_worthwhile
+
+
+def test_workers_do_not_all_begin_with_the_same_server() -> None:
+    def first_choice(seed: int) -> str:
+        servers = [Server(entry, Counted()) for entry in ProxyOptions(["10.0.0.1:1", "10.0.0.2:1"]).entries]
+        return str(Pool(ProxyOptions(["10.0.0.1:1"]), servers, random.Random(seed)).choose(0.0, 0))
+
+    assert {first_choice(seed) for seed in range(20)} == {"10.0.0.1:1", "10.0.0.2:1"}
+
+
+# -- ejection ------------------------------------------------------------------------------------------
+
+
+def test_server_is_ejected_after_failures_in_a_row_and_returns(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gaiod.handler.proxy")
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1")
+    pool.failed(endpoint(pool, 0), 0.0)
+    assert chosen(pool) == {"10.0.0.1:1", "10.0.0.2:1"}
+    pool.succeeded(endpoint(pool, 0))
+    pool.failed(endpoint(pool, 0), 0.0)
+    assert chosen(pool) == {"10.0.0.1:1", "10.0.0.2:1"}, "one success, and it begins anew"
+    pool.failed(endpoint(pool, 0), 0.0)
+    assert chosen(pool, 9.9) == {"10.0.0.2:1"}
+    assert not pool.servers[0].stats.up
+    assert chosen(pool, 10.0) == {"10.0.0.1:1", "10.0.0.2:1"}
+    assert pool.servers[0].stats.up
+    assert caplog.messages == [
+        "server 10.0.0.1:1 is ejected for 10 s: it could not be connected to",
+        "server 10.0.0.1:1 returns",
+    ]
+
+
+def test_ejection_takes_twice_as_long_each_time_up_to_its_maximum() -> None:
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1")
+    now_s = 0.0
+    for duration_s in (10.0, 20.0, 40.0, 60.0, 60.0):
+        fail(pool, 0, now_s)
+        assert chosen(pool, now_s + duration_s - 0.1) == {"10.0.0.2:1"}
+        now_s += duration_s
+        assert len(chosen(pool, now_s)) == 2
+    pool.succeeded(endpoint(pool, 0))
+    fail(pool, 0, now_s)
+    assert len(chosen(pool, now_s + 10.0)) == 2, "a success, and it begins anew"
+
+
+def test_failure_of_a_connect_that_began_before_the_ejection_does_not_make_it_longer() -> None:
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1")
+    fail(pool, 0, 0.0, times=7)
+    assert len(chosen(pool, 10.0)) == 2
+
+
+def test_all_ejected_are_used_all_the_same_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1")
+    fail(pool, 0, 0.0)
+    fail(pool, 1, 0.0)
+    assert chosen(pool, 1.0) == {"10.0.0.1:1", "10.0.0.2:1"}
+    fail(pool, 0, 1.0)
+    assert caplog.text.count("every server is ejected") == 1
+    assert not pool.servers[0].stats.up
+
+
+def test_backup_comes_before_servers_that_are_ejected() -> None:
+    pool = pool_of("10.0.0.1:1", {"address": "10.0.0.2:1", "backup": True})
+    fail(pool, 0, 0.0)
+    assert chosen(pool, 1.0) == {"10.0.0.2:1"}
+    fail(pool, 1, 1.0)
+    assert chosen(pool, 1.0) == {"10.0.0.1:1"}, "all are ejected: servers first again"
+
+
+def test_server_that_returns_gets_its_share_slowly() -> None:
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1", passive=PassiveOptions(failures=1, eject=10.0, slow_start=20.0))
+    fail(pool, 0, 0.0, times=1)
+    weights = []
+    for now_s in (10.0, 11.0, 15.0, 20.0, 29.0, 30.0):
+        pool.refresh_if_due(now_s)
+        weights.append(endpoint(pool, 0).weight)
+    assert weights == [0.1, 0.1, 0.25, 0.5, 0.95, 1.0]
+    assert endpoint(pool, 1).weight == 1.0
+
+
+def test_server_that_fails_again_before_it_has_its_share_is_ejected_for_longer() -> None:
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1", passive=PassiveOptions(failures=1, eject=10.0, slow_start=20.0))
+    fail(pool, 0, 0.0, times=1)
+    pool.refresh_if_due(10.0)
+    pool.succeeded(endpoint(pool, 0))
+    fail(pool, 0, 15.0, times=1)
+    assert chosen(pool, 34.9) == {"10.0.0.2:1"}
+    assert chosen(pool, 35.0) == {"10.0.0.1:1", "10.0.0.2:1"}
+
+
+def test_server_that_comes_up_begins_slowly_too() -> None:
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1", passive=PassiveOptions(slow_start=20.0))
+    pool.set_down(endpoint(pool, 0), True, 0.0)
+    pool.set_down(endpoint(pool, 0), False, 5.0)
+    assert endpoint(pool, 0).weight == 0.1
+
+
+# -- names ---------------------------------------------------------------------------------------------
+
+
+def test_clients_wait_for_a_name_that_is_not_known_yet() -> None:
+    pool = pool_of("db:5432")
+    assert pool.choose(0.0, 0) is None
+    assert pool.is_waiting_worthwhile
+    assert not pool.servers[0].stats.up
+
+
+def test_each_address_of_a_name_gets_clients() -> None:
+    pool = pool_of("db:5432")
+    new = pool.resolved(pool.servers[0], Answer("db", ("10.0.0.1", "10.0.0.2")), 0.0)
+    assert [each.target for each in new] == [("10.0.0.1", 5432), ("10.0.0.2", 5432)]
+    assert chosen(pool) == {"db:5432 (10.0.0.1)", "db:5432 (10.0.0.2)"}
+    assert pool.servers[0].stats.up
+
+
+def test_address_that_vanishes_gets_no_new_clients_and_what_stays_keeps_its_state() -> None:
+    pool = pool_of("db:5432")
+    server = pool.servers[0]
+    old, kept = pool.resolved(server, Answer("db", ("10.0.0.1", "10.0.0.2")), 0.0)
+    pool.take(old)
+    pool.take(kept)
+    (new,) = pool.resolved(server, Answer("db", ("10.0.0.2", "10.0.0.3")), 0.0)
+    assert chosen(pool) == {"db:5432 (10.0.0.2)", "db:5432 (10.0.0.3)"}
+    assert (old.is_gone, kept.is_gone, new.is_gone) == (True, False, False)
+    assert (server.active, kept.active) == (2, 1)
+    pool.give_back(old)
+    assert server.active == 1
+
+
+def test_last_good_answer_is_kept_when_looking_up_fails(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gaiod.handler.proxy")
+    pool = pool_of("db:5432")
+    server = pool.servers[0]
+    pool.resolved(server, Answer("db", (), "no such name"), 0.0)
+    pool.resolved(server, Answer("db", ("10.0.0.1",)), 0.0)
+    for _ in range(3):
+        assert pool.resolved(server, Answer("db", (), "timed out"), 0.0) == []
+    assert chosen(pool) == {"db:5432 (10.0.0.1)"}
+    pool.resolved(server, Answer("db", ("10.0.0.1",)), 0.0)
+    assert caplog.messages == [
+        "server db:5432: looking it up failed: no such name; clients wait",
+        "server db:5432: it can be looked up again",
+        "server db:5432: it is now 10.0.0.1",
+        "server db:5432: looking it up failed: timed out; it is still taken to be 10.0.0.1",
+        "server db:5432: it can be looked up again",
+    ]
+
+
+def test_server_is_up_while_one_of_its_addresses_is() -> None:
+    pool = pool_of("db:5432")
+    first, second = pool.resolved(pool.servers[0], Answer("db", ("10.0.0.1", "10.0.0.2")), 0.0)
+    pool.set_down(first, True, 0.0)
+    assert pool.servers[0].stats.up
+    pool.set_down(second, True, 0.0)
+    assert not pool.servers[0].stats.up
+
+
+def test_connections_max_is_that_of_the_whole_server() -> None:
+    pool = pool_of({"address": "db:5432", "connections_max": 2})
+    first, second = pool.resolved(pool.servers[0], Answer("db", ("10.0.0.1", "10.0.0.2")), 0.0)
+    pool.take(first)
+    pool.take(second)
+    assert pool.choose(0.0, 0) is None
