@@ -279,7 +279,9 @@ def test_reset_tells_the_peer_that_it_failed(watcher: Watcher, tcp_pair: NewPair
 
 
 @linux_only
-def test_reset_of_a_source_is_told_apart_from_that_of_a_sink_while_splicing(watcher: Watcher, tcp_pair: NewPair) -> None:
+def test_reset_of_a_source_is_told_apart_from_that_of_a_sink_while_splicing(
+    watcher: Watcher, tcp_pair: NewPair
+) -> None:
     ends = ends_of(watcher, tcp_pair)
     source, far_source, sink, far_sink = ends
     source.relay_to(sink)
