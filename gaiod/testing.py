@@ -278,7 +278,7 @@ class _Script:
 
     def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
         """As `Handler.connect`: there is one connection in a script, and this is it."""
-        self._conn.actions.append(Connect(address, options))
+        self._conn.actions.append(Connect(address, tuple(options)))
         self._conn.data = data
         return cast(Conn, self._conn)
 

@@ -19,13 +19,19 @@ from gaiod.testing import (
     Event,
     Opened,
     PeerDone,
+    Post,
+    Posted,
     Read,
     Relayed,
     RelayTo,
+    Reset,
     ScriptedConn,
     Sent,
     ShutdownWrite,
+    Started,
     Ticked,
+    Timed,
+    Timer,
     Write,
     assert_script,
 )
@@ -69,6 +75,15 @@ class Notes(Handler):
     def on_tick(self) -> None:
         self.seen.append(("tick",))
 
+    def on_start(self) -> None:
+        self.seen.append(("start",))
+
+    def on_timer(self, data: Any) -> None:
+        self.seen.append(("timer", data))
+
+    def on_post(self, data: Any) -> None:
+        self.seen.append(("post", data))
+
     def on_relay(self, conn: Conn, result: OpResult) -> None:
         self.seen.append(("relay", result.error, conn.at_eof))
 
@@ -99,6 +114,9 @@ REFUSED = ConnectionRefusedError(111, "refused")
         (Closed(), ("close", "handler", True)),
         (Closed("idle"), ("close", "idle", True)),
         (Ticked(), ("tick",)),
+        (Started(), ("start",)),
+        (Timed("data"), ("timer", "data")),
+        (Posted("data"), ("post", "data")),
         (Connected(), ("connect", None, OpType.CONNECT)),
         (Connected(REFUSED), ("connect", REFUSED, OpType.CONNECT)),
         (Relayed(), ("relay", None, True)),
@@ -138,7 +156,11 @@ def test_sent_completes_the_oldest_write_when_there_are_several() -> None:
         (lambda handler, conn: conn.cancel(), Cancel()),
         (lambda handler, conn: conn.cancel(OpType.READ), Cancel(OpType.READ)),
         (lambda handler, conn: handler.connect("/run/x"), Connect("/run/x")),
+        (lambda handler, conn: handler.connect("/run/x", options=[(1, 2, 3)]), Connect("/run/x", ((1, 2, 3),))),
+        (lambda handler, conn: handler.timer(0.5, "data"), Timer(0.5, "data")),
+        (lambda handler, conn: handler.post("data"), Post("data")),
         (lambda handler, conn: conn.relay_to("sink"), RelayTo("sink")),
+        (lambda handler, conn: conn.reset(), Reset()),
     ],
 )
 def test_script_passes_with_the_action_of_the_handler_and_fails_with_any_other(what: Any, action: Action) -> None:
@@ -189,6 +211,53 @@ def test_script_returns_the_connection_with_what_the_handler_left_there() -> Non
         conn.data = {"name": "ada"}
 
     assert assert_script(Does(remember), (Opened(), [])).data == {"name": "ada"}
+
+
+class Chooses(Handler):
+    """Connects to the first of its servers, and counts how that goes."""
+
+    @classmethod
+    def servers_of(cls, options: Any) -> tuple[str, ...]:
+        return ("a", "b")
+
+    def on_open(self, conn: Conn) -> None:
+        self.connect("/run/a")
+
+    def on_connect(self, conn: Conn, result: OpResult) -> None:
+        server = self.server("a")
+        if result.error is None:
+            server.connected(0.001)
+            return
+        server.failed("refused")
+        server.up = False
+        self.count("upstream_unavailable")
+        conn.close()
+
+
+def test_script_tells_what_the_handler_counted() -> None:
+    conn = assert_script(Chooses(), (Opened(), [Connect("/run/a")]), (Connected(REFUSED), [Close()]))
+    assert conn.counts == {"upstream_unavailable": 1}
+    assert conn.servers == {"a": {"failed_refused": 1, "down": 1}, "b": {}}
+    conn = assert_script(Chooses(), (Opened(), [Connect("/run/a")]), (Connected(), []))
+    assert (conn.counts, conn.servers["a"]) == ({}, {"connections": 1})
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        lambda handler: handler.server("c"),
+        lambda handler: handler.server("a").failed("bored"),
+        lambda handler: handler.count("accepted"),
+    ],
+    ids=["server", "reason", "name"],
+)
+def test_script_refuses_to_count_what_a_listener_refuses(counts: Callable[[Handler], object]) -> None:
+    class Miscounts(Chooses):
+        def on_open(self, conn: Conn) -> None:
+            counts(self)
+
+    with pytest.raises(ValueError, match=r"'(c|bored|accepted)'"):
+        assert_script(Miscounts(), (Opened(), []))
 
 
 def test_buffer_of_a_read_cannot_be_written_to() -> None:

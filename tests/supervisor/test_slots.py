@@ -7,8 +7,16 @@ from collections.abc import Iterator
 import pytest
 
 from gaiod.core import counters
-from gaiod.runtime.stats import CELL, HEARTBEAT, Layout, open_connections
-from gaiod.supervisor.slots import Memory, Slot
+from gaiod.runtime.stats import (
+    CELL,
+    HEARTBEAT,
+    LISTENER_GAUGES,
+    SERVER_CELL,
+    Layout,
+    open_connections,
+    open_to_server,
+)
+from gaiod.supervisor.slots import Memory, ServerKey, Slot
 
 ONE, TWO = ("one", "echo"), ("two", "echo")
 
@@ -26,6 +34,15 @@ def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 def _count(memory: Memory, listener: int, **cells: int) -> None:
     for name, amount in cells.items():
         memory.cells[memory.layout.row(listener) + CELL[name]] += amount
+
+
+def _count_server(memory: Memory, listener: int, server: int, **cells: int) -> None:
+    for name, amount in cells.items():
+        memory.cells[memory.layout.server(listener, server) + SERVER_CELL[name]] += amount
+
+
+def _of_servers(slot: Slot, cell: str) -> dict[ServerKey, int]:
+    return {server: row[SERVER_CELL[cell]] for server, row in slot.server_rows().items()}
 
 
 # -- memory ----------------------------------------------------------------------------------------------
@@ -62,6 +79,14 @@ def test_heartbeat_is_in_seconds(memory: Memory) -> None:
 def test_connections_are_open_that_were_accepted_and_not_closed(memory: Memory) -> None:
     _count(memory, 0, accepted=10, closed_peer_eof=3, closed_idle=1)
     assert open_connections(memory.row(0)) == 6
+
+
+def test_servers_are_counted_under_their_listener_and_label(memory: Memory) -> None:
+    _count_server(memory, 1, 0, connections=1)
+    _count_server(memory, 1, 1, connections=2)
+    rows = memory.server_rows()
+    assert list(rows) == [(TWO, "a"), (TWO, "b")]
+    assert [row[SERVER_CELL["connections"]] for row in rows.values()] == [1, 2]
 
 
 # -- slots -----------------------------------------------------------------------------------------------
@@ -134,6 +159,73 @@ def test_listener_that_is_forgotten_counts_from_zero_and_the_others_go_on() -> N
     slot.forget({TWO: ()})
     assert slot.row(ONE)[CELL["accepted"]] == 0
     assert slot.row(TWO)[CELL["accepted"]] == 1
+
+
+def test_gauges_of_a_listener_are_those_of_workers_that_live() -> None:
+    slot = Slot(0)
+    old, new = slot.open({ONE: ()}), slot.open({ONE: ()})
+    for memory in (old, new):
+        _count(memory, 0, **dict.fromkeys(LISTENER_GAUGES, 7), upstream_retries=7)
+    slot.retire(old)
+    row = slot.row(ONE)
+    assert [row[CELL[gauge]] for gauge in LISTENER_GAUGES] == [7] * len(LISTENER_GAUGES)
+    assert row[CELL["upstream_retries"]] == 14
+    slot.retire(new)
+
+
+# -- servers ---------------------------------------------------------------------------------------------
+
+
+def test_servers_counts_are_kept_when_a_worker_is_gone_and_its_open_connections_are_closed() -> None:
+    slot = Slot(0)
+    memory = slot.open({ONE: ("a",)})
+    _count_server(memory, 0, 0, connections=5, closed=2, failed_timeout=3, checks_failed=4, down=1)
+    assert _of_servers(slot, "down") == {(ONE, "a"): 1}
+    slot.retire(memory)
+    (row,) = slot.server_rows().values()
+    assert open_to_server(row) == 0
+    kept = {name: row[cell] for name, cell in SERVER_CELL.items() if row[cell]}
+    assert kept == {"connections": 5, "closed": 5, "failed_timeout": 3, "checks_failed": 4}
+
+
+def test_servers_are_told_apart_by_their_label_wherever_their_row_is() -> None:
+    """A reload may put them into another order, and leave some out."""
+    slot = Slot(0)
+    old = slot.open({ONE: ("a", "b"), TWO: ("a",)})
+    for listener, server, connections in ((0, 0, 1), (0, 1, 10), (1, 0, 100)):
+        _count_server(old, listener, server, connections=connections)
+    slot.retire(old)
+    new = slot.open({TWO: ("c", "a"), ONE: ("b", "a")})
+    for listener, server, connections in ((0, 0, 5), (0, 1, 200), (1, 0, 20), (1, 1, 2)):
+        _count_server(new, listener, server, connections=connections)
+    try:
+        assert _of_servers(slot, "connections") == {
+            (ONE, "a"): 3, (ONE, "b"): 30, (TWO, "a"): 300, (TWO, "c"): 5,
+        }  # fmt: skip
+    finally:
+        slot.retire(new)
+
+
+def test_server_that_is_forgotten_counts_from_zero_and_the_others_go_on() -> None:
+    slot = Slot(0)
+    memory = slot.open({ONE: ("a", "b"), TWO: ("a",)})
+    for listener, server in ((0, 0), (0, 1), (1, 0)):
+        _count_server(memory, listener, server, connections=1)
+    slot.retire(memory)
+    slot.forget({ONE: {"b", "c"}})
+    assert _of_servers(slot, "connections") == {(ONE, "b"): 1}
+
+
+def test_slot_that_absorbs_another_has_what_both_counted() -> None:
+    slot, other = Slot(0), Slot(1)
+    for each in (slot, other):
+        memory = each.open({ONE: ("a",)})
+        _count(memory, 0, accepted=1, closed_idle=1)
+        _count_server(memory, 0, 0, connections=1)
+        each.retire(memory)
+    slot.absorb(other)
+    assert slot.row(ONE)[CELL["accepted"]] == 2
+    assert _of_servers(slot, "connections") == {(ONE, "a"): 2}
 
 
 def test_memory_is_given_back_when_a_worker_is_gone() -> None:
