@@ -96,7 +96,7 @@ def send_more_than_is_taken(proxy: Proxying, source: socket.socket, sink: Conn) 
         if sink.bytes_sent == sent:
             source.sendall(bytes(1 << 16))
             sent += 1 << 16
-        return unsent_bytes(sink.fileno()) > 0
+        return bool(unsent_bytes(sink.fileno()))
 
     proxy.step_until(is_more, "bytes that are not taken")
     proxy.step_until(lambda: sink.bytes_sent == sent, "the kernel having taken all")
