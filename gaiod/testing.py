@@ -270,6 +270,7 @@ class _Script:
     """Serves a handler as a listener does, and writes down what it asks for."""
 
     def __init__(self, handler: Handler, conn: ScriptedConn) -> None:
+        self.name = "script"
         self._conn = conn
         self._labels = handler.servers_of(handler.options)
         self._layout = Layout((len(self._labels),))

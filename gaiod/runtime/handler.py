@@ -16,6 +16,10 @@ class Host(Protocol):
     """What a handler serves through: a listener, or a script of `gaiod.testing`."""
 
     @property
+    def name(self) -> str:
+        """The listener's."""
+
+    @property
     def counts(self) -> HandlerCounts:
         """What it counts."""
 
@@ -117,6 +121,15 @@ class Handler:
 
     # -- what it may ask for -------------------------------------------------------------------------
 
+    @property
+    def listener(self) -> str:
+        """The name of the listener that the handler serves: for its log, since others may have the same handler.
+
+        Raises:
+            RuntimeError: it serves none yet.
+        """
+        return self._serving("listener").name
+
     def connect(
         self, address: Any, *, data: Any = None, deadline: float | None = None, options: SocketOptions = ()
     ) -> Conn:
@@ -181,5 +194,5 @@ class Handler:
 
     def _serving(self, name: str) -> Host:
         if self._host is None:
-            raise RuntimeError(f"{name}() works once the handler serves a listener: call it from a hook")
+            raise RuntimeError(f"{name} works once the handler serves a listener: call it from a hook")
         return self._host

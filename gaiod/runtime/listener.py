@@ -66,6 +66,7 @@ class Listener(Target):
         """
         super().__init__(handler.on_read, handler.on_write)
         self.settings = settings
+        self.name = settings.name
         self.active = 0
         self._handler = handler
         self._watcher = watcher

@@ -52,7 +52,7 @@ class Proxy(Handler):
 
     def on_start(self) -> None:
         servers = [Server(entry, self.server(entry.address)) for entry in self.options.entries]
-        self.pool = Pool(self.options, servers, self._dice)
+        self.pool = Pool(self.listener, self.options, servers, self._dice)
         for server in servers:
             self._check(server.endpoints)
         names = [server.address.host for server in servers if server.address.is_name]

@@ -29,10 +29,12 @@ class Pool:
             those are all unusable; where all are ejected, all the same.
     """
 
-    def __init__(self, options: ProxyOptions, servers: Iterable[Server], dice: random.Random) -> None:
+    def __init__(self, name: str, options: ProxyOptions, servers: Iterable[Server], dice: random.Random) -> None:
+        """Make the pool of some servers; `name` is the listener's, for the log."""
         self.servers = tuple(servers)
         self.members: list[Endpoint] = []
         self._open: list[Endpoint] = []  # members whose server is not full
+        self._name = name
         self._balance = balance_of(options.balance, dice)
         self._passive = Passive(options.passive)
         self._due_s = 0.0  # when to work it out again
@@ -89,16 +91,16 @@ class Pool:
         duration_s = self._passive.failed(endpoint, now_s)
         if duration_s:
             self._due_s = 0.0
-            log.warning("server %s is ejected for %g s: it could not be connected to", endpoint, duration_s)
+            self._warn(f"server {endpoint} is ejected for {duration_s:g} s: it could not be connected to")
             self.refresh(now_s)
 
     def set_down(self, endpoint: Endpoint, is_down: bool, now_s: float) -> None:
         """Take note of what the active checks say."""
         endpoint.is_down = is_down
         if is_down:
-            log.warning("server %s is down: its checks fail", endpoint)
+            self._warn(f"server {endpoint} is down: its checks fail")
         else:
-            log.info("server %s is up: its checks pass", endpoint)
+            self._say(f"server {endpoint} is up: its checks pass")
             self._passive.returned(endpoint, now_s)
         self.refresh(now_s)
 
@@ -106,16 +108,16 @@ class Pool:
         """Take note of the addresses of a name; return the endpoints that are new. A failure changes nothing."""
         if answer.error:
             if not server.lookup_failed:
-                log.warning("server %s: looking it up failed: %s; %s", server.label, answer.error, _what_stays(server))
+                self._warn(f"server {server.label}: looking it up failed: {answer.error}; {_what_stays(server)}")
             server.lookup_failed = True
             return []
         if server.lookup_failed:
-            log.info("server %s: it can be looked up again", server.label)
+            self._say(f"server {server.label}: it can be looked up again")
         server.lookup_failed = False
         known = {endpoint.target[0] for endpoint in server.endpoints}
         if known == set(answer.hosts):
             return []
-        log.info("server %s: it is now %s", server.label, ", ".join(answer.hosts))
+        self._say(f"server {server.label}: it is now {', '.join(answer.hosts)}")
         for endpoint in server.endpoints:
             endpoint.is_gone = endpoint.target[0] not in answer.hosts
         new = [Endpoint(server, (host, server.address.port)) for host in answer.hosts if host not in known]
@@ -148,7 +150,7 @@ class Pool:
                 return
             endpoint.ejected_until_s = 0.0
             self._passive.returned(endpoint, now_s)
-            log.info("server %s returns", endpoint)
+            self._say(f"server {endpoint} returns")
         if endpoint.returned_s is not None:
             self._passive.raise_weight(endpoint, now_s)
             self._due_s = min(self._due_s, now_s + self._passive.options.slow_start / SLOW_START_STEPS)
@@ -164,10 +166,16 @@ class Pool:
         allowed = [endpoint for endpoint in usable if not endpoint.ejected_until_s]
         all_ejected = bool(usable) and not allowed
         if all_ejected and not self._all_ejected:
-            log.warning("every server is ejected: clients are sent to them all the same")
+            self._warn("every server is ejected: clients are sent to them all the same")
         self._all_ejected = all_ejected
         candidates = usable if all_ejected else allowed
         return [each for each in candidates if not each.server.backup] or candidates
+
+    def _say(self, text: str) -> None:
+        log.info("listener %s: %s", self._name, text)
+
+    def _warn(self, text: str) -> None:
+        log.warning("listener %s: %s", self._name, text)
 
 
 def _what_stays(server: Server) -> str:

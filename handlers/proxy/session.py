@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 from gaiod import Conn, ConnClosed, DeadlineExceeded, OpResult, RelaySinkError
 
 from .servers import Endpoint
+from .sockets import unsent_bytes
 
 if TYPE_CHECKING:
     from . import Proxy
 
 RETRY_FIRST_S, RETRY_MAX_S = 0.05, 1.0
 """How long a further try at an endpoint that has just failed waits: doubled each time, then 50 to 100 % of it."""
+
+LINGER_LOOK_S = 0.2
+"""How often to look whether a side that is to be reset has been sent everything."""
 
 REASONS = {
     errno.ECONNREFUSED: "refused",
@@ -36,7 +40,7 @@ class Session:
     of the client, so a try that fails can be repeated elsewhere.
     """
 
-    __slots__ = ("client", "endpoint", "is_broken", "is_connected", "proxy", "server", "tried", "until_s")
+    __slots__ = ("client", "endpoint", "is_broken", "is_connected", "proxy", "server", "survivor", "tried", "until_s")
 
     def __init__(self, proxy: "Proxy", client: Conn) -> None:
         self.proxy = proxy
@@ -46,6 +50,7 @@ class Session:
         self.tried: tuple[Endpoint, ...] = ()  # could not be connected to
         self.is_connected = False
         self.is_broken = False  # one of the two does not take bytes any more
+        self.survivor: Conn | None = None  # whom to reset when it has been sent what the other had said
         self.until_s = 0.0  # when it will be too old
 
     # -- finding a server ------------------------------------------------------------------------------
@@ -99,8 +104,10 @@ class Session:
             proxy.timer(delay_s * random.uniform(0.5, 1.0), self)
 
     def ring(self) -> None:
-        """Try again: the delay is over."""
-        if self.client is not None:
+        """Go on with what was to wait: a further try, or a reset."""
+        if self.survivor is not None:
+            self._reset_when_sent(self.survivor)
+        elif self.client is not None:
             self.proxy.find_server(self)
 
     # -- relaying --------------------------------------------------------------------------------------
@@ -176,13 +183,15 @@ class Session:
             client.close()
 
     def closed(self, conn: Conn, reason: str) -> None:
-        """Let go of a side that has closed, and close the other."""
+        """Let go of a side that has closed, and close the other, unless it is to be reset."""
         client, server = self.client, self.server
         if conn is client:
             self.client = None
-            if server is not None and self.is_connected:
+            if server is None or server is self.survivor:
+                return
+            if self.is_connected:
                 server.close()
-            elif server is not None:
+            else:
                 server.abort()
         elif conn is server:
             endpoint = self.endpoint
@@ -191,14 +200,25 @@ class Session:
                 if self.is_connected:
                     endpoint.server.stats.closed()
                 self.proxy.ended(self, endpoint)
-            if client is not None:
+            if client is not None and client is not self.survivor:
                 client.close_reason = client.close_reason or reason
                 client.close()
 
     def _reset(self, dead: Conn, survivor: Conn) -> None:
         """Let the survivor know by a reset that the other side was: an end in order would be a lie."""
-        client = self.client
-        if client is not None:
-            client.close_reason = "peer_reset"
+        if self.client is not None:
+            self.client.close_reason = "peer_reset"
         dead.abort()
-        survivor.reset()
+        self.survivor = survivor
+        self.until_s = time.monotonic() + self.proxy.options.half_closed_timeout
+        self._reset_when_sent(survivor)
+
+    def _reset_when_sent(self, survivor: Conn) -> None:
+        """Reset it once it has everything: a reset makes the kernel forget what it has not sent."""
+        if survivor.closed:
+            return
+        is_sent = not survivor.pending_write_bytes and not unsent_bytes(survivor.fileno())
+        if is_sent or time.monotonic() >= self.until_s:
+            survivor.reset()
+        else:
+            self.proxy.timer(LINGER_LOOK_S, self)

@@ -1,6 +1,9 @@
-"""Options of the sockets to the servers, as the kernel wants them."""
+"""What is said to the kernel about sockets, and asked: their options, and what it has not sent yet."""
 
+import fcntl
 import socket
+import sys
+import termios
 
 from .options import TcpOptions
 
@@ -43,3 +46,12 @@ def _congestion(name: str) -> SocketOption:
                 "write one of net.ipv4.tcp_allowed_congestion_control (sysctl)"
             ) from None
     return option
+
+
+def unsent_bytes(fd: int) -> int:
+    """Return how many bytes a TCP socket's peer has not acknowledged (man 7 tcp: SIOCOUTQ); 0 where nobody knows."""
+    try:
+        answer = fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    return int.from_bytes(answer, sys.byteorder)

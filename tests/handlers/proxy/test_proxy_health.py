@@ -83,7 +83,10 @@ def test_server_that_refuses_goes_down_and_comes_up_again(proxying: Start, caplo
     client, far = proxy.pair(again)
     proxy.carry(client, far, b"hello")
     label = proxy.handler.pool.servers[0].label
-    assert caplog.messages[:2] == [f"server {label} is down: its checks fail", f"server {label} is up: its checks pass"]
+    assert caplog.messages[:2] == [
+        f"listener front: server {label} is down: its checks fail",
+        f"listener front: server {label} is up: its checks pass",
+    ]
     again.close()
 
 

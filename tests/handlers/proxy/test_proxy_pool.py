@@ -23,7 +23,7 @@ def pool_of(*servers: Any, passive: PassiveOptions = PASSIVE) -> Pool:
     options: ProxyOptions = build_options(Proxy, {"servers": list(servers)})
     object.__setattr__(options, "passive", passive)
     made = [Server(entry, Counted()) for entry in options.entries]
-    return Pool(options, made, random.Random(1))
+    return Pool("db", options, made, random.Random(1))
 
 
 def endpoint(pool: Pool, number: int) -> Endpoint:
@@ -90,7 +90,7 @@ def test_nobody_is_chosen_and_waiting_is_in_vain_when_all_are_down() -> None:
 def test_workers_do_not_all_begin_with_the_same_server() -> None:
     def first_choice(seed: int) -> str:
         servers = [Server(entry, Counted()) for entry in ProxyOptions(["10.0.0.1:1", "10.0.0.2:1"]).entries]
-        return str(Pool(ProxyOptions(["10.0.0.1:1"]), servers, random.Random(seed)).choose(0.0, 0))
+        return str(Pool("db", ProxyOptions(["10.0.0.1:1"]), servers, random.Random(seed)).choose(0.0, 0))
 
     assert {first_choice(seed) for seed in range(20)} == {"10.0.0.1:1", "10.0.0.2:1"}
 
@@ -112,8 +112,8 @@ def test_server_is_ejected_after_failures_in_a_row_and_returns(caplog: pytest.Lo
     assert chosen(pool, 10.0) == {"10.0.0.1:1", "10.0.0.2:1"}
     assert pool.servers[0].stats.up
     assert caplog.messages == [
-        "server 10.0.0.1:1 is ejected for 10 s: it could not be connected to",
-        "server 10.0.0.1:1 returns",
+        "listener db: server 10.0.0.1:1 is ejected for 10 s: it could not be connected to",
+        "listener db: server 10.0.0.1:1 returns",
     ]
 
 
@@ -225,11 +225,11 @@ def test_last_good_answer_is_kept_when_looking_up_fails(caplog: pytest.LogCaptur
     assert chosen(pool) == {"db:5432 (10.0.0.1)"}
     pool.resolved(server, Answer("db", ("10.0.0.1",)), 0.0)
     assert caplog.messages == [
-        "server db:5432: looking it up failed: no such name; clients wait",
-        "server db:5432: it can be looked up again",
-        "server db:5432: it is now 10.0.0.1",
-        "server db:5432: looking it up failed: timed out; it is still taken to be 10.0.0.1",
-        "server db:5432: it can be looked up again",
+        "listener db: server db:5432: looking it up failed: no such name; clients wait",
+        "listener db: server db:5432: it can be looked up again",
+        "listener db: server db:5432: it is now 10.0.0.1",
+        "listener db: server db:5432: looking it up failed: timed out; it is still taken to be 10.0.0.1",
+        "listener db: server db:5432: it can be looked up again",
     ]
 
 

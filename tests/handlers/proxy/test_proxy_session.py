@@ -3,29 +3,15 @@
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from core.support.sockets import pattern, reset
-from runtime.support.proxying import Backend, Proxying, closed_address, text_of
+from gaiod.handlers.proxy.sockets import unsent_bytes
+from runtime.support.proxying import Backend, Proxying
+
+from gaiod import Conn
 
 Start = Callable[..., Proxying]
-
-
-def rests(proxy: Proxying) -> bool:
-    """Tell whether nothing is left: no connection, and nobody remembered."""
-    pool = proxy.handler.pool
-    return (
-        not proxy.watcher.connections()
-        and not proxy.handler._half_closed
-        and all(server.active == 0 and all(not each.active for each in server.endpoints) for server in pool.servers)
-    )
-
-
-def settle(proxy: Proxying) -> None:
-    """Wait until nothing is left."""
-    proxy.step_until(lambda: rests(proxy), "the end of every connection")
-    assert proxy.count_of_all("connections") == proxy.count_of_all("closed")
 
 
 def is_reset(proxy: Proxying, sock: socket.socket) -> bool:
@@ -45,7 +31,7 @@ def test_bytes_go_both_ways(start: Start, backend: Backend) -> None:
     client.close()
     assert proxy.receive(far, 1) == b""
     far.close()
-    settle(proxy)
+    proxy.settle()
     assert proxy.closes() == {"peer_eof": 1}
     assert proxy.count_of_server("connections") == 1
 
@@ -73,7 +59,7 @@ def test_one_side_that_has_said_everything_still_receives(start: Start, backend:
     assert proxy.closes() == {}
     going_on.close()
     assert proxy.receive(done, 1) == b""
-    settle(proxy)
+    proxy.settle()
     assert proxy.closes() == {"peer_eof": 1}
 
 
@@ -86,7 +72,7 @@ def test_reset_is_passed_on_as_a_reset(start: Start, backend: Backend, who: str)
     dying, other = (client, far) if who == "client" else (far, client)
     reset(dying)
     assert is_reset(proxy, other)
-    settle(proxy)
+    proxy.settle()
     assert proxy.closes() == {"peer_reset": 1}
 
 
@@ -99,6 +85,50 @@ def test_what_was_sent_before_a_reset_arrives_before_it(start: Start, backend: B
     assert proxy.receive(other, 10_000) == pattern(10_000)
     reset(dying)
     assert is_reset(proxy, other)
+
+
+def send_more_than_is_taken(proxy: Proxying, source: socket.socket, sink: Conn) -> int:
+    """Send until the proxy's kernel holds some that the other side does not take; return how many bytes."""
+    sent = 0
+
+    def is_more() -> bool:
+        nonlocal sent
+        if sink.bytes_sent == sent:
+            source.sendall(bytes(1 << 16))
+            sent += 1 << 16
+        return bool(unsent_bytes(sink.fileno()))
+
+    proxy.step_until(is_more, "bytes that are not taken")
+    proxy.step_until(lambda: sink.bytes_sent == sent, "the kernel having taken all")
+    return sent
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_slow_reader_is_sent_everything_before_it_is_reset(start: Start, backend: Backend, who: str) -> None:
+    """A reset makes the kernel forget what it has not sent: it has to wait."""
+    proxy = start(backend)
+    client, far = proxy.pair(backend)
+    dying, other = (client, far) if who == "client" else (far, client)
+    server = proxy.server_of(client)
+    sink = server if who == "client" else server.data.client
+    sent = send_more_than_is_taken(proxy, dying, sink)
+    reset(dying)
+    proxy.step_until(lambda: len(proxy.watcher.connections()) == 1, "the end of one side")
+    assert unsent_bytes(sink.fileno()) > 0
+    assert proxy.receive(other, sent) == bytes(sent)
+    assert is_reset(proxy, other)
+    proxy.settle()
+    assert proxy.closes() == {"peer_reset": 1}
+
+
+def test_reader_that_never_reads_is_reset_in_the_end(start: Start, backend: Backend) -> None:
+    proxy = start(backend, half_closed_timeout=0.3)
+    client, far = proxy.pair(backend)
+    sink = proxy.server_of(client).data.client
+    send_more_than_is_taken(proxy, far, sink)
+    reset(far)
+    proxy.settle()
+    assert proxy.closes() == {"peer_reset": 1}
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
@@ -116,7 +146,7 @@ def test_side_that_went_while_it_was_sent_to_still_has_its_last_words_delivered(
     leaving.close()
     assert proxy.receive(other, 15) == b"error: too long"
     assert is_reset(proxy, other)
-    settle(proxy)
+    proxy.settle()
     assert proxy.closes() == {"peer_reset": 1}
 
 
@@ -154,7 +184,7 @@ def test_connection_that_is_too_old_ends(start: Start, backend: Backend) -> None
     assert not is_reset(proxy, client)
     assert time.monotonic() - began_s >= 0.32
     assert proxy.receive(far, 1) == b""
-    settle(proxy)
+    proxy.settle()
     assert proxy.closes() == {"max_age": 1}
 
 
@@ -171,7 +201,7 @@ def test_connection_that_is_half_closed_gets_too_old_too(start: Start, backend: 
     client.shutdown(socket.SHUT_WR)
     assert proxy.receive(far, 1) == b""
     assert not is_reset(proxy, client)
-    settle(proxy)
+    proxy.settle()
     assert proxy.closes() == {"max_age": 1}
 
 
@@ -183,7 +213,7 @@ def test_half_closed_connection_on_which_nothing_moves_ends(start: Start, backen
     done.shutdown(socket.SHUT_WR)
     assert proxy.receive(other, 1) == b""
     assert proxy.is_ended(done)
-    settle(proxy)
+    proxy.settle()
     assert proxy.closes() == {"idle": 1}
 
 
@@ -208,7 +238,7 @@ def test_client_that_is_closed_ends_its_connection_to_the_server_in_order(start:
     _, far = proxy.pair(backend)
     proxy.end_all("admin")
     assert not is_reset(proxy, far)
-    settle(proxy)
+    proxy.settle()
     assert proxy.closes() == {"admin": 1}
 
 
@@ -241,139 +271,4 @@ def test_what_was_taken_is_delivered_when_the_proxy_ends_a_connection(
 
     proxy.step_until(is_over, "the end")
     assert received == taken
-    settle(proxy)
-
-
-# -- connecting ----------------------------------------------------------------------------------------
-
-
-def test_client_is_sent_to_the_next_server_when_one_refuses(start: Start, backend: Backend) -> None:
-    proxy = start(text_of(closed_address()), backend, passive={"failures": 1000})
-    for _ in range(4):
-        client, far = proxy.pair(backend)
-        proxy.carry(client, far, b"hello")
-    assert proxy.count_of_server("failed_refused", 0) == proxy.count("upstream_retries") > 0
-    assert proxy.count_of_server("connections", 1) == 4
-
-
-def test_client_gets_what_it_has_sent_to_the_server_that_took_it_in_the_end(start: Start, backend: Backend) -> None:
-    """Nothing is read of a client before, so nothing has to be repeated."""
-    proxy = start(text_of(closed_address()), backend, balance="source_hash")
-    for _ in range(3):
-        client = proxy.connect()
-        client.sendall(b"hello")
-        assert proxy.receive(proxy.accepted_by(backend), 5) == b"hello"
-
-
-def test_client_is_let_go_when_all_tries_fail(start: Start) -> None:
-    proxy = start(text_of(closed_address()), text_of(closed_address()), retries=1)
-    client = proxy.connect()
-    assert proxy.is_ended(client)
-    settle(proxy)
-    assert proxy.closes() == {"no_server": 1}
-    assert (proxy.count("upstream_retries"), proxy.count("upstream_unavailable")) == (1, 1)
-    assert proxy.count_of_all("failed_refused") == 2
-
-
-def test_same_server_is_tried_again_after_a_while(start: Start) -> None:
-    address = closed_address()
-    proxy = start(text_of(address), retries=5, passive={"failures": 1000})
-    client = proxy.connect()
-    proxy.step_until(lambda: proxy.count_of_server("failed_refused") >= 2, "a second try")
-    backend = Backend(socket.create_server(address))
-    far = proxy.accepted_by(backend)
-    proxy.carry(client, far, b"patience")
-    backend.close()
-
-
-def test_client_that_goes_while_it_waits_for_its_next_try_is_forgotten(start: Start) -> None:
-    proxy = start(text_of(closed_address()), retries=50, passive={"failures": 1000})
-    proxy.connect()
-    proxy.step_until(lambda: proxy.count_of_server("failed_refused") >= 1, "a first try")
-    proxy.end_all("admin")
-    settle(proxy)
-    tries = proxy.count_of_server("failed_refused")
-    until_s = time.monotonic() + 0.2
-    while time.monotonic() < until_s:
-        proxy.step()
-    assert proxy.count_of_server("failed_refused") == tries
-
-
-@pytest.fixture
-def black_hole() -> Any:
-    """A listener whose queue is full: the kernel answers no further SYN."""
-    sock = socket.create_server(("127.0.0.1", 0), backlog=0)
-    held = [socket.socket() for _ in range(4)]
-    for each in held:
-        each.setblocking(False)
-        each.connect_ex(sock.getsockname())
-    yield text_of(sock.getsockname())
-    for each in (sock, *held):
-        each.close()
-
-
-def test_server_that_does_not_answer_is_given_up_in_time(start: Start, black_hole: str, backend: Backend) -> None:
-    proxy = start(black_hole, {"address": backend.address, "backup": True}, connect_timeout=0.1, retries=0)
-    client = proxy.connect()
-    assert proxy.is_ended(client)
-    settle(proxy)
-    assert proxy.count_of_server("failed_timeout") == 1
-    assert proxy.closes() == {"no_server": 1}
-
-
-def test_connect_is_given_up_when_its_client_goes(start: Start, black_hole: str) -> None:
-    proxy = start(black_hole)
-    proxy.connect()
-    assert proxy.handler.pool.servers[0].active == 1
-    proxy.end_all("admin")
-    settle(proxy)
-    assert proxy.closes() == {"admin": 1}
-    assert proxy.count_of_all("failed_timeout") + proxy.count_of_all("failed_other") == 0
-    assert proxy.count("upstream_unavailable") == 0
-
-
-def test_lack_of_descriptors_is_not_the_servers_fault(start: Start, backend: Backend, monkeypatch: Any) -> None:
-    proxy = start(backend, retries=0, passive={"failures": 1})
-
-    def connect(*arguments: Any, **keywords: Any) -> None:
-        raise OSError(24, "Too many open files")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(proxy.handler, "connect", connect)
-        client = proxy.connect()
-        assert proxy.is_ended(client)
-    assert proxy.count_of_server("failed_other") == 1
-    assert proxy.closes() == {"no_server": 1}
-    assert proxy.handler.pool.servers[0].stats.up
-    proxy.pair(backend)
-
-
-def test_unix_socket_can_be_a_server(start: Start, tmp_path: Any) -> None:
-    path = str(tmp_path / "server.sock")
-    backend = Backend(socket.create_server(path, family=socket.AF_UNIX))
-    proxy = start(backend)
-    client = proxy.connect()
-    far = proxy.accepted_by(backend)
-    proxy.carry(client, far, b"hello")
-    proxy.carry(far, client, b"hello yourself")
-    backend.close()
-    with proxy.connect() as late:
-        assert proxy.is_ended(late)
-    assert proxy.count_of_server("failed_refused") > 0
-
-
-def test_options_of_sockets_to_servers_are_set(start: Start, backend: Backend) -> None:
-    tcp = {"nodelay": True, "keepalive": 77.0, "user_timeout": 12.5, "congestion": "reno", "notsent_lowat": 16384}
-    proxy = start(backend, tcp=tcp)
-    client, _ = proxy.pair(backend)
-    sock = socket.socket(fileno=proxy.server_of(client).fileno())
-    level = socket.IPPROTO_TCP
-    try:
-        assert sock.getsockopt(level, socket.TCP_NODELAY) == 1
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        assert sock.getsockopt(level, socket.TCP_KEEPIDLE) == 77
-        assert sock.getsockopt(level, socket.TCP_USER_TIMEOUT) == 12_500
-        assert sock.getsockopt(level, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
-        assert sock.getsockopt(level, 25) == 16_384
-    finally:
-        sock.detach()
+    proxy.settle()

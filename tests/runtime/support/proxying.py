@@ -115,3 +115,18 @@ class Proxying(Serving):
         """Send at one end and expect it at the other."""
         source.sendall(data)
         assert self.receive(sink, len(data)) == data
+
+    def rests(self) -> bool:
+        """Tell whether nothing is left: no connection, and nobody remembered."""
+        servers = self.handler.pool.servers
+        return (
+            not self.watcher.connections()
+            and not self.listener.active
+            and not self.handler._half_closed
+            and not any(server.active or any(each.active for each in server.endpoints) for server in servers)
+        )
+
+    def settle(self) -> None:
+        """Wait until nothing is left."""
+        self.step_until(self.rests, "the end of every connection")
+        assert self.count_of_all("connections") == self.count_of_all("closed")
