@@ -6,12 +6,10 @@ layout from the listeners' settings. Gauges are differences of counters, taken b
 can be: a worker only ever adds, but to the few that are named `*_GAUGES` here.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gaiod.core import counters
 from gaiod.runtime.hooks import HOOKS
-from gaiod.runtime.settings import ListenerSettings
 
 GC_GENERATIONS = 3
 GC_PAUSE_BOUNDS_S = (0.0001, 0.001, 0.01, 0.1, 1.0)
@@ -117,11 +115,6 @@ class Layout:
         """Return the first cell of the row of a listener's server; add `SERVER_CELL[name]`."""
         before = sum(self.servers[:listener]) + server
         return self.row(len(self.servers)) + before * len(SERVER_CELLS)
-
-
-def layout_of(listeners: Iterable[ListenerSettings]) -> Layout:
-    """Return the layout of what a worker with these listeners counts in."""
-    return Layout(tuple(len(listener.servers) for listener in listeners))
 
 
 def open_connections(row: list[int]) -> int:

@@ -32,14 +32,9 @@ from gaiod.runtime.gcstats import GcStats
 from gaiod.runtime.inquiries import Inquiries
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.plugins import HandlerLoadError, build_options, load_handler
-from gaiod.runtime.settings import (
-    ConnectionLogSettings,
-    ListenerSettings,
-    listener_settings_from,
-    log_settings_from,
-)
+from gaiod.runtime.settings import ConnectionLogSettings, listener_settings_from, log_settings_from
 from gaiod.runtime.signals import Signals
-from gaiod.runtime.stats import HEARTBEAT, Layout, layout_of
+from gaiod.runtime.stats import HEARTBEAT, Layout
 from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.worker")
@@ -75,8 +70,8 @@ class Worker:
         """Receive the settings, serve, and return the process's exit status."""
         message, rest = _receive_settings(self._first)
         faulthandler.enable(message["dump"])  # SIGABRT, or a crash, leaves the stack there for the supervisor
-        listeners = [listener_settings_from(plain) for plain in message["listeners"]]
-        layout = layout_of(listeners)
+        # A supervisor of another version may not say what servers there are; it must be told so, in order.
+        layout = Layout(tuple(len(plain.get("servers", ())) for plain in message["listeners"]))
         cells = _map(message["stats"])
         if len(cells) != layout.size:
             _refuse(self._first, f"this is gaiod {__version__}, its supervisor another version: run gaiod upgrade")
@@ -91,7 +86,7 @@ class Worker:
         try:
             log_settings = log_settings_from(message["log"])
             logs.configure(log_settings, role=f"worker {message['worker']}")
-            self._make_listeners(message, listeners, cells, layout, log_settings.connections)
+            self._make_listeners(message, cells, layout, log_settings.connections)
         except (HandlerLoadError, logs.LogError) as error:
             self._channel.send({"failed": str(error)})
             self._exit_status = EXIT_CONFIG
@@ -112,7 +107,6 @@ class Worker:
     def _make_listeners(
         self,
         message: dict[str, Any],
-        listeners: list[ListenerSettings],
         cells: Any,
         layout: Layout,
         wanted: ConnectionLogSettings,
@@ -123,7 +117,8 @@ class Worker:
             cells[dropped] += lines
 
         connection_log = ConnectionLog(wanted, message["instance"], count_dropped)
-        for number, (settings, fds) in enumerate(zip(listeners, message["fds"], strict=True)):
+        for number, (plain, fds) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
+            settings = listener_settings_from(plain)
             kind = load_handler(settings.handler)
             try:
                 handler = kind(build_options(kind, dict(settings.options)))

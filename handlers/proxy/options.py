@@ -106,7 +106,7 @@ class ProxyOptions:
     balance: Literal["round_robin", "least_connections", "random_two", "source_hash"] = "round_robin"
     connect_timeout: Annotated[float, Unit("duration", 0.01, 3600.0)] = 5.0
     retries: Annotated[int, Unit("count", 0, 100)] = 2
-    buffer_limit: Annotated[int, Unit("size", 4096, 16 << 20)] = 256 << 10
+    buffer_limit: Annotated[int, Unit("size", 4096, 256 << 10)] = 256 << 10
     half_closed_timeout: Annotated[float, Unit("duration", 0.1, 86_400.0)] = 30.0
     max_age: Annotated[float, Unit("duration", 0.1)] = 86_400.0
     queue: QueueOptions = QueueOptions()

@@ -27,8 +27,8 @@ STREAM = pattern(32 * MIB)
 FILLED_S = 1.0
 """By then nothing moves any more."""
 
-SMALL = 65536
-"""Bytes of the kernel's queues where many connections are to be filled."""
+SMALL = 512 * 1024
+"""Bytes of the kernel's queues where many connections are to be filled: enough for turns that are a sign of bulk."""
 
 CELLS = counters.SIZE
 """The first of the cells that a connection counts in, in these tests."""
@@ -47,10 +47,18 @@ def watcher(cells: memoryview) -> Iterator[Watcher]:
         yield watcher
 
 
-def ends_of(watcher: Watcher, stream_pair: NewPair) -> Ends:
-    """Return far_source -> source ~> sink -> far_sink, without the relay."""
+def ends_of(watcher: Watcher, stream_pair: NewPair, *, queue_bytes: int | None = None) -> Ends:
+    """Return far_source -> source ~> sink -> far_sink, without the relay.
+
+    The kernel's queues are of that size before the relay, and a quarter of it behind.
+    """
     source, far_source = stream_pair()
     sink, far_sink = stream_pair()
+    if queue_bytes is not None:
+        for sock, size in ((far_source, queue_bytes), (source, queue_bytes), (sink, queue_bytes // 4)):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+        far_sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, queue_bytes // 4)
     conn = watcher.delegate(sink)
     conn.traffic = CELLS
     return watcher.delegate(source), far_source, conn, far_sink
@@ -77,15 +85,33 @@ def fill(watcher: Watcher, ends: Ends, data: bytes = STREAM) -> int:
     far_source = ends[1]
     far_source.setblocking(False)
     sent = quiet = 0
-    while quiet < 5 and sent < len(data):
+    while quiet < 10 and sent < len(data):
         try:
             sent += far_source.send(memoryview(data)[sent:])
             quiet = 0
         except BlockingIOError:
             quiet += 1
-        watcher.wait_io(0.01)
+        watcher.wait_io(0.002)
     far_source.settimeout(LIMIT_S)
     return sent
+
+
+def flow_freely(watcher: Watcher, ends: Ends, size: int) -> None:
+    """Send bytes that are taken at once."""
+    _, far_source, _, far_sink = ends
+    far_source.setblocking(False)
+    far_sink.setblocking(False)
+    sent = taken = 0
+    while taken < size:
+        try:
+            sent += far_source.send(memoryview(STREAM)[sent:size])
+        except BlockingIOError:
+            pass
+        watcher.wait_io(0)
+        try:
+            taken += len(far_sink.recv(1 << 20))
+        except BlockingIOError:
+            pass
 
 
 def carry(watcher: Watcher, ends: Ends, data: bytes) -> bytes:
@@ -161,13 +187,13 @@ def test_relays_copy_when_no_pipe_can_be_had(watcher: Watcher, ends: Ends) -> No
 @linux_only
 def test_more_stalled_relays_than_there_are_pipes_lose_nothing(watcher: Watcher, tcp_pair: NewPair) -> None:
     before = pipes()
-    several = [ends_of(watcher, tcp_pair) for _ in range(PIPES_MAX // 2 + PIPES_MAX)]
-    for source, far_source, sink, far_sink in several:
-        far_source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
-        far_sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+    several = [ends_of(watcher, tcp_pair, queue_bytes=SMALL) for _ in range(PIPES_MAX + 8)]
+    for source, _, sink, _ in several:
         source.relay_to(sink)
+    for ends in several:
+        flow_freely(watcher, ends, 2 * MIB)
     sent = [fill(watcher, ends) for ends in several]
-    assert before + 2 * (PIPES_MAX // 2) < pipes() <= before + 2 * PIPES_MAX
+    assert pipes() == before + 2 * PIPES_MAX
     for ends, size in zip(several, sent, strict=True):
         far_sink = ends[3]
         taken = bytearray()

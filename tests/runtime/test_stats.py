@@ -4,7 +4,6 @@ import pytest
 
 from gaiod.core import counters
 from gaiod.runtime.hooks import HOOKS
-from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import (
     ACCEPT_ERRORS,
     CELL,
@@ -21,7 +20,6 @@ from gaiod.runtime.stats import (
     WORKER_CELLS,
     Layout,
     bucket_of,
-    layout_of,
     open_to_server,
 )
 
@@ -45,12 +43,6 @@ def test_cells_do_not_overlap_and_fill_the_slot(servers: tuple[int, ...]) -> Non
 def test_rows_of_listeners_do_not_move_when_there_are_more_of_them() -> None:
     few, many = Layout((1, 2)), Layout((1, 2, *range(50)))
     assert [few.row(number) for number in range(2)] == [many.row(number) for number in range(2)]
-
-
-def test_layout_is_that_of_the_listeners_and_their_servers() -> None:
-    listeners = [ListenerSettings("a", "", ""), ListenerSettings("b", "", "", servers=("one", "two"))]
-    assert layout_of(listeners) == Layout((0, 2))
-    assert layout_of([]) == Layout()
 
 
 def test_sides_are_counted_alike_because_the_core_counts_them_by_one_index() -> None:

@@ -269,9 +269,11 @@ def test_worker_keeps_no_descriptor_of_a_closed_connection(worker: WorkerUnderTe
     wait_until(lambda: len(list(folder.iterdir())) == before, "every descriptor being closed")
 
 
-def test_worker_of_another_version_than_its_supervisor_says_so(worker: WorkerUnderTest) -> None:
-    """It would count where the supervisor looks for something else."""
+@pytest.mark.parametrize("key", [None, "servers"])
+def test_worker_of_another_version_than_its_supervisor_says_so(worker: WorkerUnderTest, key: str | None) -> None:
+    """It would count where the supervisor looks for something else; which may not say what a listener has."""
     message = json.loads(worker.settings(ECHO))
+    message["listeners"][0].pop(key, None)
     os.ftruncate(message["stats"], os.fstat(message["stats"]).st_size + 8)
     worker.send(message)
     assert "its supervisor another version: run gaiod upgrade" in worker.receive()["failed"]

@@ -98,7 +98,7 @@ AT = "listeners.db.with"
         (["servers: [a:1]", "balance: leastconn"], f"7:16: {AT}.balance: not one of the choices; did you mean"),
         (
             ["servers: [a:1]", "buffer_limit: 1KiB"],
-            f"7:21: {AT}.buffer_limit: 1KiB is out of range; write 4KiB to 16MiB",
+            f"7:21: {AT}.buffer_limit: 1KiB is out of range; write 4KiB to 256KiB",
         ),
         (
             ["servers: [a:1]", "resolve_interval: 0s"],

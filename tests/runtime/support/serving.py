@@ -11,7 +11,7 @@ from gaiod import Conn, Handler, OpResult, Watcher, WatcherClosed
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.settings import ListenerSettings
-from gaiod.runtime.stats import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, SERVER_CELL, layout_of
+from gaiod.runtime.stats import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, SERVER_CELL, Layout
 from runtime.support.stepping import Stepped
 
 
@@ -22,7 +22,7 @@ class Serving(Stepped):
         self, handler: Handler, *, name: str = "front", sock: socket.socket | None = None, **settings: Any
     ) -> None:
         plain = ListenerSettings(name=name, bind="127.0.0.1:0", handler="test", **settings)
-        self._layout = layout_of([plain])
+        self._layout = Layout((len(plain.servers),))
         self.cells = memoryview(bytearray(8 * self._layout.size)).cast("q")
         super().__init__(Watcher(counters=self.cells, report_closes=True))
         self.listener = Listener(plain, handler, self.watcher, self.cells, self._layout, number=0)
