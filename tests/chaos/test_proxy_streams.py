@@ -83,7 +83,9 @@ def carry(running: Daemon, upstream: socket.socket, lines: list[tuple[bytes, byt
 def test_half_that_has_ended_leaves_the_other_alone(daemon: Start, forth: int | bytes, back: int | bytes) -> None:
     with upstreams(1) as (upstream,):
         running = daemon(config(f"servers: [{address_of(upstream)}]"))
-        streams = [pattern(size, number) if isinstance(size, int) else size for number, size in enumerate((forth, back))]
+        streams = [
+            pattern(size, number) if isinstance(size, int) else size for number, size in enumerate((forth, back))
+        ]
         carry(running, upstream, [(streams[0], streams[1], (65536,))])
 
 
