@@ -1,4 +1,4 @@
-"""Relays under random use: whatever was taken arrives, in order, once; every relay completes once; nothing is left over.
+"""Relays under random use: what was taken arrives, in order, once; each relay completes once; nothing is left over.
 
 What a seed does is printed when it fails: `SEED` in the message.
 """
@@ -77,7 +77,7 @@ class Play:
             self.end()
         for side in self.sides:
             side.far.close()
-        assert self.completions == {number: 1 for number in range(self.submitted)}
+        assert self.completions == dict.fromkeys(range(self.submitted), 1)
 
     def relay(self, index: int) -> None:
         source, sink = self.sides[index].conn, self.sides[1 - index].conn
