@@ -5,6 +5,7 @@ import random
 import select
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import pytest
@@ -57,7 +58,7 @@ class End:
         return sent + self._sock.send(self._data[sent : sent + self._dice.choice(self._pieces)])
 
 
-def carry(running: Daemon, upstream: socket.socket, lines: list[tuple[bytes, bytes, tuple[int, ...]]]) -> None:
+def carry(running: Daemon, upstream: socket.socket, lines: Sequence[tuple[bytes, bytes, tuple[int, ...]]]) -> None:
     """Carry streams both ways, one connection for each, all at a time, and compare what arrives."""
     with ExitStack() as stack:
         ends = []

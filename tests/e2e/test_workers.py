@@ -157,6 +157,7 @@ def test_other_workers_connections_go_on_when_one_is_killed(daemon: Start, clien
             assert is_ended(sock)
         else:
             assert exchange(sock, b"still") == b"still"
+    running.wait_for("worker 0 serves again")  # a stop before that would find a worker that was killed, and say so
 
 
 def test_worker_that_hangs_is_replaced_and_its_stack_is_told(daemon: Start, tmp_path: Path) -> None:
