@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from core.support.relaying import STREAM, fill
 from core.support.sockets import NewPair, pattern, receive
 from core.support.waiting import LIMIT_S, assert_quiet, collect, collect_one
 from gaiod.core import counters
@@ -23,7 +24,6 @@ from gaiod.core.watcher import Watcher
 Ends = tuple[Conn, socket.socket, Conn, socket.socket]
 
 MIB = 1 << 20
-STREAM = pattern(32 * MIB)
 FILLED_S = 1.0
 """By then nothing moves any more."""
 
@@ -78,22 +78,6 @@ def pipes() -> int:
         except FileNotFoundError:
             pass
     return count
-
-
-def fill(watcher: Watcher, ends: Ends, data: bytes = STREAM) -> int:
-    """Send until nothing moves any more; return the bytes that were taken."""
-    far_source = ends[1]
-    far_source.setblocking(False)
-    sent = quiet = 0
-    while quiet < 10 and sent < len(data):
-        try:
-            sent += far_source.send(memoryview(data)[sent:])
-            quiet = 0
-        except BlockingIOError:
-            quiet += 1
-        watcher.wait_io(0.002)
-    far_source.settimeout(LIMIT_S)
-    return sent
 
 
 def flow_freely(watcher: Watcher, ends: Ends, size: int) -> None:
@@ -178,7 +162,7 @@ def test_relays_copy_when_no_pipe_can_be_had(watcher: Watcher, ends: Ends) -> No
     source.relay_to(sink)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        assert fill(watcher, ends) > 0
+        assert fill(watcher, ends[1]) > 0
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert pipes() == before
@@ -192,7 +176,7 @@ def test_more_stalled_relays_than_there_are_pipes_lose_nothing(watcher: Watcher,
         source.relay_to(sink)
     for ends in several:
         flow_freely(watcher, ends, 2 * MIB)
-    sent = [fill(watcher, ends) for ends in several]
+    sent = [fill(watcher, ends[1]) for ends in several]
     assert pipes() == before + 2 * PIPES_MAX
     for ends, size in zip(several, sent, strict=True):
         far_sink = ends[3]
@@ -214,7 +198,7 @@ def test_what_is_buffered_is_told_and_never_more_than_the_limit(
     source, _far_source, sink, far_sink = ends
     source.relay_to(sink, limit=limit)
     data = STREAM[: 64 * 1024] if limit == 1 else STREAM
-    sent = fill(watcher, ends, data)
+    sent = fill(watcher, ends[1], data)
     assert cells[CELLS + counters.BUFFERED] == sink.pending_write_bytes <= limit
     far_sink.setblocking(False)
     taken = bytearray()
@@ -237,7 +221,7 @@ def test_what_a_relay_has_taken_is_still_sent_when_it_ends(
     source, _far_source, sink, far_sink = ends
     # A deadline that is far enough away for filling, and for both other ways of ending it.
     source.relay_to(sink, limit=262_144 if rush else 4096, deadline=time.monotonic() + FILLED_S)
-    fill(watcher, ends)
+    fill(watcher, ends[1])
     held = sink.pending_write_bytes
     received = source.bytes_received
     assert held
@@ -269,7 +253,7 @@ def test_what_a_relay_has_taken_is_still_sent_when_it_ends(
 def test_sink_that_closes_still_sends_what_its_relay_had_taken(watcher: Watcher, ends: Ends) -> None:
     source, _far_source, sink, far_sink = ends
     source.relay_to(sink)
-    fill(watcher, ends)
+    fill(watcher, ends[1])
     received = source.bytes_received
     sink.close()
     assert isinstance(collect_one(watcher).error, ConnClosed)
@@ -283,7 +267,7 @@ def test_sink_that_closes_still_sends_what_its_relay_had_taken(watcher: Watcher,
 def test_sink_that_aborts_or_resets_sends_nothing_more(watcher: Watcher, ends: Ends, cells: memoryview) -> None:
     source, _far_source, sink, _far_sink = ends
     source.relay_to(sink)
-    fill(watcher, ends)
+    fill(watcher, ends[1])
     sink.abort()
     assert isinstance(collect_one(watcher).error, ConnClosed)
     assert cells[CELLS + counters.BUFFERED] == 0
@@ -311,7 +295,7 @@ def test_reset_of_a_source_is_told_apart_from_that_of_a_sink_while_splicing(
     ends = ends_of(watcher, tcp_pair)
     source, _far_source, sink, far_sink = ends
     source.relay_to(sink)
-    fill(watcher, ends)
+    fill(watcher, ends[1])
     far_sink.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     far_sink.close()
     error = collect_one(watcher).error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from core.support.relaying import STREAM, fill
 from core.support.sockets import NewPair, pattern, receive, reset
 from core.support.waiting import LIMIT_S, assert_quiet, collect, collect_one, compiled_only, later, soon
 from gaiod.core import counters
@@ -20,8 +21,6 @@ from gaiod.core.watcher import Watcher
 Ends = tuple[Conn, socket.socket, Conn, socket.socket]
 
 KIB = 1024
-STREAM = pattern(32 << 20)
-"""More than the kernel queues between two sockets."""
 
 
 @pytest.fixture
@@ -30,22 +29,6 @@ def ends(watcher: Watcher, stream_pair: NewPair) -> Ends:
     source, far_source = stream_pair()
     sink, far_sink = stream_pair()
     return watcher.delegate(source), far_source, watcher.delegate(sink), far_sink
-
-
-def _fill(watcher: Watcher, sock: socket.socket) -> int:
-    """Send until nothing moves any more; return the bytes that were taken."""
-    sent = 0
-    sock.setblocking(False)
-    quiet = 0
-    while quiet < 3:
-        try:
-            sent += sock.send(memoryview(STREAM)[sent:])
-            quiet = 0
-        except BlockingIOError:
-            quiet += 1
-        watcher.wait_io(0.01)
-    sock.settimeout(LIMIT_S)
-    return sent
 
 
 def test_relay_completes_with_its_size_and_passes_the_end_on(watcher: Watcher, ends: Ends) -> None:
@@ -105,7 +88,7 @@ def test_bytes_that_come_one_by_one_are_relayed_as_they_come(watcher: Watcher, e
 def test_sink_that_does_not_take_bytes_pauses_the_source(watcher: Watcher, ends: Ends, limit: int) -> None:
     source, far_source, sink, far_sink = ends
     source.relay_to(sink, limit=limit)
-    sent = _fill(watcher, far_source)
+    sent = fill(watcher, far_source)
     assert 0 < sink.pending_write_bytes <= limit
     assert sink.bytes_sent < sent
     assert sink.stalled_s(time.monotonic()) > 0
@@ -127,7 +110,7 @@ def test_pauses_and_their_time_are_counted_for_the_slow_side(stream_pair: NewPai
         source_conn, sink_conn = watcher.delegate(source), watcher.delegate(sink)
         sink_conn.traffic = counters.SIZE
         source_conn.relay_to(sink_conn)
-        sent = _fill(watcher, far_source)
+        sent = fill(watcher, far_source)
         pauses, resumes = cells[counters.SIZE + counters.PAUSES], cells[counters.SIZE + counters.RESUMES]
         assert pauses == resumes + 1
         taken = 0
