@@ -14,4 +14,15 @@ else:
     from gaiod.core._flows import Flow, Plumbing
     from gaiod.core._syscalls import Batch, Poller, accept, connect, open_stream, set_option, shutdown_write, take_error
 
-__all__ = ["Batch", "Flow", "Plumbing", "Poller", "accept", "connect", "open_stream", "set_option", "shutdown_write", "take_error"]
+__all__ = [
+    "Batch",
+    "Flow",
+    "Plumbing",
+    "Poller",
+    "accept",
+    "connect",
+    "open_stream",
+    "set_option",
+    "shutdown_write",
+    "take_error",
+]

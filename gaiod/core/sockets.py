@@ -62,9 +62,7 @@ def resolve_numeric(address: Any) -> tuple[int, Any]:
 
 @lru_cache(maxsize=1024)  # a proxy connects to the same few servers again and again
 def _numeric(host: str, port: int) -> tuple[int, Any]:
-    family, _, _, _, resolved = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
-    )[0]
+    family, _, _, _, resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
     return family, resolved
 
 

@@ -49,7 +49,7 @@ struct pair {
 };
 
 /* At the beginning of a page, as the kernel's buffers are: 16 bytes behind it, where malloc puts a large block,
- * the kernel's copies take twice the time on a Zen 3 (rep movsb). */
+ * the copies of 16 and 256 KiB took twice the time (measured on a Zen 3). */
 static _Alignas(4096) unsigned char shared_buffer[MOVE_BYTES_MAX];
 static bool splicing;
 static int epoll_fd;

@@ -211,7 +211,7 @@ def test_more_stalled_relays_than_there_are_pipes_lose_nothing(watcher: Watcher,
 def test_what_is_buffered_is_told_and_never_more_than_the_limit(
     watcher: Watcher, ends: Ends, cells: memoryview, limit: int
 ) -> None:
-    source, far_source, sink, far_sink = ends
+    source, _far_source, sink, far_sink = ends
     source.relay_to(sink, limit=limit)
     data = STREAM[: 64 * 1024] if limit == 1 else STREAM
     sent = fill(watcher, ends, data)
@@ -234,7 +234,7 @@ def test_what_is_buffered_is_told_and_never_more_than_the_limit(
 def test_what_a_relay_has_taken_is_still_sent_when_it_ends(
     watcher: Watcher, ends: Ends, cells: memoryview, how: str, rush: bool
 ) -> None:
-    source, far_source, sink, far_sink = ends
+    source, _far_source, sink, far_sink = ends
     # A deadline that is far enough away for filling, and for both other ways of ending it.
     source.relay_to(sink, limit=262_144 if rush else 4096, deadline=time.monotonic() + FILLED_S)
     fill(watcher, ends)
@@ -267,7 +267,7 @@ def test_what_a_relay_has_taken_is_still_sent_when_it_ends(
 
 
 def test_sink_that_closes_still_sends_what_its_relay_had_taken(watcher: Watcher, ends: Ends) -> None:
-    source, far_source, sink, far_sink = ends
+    source, _far_source, sink, far_sink = ends
     source.relay_to(sink)
     fill(watcher, ends)
     received = source.bytes_received
@@ -281,7 +281,7 @@ def test_sink_that_closes_still_sends_what_its_relay_had_taken(watcher: Watcher,
 
 
 def test_sink_that_aborts_or_resets_sends_nothing_more(watcher: Watcher, ends: Ends, cells: memoryview) -> None:
-    source, far_source, sink, far_sink = ends
+    source, _far_source, sink, _far_sink = ends
     source.relay_to(sink)
     fill(watcher, ends)
     sink.abort()
@@ -309,7 +309,7 @@ def test_reset_of_a_source_is_told_apart_from_that_of_a_sink_while_splicing(
     watcher: Watcher, tcp_pair: NewPair
 ) -> None:
     ends = ends_of(watcher, tcp_pair)
-    source, far_source, sink, far_sink = ends
+    source, _far_source, sink, far_sink = ends
     source.relay_to(sink)
     fill(watcher, ends)
     far_sink.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
