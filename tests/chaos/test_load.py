@@ -12,7 +12,7 @@ from chaos.support.load import Load
 
 pytestmark = pytest.mark.chaos
 
-TWENTIETH = "        self.count = getattr(self, 'count', 0) + 1\n        if self.count == 20:\n            "
+TWENTIETH = "        self.answers = getattr(self, 'answers', 0) + 1\n        if self.answers == 20:\n            "
 HONEST = "        conn.write(result.buffer)"
 
 

@@ -16,6 +16,7 @@ UnsupportedConn UsageError TypeError
 NoSuchCore UsageError ValueError
 TooManyOperations UsageError
 DeadlineExceeded GaiodError TimeoutError
+RelaySinkError GaiodError OSError
 """
 
 
