@@ -102,16 +102,16 @@ class Checks:
         send = options.send.encode()
         if self._proxy.announces:
             send = self._proxy.header_for(None) + send
-        check = Check(send, options.expect.encode(), self._done)
+        probe = Probe(send, options.expect.encode(), self._done)
         deadline_s = time.monotonic() + options.timeout
         try:
             conn = self._proxy.connect(
-                self._endpoint.target, data=check, deadline=deadline_s, options=self._proxy.options_of(self._endpoint)
+                self._endpoint.target, data=probe, deadline=deadline_s, options=self._proxy.options_of(self._endpoint)
             )
         except OSError:  # this process lacks a descriptor: that says nothing about the server
             self._again()
         else:
-            check.begin(conn, deadline_s)
+            probe.begin(conn, deadline_s)
 
     def _done(self, passed: bool) -> None:
         endpoint = self._endpoint
@@ -126,7 +126,7 @@ class Checks:
         self._proxy.timer(self._options.interval * self._dice.uniform(1 - JITTER, 1 + JITTER), self)
 
 
-class Check:
+class Probe:
     """One check: the `data` of its connection. Passed: the server took the connection, and answered as expected."""
 
     __slots__ = ("_deadline_s", "_done", "_expect", "_passed", "_received", "_send")
