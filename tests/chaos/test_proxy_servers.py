@@ -1,5 +1,6 @@
 """Servers that die and come back: clients get to those that live, and no byte goes to two of them."""
 
+import errno
 import signal
 import time
 from pathlib import Path
@@ -42,7 +43,8 @@ def test_server_that_dies_each_second_costs_its_own_connections_only(
         served = len(load.workers)
         samples = running.scrape()
     assert not load.wrong
-    assert not load.connect_errors
+    # Nobody is refused. Who is sent to a server in the moment of its death is reset, perhaps before it has looked.
+    assert set(load.connect_errors) <= {errno.ECONNRESET}
     assert [end for end in load.ends if end.worker == survivor] == []
     assert load.answered > 20 * clients
     assert served == 2, "who came back gets clients again"
