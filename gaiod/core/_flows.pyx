@@ -37,6 +37,7 @@ cdef enum:                          # as in flows.py, which says where the numbe
     PIPE_BYTES_MIN = 65536
     PIPES_MAX = 64
     BULK_MIN = 32768
+    BULK_LEAST = 16384
     BULK_AFTER = 4
     BULK_CERTAIN = 8
 
@@ -121,7 +122,7 @@ cdef class Flow:
             if self.left or self.error or self.received >= TURN_MAX:
                 break
         if self.bulk > 0:
-            if 0 <= self.received < BULK_MIN:
+            if 0 <= self.received < BULK_LEAST:
                 self.bulk -= 1
             elif self.bulk < BULK_CERTAIN:
                 self.bulk += 1

@@ -21,7 +21,10 @@ PIPES_MAX = 64
 """Pipes of one watcher: 16 MiB. Flows that find none left copy."""
 
 BULK_MIN = 32 * 1024
-"""A turn that receives so much is a sign of bulk. Splicing 16 KiB costs as much as copying it."""
+"""A turn that receives so much is a sign of bulk: from here on splicing costs less CPU than copying."""
+
+BULK_LEAST = 16 * 1024
+"""A turn that splices less is a sign of the opposite. Splicing 16 KiB costs as much as copying it."""
 
 BULK_AFTER = 4
 """Signs in a row until a flow splices."""
@@ -123,7 +126,7 @@ class Flow:
             if self.left or self.error or self.received >= TURN_MAX:
                 break
         if self._bulk > 0:
-            if 0 <= self.received < BULK_MIN:
+            if 0 <= self.received < BULK_LEAST:
                 self._bulk -= 1
             elif self._bulk < BULK_CERTAIN:
                 self._bulk += 1
