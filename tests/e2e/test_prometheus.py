@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from core.support.sockets import pattern
 from core.support.waiting import LIMIT_S, TIME_UNIT
 
 from e2e.support.clients import connect, exchange, request
+from e2e.support.programs import free_port
 from e2e.support.starting import Start
 from e2e.support.tools import tool
 from e2e.support.waiting import wait_until
@@ -34,7 +34,7 @@ class Prometheus:
         program = tool("prometheus", "prometheus")
         config = folder / "prometheus.yml"
         config.write_text(CONFIG.format(every=round(SCRAPE_EVERY_S * 1000), target=target))
-        self.address = f"127.0.0.1:{_free_port()}"
+        self.address = f"127.0.0.1:{free_port()}"
         self._log = folder / "prometheus.log"
         command = [
             program,
@@ -70,13 +70,6 @@ class Prometheus:
         """End it."""
         self._process.send_signal(signal.SIGKILL)  # its data goes with the folder: there is nothing to save
         self._process.wait(LIMIT_S)
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @pytest.fixture
