@@ -23,6 +23,9 @@ from gaiod.runtime.stats import ACCEPT_ERRORS, CELL, CLOSE_REASONS, DURATION_BOU
 
 log = logging.getLogger("gaiod.worker")
 
+# As names of their own: a member of an enumeration is looked up by its metaclass, five times per connection and hook.
+ACCEPT, CLOSE, CONNECT, RELAY = OpType.ACCEPT, OpType.CLOSE, OpType.CONNECT, OpType.RELAY
+
 FIRST_DURATION = CELL[f"duration_le_{DURATION_BOUNDS_S[0]}"]
 
 LOG_INTERVAL_S = 1.0
@@ -156,13 +159,13 @@ class Listener(Target):
         """Take a completion other than a successful read or write, which go to the hooks directly."""
         conn = result.conn
         operation = result.operation
-        if operation is OpType.ACCEPT:
+        if operation is ACCEPT:
             self._accepted(conn, result)
-        elif operation is OpType.CLOSE:
+        elif operation is CLOSE:
             self._closed(conn)
-        elif operation is OpType.CONNECT:
+        elif operation is CONNECT:
             self.call("on_connect", conn, self._handler.on_connect, conn, result)
-        elif operation is OpType.RELAY and not isinstance(result.error, ConnClosed):
+        elif operation is RELAY and not isinstance(result.error, ConnClosed):
             self.call("on_relay", conn, self._handler.on_relay, conn, result)
         elif isinstance(result.error, EOFError):
             self.call("on_eof", conn, self._handler.on_eof, conn)
