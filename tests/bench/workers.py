@@ -8,12 +8,11 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
-from subprocess import PIPE, Popen
 
+from harness.daemons import daemon
 from harness.processes import BenchError, running
 from harness.procfs import cpu_counters
 from harness.runs import LOAD_TIMEOUT_S, parse_stopped
@@ -29,33 +28,14 @@ listeners:
 WARMUP_S = 0.5
 
 
-@contextmanager
-def daemon(folder: Path, workers: int) -> Iterator[tuple[list[int], str]]:
-    """Run a daemon; yield the processes of its workers and the port of its listener."""
-    path = folder / "gaiod.yaml"
-    path.write_text(CONFIG.format(workers=workers))
-    command = [sys.executable, "-m", "gaiod", "serve", "--allow-root", "--config", str(path)]
-    with Popen(command, stderr=PIPE, text=True) as process:
-        try:
-            port = ""
-            assert process.stderr is not None
-            for line in process.stderr:
-                if " echo on " in line:
-                    port = line.rpartition(":")[2].strip()
-                if "ready:" in line:
-                    yield [int(pid) for pid in line.rpartition("process ")[2].split(", ")], port
-                    break
-            else:
-                raise BenchError("gaiod: ended before it was ready")
-        finally:
-            process.terminate()
-
-
 def run(programs: Programs, workers: int, connections: int, message_bytes: int, seconds: float) -> tuple[float, float]:
     """Return the messages per second of both loads together, and the workers' CPU microseconds per message."""
     sizes = (connections // 2, message_bytes, seconds, WARMUP_S)
-    with tempfile.TemporaryDirectory() as folder, daemon(Path(folder), workers) as (pids, port), ExitStack() as stack:
-        command = (str(programs.load), "echo", "127.0.0.1", port, *map(str, sizes))
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        gaiod = stack.enter_context(daemon(Path(folder), CONFIG.format(workers=workers)))
+        pids = gaiod.workers
+        command = (str(programs.load), "echo", "127.0.0.1", str(gaiod.ports["echo"]), *map(str, sizes))
         cpus = sorted(os.sched_getaffinity(0))[:2]
         loads = [stack.enter_context(running(f"load on core {cpu}", command, cpu)) for cpu in cpus]
         for load in loads:
