@@ -263,10 +263,11 @@ def test_serving_worker_is_small(worker: WorkerUnderTest) -> None:
 def test_worker_keeps_no_descriptor_of_a_closed_connection(worker: WorkerUnderTest) -> None:
     worker.serve()
     folder = Path(f"/proc/{worker.pid}/fd")
+    assert echoes(worker.address())  # it serves: what it opens and closes in order to is done with
     before = len(list(folder.iterdir()))
     for _ in range(50):
         assert echoes(worker.address())
-    wait_until(lambda: len(list(folder.iterdir())) == before, "every descriptor being closed")
+    wait_until(lambda: len(list(folder.iterdir())) <= before, "every descriptor being closed")
 
 
 @pytest.mark.parametrize("key", [None, "servers"])
