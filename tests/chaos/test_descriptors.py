@@ -1,8 +1,6 @@
 """Descriptors: none left over after very many connections, and a worker that has no more of them."""
 
 import resource
-import select
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +10,7 @@ import pytest
 from core.support.descriptors import can_open
 from core.support.sockets import reset
 from core.support.waiting import LIMIT_S, TIME_UNIT
-from e2e.support.clients import connect
+from e2e.support.clients import connect, readable
 from e2e.support.procfs import cpu_s, descriptors_of, resident_bytes
 from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
@@ -37,15 +35,6 @@ def limited(pid: int, descriptors: int) -> Iterator[None]:
         yield
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
-
-
-def readable(socks: list[socket.socket]) -> list[socket.socket]:
-    """Return those that have been told something."""
-    poll = select.poll()
-    for sock in socks:
-        poll.register(sock, select.POLLIN)
-    ready = dict(poll.poll(0))
-    return [sock for sock in socks if sock.fileno() in ready]
 
 
 @pytest.mark.parametrize(

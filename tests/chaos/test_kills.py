@@ -1,7 +1,6 @@
 """Killed processes: a worker costs its own connections and nothing else, a supervisor leaves nothing behind."""
 
 import random
-import select
 import signal
 import socket
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from core.support.sockets import receive
 from core.support.waiting import TIME_UNIT
-from e2e.support.clients import connect
+from e2e.support.clients import connect, readable
 from e2e.support.daemons import Daemon
 from e2e.support.procfs import descriptors_of, is_alive, is_stopped, resident_bytes
 from e2e.support.starting import Start
@@ -86,7 +85,7 @@ def test_replacement_serves_whoever_was_queued_at_a_killed_worker(daemon: Start,
                 socks.append(connect(running.address("mine")))
                 socks[-1].sendall(b"%08d" % (len(socks) - 1))
         at_victim = waiting()
-        wait_until(lambda: len(_readable(socks)) == len(socks) - at_victim, "the other worker's answers")
+        wait_until(lambda: len(readable(socks)) == len(socks) - at_victim, "the other worker's answers")
         kill(victim)
         answers = [receive(sock, NAME_BYTES + 8) for sock in socks]
     finally:
@@ -111,11 +110,3 @@ def test_nothing_is_left_of_a_daemon_whose_supervisor_is_killed(daemon: Start, t
         assert again.address("mine") == address
         load.wait_until_served()
     assert not load.wrong
-
-
-def _readable(socks: list[socket.socket]) -> list[socket.socket]:
-    poll = select.poll()
-    for sock in socks:
-        poll.register(sock, select.POLLIN)
-    ready = dict(poll.poll(0))
-    return [sock for sock in socks if sock.fileno() in ready]

@@ -1,7 +1,6 @@
 """PROXY headers that never end, end anywhere, or are none: each costs its own connection, and nobody's time."""
 
 import random
-import select
 import socket
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from core.support.descriptors import can_open
 from core.support.waiting import TIME_UNIT
-from e2e.support.clients import connect, is_ended, request
+from e2e.support.clients import connect, is_ended, readable, request
 from e2e.support.daemons import Daemon
 from e2e.support.handlers import ECHOES, IMPORTS
 from e2e.support.procfs import resident_bytes, threads_of
@@ -42,15 +41,6 @@ def start(daemon: Start, folder: Path, timeout: str) -> Daemon:
     return daemon(text.replace("backlog", f"proxy_protocol: {{from: [127.0.0.0/8], timeout: {timeout}}}, backlog"))
 
 
-def ended(socks: list[socket.socket]) -> list[socket.socket]:
-    """Return those that have been told something, which can only be their end."""
-    poll = select.poll()
-    for sock in socks:
-        poll.register(sock, select.POLLIN)
-    ready = dict(poll.poll(0))
-    return [sock for sock in socks if sock.fileno() in ready]
-
-
 @pytest.mark.parametrize(
     ("clients", "timeout_s"),
     [pytest.param(200, 1, id="short"), pytest.param(2000, 5, marks=pytest.mark.slow, id="long")],
@@ -72,7 +62,7 @@ def test_clients_that_never_complete_their_header_cost_their_deadline_and_nobody
         for number, sock in enumerate(slow):
             sock.sendall(halves[number % len(halves)])
         connected_s = time.monotonic()
-        while len(ended(slow)) < clients:
+        while len(readable(slow)) < clients:
             assert time.monotonic() < connected_s + timeout_s + TIME_UNIT, "somebody is not closed at the deadline"
             with connect(running.address("mine")) as good:
                 good.sendall(ENCODED[0] + b"ping")
@@ -80,7 +70,7 @@ def test_clients_that_never_complete_their_header_cost_their_deadline_and_nobody
             before_s = time.monotonic()
             assert request(running.metrics, "/metrics").status == 200
             scrapes_s.append(time.monotonic() - before_s)
-            for sock in set(slow[::10]) - set(ended(slow)):
+            for sock in set(slow[::10]) - set(readable(slow)):
                 try:
                     sock.send(b"0")
                 except OSError:

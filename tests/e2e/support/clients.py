@@ -1,6 +1,7 @@
 """Clients: of a listener, and of the metrics endpoint."""
 
 import http.client
+import select
 import socket
 from dataclasses import dataclass
 
@@ -44,6 +45,15 @@ def is_ended(sock: socket.socket) -> bool:
         return sock.recv(1) == b""
     except ConnectionError:
         return True
+
+
+def readable(socks: list[socket.socket]) -> list[socket.socket]:
+    """Return those that have been told something, their end included."""
+    poll = select.poll()
+    for sock in socks:
+        poll.register(sock, select.POLLIN)
+    ready = dict(poll.poll(0))
+    return [sock for sock in socks if sock.fileno() in ready]
 
 
 def refuses(address: str) -> bool:
