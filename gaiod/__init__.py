@@ -24,6 +24,7 @@ from gaiod.core.watcher import Watcher
 from gaiod.runtime.handler import Handler
 from gaiod.runtime.proxy_protocol import ProxyHeader
 from gaiod.runtime.servers import ServerStats
+from gaiod.runtime.sources import Outlet, Source
 from gaiod.runtime.units import Check, Duration, Size, Unit
 from gaiod.version import __version__
 
@@ -39,10 +40,12 @@ __all__ = [
     "NoSuchCore",
     "OpResult",
     "OpType",
+    "Outlet",
     "ProxyHeader",
     "RelaySinkError",
     "ServerStats",
     "Size",
+    "Source",
     "TooManyOperations",
     "Unit",
     "UnsupportedConn",

@@ -93,7 +93,15 @@ class Relayed:
     error: Exception | None = None
 
 
-Event = Started | Opened | Arrived | Sent | PeerDone | Closed | Ticked | Timed | Posted | Connected | Relayed
+@dataclass(frozen=True)
+class Message:
+    """A source published this, as `encode_message` has made it."""
+
+    topic: str
+    data: bytes
+
+
+Event = Started | Opened | Arrived | Sent | PeerDone | Closed | Ticked | Timed | Posted | Connected | Relayed | Message
 
 # -- what the handler does ---------------------------------------------------------------------------
 
@@ -355,3 +363,5 @@ def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) ->
         case Relayed(error):
             scripted.at_eof = scripted.at_eof or error is None
             handler.on_relay(conn, OpResult(OpType.RELAY, conn, error=error))
+        case Message(topic, data):
+            handler.on_message(topic, data)

@@ -7,6 +7,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.operations import OpResult
 from gaiod.runtime.hooks import check_hook
 from gaiod.runtime.servers import HandlerCounts, ServerStats
+from gaiod.runtime.sources import Source
 
 SocketOptions = Sequence[tuple[int, int, int | bytes]]
 """`(level, name, value)` each, as `socket.setsockopt` takes them."""
@@ -78,6 +79,23 @@ class Handler:
         """Return how many bytes one direction of a connection may hold at most with these options; None: unsaid."""
         return None
 
+    @classmethod
+    def sources_of(cls, options: Any) -> Sequence[Source]:
+        """Return the sources that feed a listener with these options: new ones, not started.
+
+        The feeder runs them; a handler that has sources has `on_message`. A `ValueError` that it raises is told
+        the operator as what is wrong with the options.
+        """
+        return ()
+
+    @classmethod
+    def encode_message(cls, options: Any, topic: str, data: bytes) -> bytes:
+        """Return what `on_message` gets of a message: done once in the feeder, not in each worker.
+
+        Called in whatever thread publishes. A `ValueError` refuses the message: its text says why.
+        """
+        return data
+
     # -- hooks ---------------------------------------------------------------------------------------
 
     def on_start(self) -> None:
@@ -118,6 +136,13 @@ class Handler:
     def on_relay(self, conn: Conn, result: OpResult) -> None:
         """Go on after `conn.relay_to()`: the end of its stream was passed on, or it failed with `result.error`."""
         conn.close()
+
+    def on_message(self, topic: str, data: bytes) -> None:
+        """Take a message that a source has published, as `encode_message` made it.
+
+        A handler with this hook takes messages: it is fed by its sources, and by `gaiod publish`. Every worker
+        gets every message, those of a source in order. It comes after `on_start`.
+        """
 
     # -- what it may ask for -------------------------------------------------------------------------
 
