@@ -196,4 +196,5 @@ class Fanout(Relays):
 
 
 def _waiting(conn: Conn) -> int:
-    return conn.outbox.waiting_bytes
+    waiting: int = conn.outbox.waiting_bytes
+    return waiting

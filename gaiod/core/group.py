@@ -8,8 +8,8 @@ from typing import Any
 
 from gaiod.core.connection import Conn, Mover
 from gaiod.core.counters import DROPPED_CLOSED, DROPPED_DISCONNECT, SUBSCRIBERS
-from gaiod.core.outboxes import DISCONNECT, DROP_NEWEST, DROP_OLDEST, LATEST_ONLY
 from gaiod.core.engine import Outbox, Parcel, Spool
+from gaiod.core.outboxes import DISCONNECT, DROP_NEWEST, DROP_OLDEST, LATEST_ONLY
 
 POLICIES = {
     "disconnect": DISCONNECT,
@@ -46,8 +46,8 @@ class Topic:
     """
 
     __slots__ = (
-        "alone", "began_s", "fresh", "fresh_s", "group", "is_due", "left", "members", "name", "number", "places", "round",
-        "round_length", "start",
+        "alone", "began_s", "fresh", "fresh_s", "group", "is_due", "left", "members", "name", "number", "places",
+        "round", "round_length", "start",
     )  # fmt: skip
 
     def __init__(self, group: "Group", name: str, number: int) -> None:
@@ -226,7 +226,7 @@ class Group:
         """Forget a connection that closes, and return how many bytes waited for it."""
         outbox = conn.outbox
         assert outbox is not None
-        lost = outbox.clear(DROPPED_DISCONNECT if conn.close_reason == SLOW_CONSUMER else DROPPED_CLOSED, False)
+        lost: int = outbox.clear(DROPPED_DISCONNECT if conn.close_reason == SLOW_CONSUMER else DROPPED_CLOSED, False)
         self.behind.discard(conn)
         self.part(conn, None)
         conn.outbox = None
