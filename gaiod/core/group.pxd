@@ -52,4 +52,6 @@ cdef class Group:
     cdef Py_ssize_t leave(self, Conn conn) except -1
     @cython.locals(found=Topic)
     cpdef Py_ssize_t members(self, str topic=*) except -1
+    @cython.locals(topic=Topic, names=list)
+    cdef list list_topics(self)
     cdef look_after(self, Topic topic)

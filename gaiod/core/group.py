@@ -108,7 +108,7 @@ class Group:
     """
 
     __slots__ = (
-        "behind", "fresh_bytes", "memory_limit", "next_number", "size", "spool", "topic_table", "watcher",
+        "__weakref__", "behind", "fresh_bytes", "memory_limit", "next_number", "size", "spool", "topic_table", "watcher",
     )  # fmt: skip
 
     def __init__(self, watcher: Mover, spool: Spool, memory_limit: int) -> None:
@@ -160,7 +160,7 @@ class Group:
     @property
     def topics(self) -> list[str]:
         """The topics that anybody has."""
-        return [name for name, topic in self.topic_table.items() if topic.places]
+        return self.list_topics()
 
     @property
     def waiting_bytes(self) -> int:
@@ -180,6 +180,14 @@ class Group:
     def __len__(self) -> int:
         """How many connections are in it."""
         return self.size
+
+    def list_topics(self) -> list[str]:
+        """As `topics`: types are given to methods only."""
+        names = []
+        for name, topic in self.topic_table.items():
+            if topic.places:
+                names.append(name)
+        return names
 
     # -- for the loop --------------------------------------------------------------------------------
 
