@@ -43,6 +43,32 @@ def member(watcher: Watcher, group: Group, stream_pair: NewPair) -> Member:
     return member
 
 
+def test_what_was_published_before_a_close_is_sent(
+    watcher: Watcher, group: Group, stream_pair: NewPair, cells: Cells
+) -> None:
+    """Though no pass has dealt it out yet: as a write before a close is."""
+    member, other = Member(watcher, stream_pair), Member(watcher, stream_pair)
+    for each in (member, other):
+        group.add(each.conn)
+    group.publish(message(0))
+    group.publish(message(1))
+    member.conn.close()
+    group.publish(message(2))
+    drain(watcher, group, member, other)
+    assert (member.numbers, other.numbers, cells["deliveries"]) == ([0, 1], [0, 1, 2], 5)
+
+
+def test_what_was_published_before_an_abort_is_counted_as_dropped(
+    watcher: Watcher, group: Group, stream_pair: NewPair, cells: Cells
+) -> None:
+    member = Member(watcher, stream_pair)
+    group.add(member.conn)
+    group.publish(message(0))
+    member.conn.abort()
+    settle(watcher, group)
+    assert (cells["deliveries"], cells.dropped, group.waiting_bytes) == (0, {"closed": 1}, 0)
+
+
 @pytest.mark.parametrize("end", [Conn.close, Conn.shutdown_write])
 def test_what_waits_is_sent_before_the_end(
     watcher: Watcher, group: Group, member: Member, cells: Cells, end: Callable[[Conn], None]

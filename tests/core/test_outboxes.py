@@ -92,7 +92,9 @@ def test_drop_oldest_keeps_the_message_that_was_begun_and_the_latest(
     pair = Pair(watcher, stream_pair, "drop_oldest")
     for number in range(1, 5):
         pair.publish(number, BIG // 2)
-    pair.check(cells, [0, 3, 4] if pair.begun < BIG // 2 else [0, 2, 3, 4], {"oldest": 2 if pair.begun < BIG // 2 else 1})
+    pair.check(
+        cells, [0, 3, 4] if pair.begun < BIG // 2 else [0, 2, 3, 4], {"oldest": 2 if pair.begun < BIG // 2 else 1}
+    )
 
 
 def test_drop_newest_keeps_what_came_first(watcher: Watcher, stream_pair: NewPair, cells: Cells) -> None:
