@@ -108,7 +108,8 @@ class Group:
     """
 
     __slots__ = (
-        "__weakref__", "behind", "fresh_bytes", "memory_limit", "next_number", "size", "spool", "topic_table", "watcher",
+        "__weakref__", "behind", "fresh_bytes", "memory_limit", "next_number", "size", "spool", "topic_table",
+        "watcher",
     )  # fmt: skip
 
     def __init__(self, watcher: Mover, spool: Spool, memory_limit: int) -> None:

@@ -85,7 +85,7 @@ def settle(watcher: Watcher, group: Group) -> None:
 def drain(watcher: Watcher, group: Group, *members: Member) -> None:
     """Run the loop and read, until all that is for these members has arrived."""
     until_s = time.monotonic() + LIMIT_S
-    while group.pending_bytes or not all([member.has_everything() for member in members]):
+    while group.pending_bytes or not all(member.has_everything() for member in members):
         assert time.monotonic() < until_s, f"after {LIMIT_S} s something is still on its way"
         watcher.wait_io(0.001)
         for member in members:
