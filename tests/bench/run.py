@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.network import congestion_control, enter_own_network
 from harness.processes import BenchError
 from harness.proxies import PROXY_NAMES, REFERENCES, known_proxies, missing_proxies
-from harness.report import disturbed, idle_table, load_head, load_rows
+from harness.report import disturbed, idle_table, load_columns, load_head, load_rows
 from harness.runs import IDLE_WARMUP_CONNECTIONS, Bench, LoadMode, Row, Run, interleaved, run_idle, run_load
 from harness.servers import Contestant, Server, compile_programs, known_servers
 
@@ -63,10 +63,11 @@ def measure_row(bench: Bench, comparison: Comparison, row: Row, repeats: int) ->
 def print_comparison(bench: Bench, comparison: Comparison, repeats: int) -> None:
     """Measure, and print each row as soon as it is done."""
     every_run: list[Run] = []
-    print(load_head("connection" if comparison.mode == "connect" else "message", comparison.references))
+    columns = load_columns("connection" if comparison.mode == "connect" else "message")
+    print(load_head(columns, comparison.references))
     for row in comparison.rows:
         runs = measure_row(bench, comparison, row, repeats)
-        print(*load_rows(str(row), runs, comparison.references), sep="\n", flush=True)
+        print(*load_rows(str(row), runs, columns, comparison.references), sep="\n", flush=True)
         every_run += (run for own in runs.values() for run in own)
     print(f"\n{disturbed(every_run)}\n", flush=True)
 
