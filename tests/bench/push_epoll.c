@@ -32,6 +32,7 @@ enum {
     SUBSCRIBERS_MAX = 20000,
     BURST_MAX = 1024, /* IOV_MAX */
     LINE_BYTES_MAX = 256,
+    PAGE_BYTES = 4096,
     SEND_BUFFER_BYTES = 64 * 1024, /* servers/publication.py: a subscriber that is slow must not cost megabytes */
 };
 
@@ -148,9 +149,11 @@ static void publication_begin(struct conn *conn, const char *line) {
     }
     burst_bytes = message_bytes * burst_messages;
     free(burst);
-    burst = malloc(burst_bytes);
+    /* At the beginning of a page, as the kernel's buffers are: where malloc put it, a delivery of 1 KiB took half
+     * as much time again (measured on a Zen 3). */
+    burst = aligned_alloc(PAGE_BYTES, (burst_bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES);
     if (burst == NULL)
-        die("malloc");
+        die("aligned_alloc");
     for (size_t i = 0; i < burst_messages; i++) {
         fill_body(burst + i * message_bytes, message_bytes);
         pieces[i] = (struct iovec){.iov_base = burst + i * message_bytes, .iov_len = message_bytes};

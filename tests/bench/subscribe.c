@@ -33,7 +33,7 @@
 enum {
     EVENTS_MAX = 1024,
     RECEIVE_BYTES_MAX = 64 * 1024,
-    SILENCE_MS_MAX = 5000, /* a message that is this late does not come: the slowest row publishes 10 a second */
+    SILENCE_MS_MAX = 5000, /* a message that is this late does not come: at least 2 a second are published */
     SPREAD_MAX = 1 << 16,  /* messages between the first and the last subscriber: both sides' buffers hold fewer */
     CONNECTIONS_MAX = 28000, /* the ports of one source address: ip_local_port_range is 32768-60999 */
 };

@@ -286,7 +286,7 @@ def test_table_has_a_cell_for_every_column_and_no_ratio_to_itself() -> None:
 
 
 def test_idle_table_shows_the_spread() -> None:
-    assert idle_table(5000, {"c": [0.0, 8.0, 4.0]})[1] == "| 5000 | c | 4 (0-8) |"
+    assert idle_table("connections", 5000, {"c": [0.0, 8.0, 4.0]})[1] == "| 5000 | c | 4 (0-8) |"
 
 
 def test_disturbed_runs_are_counted() -> None:

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from harness.processes import BenchError, Child, running
 from harness.procfs import anonymous_bytes, cpu_counters
 from harness.runs import IDLE_WARMUP_CONNECTIONS, LOAD_TIMEOUT_S, Bench, Run, parse_stopped, settled_bytes
-from harness.servers import BENCH, Programs, Server
+from harness.servers import BENCH, Contestant, Programs, Server
 
 PUSH_REFERENCES = ("uvloop", "c", "c-writev")
 PUSH_NAMES = ("gaiod", *PUSH_REFERENCES, "asyncio", "gaiod-interpreted")
 BURST = 16
 """Messages that are due at once, where as much is published as a server can."""
 RATE_MAX = 100
-DELIVERIES_PER_S_MAX = 100_000
-"""A paced load is one that every server keeps up with: 10,000 subscribers get 10 messages a second."""
+DELIVERIES_PER_S_MAX = 50_000
+"""A paced load is one that every server keeps up with: 10,000 subscribers get 5 messages a second."""
 IDLE_MESSAGE_BYTES = 64
 COUNT_INTERVAL_S = 0.01
 
@@ -122,7 +122,7 @@ class Publisher:
 
 
 @contextmanager
-def publishing(bench: Bench, server: Server) -> Iterator[tuple[Child, int, Publisher]]:
+def publishing(bench: Bench, server: Contestant) -> Iterator[tuple[Child, int, Publisher]]:
     """Run a server pinned to its core; yield it, its port, and its publisher."""
     with server.serving(bench.server_cpu) as (child, port):
         publisher = Publisher(server.name, port)
@@ -150,7 +150,7 @@ def _publish(publisher: Publisher, load: Child, fanout: Fanout, seconds: float) 
     return figures
 
 
-def run_push(bench: Bench, server: Server, fanout: Fanout) -> PushRun:
+def run_push(bench: Bench, server: Contestant, fanout: Fanout) -> PushRun:
     """Run a fresh server under one load.
 
     No message is on its way when the counters are read.
@@ -180,7 +180,7 @@ def run_push(bench: Bench, server: Server, fanout: Fanout) -> PushRun:
     )
 
 
-def run_push_idle(bench: Bench, server: Server, subscribers: int) -> float:
+def run_push_idle(bench: Bench, server: Contestant, subscribers: int) -> float:
     """Return the bytes of server memory per idle subscriber.
 
     Each has got one message before it falls idle. The first 200 are not counted: they pay for what a server

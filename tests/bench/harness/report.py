@@ -1,6 +1,6 @@
 """Tables in Markdown, from the runs of each server."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -71,7 +71,9 @@ def pairwise_ratios(runs: Sequence[Run], reference: Sequence[Run]) -> list[float
 
 def load_head(columns: Sequence[Column], references: Sequence[str]) -> str:
     """Return the head of a table whose body `load_rows` makes."""
-    return markdown_head(("load", "server", *(column.title for column in columns), *(f"x {name}" for name in references)))
+    return markdown_head(
+        ("load", "server", *(column.title for column in columns), *(f"x {name}" for name in references))
+    )
 
 
 def load_rows(row: str, runs: Runs, columns: Sequence[Column], references: Sequence[str]) -> list[str]:
@@ -93,10 +95,10 @@ def _ratios(name: str, runs: Runs, references: Sequence[str]) -> list[str]:
     ]
 
 
-def idle_table(connections: int, bytes_per_connection: Mapping[str, Sequence[float]]) -> list[str]:
-    """Return the whole table of memory per idle connection."""
-    head = markdown_head(("idle connections", "server", "bytes/connection (min-max)"))
-    rows = (markdown_row((str(connections), name, spread(values, 0))) for name, values in bytes_per_connection.items())
+def idle_table(what: str, count: int, bytes_each: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return the whole table of memory per idle connection: `what` says in the plural what they are."""
+    head = markdown_head((f"idle {what}", "server", f"bytes/{what.removesuffix('s')} (min-max)"))
+    rows = (markdown_row((str(count), name, spread(values, 0))) for name, values in bytes_each.items())
     return [head, *rows]
 
 
