@@ -83,9 +83,11 @@ class Publisher:
     def __init__(self, name: str, port: int) -> None:
         self.name = name
         self._socket = socket.create_connection(("127.0.0.1", port), LOAD_TIMEOUT_S)
+        self._answers = self._socket.makefile("rb")
 
     def close(self) -> None:
         """Let go of the connection."""
+        self._answers.close()
         self._socket.close()
 
     def expect_subscribers(self, count: int) -> None:
@@ -113,10 +115,10 @@ class Publisher:
     def _ask(self, request: str) -> int:
         try:
             self._socket.sendall(request.encode() + b"\n")
-            answer = self._socket.recv(64)
+            answer = self._answers.readline()
         except OSError as error:
             raise BenchError(f"{self.name}: did not answer `{request}`: {error}") from None
-        if not answer:
+        if not answer.endswith(b"\n"):
             raise BenchError(f"{self.name}: closed the connection after `{request}`: its messages are above")
         return int(answer)
 

@@ -5,7 +5,7 @@ import asyncio
 from typing import cast
 
 from listener import BACKLOG, open_listener
-from publication import SEND_BUFFER_BYTES, Publication
+from publication import SEND_BUFFER_BYTES, Publication, answer
 
 
 class Publisher:
@@ -31,7 +31,7 @@ class Publisher:
         loop = asyncio.get_running_loop()
         if self._publication.is_over:
             assert self._asker is not None
-            self._asker.write(b"%d\n" % self._publication.count)
+            self._asker.write(answer(self._publication.count))
             self._publication = None
         elif delay_s := self._publication.delay_s:
             self._next = loop.call_later(delay_s, self.go_on)
@@ -65,7 +65,7 @@ class Client(asyncio.Protocol):
         if data == b"subscribe\n":
             self._publisher.subscribers[self._transport] = None
         elif data == b"count\n":
-            self._transport.write(b"%d\n" % len(self._publisher.subscribers))
+            self._transport.write(answer(len(self._publisher.subscribers)))
         else:
             self._publisher.begin(data, self._transport)
 

@@ -1,7 +1,7 @@
 """The gaiod publisher under test: a handler that publishes to a group, without the process around it."""
 
 from gaiod_worker import make_listener, serve
-from publication import SEND_BUFFER_BYTES, Publication
+from publication import SEND_BUFFER_BYTES, Publication, answer
 
 from gaiod import Conn, Handler, OpResult
 
@@ -27,7 +27,7 @@ class Publisher(Handler):
         if request == b"subscribe\n":
             self._group.add(conn)
         elif request == b"count\n":
-            conn.write(b"%d\n" % len(self._group))
+            conn.write(answer(len(self._group)))
         else:
             self._publication, self._asker = Publication(request), conn
             self.timer(0.0, None)
@@ -44,7 +44,7 @@ class Publisher(Handler):
             self.timer(RETRY_S, None)
         elif publication.is_over:
             assert self._asker is not None
-            self._asker.write(b"%d\n" % publication.count)
+            self._asker.write(answer(publication.count))
         elif delay_s := publication.delay_s:
             self.timer(delay_s, None)
         else:

@@ -9,6 +9,12 @@ LAST = 1 << 63
 BODY_PERIOD = 251
 SEND_BUFFER_BYTES = 64 * 1024
 """The kernel's, for each subscriber, as in push_epoll.c: 2.6 MiB is what it would take otherwise on loopback."""
+ANSWER_BYTES = 4096
+
+
+def answer(number: int) -> bytes:
+    """Return what a client is told that has asked: a number, and spaces before it for the reason in push_epoll.c."""
+    return b"%*d\n" % (ANSWER_BYTES - 1, number)
 
 
 class Publication:
