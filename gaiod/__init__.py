@@ -19,11 +19,13 @@ from gaiod.core.errors import (
     UsageError,
     WatcherClosed,
 )
+from gaiod.core.group import Group
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.handler import Handler
 from gaiod.runtime.proxy_protocol import ProxyHeader
 from gaiod.runtime.servers import ServerStats
+from gaiod.runtime.sources import Outlet, Source
 from gaiod.runtime.units import Check, Duration, Size, Unit
 from gaiod.version import __version__
 
@@ -35,14 +37,17 @@ __all__ = [
     "Duration",
     "EmptyBuffer",
     "GaiodError",
+    "Group",
     "Handler",
     "NoSuchCore",
     "OpResult",
     "OpType",
+    "Outlet",
     "ProxyHeader",
     "RelaySinkError",
     "ServerStats",
     "Size",
+    "Source",
     "TooManyOperations",
     "Unit",
     "UnsupportedConn",

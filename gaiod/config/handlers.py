@@ -12,9 +12,13 @@ from gaiod.config.references import resolve_reference
 from gaiod.config.yaml import Document
 from gaiod.runtime import plugins
 from gaiod.runtime.handler import Handler
+from gaiod.runtime.sources import PUBLISH, Source
 
 SERVERS_MAX = 256
 """Per listener: each has 10 series in the metrics, and a row of memory in every worker."""
+
+SOURCES_MAX = 64
+"""Per listener: each has 5 series in the metrics, and may have a thread in the feeder."""
 
 LoadHandler = Callable[[str], type[Handler]]
 """Takes a reference, imports the handler, returns its class; raises HandlerLoadError."""
@@ -27,6 +31,7 @@ class HandlerUse:
     reference: str
     options: dict[str, Any]
     servers: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     buffer_limit_bytes: int | None = None
 
 
@@ -76,7 +81,13 @@ def _use(reference: str, handler: type[Handler], options: dict[str, Any]) -> Han
     """
     try:
         built = plugins.build_options(handler, options)
-        return HandlerUse(reference, options, _servers(handler, built), _buffer_limit_bytes(handler, built))
+        return HandlerUse(
+            reference,
+            options,
+            servers=_servers(handler, built),
+            sources=_sources(handler, built),
+            buffer_limit_bytes=_buffer_limit_bytes(handler, built),
+        )
     except ValueError as error:
         raise Refused(str(error)) from error
     except Exception as error:  # a handler may raise anything, and the operator needs the place
@@ -113,14 +124,44 @@ def _servers(handler: type[Handler], options: Any) -> tuple[str, ...]:
         TypeError: they are no labels.
     """
     servers = tuple(handler.servers_of(options))
-    if not all(isinstance(label, str) and label and label.isprintable() for label in servers):
+    if not _are_labels(servers):
         raise TypeError(f"servers_of() returned {servers!r}, which are no printable names")
-    if len(servers) > SERVERS_MAX:
-        raise Refused(f"has {len(servers)} servers; give at most {SERVERS_MAX} to a listener")
-    for label, count in Counter(servers).items():
-        if count > 1:
-            raise Refused(f"has {count} servers called {label!r}; give each a name of its own")
+    _check_labels("server", servers, SERVERS_MAX)
     return servers
+
+
+def _sources(handler: type[Handler], options: Any) -> tuple[str, ...]:
+    """Return the labels of a listener's sources; none if its handler takes no messages.
+
+    Raises:
+        Refused: there are too many, or two of the same name.
+        TypeError: they are no sources with a name, or nobody takes what they publish.
+    """
+    sources = tuple(handler.sources_of(options))
+    names: tuple[Any, ...] = tuple(getattr(source, "name", None) for source in sources)
+    if not (all(isinstance(source, Source) for source in sources) and _are_labels(names)):
+        raise TypeError(f"sources_of() returned {sources!r} with the names {names!r}, which are no printable ones")
+    if handler.on_message is Handler.on_message:
+        if sources:
+            raise TypeError(f"sources_of() returned {', '.join(names)}, and there is no on_message() to take messages")
+        return ()
+    if PUBLISH in names:
+        raise Refused(f"has a source called {PUBLISH!r}, as `gaiod publish` is; give it another name")
+    _check_labels("source", names, SOURCES_MAX)
+    return (PUBLISH, *names)
+
+
+def _are_labels(names: tuple[Any, ...]) -> bool:
+    return all(isinstance(name, str) and name and name.isprintable() for name in names)
+
+
+def _check_labels(what: str, names: tuple[str, ...], limit: int) -> None:
+    """Raise Refused, unless they are few enough and each is another."""
+    if len(names) > limit:
+        raise Refused(f"has {len(names)} {what}s; give at most {limit} to a listener")
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise Refused(f"has {count} {what}s called {name!r}; give each a name of its own")
 
 
 def _buffer_limit_bytes(handler: type[Handler], options: Any) -> int | None:

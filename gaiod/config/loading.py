@@ -126,6 +126,7 @@ def _listener(name: str, config: Listener, handler: HandlerUse) -> ListenerSetti
         handler=handler.reference,
         options=handler.options,
         servers=handler.servers,
+        sources=handler.sources,
         buffer_limit_bytes=handler.buffer_limit_bytes,
         connections_max=config.connections_max,
         idle_timeout_s=config.idle_timeout,

@@ -22,11 +22,10 @@ cdef class Fanout(Relays):
     cdef Py_ssize_t _end_stalled(self, Group group, double since_s) except -1
     @cython.locals(topic=Topic, turns_left=int)
     cdef _deal(self)
-    @cython.locals(parcel=Message)
     cdef _begin_round(self, Topic topic)
     @cython.locals(fan=FanCalls, chosen=list, conn=Conn, seen=Py_ssize_t, place=Py_ssize_t, _=Py_ssize_t)
     cdef int _deal_round(self, Topic topic, int turns_max) except -1
-    @cython.locals(group=Group, took_s=double, bucket=int, bound_s=double)
+    @cython.locals(group=Group, parcel=Message, took_s=double, bucket=int, bound_s=double)
     cdef _end_round(self, Topic topic)
     @cython.locals(flushes=list, fan=FanCalls, chosen=list, conn=Conn, outbox=Outbox)
     cdef _flush(self)

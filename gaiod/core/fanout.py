@@ -78,8 +78,6 @@ class Fanout(Relays):
         topic.round_length = len(topic.members)
         topic.start = int(topic.start + topic.round_length * GOLDEN_RATIO) % max(1, topic.round_length)
         topic.left = topic.round_length
-        for parcel in topic.round:
-            topic.group.fresh_bytes -= len(parcel.data)
 
     def _deal_round(self, topic: Topic, turns_max: int) -> int:
         """Give the next members of a round their turns, and return how many places were seen to."""
@@ -106,6 +104,8 @@ class Fanout(Relays):
     def _end_round(self, topic: Topic) -> None:
         """Count how long it took, and see whether there is another one."""
         group = topic.group
+        for parcel in topic.round:
+            group.fresh_bytes -= len(parcel.data)
         topic.round = []
         took_s = self.poller.now() - topic.began_s
         bucket = 0
@@ -196,4 +196,5 @@ class Fanout(Relays):
 
 
 def _waiting(conn: Conn) -> int:
-    return conn.outbox.waiting_bytes
+    waiting: int = conn.outbox.waiting_bytes
+    return waiting

@@ -2,11 +2,11 @@
 
 cimport cython
 
-from gaiod.core._outboxes cimport Outbox as Queue, Parcel as Message, Spool as Limits
+from gaiod.core._outboxes cimport Fan as FanCalls, Outbox as Queue, Parcel as Message, Spool as Limits
 from gaiod.core.connection cimport Conn, Mover
 
 cdef int DROPPED_CLOSED, DROPPED_DISCONNECT, SUBSCRIBERS
-cdef int HOLES_MIN
+cdef int HOLES_MIN, NOTHING
 
 
 @cython.final
@@ -48,8 +48,12 @@ cdef class Group:
     cdef join(self, Conn conn, str name)
     @cython.locals(outbox=Queue, topic=Topic, kept=list)
     cdef part(self, Conn conn, object name)
+    @cython.locals(outbox=Queue, fan=FanCalls, place=Py_ssize_t, turn=Py_ssize_t, missed=list)
+    cdef catch_up(self, Conn conn, Topic topic)
     @cython.locals(outbox=Queue, lost=Py_ssize_t)
     cdef Py_ssize_t leave(self, Conn conn) except -1
     @cython.locals(found=Topic)
     cpdef Py_ssize_t members(self, str topic=*) except -1
+    @cython.locals(topic=Topic, names=list)
+    cdef list list_topics(self)
     cdef look_after(self, Topic topic)

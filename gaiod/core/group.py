@@ -8,8 +8,8 @@ from typing import Any
 
 from gaiod.core.connection import Conn, Mover
 from gaiod.core.counters import DROPPED_CLOSED, DROPPED_DISCONNECT, SUBSCRIBERS
-from gaiod.core.outboxes import DISCONNECT, DROP_NEWEST, DROP_OLDEST, LATEST_ONLY
-from gaiod.core.engine import Outbox, Parcel, Spool
+from gaiod.core.engine import Fan, Outbox, Parcel, Spool
+from gaiod.core.outboxes import DISCONNECT, DROP_NEWEST, DROP_OLDEST, LATEST_ONLY, NOTHING
 
 POLICIES = {
     "disconnect": DISCONNECT,
@@ -46,8 +46,8 @@ class Topic:
     """
 
     __slots__ = (
-        "alone", "began_s", "fresh", "fresh_s", "group", "is_due", "left", "members", "name", "number", "places", "round",
-        "round_length", "start",
+        "alone", "began_s", "fresh", "fresh_s", "group", "is_due", "left", "members", "name", "number", "places",
+        "round", "round_length", "start",
     )  # fmt: skip
 
     def __init__(self, group: "Group", name: str, number: int) -> None:
@@ -108,7 +108,7 @@ class Group:
     """
 
     __slots__ = (
-        "behind", "fresh_bytes", "memory_limit", "next_number", "size", "spool", "topic_table", "watcher",
+        "__weakref__", "behind", "fresh_bytes", "memory_limit", "next_number", "size", "spool", "topic_table", "watcher",
     )  # fmt: skip
 
     def __init__(self, watcher: Mover, spool: Spool, memory_limit: int) -> None:
@@ -130,7 +130,7 @@ class Group:
         self.watcher._join(self, conn, topic)
 
     def remove(self, conn: Conn, topic: str | None = None) -> None:
-        """Let it have no more of a topic, or of any. What waits for it is still sent."""
+        """Let it have no more of a topic, or of any. What was published before is still sent."""
         self.watcher._part(self, conn, topic)
 
     def publish(self, data: Any, topic: str = "") -> int:
@@ -160,7 +160,7 @@ class Group:
     @property
     def topics(self) -> list[str]:
         """The topics that anybody has."""
-        return [name for name, topic in self.topic_table.items() if topic.places]
+        return self.list_topics()
 
     @property
     def waiting_bytes(self) -> int:
@@ -180,6 +180,14 @@ class Group:
     def __len__(self) -> int:
         """How many connections are in it."""
         return self.size
+
+    def list_topics(self) -> list[str]:
+        """As `topics`: types are given to methods only."""
+        names = []
+        for name, topic in self.topic_table.items():
+            if topic.places:
+                names.append(name)
+        return names
 
     # -- for the loop --------------------------------------------------------------------------------
 
@@ -211,6 +219,8 @@ class Group:
         kept = []
         for topic in outbox.topics:
             if name is None or topic.name == name:
+                if topic.is_due:
+                    self.catch_up(conn, topic)
                 topic.let_go(conn)
                 self.look_after(topic)
             else:
@@ -222,13 +232,35 @@ class Group:
             if outbox.count == 0:
                 conn.outbox = None
 
+    def catch_up(self, conn: Conn, topic: Topic) -> None:
+        """Queue for a member that leaves what was published before, and not dealt out to it yet."""
+        outbox = conn.outbox
+        place = topic.places[conn]
+        missed = topic.fresh
+        if place < topic.round_length and topic.left > 0:
+            turn = place - topic.start
+            if turn < 0:
+                turn += topic.round_length
+            if turn >= topic.round_length - topic.left:
+                missed = topic.round + topic.fresh
+        if not missed:
+            return
+        fan = Fan()
+        fan.reset()
+        fan.add(outbox, conn.fd, NOTHING, place)
+        fan.deal(missed, topic.fresh_s if topic.fresh else topic.began_s)
+        conn.pending_write_bytes += outbox.waiting_bytes - outbox.waiting_before
+        if outbox.count and not outbox.is_behind:
+            outbox.is_behind = True
+            self.behind.add(conn)
+
     def leave(self, conn: Conn) -> int:
         """Forget a connection that closes, and return how many bytes waited for it."""
         outbox = conn.outbox
         assert outbox is not None
-        lost = outbox.clear(DROPPED_DISCONNECT if conn.close_reason == SLOW_CONSUMER else DROPPED_CLOSED, False)
-        self.behind.discard(conn)
         self.part(conn, None)
+        lost: int = outbox.clear(DROPPED_DISCONNECT if conn.close_reason == SLOW_CONSUMER else DROPPED_CLOSED, False)
+        self.behind.discard(conn)
         conn.outbox = None
         return lost
 

@@ -112,7 +112,7 @@ class Outbox:
         waiting_bytes: that were not.
         waiting_before: the same before the last turn.
         sent: bytes that the last turn sent.
-        error: an errno; EAGAIN also if the kernel took less than it was given, ENOBUFS where nothing has a cause; 0: none.
+        error: an errno, EAGAIN also if the kernel took less than it was given; 0: none.
         is_over: it holds more than it may, and its policy is to disconnect.
         progress_s: when it last sent something, or began to wait.
         is_behind, is_flushing: its owner's.
@@ -203,7 +203,7 @@ class Outbox:
         try:
             self.sent = os.writev(self._fd, vector)
         except OSError as error:
-            self.error = error.errno or errno.ENOBUFS
+            self.error = error.errno or errno.EIO
             return 0
         if self.sent < wanted:
             self.error = errno.EAGAIN

@@ -159,6 +159,7 @@ class Submission(Loop):
         try:
             if conn.outbox is not None and conn.outbox.group is group:
                 group.part(conn, topic)
+                self._write_on(conn)
         finally:
             self._leave()
 

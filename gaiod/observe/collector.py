@@ -29,6 +29,7 @@ from gaiod.runtime.stats import (
     DURATION_BOUNDS_S,
     GC_GENERATIONS,
     GC_PAUSE_BOUNDS_S,
+    PUSH_DROP_REASONS,
     REJECT_REASONS,
     RESTART_REASONS,
     SERVER_CELL,
@@ -196,6 +197,8 @@ class Collector(PrometheusCollector):
             self._add_pressure(scrape, source, row, [slot.live_row(source.key) for slot in slots])
             if source.settings.servers:
                 self._add_upstream(scrape, source, row, server_rows)
+            if source.settings.sources or row[CELL["push_published"]] or row[CELL["push_subscribers"]]:
+                self._add_push(scrape, source, row, slots)
             for hook in HOOKS:
                 errors[source.key[1], hook] += row[CELL[f"handler_error_{hook}"]]
         for (handler, hook), count in errors.items():
@@ -248,7 +251,7 @@ class Collector(PrometheusCollector):
         scrape.add("gaiod_log_lines_lost_total", cells[LAYOUT.worker("log_lost")], worker)
         busy_s = cells[counters.index("loop_busy_ns")] / 1e9
         scrape.add("gaiod_loop_busy_seconds_total", busy_s, worker)
-        scrape.add_buckets("gaiod_loop_lag_seconds", cells[counters.LAG : counters.SIZE], busy_s, worker)
+        scrape.add_buckets("gaiod_loop_lag_seconds", cells[counters.LAG : counters.GROUP], busy_s, worker)
 
     def _add_gc(self, scrape: _Scrape, worker: int, cells: list[int]) -> None:
         for generation in range(GC_GENERATIONS):
@@ -328,6 +331,21 @@ class Collector(PrometheusCollector):
             for result in ("passed", "failed"):
                 checks = cells[SERVER_CELL[f"checks_{result}"]]
                 scrape.add("gaiod_upstream_health_checks_total", checks, name, label, result)
+
+    def _add_push(self, scrape: _Scrape, source: Source, row: list[int], slots: list[Slot]) -> None:
+        """Add what the groups of a listener count."""
+        name = source.settings.name
+        scrape.add("gaiod_push_deliveries_total", row[CELL["push_deliveries"]], name)
+        for reason in PUSH_DROP_REASONS:
+            scrape.add("gaiod_push_dropped_total", row[CELL[f"push_dropped_{reason}"]], name, reason)
+        for slot in slots:
+            subscribers = max(0, slot.live_row(source.key)[CELL["push_subscribers"]])
+            scrape.add("gaiod_push_subscribers", subscribers, name, slot.number)
+        scrape.add("gaiod_push_queued_bytes", max(0, row[CELL["push_queued_bytes"]]), name)
+        scrape.add("gaiod_push_held_bytes", max(0, row[CELL["push_held_bytes"]]), name)
+        first = CELL[f"push_fanout_le_{counters.FANOUT_BOUNDS_S[0]}"]
+        buckets = row[first : first + len(counters.FANOUT_BOUNDS_S) + 1]
+        scrape.add_buckets("gaiod_push_fanout_seconds", buckets, row[CELL["push_fanout_ns"]] / 1e9, name)
 
 
 def _listen_queue(sock: socket.socket) -> tuple[int, int] | None:

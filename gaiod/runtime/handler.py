@@ -4,12 +4,17 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 from gaiod.core.connection import Conn
+from gaiod.core.group import LIMIT, MEMORY_LIMIT, Group
 from gaiod.core.operations import OpResult
 from gaiod.runtime.hooks import check_hook
 from gaiod.runtime.servers import HandlerCounts, ServerStats
+from gaiod.runtime.sources import Source
 
 SocketOptions = Sequence[tuple[int, int, int | bytes]]
 """`(level, name, value)` each, as `socket.setsockopt` takes them."""
+
+GRACE_S = 5.0
+"""As long as a mobile client may be away without its user noticing; beyond, it had better connect again."""
 
 
 class Host(Protocol):
@@ -25,6 +30,9 @@ class Host(Protocol):
 
     def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
         """Open a connection: `Handler.connect`."""
+
+    def group(self, limit: int, policy: str, grace_s: float, memory_limit: int) -> Group:
+        """Make a group: `Handler.group`."""
 
     def timer(self, delay_s: float, data: Any) -> None:
         """Call `on_timer` later: `Handler.timer`."""
@@ -78,6 +86,23 @@ class Handler:
         """Return how many bytes one direction of a connection may hold at most with these options; None: unsaid."""
         return None
 
+    @classmethod
+    def sources_of(cls, options: Any) -> Sequence[Source]:
+        """Return the sources that feed a listener with these options: new ones, not started.
+
+        The feeder runs them; a handler that has sources has `on_message`. A `ValueError` that it raises is told
+        the operator as what is wrong with the options.
+        """
+        return ()
+
+    @classmethod
+    def encode_message(cls, options: Any, topic: str, data: bytes) -> bytes:
+        """Return what `on_message` gets of a message: done once in the feeder, not in each worker.
+
+        Called in whatever thread publishes. A `ValueError` refuses the message: its text says why.
+        """
+        return data
+
     # -- hooks ---------------------------------------------------------------------------------------
 
     def on_start(self) -> None:
@@ -119,6 +144,13 @@ class Handler:
         """Go on after `conn.relay_to()`: the end of its stream was passed on, or it failed with `result.error`."""
         conn.close()
 
+    def on_message(self, topic: str, data: bytes) -> None:
+        """Take a message that a source has published, as `encode_message` made it.
+
+        A handler with this hook takes messages: it is fed by its sources, and by `gaiod publish`. Every worker
+        gets every message, those of a source in order. It comes after `on_start`.
+        """
+
     # -- what it may ask for -------------------------------------------------------------------------
 
     @property
@@ -146,6 +178,29 @@ class Handler:
             As `Watcher.connect`.
         """
         return self._serving("connect").connect(address, data, deadline, options)
+
+    def group(
+        self,
+        *,
+        limit: int = LIMIT,
+        policy: str = "disconnect",
+        grace_s: float = GRACE_S,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> Group:
+        """Make a group of connections that get what is published, each through a bounded queue of its own.
+
+        Args:
+            limit: most bytes that wait for one connection beyond what the kernel took, and so the longest message.
+            policy: what is done when one more does not fit: `disconnect` (reason `slow_consumer`), `drop_oldest`,
+                `drop_newest`, or `latest_only`: keep one for each topic, always.
+            grace_s: with `disconnect`, also close who has taken nothing for so long while something waited.
+            memory_limit: most bytes of memory that the messages waiting for anybody take.
+
+        Raises:
+            RuntimeError: as `connect`.
+            ValueError: no such policy, or a limit that is too small.
+        """
+        return self._serving("group").group(limit, policy, grace_s, memory_limit)
 
     def timer(self, delay_s: float, data: Any) -> None:
         """Have `on_timer(data)` called once, `delay_s` seconds from now.

@@ -10,6 +10,7 @@ from typing import Any
 
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
+from gaiod.core.group import Group
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.announcements import Announcements
@@ -141,6 +142,20 @@ class Listener(Target):
         conn.data = data
         conn.traffic = self._upstream
         return conn
+
+    def group(self, limit: int, policy: str, grace_s: float, memory_limit: int) -> Group:
+        """As `Handler.group`."""
+        group = self._watcher.group(
+            limit=limit, policy=policy, memory_limit=memory_limit, cells=self._row + CELL["push_subscribers"]
+        )
+        if policy == "disconnect":
+            self._every(
+                min(SWEEP_INTERVAL_MAX_S, grace_s / SWEEPS_PER_TIMEOUT), lambda: self._end_stalled(group, grace_s)
+            )
+        return group
+
+    def _end_stalled(self, group: Group, grace_s: float) -> None:
+        group.disconnect_stalled(grace_s)
 
     def timer(self, delay_s: float, data: Any) -> None:
         """As `Handler.timer`."""

@@ -33,6 +33,8 @@ class ListenerSettings:
     """The handler's own options as plain values: durations in seconds, sizes in bytes."""
     servers: tuple[str, ...] = ()
     """What metrics call the servers that the handler connects to: `Handler.servers_of`."""
+    sources: tuple[str, ...] = ()
+    """What metrics call the sources that feed it, `publish` first; none: its handler takes no messages."""
     buffer_limit_bytes: int | None = None
     """What the handler lets one direction of a connection hold at most: `Handler.buffer_limit_of`; None: unsaid."""
     connections_max: int = 10_000
@@ -132,7 +134,8 @@ def listener_settings_from(plain: Mapping[str, Any]) -> ListenerSettings:
     announced = plain["proxy_protocol"]
     if announced is not None:
         announced = ProxyProtocolSettings(**{**announced, "networks": tuple(announced["networks"])})
-    return ListenerSettings(**{**plain, "servers": tuple(plain["servers"]), "proxy_protocol": announced})
+    labels = {"servers": tuple(plain["servers"]), "sources": tuple(plain["sources"])}
+    return ListenerSettings(**{**plain, **labels, "proxy_protocol": announced})
 
 
 def log_settings_from(plain: Mapping[str, Any]) -> LogSettings:

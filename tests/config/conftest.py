@@ -8,6 +8,7 @@ import pytest
 
 from gaiod.runtime.handler import Handler
 from gaiod.runtime.plugins import HandlerLoadError
+from gaiod.runtime.sources import Source
 from gaiod.runtime.units import Check, Duration, Size, Unit
 
 
@@ -91,6 +92,39 @@ class Kit(Handler):
         return options.buffer
 
 
+class Named(Source):
+    """A source that has a name, and nothing else."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@dataclass
+class FedOptions:
+    """The names of sources."""
+
+    sources: list[str] = field(default_factory=list)
+
+
+class Sourced(Handler):
+    """A handler with sources, whose messages nobody takes."""
+
+    Options = FedOptions
+
+    @classmethod
+    def sources_of(cls, options: FedOptions) -> list[Source]:
+        if "unlucky" in options.sources:
+            raise ValueError("source unlucky brings bad luck; leave it out")
+        return [Named(name) for name in options.sources]
+
+
+class Fed(Sourced):
+    """A handler that takes messages."""
+
+    def on_message(self, topic: str, data: bytes) -> None:
+        """Take one."""
+
+
 class Careless(Handler):
     """A handler whose author forgot @dataclass."""
 
@@ -98,7 +132,13 @@ class Careless(Handler):
         """No dataclass."""
 
 
-HANDLERS: dict[str, type[Handler]] = {"echo": Echo, "kit": Kit, "careless": Careless}
+HANDLERS: dict[str, type[Handler]] = {
+    "echo": Echo,
+    "kit": Kit,
+    "fed": Fed,
+    "sourced": Sourced,
+    "careless": Careless,
+}
 
 
 def load_fake_handler(reference: str) -> type[Handler]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gaiod.config import ConfigErrors, loads
-from gaiod.config.handlers import SERVERS_MAX
+from gaiod.config.handlers import SERVERS_MAX, SOURCES_MAX
 from gaiod.runtime import plugins
 from gaiod.runtime.handler import Handler
 
@@ -96,3 +96,39 @@ def test_limit_that_is_no_number_of_bytes_is_a_bug_of_the_handler(limit: Any) ->
 
     with pytest.raises(ConfigErrors, match="Limits failed with TypeError, buffer_limit_of"):
         loads("listeners: {a: {bind: 127.0.0.1:1, handler: x}}", load_handler=lambda reference: Limits)
+
+
+# -- sources -----------------------------------------------------------------------------------------------
+
+
+def _fed(count: int) -> str:
+    names = ", ".join(f"s{number}" for number in range(count))
+    return f"listeners: {{a: {{bind: 127.0.0.1:1, handler: fed, with: {{sources: [{names}]}}}}}}"
+
+
+def test_listener_that_takes_messages_has_its_sources_and_the_one_of_the_command_line(load_handler: Loader) -> None:
+    assert loads(_fed(0), load_handler=load_handler).listeners[0].sources == ("publish",)
+    assert loads(_fed(2), load_handler=load_handler).listeners[0].sources == ("publish", "s0", "s1")
+
+
+def test_listener_that_takes_no_messages_has_no_sources(load_handler: Loader) -> None:
+    (listener,) = loads("listeners: {a: {bind: 127.0.0.1:1, handler: sourced}}", load_handler=load_handler).listeners
+    assert listener.sources == ()
+
+
+def test_sources_are_bounded_because_each_may_have_a_thread(load_handler: Loader) -> None:
+    assert len(loads(_fed(SOURCES_MAX), load_handler=load_handler).listeners[0].sources) == SOURCES_MAX + 1
+    with pytest.raises(ConfigErrors, match=rf"listeners\.a\.with: has {SOURCES_MAX + 1} sources; give at most"):
+        loads(_fed(SOURCES_MAX + 1), load_handler=load_handler)
+
+
+def test_source_that_is_none_is_a_bug_of_the_handler() -> None:
+    class Fed(Handler):
+        @classmethod
+        def sources_of(cls, options: Any) -> Any:
+            return ["clock"]
+
+        def on_message(self, topic: str, data: bytes) -> None: ...
+
+    with pytest.raises(ConfigErrors, match=r"Fed failed with TypeError, sources_of\(\) returned \('clock',\)"):
+        loads("listeners: {a: {bind: 127.0.0.1:1, handler: x}}", load_handler=lambda reference: Fed)

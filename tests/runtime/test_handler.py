@@ -14,6 +14,7 @@ from gaiod.testing import (
     Connect,
     Connected,
     Event,
+    Message,
     Opened,
     PeerDone,
     Posted,
@@ -57,6 +58,7 @@ def test_handler_closes_the_connection_when_a_write_is_done_and_it_has_no_hook_f
 def test_handler_does_nothing_when_a_connection_closes_or_time_passes_and_it_has_no_hook_for_that() -> None:
     assert_script(Handler(), (Closed("peer_reset"), []), (Ticked(), []))
     assert_script(Handler(), (Started(), []), (Timed(1), []), (Posted(2), []))
+    assert_script(Handler(), (Message("news", b"abc"), []))
 
 
 def test_handler_has_the_options_it_was_made_with() -> None:

@@ -13,7 +13,7 @@ ECHO = ListenerSettings(name="echo", bind="127.0.0.1:7000", handler="echo", opti
 @pytest.mark.parametrize("proxy_protocol", [None, ProxyProtocolSettings(("10.0.0.0/8", "unix:"), timeout_s=2.0)])
 def test_listener_is_the_same_after_a_journey_as_json(proxy_protocol: ProxyProtocolSettings | None) -> None:
     """They reach the worker as a line of JSON."""
-    settings = dataclasses.replace(ECHO, proxy_protocol=proxy_protocol, servers=("a", "b"), buffer_limit_bytes=65536)
+    settings = dataclasses.replace(ECHO, proxy_protocol=proxy_protocol, servers=("a", "b"), sources=("publish", "c"))
     assert listener_settings_from(json.loads(json.dumps(dataclasses.asdict(settings)))) == settings
 
 

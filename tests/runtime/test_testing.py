@@ -17,6 +17,7 @@ from gaiod.testing import (
     Connect,
     Connected,
     Event,
+    Message,
     Opened,
     PeerDone,
     Post,
@@ -90,6 +91,9 @@ class Notes(Handler):
     def on_connect(self, conn: Conn, result: OpResult) -> None:
         self.seen.append(("connect", result.error, result.operation))
 
+    def on_message(self, topic: str, data: bytes) -> None:
+        self.seen.append(("message", topic, data))
+
 
 class Does(Handler):
     """Does one thing when a connection opens."""
@@ -121,6 +125,7 @@ REFUSED = ConnectionRefusedError(111, "refused")
         (Connected(REFUSED), ("connect", REFUSED, OpType.CONNECT)),
         (Relayed(), ("relay", None, True)),
         (Relayed(REFUSED), ("relay", REFUSED, False)),
+        (Message("news", b"abc"), ("message", "news", b"abc")),
     ],
     ids=str,
 )
