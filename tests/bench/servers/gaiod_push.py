@@ -40,7 +40,9 @@ class Publisher(Handler):
         """Publish what is due, unless a subscriber's socket has no room."""
         publication = self._publication
         assert publication is not None
-        if self._group.waiting_bytes:
+        if self._group.pending_bytes:
+            self.timer(0.0, None)  # the loop is at it
+        elif self._group.waiting_bytes:
             self.timer(RETRY_S, None)
         elif publication.is_over:
             assert self._asker is not None
