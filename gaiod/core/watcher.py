@@ -17,7 +17,7 @@ from typing import Any
 
 from gaiod.core import counters as layout
 from gaiod.core.connection import RELAY_LIMIT, Conn
-from gaiod.core.counters import GROUP, OUTCOME_COUNT
+from gaiod.core.counters import GROUP, GROUP_CELLS, OUTCOME_COUNT
 from gaiod.core.engine import Spool
 from gaiod.core.errors import (
     NoSuchCore,
@@ -237,8 +237,10 @@ class Watcher(Submission):
             cells: index of the counters that it adds to (`counters.GROUP_CELLS`).
 
         Raises:
-            ValueError: no such policy, or a limit that is too small.
+            ValueError: no such policy, a limit that is too small, or cells that there are not.
         """
+        if not 0 <= cells <= len(self.counters) - len(GROUP_CELLS):
+            raise ValueError(f"cells={cells}: of {len(self.counters)} counters, {len(GROUP_CELLS)} must begin there")
         if policy not in POLICIES:
             raise ValueError(f"policy={policy!r}: must be one of {', '.join(POLICIES)}")
         if limit < LIMIT_MIN_BYTES:

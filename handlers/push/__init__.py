@@ -62,8 +62,6 @@ class Push(Handler):
             conn.read(deadline=conn.data.deadline_s)
 
     def on_read(self, conn: Conn, result: OpResult) -> None:
-        if conn.closed:  # by its group, in the pass that brought this: it is too slow
-            return
         asked = conn.data
         if asked is None:
             conn.read()

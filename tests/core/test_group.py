@@ -12,6 +12,7 @@ import pytest
 from core.support.groups import Cells, Member, drain, message, settle
 from core.support.sockets import NewPair
 from core.support.waiting import LIMIT_S, collect_one
+from gaiod.core import counters
 from gaiod.core.errors import ConnClosed, EmptyBuffer, TooManyOperations, UsageError, WatcherClosed
 from gaiod.core.group import Group
 from gaiod.core.operations import OpType
@@ -227,6 +228,8 @@ def test_messages_that_cannot_be_are_refused(watcher: Watcher, members: list[Mem
         ({"policy": "drop"}, "disconnect, drop_oldest, drop_newest, latest_only"),
         ({"limit": 63}, "64 bytes or more"),
         ({"limit": 1000, "memory_limit": 999}, "must not be below limit=1000"),
+        ({"cells": counters.GROUP + 1}, "cells="),
+        ({"cells": -1}, "cells="),
     ],
 )
 def test_limits_that_cannot_be_are_refused(watcher: Watcher, arguments: dict[str, Any], text: str) -> None:
