@@ -17,6 +17,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector as PrometheusCollector
 
 from gaiod.core import ENGINE, counters
+from gaiod.observe import feeds
+from gaiod.observe.feeds import SourceKey
 from gaiod.observe.metrics import METRICS
 from gaiod.runtime.hooks import HOOKS
 from gaiod.runtime.plugins import label_of
@@ -134,6 +136,12 @@ class Subject(Protocol):
     def server_rows(self) -> dict[ServerKey, list[int]]:
         """Return the cells of every server that was counted for, summed likewise."""
 
+    def source_rows(self) -> dict[SourceKey, list[int]]:
+        """Return the cells of every source that was counted for (`feedcells`), over all feeders."""
+
+    def feeder(self) -> tuple[bool, int] | None:
+        """Return whether the feeder runs, and how often it was started again; None: no listener takes messages."""
+
 
 @dataclass(slots=True)
 class _Scrape:
@@ -188,6 +196,8 @@ class Collector(PrometheusCollector):
             self._add_gc(scrape, slot.number, cells)
             for source in sources:
                 self._add_traffic(scrape, slot, source)
+        feeds.add_feeder(scrape, self._subject.feeder())
+        source_rows = self._subject.source_rows()
         errors: Counter[tuple[str, str]] = Counter()
         server_rows = self._subject.server_rows()
         for source in sources:
@@ -196,6 +206,8 @@ class Collector(PrometheusCollector):
             self._add_pressure(scrape, source, row, [slot.live_row(source.key) for slot in slots])
             if source.settings.servers:
                 self._add_upstream(scrape, source, row, server_rows)
+            if source.settings.sources:
+                feeds.add_feed(scrape, source.settings, row, source_rows)
             for hook in HOOKS:
                 errors[source.key[1], hook] += row[CELL[f"handler_error_{hook}"]]
         for (handler, hook), count in errors.items():

@@ -65,6 +65,7 @@ LISTENER_CELLS = (
     "connect_ns",
     *(f"connect_le_{bound}" for bound in CONNECT_BOUNDS_S),
     "connect_le_inf",
+    "feed_gaps",
 )
 CELL = {name: index for index, name in enumerate(LISTENER_CELLS)}
 """Cells of a listener's row, by name."""

@@ -14,7 +14,7 @@ from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Member
 from gaiod.supervisor.reload import Asker, Outcome
 from gaiod.supervisor.subject import Subject
-from gaiod.supervisor.verbs import ControlError, refused, succeeded
+from gaiod.supervisor.verbs import ControlError, check_message, refused, succeeded
 from gaiod.supervisor.watchman import Watchman
 
 PATIENCE_S = 2.0
@@ -76,6 +76,8 @@ class Answers:
                 self._upgrade(_telling(reply, "pid"))
             case "drain":
                 self._drain_listener(request["listener"], reply)
+            case "publish":
+                self._publish(request, reply)
 
     def _check_serving(self) -> None:
         if self._fleet.generation is None or self._fleet.is_stopping:
@@ -135,6 +137,23 @@ class Answers:
                 return
         raise ControlError(missing, os.EX_UNAVAILABLE)
 
+    def _publish(self, request: dict[str, Any], reply: Reply) -> None:
+        self._check_serving()
+        listener = request["listener"]
+        if listener is not None:
+            self._check_listener(listener)
+        taking = [source.settings.name for source in self._subject.sources() if source.settings.sources]
+        if not taking or listener not in (None, *taking):
+            which = "no listener takes" if listener is None else f"listener {listener} does not take"
+            raise ControlError(f"{which} messages: its handler has no sources; {_those_that_take(taking)}")
+        check_message(request["topic"], request["message"])
+
+        def take(answer: dict[str, Any]) -> None:
+            error = answer.get("error")
+            reply(succeeded(answer) if error is None else refused(error, answer["status"]))
+
+        self._fleet.feeding.publish(request, take)
+
     def _drain_listener(self, name: str, reply: Reply) -> None:
         self._check_serving()
         self._check_listener(name)
@@ -152,6 +171,12 @@ ORDERS: dict[str, Callable[[dict[str, Any]], float]] = {
     "stalled": lambda row: float(row["stalled_s"]),
 }
 """As `gaiod.runtime.inquiries.ORDERS`, of rows."""
+
+
+def _those_that_take(names: list[str]) -> str:
+    return (
+        f"{', '.join(names)} {'does' if len(names) == 1 else 'do'}" if names else "serve one whose handler has (push)"
+    )
 
 
 def _tell_replaced(reply: Reply, replaced: list[int], failed: list[int]) -> None:

@@ -61,6 +61,7 @@ class WorkerUnderTest:
             "cpu": None,
             "heartbeat_interval_s": HEARTBEAT_INTERVAL_S,
             "drain_timeout_s": 0.0,
+            "feed": {"address": "", "keys": {}},
             "log": asdict(LogSettings()),
         }
         return json.dumps(message).encode() + b"\n"
