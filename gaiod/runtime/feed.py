@@ -32,7 +32,7 @@ class FeedLink(Target):
     """The link to the feeder, made again whenever it breaks."""
 
     def __init__(
-        self, watcher: Watcher, address: str, keys: Mapping[Listener, str], connected: Callable[[], None]
+        self, watcher: Watcher, address: str, keys: Mapping[Listener, str], connected: Callable[[int], None]
     ) -> None:
         """Connect.
 
@@ -40,7 +40,7 @@ class FeedLink(Target):
             watcher: the worker's.
             address: of the feeder's unix socket.
             keys: of the feed of each listener that takes messages.
-            connected: called when the feeder has answered, and messages come from now on; each time.
+            connected: called with the feeder's instance when it has answered, and messages come from now on; each time.
         """
         super().__init__(self._read, self._written)
         self._watcher = watcher
@@ -98,10 +98,11 @@ class FeedLink(Target):
             if not self._by_number:
                 answer = self._reader.take_hello()
                 if answer is not None:
-                    for name, each in answer.items():
+                    feeds, instance = answer
+                    for name, each in feeds.items():
                         self._take_hello(self._wanted[name], each["number"], each["sequence"])
                     self._pause_s = PAUSE_FIRST_S
-                    self._connected()
+                    self._connected(instance)
             if self._by_number:
                 for number, sequence, topic, data in self._reader.take_records():
                     self._take_record(self._by_number[number], sequence, topic, data)

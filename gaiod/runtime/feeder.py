@@ -4,7 +4,7 @@
 
 FD is its end of a channel to its supervisor, as a worker has one:
 
-    supervisor -> feeder    {"log": {...}, "stats": fd, "dump": fd, "links": fd, "sequences": {"ticks": 41}, ...}
+    supervisor -> feeder    {"log": {...}, "stats": fd, "dump": fd, "links": fd, "instance": 2, ...}
     supervisor -> feeder    {"run": {"number": 2, "log": {...}, "feeds": [{...}, ...]}}
     feeder -> supervisor    {"running": 2}
     supervisor -> feeder    {"ask": {"id": 7, "verb": "publish", "listener": null, "topic": "a", "message": "b"}}
@@ -71,12 +71,12 @@ class Feeder:
         message, rest = receive_settings(self._first)
         faulthandler.enable(message["dump"])  # SIGABRT, or a crash, leaves the stack there for the supervisor
         self._log = message["log"]
-        logs.configure(log_settings_from(self._log), role=ROLE)
+        self._configure_log()
         self._cells = map_cells(message["stats"])
         inlet_cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")
         self._watcher = Watcher(counters=inlet_cells, report_closes=True)
         self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
-        self._feeds = Feeds(self._watcher, self._cells, inlet_cells, message["sequences"])
+        self._feeds = Feeds(self._watcher, self._cells, inlet_cells, message["sequences"], message["instance"])
         self._feeds.links.open(socket.socket(fileno=message["links"]))
         self._beat_every(message["heartbeat_interval_s"])
         gc.collect()
@@ -84,6 +84,12 @@ class Feeder:
         self._channel.take_received()
         self._loop()
         return 0
+
+    def _configure_log(self) -> None:
+        try:
+            logs.configure(log_settings_from(self._log), role=ROLE)
+        except logs.LogError as error:
+            log.error("%s; the log goes on as before", error)
 
     def _beat_every(self, interval_s: float) -> None:
         """Write down when the loop came round: a supervisor that reads an old time knows that it hangs."""
@@ -121,11 +127,8 @@ class Feeder:
     def _take_run(self, what: dict[str, Any]) -> None:
         """Run these sources, and no others."""
         if what["log"] != self._log:
-            try:
-                logs.configure(log_settings_from(what["log"]), role=ROLE)
-                self._log = what["log"]
-            except logs.LogError as error:
-                log.error("%s; the log goes on as before", error)
+            self._log = what["log"]
+            self._configure_log()
         self._feeds.run(what["feeds"])
         self._channel.send({"running": what["number"]})
 

@@ -77,7 +77,9 @@ class Stream:
 class Feeds:
     """Everything that a feeder feeds."""
 
-    def __init__(self, watcher: Watcher, cells: Any, inlet_cells: Any, sequences: Mapping[str, int]) -> None:
+    def __init__(
+        self, watcher: Watcher, cells: Any, inlet_cells: Any, sequences: Mapping[str, int], instance: int
+    ) -> None:
         """Make it, with no sources.
 
         Args:
@@ -85,7 +87,9 @@ class Feeds:
             cells: where sources count.
             inlet_cells: where inlets do: the watcher's own.
             sequences: by listener, of the last message that a feeder before this one has sent.
+            instance: counts the feeders there have been.
         """
+        self._instance = instance
         self.links = Links(watcher, self._greet, self._forget)
         self._means = Means(watcher, cells, inlet_cells, Intake(watcher, self.links))
         self._streams = {listener: Stream(sequence) for listener, sequence in sequences.items()}
@@ -206,7 +210,7 @@ class Feeds:
         for name, each in wanted.items():
             stream = self._streams.setdefault(name, Stream())
             answer[name] = {"number": self._feed(stream, each["key"]).number, "sequence": stream.sequence}
-        return frozenset(each["number"] for each in answer.values()), hello(answer)
+        return frozenset(each["number"] for each in answer.values()), hello(answer, self._instance)
 
     def _feed(self, stream: Stream, key: str) -> Feed:
         if key not in stream.feeds:

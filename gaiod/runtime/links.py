@@ -99,7 +99,7 @@ class Link(Target):
                 if self.feeds and not self._reader.is_empty:
                     raise RecordError("it says more than hello")
             else:
-                self.feeds, answer = self._links.greet(wanted)
+                self.feeds, answer = self._links.greet(wanted[0])
                 self.send(answer)
         except (RecordError, KeyError, TypeError, AttributeError) as error:
             log.warning("a worker is not understood, and cut off: %s", error)

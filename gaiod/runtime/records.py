@@ -1,12 +1,13 @@
 """The wire between the feeder and a worker: a line from each, and then records, one after the other.
 
-    worker -> feeder    {"gaiod_feed": 1, "feeds": {"ticks": {"key": "5f3a...", "sequence": 17}}}
-    feeder -> worker    {"gaiod_feed": 1, "feeds": {"ticks": {"number": 0, "sequence": 42}}}
+    worker -> feeder    {"gaiod_feed": 1, "instance": 0, "feeds": {"ticks": {"key": "5f3a...", "sequence": 17}}}
+    feeder -> worker    {"gaiod_feed": 1, "instance": 2, "feeds": {"ticks": {"number": 0, "sequence": 42}}}
     feeder -> worker    a header of 20 bytes, the topic, the message; and so on
 
-A feed is what one listener gets, with one handler and its options: the key is their digest. Sequences count the
-messages of a listener, from 1, over all feeders there have been: a worker that had 17, and hears of 42, has missed 25.
-A record without a message says from where a feed goes on: what was before it is not missing.
+The instance counts the feeders there have been. A feed is what one listener gets, with one handler and its options:
+the key is their digest. Sequences count the messages of a listener, from 1, over all feeders: a worker that had 17,
+and hears of 42, has missed 25. A record without a message says from where a feed goes on: what was before it is not
+missing.
 """
 
 import json
@@ -34,9 +35,9 @@ class RecordError(GaiodError):
     """What was received is not what the other side may say: it is broken, or of another version."""
 
 
-def hello(feeds: dict[str, dict[str, Any]]) -> bytes:
-    """Return the line that either side begins with."""
-    return json.dumps({"gaiod_feed": VERSION, "feeds": feeds}).encode() + b"\n"
+def hello(feeds: dict[str, dict[str, Any]], instance: int = 0) -> bytes:
+    """Return the line that either side begins with; 0: it is a worker's."""
+    return json.dumps({"gaiod_feed": VERSION, "instance": instance, "feeds": feeds}).encode() + b"\n"
 
 
 def record(number: int, sequence: int, topic: bytes, data: bytes) -> bytes:
@@ -59,8 +60,8 @@ class Reader:
         """Whether everything received was taken apart."""
         return not self._buffer
 
-    def take_hello(self) -> dict[str, dict[str, Any]] | None:
-        """Return what the other side's line says of feeds; None: it is not complete.
+    def take_hello(self) -> tuple[dict[str, dict[str, Any]], int] | None:
+        """Return what the other side's line says of feeds, and its instance; None: it is not complete.
 
         Raises:
             RecordError: it is no such line, or of another version.
@@ -74,12 +75,12 @@ class Reader:
         del self._buffer[: end + 1]
         try:
             message = json.loads(line)
-            version, feeds = message["gaiod_feed"], dict(message["feeds"])
+            version, feeds, instance = message["gaiod_feed"], dict(message["feeds"]), int(message["instance"])
         except (ValueError, KeyError, TypeError) as error:
             raise RecordError(f"its first line makes no sense: {line[:60]!r}") from error
         if version != VERSION:
             raise RecordError(f"it speaks version {version}, and this is {VERSION}: run gaiod upgrade")
-        return feeds
+        return feeds, instance
 
     def take_records(self) -> list[tuple[int, int, str, bytes]]:
         """Return (feed's number, sequence, topic, message) for each record that is complete.

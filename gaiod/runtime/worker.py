@@ -61,6 +61,8 @@ class Worker:
         self._sockets: list[list[socket.socket]] = []
         self._drain: Drain | None = None
         self._is_ready = False
+        self._feeder = 0
+        self._asked_fed: list[dict[str, Any]] = []
         self._ended = False
         self._exit_status = 0
         self._verbs: dict[str, Callable[[Any], None]] = {
@@ -145,10 +147,24 @@ class Worker:
         """Be ready once messages come, if any listener takes some: none may be missed by who connects."""
         keys = {listener: feed["keys"][listener.name] for listener in self._listeners if listener.name in feed["keys"]}
         if keys:
-            self._link = FeedLink(self._watcher, feed["address"], keys, self._tell_ready)
+            self._link = FeedLink(self._watcher, feed["address"], keys, self._fed)
             self._watcher.timer(time.monotonic() + FEED_TIMEOUT_S, context=self._tell_ready)
         else:
             self._watcher.post(self._tell_ready)
+
+    def _fed(self, feeder: int) -> None:
+        """Messages come from this feeder, and no longer from one before it."""
+        self._feeder = feeder
+        self._tell_ready()
+        self._answer_fed()
+
+    def _answer_fed(self) -> None:
+        asked, self._asked_fed = self._asked_fed, []
+        for question in asked:
+            if question["feeder"] <= self._feeder:
+                self._channel.send({"answer": question["id"], "result": {}})
+            else:
+                self._asked_fed.append(question)
 
     def _tell_ready(self, result: OpResult | None = None) -> None:
         if not self._is_ready:
@@ -217,7 +233,11 @@ class Worker:
         Drain(self._watcher, listeners, how["timeout_s"], eager=False, done=_nothing)
 
     def _take_question(self, question: dict[str, Any]) -> None:
-        self._channel.send({"answer": question["id"], "result": self._inquiries.answer(question)})
+        if question["verb"] == "fed":
+            self._asked_fed.append(question)
+            self._answer_fed()
+        else:
+            self._channel.send({"answer": question["id"], "result": self._inquiries.answer(question)})
 
 
 def _nothing() -> None:

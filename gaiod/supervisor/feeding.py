@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -27,8 +27,8 @@ SETTLED_S = 1.0
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 30.0
 """Otherwise after this; twice as long after each further one. It is never given up: workers go on without it."""
 
-SERVING_S = 2.0
-"""How long a generation's workers may take to say that they serve, before its sources begin all the same."""
+FED_S = 2.0
+"""How long workers may take to say that messages get to them, before sources begin all the same."""
 
 START_TIMEOUT_S = 30.0
 """What a feeder may take until its loop first comes round."""
@@ -97,22 +97,27 @@ class Feeding:
         was_forced: it did not end in order when the daemon stopped.
     """
 
-    def __init__(self, watcher: Watcher, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, watcher: Watcher, changed: Callable[[], None], workers: Callable[[], list[WorkerProcess]]
+    ) -> None:
         """Make it, without a feeder.
 
         Args:
             watcher: the supervisor's.
             changed: called when a feeder has ended.
+            workers: returns those that serve.
         """
         self.counts = SourceCounts()
         self.restarts = 0
         self.was_forced = False
         self._watcher = watcher
         self._changed = changed
+        self._workers = workers
         self._socket: _Socket | None = None
         self._process: FeederProcess | None = None
         self._needed: Generation | None = None  # it starts or serves, and takes messages
         self._adopted: Generation | None = None
+        self._feeders = 0
         self._sets = 0
         self._pause_s = PAUSE_FIRST_S
         self._looked_s = time.monotonic()
@@ -152,26 +157,16 @@ class Feeding:
             self._needed = generation
             self._start()
 
-    def adopt(self, generation: Generation, workers: Iterable[WorkerProcess] = ()) -> None:
-        """Run the sources of a generation, and no others, as soon as its workers serve."""
+    def adopt(self, generation: Generation) -> None:
+        """Run the sources of a generation, and no others, as soon as its workers serve: they were told to."""
         self._adopted = generation
         self._needed = generation if generation.feed_keys else None
         if self._needed is None:
             self._stop_process()
-            return
-        self._start()
-        left = set(workers)
-
-        def serves(worker: WorkerProcess) -> None:
-            left.discard(worker)
-            if not left:
-                self._run(generation)
-
-        for worker in list(left):
-            worker.ask({"verb": "ping"}, lambda answer, worker=worker: serves(worker))  # type: ignore[misc]
-        self._watcher.timer(time.monotonic() + SERVING_S, context=lambda result: self._run(generation))
-        if not left:
-            self._run(generation)
+        elif self._process is None:
+            self._start()
+        else:
+            self._run_once_fed()
 
     def withdraw(self) -> None:
         """Forget the generation that was about to be started: all stays as it was."""
@@ -283,6 +278,7 @@ class Feeding:
         generation = self._needed
         if generation is None or self._process is not None or self._is_stopping:
             return
+        self._feeders += 1
         memory = self.counts.open()
         process = FeederProcess(memory, self._watcher)
         settings = generation.settings
@@ -293,6 +289,7 @@ class Feeding:
                 "log": asdict(settings.log),
                 "stats": memory.fd,
                 "links": self._socket.fileno(),
+                "instance": self._feeders,
                 "sequences": self.counts.sequences(),
                 "heartbeat_interval_s": generation.heartbeat_interval_s,
             }
@@ -309,7 +306,7 @@ class Feeding:
         if self._has_no_inlets:
             process.send({"stop_inlets": True})
         if self._adopted is not None and self._adopted.feed_keys:
-            self._run(self._adopted)
+            self._run_once_fed()
 
     def _start_later(self) -> None:
         log.warning("the feeder is started again in %g s", self._pause_s)
@@ -320,12 +317,30 @@ class Feeding:
         self._watcher.timer(time.monotonic() + self._pause_s, context=start)
         self._pause_s = min(PAUSE_MAX_S, 2 * self._pause_s)
 
-    def _run(self, generation: Generation) -> None:
+    def _run_once_fed(self) -> None:
+        """Have the feeder run its sources when the workers say that they serve, and have a link to this feeder."""
+        process, generation, workers = self._process, self._adopted, self._workers()
+        left = {worker.instance for worker in workers}
+
+        def run(*_: object) -> None:
+            if process is self._process and generation is self._adopted:
+                self._run()
+
+        def fed(worker: int) -> None:
+            left.discard(worker)
+            if not left:
+                run()
+
+        self._watcher.timer(time.monotonic() + FED_S, context=run)
+        for worker in workers:
+            worker.ask({"verb": "fed", "feeder": self._feeders}, lambda _, number=worker.instance: fed(number))  # type: ignore[misc]
+        if not workers:
+            run()
+
+    def _run(self) -> None:
         """Have the feeder run the sources of the generation that serves; once is enough for a feeder."""
-        process = self._process
-        if process is None or process.is_stopping or generation is not self._adopted:
-            return
-        if process.generation is generation:
+        process, generation = self._process, self._adopted
+        if process is None or generation is None or process.is_stopping or process.generation is generation:
             return
         process.generation = generation
         self._sets += 1

@@ -65,7 +65,7 @@ class Fleet:
         self._watcher = watcher
         self._hopeless = hopeless
         self._changed = changed
-        self.feeding = Feeding(watcher, changed)
+        self.feeding = Feeding(watcher, changed, lambda: [member.process for member in self.serving.values()])
         self._members: list[Member] = []
         self._restarts = Restarts()
 
@@ -118,7 +118,7 @@ class Fleet:
                 self.doom(member, "its generation is over")
         for member in old.values():
             self._drain(member, generation.settings.drain_timeout_s, eager=False)
-        self.feeding.adopt(generation, [member.process for member in self.serving.values()])
+        self.feeding.adopt(generation)
         self._forget()
 
     # -- replacing and ending ----------------------------------------------------------------------------

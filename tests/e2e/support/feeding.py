@@ -1,10 +1,10 @@
 """A daemon whose listener takes messages: its handler, its sources, and clients that collect what they get."""
 
-import socket
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from core.support.sockets import receive
+from core.support.waiting import LIMIT_S
 
 from e2e.support.clients import connect
 from e2e.support.daemons import Daemon
@@ -41,7 +41,7 @@ class Clock(gaiod.Source):
 
 
 class Flood(gaiod.Source):
-    """Publishes as fast as workers take it, `messages` of `size` bytes, in a thread of its own; then it is done."""
+    """Publishes `messages` of `size` bytes once there is a file `go`, as fast as workers take them, in a thread."""
 
     name = "flood"
 
@@ -60,6 +60,8 @@ class Flood(gaiod.Source):
         self._thread.join()
 
     def _run(self):
+        while not os.path.exists("go") and not self._is_stopped.is_set():
+            time.sleep(0.005)
         for number in range(self._messages):
             if self._is_stopped.is_set():
                 return
@@ -152,14 +154,18 @@ class Pushes(gaiod.Handler):
 
     def on_message(self, topic, data):
         for conn in self.conns:
-            conn.write(data)
+            try:
+                conn.write(data)
+            except gaiod.ConnClosed:
+                pass
 '''
 
 
 def config(with_: str = "", *, workers: int = 2, name: str = "mine", more: str = "") -> str:
     """Return a configuration with one listener; `with_` is its `with:` without the braces."""
     return (
-        f'metrics: {{listen: "127.0.0.1:0"}}\nworkers: {workers}\ndrain_timeout: 1s\nlisteners:\n'
+        f'metrics: {{listen: "127.0.0.1:0"}}\nworkers: {workers}\ndrain_timeout: 10s\nheartbeat_timeout: 60s\n'
+        "listeners:\n"
         f'  {name}: {{bind: "127.0.0.1:0", handler: "./mine.py:Pushes", with: {{{with_}}}}}\n{more}'
     )
 
@@ -186,11 +192,16 @@ class Subscriber:
         """Return the next lines."""
         return [self.line() for _ in range(count)]
 
-    def until(self, wanted: Callable[[str], bool]) -> str:
-        """Return the next line that is wanted, and skip those before it."""
-        while not wanted(line := self.line()):
-            pass
-        return line
+    @property
+    def number(self) -> int:
+        """The number at the end of the next line, which a clock has written."""
+        return int(self.line().split()[-1])
+
+    def until(self, wanted: str) -> None:
+        """Skip lines up to one, which has to come soon."""
+        until_s = time.monotonic() + LIMIT_S
+        while (line := self.line()) != wanted:
+            assert time.monotonic() < until_s, f"no {wanted!r}, but {line!r}"
 
     def close(self) -> None:
         """Disconnect."""
@@ -199,14 +210,15 @@ class Subscriber:
 
 
 @contextmanager
-def subscribers(running: Daemon, workers: int = 2, listener: str = "mine") -> Iterator[list[Subscriber]]:
-    """Give a client of each worker: the kernel chooses, so it is tried until every one has one."""
+def subscribers(running: Daemon, workers: int = 2, *, but: tuple[int, ...] = ()) -> Iterator[list[Subscriber]]:
+    """Give a client of each worker but some: the kernel chooses, so it is tried until every one has one."""
+    (address,) = (row["bind"] for row in running.ask("status")["listeners"] if row["listener"] == "mine")
     with ExitStack() as stack:
         found: dict[int, Subscriber] = {}
 
         def look() -> bool:
-            made = Subscriber(running.address(listener))
-            if made.worker in found:
+            made = Subscriber(address)
+            if made.worker in (*found, *but):
                 made.close()
             else:
                 stack.callback(made.close)
