@@ -143,9 +143,13 @@ class Answers:
         if listener is not None:
             self._check_listener(listener)
         taking = [source.settings.name for source in self._subject.sources() if source.settings.sources]
-        if not taking or listener not in (None, *taking):
-            which = "no listener takes" if listener is None else f"listener {listener} does not take"
-            raise ControlError(f"{which} messages: its handler has no sources; {_those_that_take(taking)}")
+        if not taking:
+            raise ControlError(
+                "no listener takes messages: no handler has on_message; configure one that does, push say"
+            )
+        if listener not in (None, *taking):
+            others = f"{', '.join(taking)} {'does' if len(taking) == 1 else 'do'}"
+            raise ControlError(f"listener {listener} does not take messages: its handler has no on_message; {others}")
         check_message(request["topic"], request["message"])
 
         def take(answer: dict[str, Any]) -> None:
@@ -171,12 +175,6 @@ ORDERS: dict[str, Callable[[dict[str, Any]], float]] = {
     "stalled": lambda row: float(row["stalled_s"]),
 }
 """As `gaiod.runtime.inquiries.ORDERS`, of rows."""
-
-
-def _those_that_take(names: list[str]) -> str:
-    return (
-        f"{', '.join(names)} {'does' if len(names) == 1 else 'do'}" if names else "serve one whose handler has (push)"
-    )
 
 
 def _tell_replaced(reply: Reply, replaced: list[int], failed: list[int]) -> None:

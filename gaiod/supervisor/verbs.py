@@ -173,9 +173,7 @@ def check_message(topic: str, message: str) -> None:
     """
     size = len(message.encode(errors="surrogatepass"))
     if size > MESSAGE_MAX_BYTES or len(json_of(message)) > LINE_MAX_BYTES - ARGUMENTS_MAX_BYTES:
-        text = (
-            f"the message has {size} bytes, and a command takes {MESSAGE_MAX_BYTES} at most, fewer if they need escapes"
-        )
+        text = f"the message has {size} bytes; a command takes {MESSAGE_MAX_BYTES} at most, less of what needs escapes"
         raise ControlError(f"{text}; {OVER_HTTP}", os.EX_DATAERR)
     for what, text in (("topic", topic), ("message", message)):
         try:
