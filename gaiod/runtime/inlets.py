@@ -19,6 +19,9 @@ CONNECTIONS_MAX = 100
 IDLE_TIMEOUT_S = 60.0
 BACKLOG = 128
 
+PATH_MAX_BYTES = UNIX_PATH_MAX_BYTES - 8
+"""Less a dot and the number of a process (up to 4,194,304 on Linux): what the file is called at first."""
+
 LAYOUT = Layout((0,))
 """What the feeder's watcher and all inlets count in together. Nobody reads it: sources count for themselves."""
 
@@ -77,9 +80,8 @@ def _tcp(bind: str) -> socket.socket:
 def _unix(path: str) -> socket.socket:
     """Listen at a path that somebody may listen at: it is taken over in one step, with no moment without it."""
     beside = f"{path}.{os.getpid()}"
-    if not os.path.isabs(path) or len(os.fsencode(beside)) > UNIX_PATH_MAX_BYTES:
-        limit = UNIX_PATH_MAX_BYTES - len(os.fsencode(beside)) + len(os.fsencode(path))
-        raise ValueError(f"{UNIX}{path}: give an absolute path of at most {limit} bytes")
+    if not os.path.isabs(path) or len(os.fsencode(path)) > PATH_MAX_BYTES:
+        raise ValueError(f"{UNIX}{path}: give an absolute path of at most {PATH_MAX_BYTES} bytes")
     _check_is_socket(path)
     if _check_is_socket(beside):
         os.unlink(beside)  # left behind by a process that had our number
