@@ -1,15 +1,17 @@
 """The commands that speak to a running daemon: thin. What they ask is in `supervisor/verbs.py`."""
 
 import json
+import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from gaiod.supervisor.client import ask
+from gaiod.supervisor.client import Conversation, ask
 from gaiod.supervisor.tables import connections_text, status_text
-from gaiod.supervisor.verbs import VERBS, ControlError
+from gaiod.supervisor.verbs import MESSAGE_MAX_BYTES, VERBS, ControlError, check_message
 
 control_option = click.option(
     "--control",
@@ -131,4 +133,36 @@ def drain(listener: str, control: str | None) -> None:
     click.echo(f"draining {listener}: {count} connection{'s' if count != 1 else ''} may finish")
 
 
-COMMANDS = (status, connections, kill, workers, reload, upgrade, drain)
+@click.command()
+@click.argument("topic")
+@click.argument("message", required=False)
+@click.option("--listener", metavar="NAME", help="Only to this listener's subscribers. Default: to all that take it.")
+@control_option
+def publish(topic: str, message: str | None, listener: str | None, control: str | None) -> None:
+    """Publish MESSAGE to the subscribers of TOPIC.
+
+    Without MESSAGE, or with `-`, each line of standard input is one, and is published as soon as it is there.
+    """
+    count, listeners = 0, {}
+    with Conversation(control) as conversation:
+        try:
+            for each in _lines() if message in (None, "-") else [message]:
+                check_message(topic, each)
+                result = conversation.ask("publish", topic=topic, message=each, listener=listener)
+                listeners.update(dict.fromkeys(result["listeners"]))
+                count += 1
+        except ControlError as error:
+            before = f"line {count + 1}: " if message in (None, "-") else ""
+            click.echo(f"{before}{error}", err=True)
+            sys.exit(error.status)
+    what = f"{count} message{'s' if count != 1 else ''}"
+    click.echo(f"published: {what}{' to ' if listeners else ''}{', '.join(listeners)}")
+
+
+def _lines() -> Iterator[str]:
+    """Yield the lines of standard input as they come, without their ends; what is no text as the system's own is."""
+    while line := sys.stdin.buffer.readline(MESSAGE_MAX_BYTES + 2):  # one that is longer is refused for its length
+        yield os.fsdecode(line.removesuffix(b"\n"))
+
+
+COMMANDS = (status, connections, kill, workers, reload, upgrade, drain, publish)

@@ -29,6 +29,7 @@ EVERY_COMMAND = [
     ["reload"],
     ["upgrade"],
     ["drain", "echo"],
+    ["publish", "news", "hello"],
 ]
 
 
@@ -92,6 +93,18 @@ def test_connections_are_asked_for_as_wanted(path: Path) -> None:
             {"connections": 12},
             "draining echo: 12 connections may finish",
         ),
+        (
+            ["publish", "news", "hello there"],
+            {"verb": "publish", "listener": None, "topic": "news", "message": "hello there"},
+            {"listeners": ["ticks", "other"]},
+            "published: 1 message to ticks, other",
+        ),
+        (
+            ["publish", "--listener", "ticks", "news", ""],
+            {"verb": "publish", "listener": "ticks", "topic": "news", "message": ""},
+            {"listeners": ["ticks"]},
+            "published: 1 message to ticks",
+        ),
     ],
 )
 def test_command_asks_and_says_what_was_done(
@@ -141,6 +154,7 @@ def test_no_daemon_is_said_so(path: Path, arguments: list[str]) -> None:
         (["connections", "--limit", "x"], "'x' is not a valid integer"),
         (["workers", "stop"], "No such command 'stop'"),
         (["status", "extra"], "unexpected extra argument"),
+        (["publish"], "Missing argument 'TOPIC'"),
     ],
 )
 def test_wrong_usage_ends_with_64(arguments: list[str], message: str) -> None:
@@ -165,3 +179,39 @@ def test_option_wins_over_the_environment(path: Path) -> None:
 def test_socket_is_where_a_daemon_has_it_that_was_not_told_where(path: Path) -> None:
     with played_daemon(path, succeeded({"generation": 2})):
         assert _run("reload", RUNTIME_DIRECTORY=str(path.parent))[0] == 0
+
+
+# -- messages ----------------------------------------------------------------------------------------------
+
+
+def _publish(path: Path, lines: bytes, *arguments: str) -> Outcome:
+    command = ["publish", *arguments, "--control", str(path)]
+    done = CliRunner().invoke(main, command, input=lines)
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["news"], ["news", "-"]])
+def test_nothing_is_published_when_standard_input_is_empty(path: Path, arguments: list[str]) -> None:
+    assert _publish(path, b"", *arguments) == (0, "published: 0 messages\n", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"x" * 49_153, "line 1: the message has 49153 bytes; a command takes 49152 at most"),
+        (b"x" * 1_000_000, "line 1: the message has 49154 bytes; a command takes 49152 at most"),
+        (b"\xff\n", "line 1: the message is no UTF-8; publish it over HTTP"),
+    ],
+    ids=["long", "endless", "binary"],
+)
+def test_line_that_is_no_message_is_refused_with_its_number(path: Path, line: bytes, why: str) -> None:
+    status, out, err = _publish(path, line, "news")
+    assert (status, out) == (65, "")
+    assert err.startswith(why)
+
+
+def test_message_that_is_too_long_is_refused_before_anybody_is_asked(path: Path) -> None:
+    status, _, err = _run("publish", "news", "x" * 50_000, "--control", str(path))
+    assert status == 65
+    assert err.startswith("the message has 50000 bytes; a command takes 49152 at most")
+    assert "publish it over HTTP, by a source that takes it" in err

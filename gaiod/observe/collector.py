@@ -17,6 +17,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector as PrometheusCollector
 
 from gaiod.core import ENGINE, counters
+from gaiod.observe import feeds
+from gaiod.observe.feeds import SourceKey
 from gaiod.observe.metrics import METRICS
 from gaiod.runtime.hooks import HOOKS
 from gaiod.runtime.plugins import label_of
@@ -135,6 +137,12 @@ class Subject(Protocol):
     def server_rows(self) -> dict[ServerKey, list[int]]:
         """Return the cells of every server that was counted for, summed likewise."""
 
+    def source_rows(self) -> dict[SourceKey, list[int]]:
+        """Return the cells of every source that was counted for (`feedcells`), over all feeders."""
+
+    def feeder(self) -> tuple[bool, int] | None:
+        """Return whether the feeder runs, and how often it was started again; None: no listener takes messages."""
+
 
 @dataclass(slots=True)
 class _Scrape:
@@ -189,6 +197,8 @@ class Collector(PrometheusCollector):
             self._add_gc(scrape, slot.number, cells)
             for source in sources:
                 self._add_traffic(scrape, slot, source)
+        feeds.add_feeder(scrape, self._subject.feeder())
+        source_rows = self._subject.source_rows()
         errors: Counter[tuple[str, str]] = Counter()
         server_rows = self._subject.server_rows()
         for source in sources:
@@ -199,6 +209,8 @@ class Collector(PrometheusCollector):
                 self._add_upstream(scrape, source, row, server_rows)
             if source.settings.sources or row[CELL["push_published"]] or row[CELL["push_subscribers"]]:
                 self._add_push(scrape, source, row, slots)
+            if source.settings.sources:
+                feeds.add_feed(scrape, source.settings, row, source_rows)
             for hook in HOOKS:
                 errors[source.key[1], hook] += row[CELL[f"handler_error_{hook}"]]
         for (handler, hook), count in errors.items():
@@ -335,6 +347,8 @@ class Collector(PrometheusCollector):
     def _add_push(self, scrape: _Scrape, source: Source, row: list[int], slots: list[Slot]) -> None:
         """Add what the groups of a listener count."""
         name = source.settings.name
+        if not source.settings.sources:  # else each worker publishes what the feeder has counted once
+            scrape.add("gaiod_push_published_total", row[CELL["push_published"]], name, "handler")
         scrape.add("gaiod_push_deliveries_total", row[CELL["push_deliveries"]], name)
         for reason in PUSH_DROP_REASONS:
             scrape.add("gaiod_push_dropped_total", row[CELL[f"push_dropped_{reason}"]], name, reason)

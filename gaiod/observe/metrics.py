@@ -23,6 +23,7 @@ class Metric:
 
 
 _TRAFFIC = ("listener", "handler", "worker", "side")
+_SOURCE = ("listener", "source")
 _SERVER = ("upstream", "server")
 """`upstream` is the name of the listener whose handler connects to the server."""
 
@@ -183,6 +184,34 @@ METRICS = (
         ("listener",),
         FANOUT_BOUNDS_S,
     ),
+    Metric(
+        "gaiod_push_published_total",
+        "counter",
+        "Messages that the source has published; the handler itself, where a listener has no sources.",
+        _SOURCE,
+    ),
+    Metric(
+        "gaiod_push_refused_total",
+        "counter",
+        "Messages of the source that cannot be published: too long, say, or not in the listener's framing.",
+        _SOURCE,
+    ),
+    Metric("gaiod_push_source_up", "gauge", "1 while the source gets what it is to publish, else 0.", _SOURCE),
+    Metric("gaiod_push_source_reconnects_total", "counter", "Times the source was cut off, and came back.", _SOURCE),
+    Metric(
+        "gaiod_push_source_gaps_total",
+        "counter",
+        "Times that messages of the source may have been missed, one or many.",
+        _SOURCE,
+    ),
+    Metric(
+        "gaiod_push_feed_gaps_total",
+        "counter",
+        "Messages that were published and did not get to a worker, counted by each.",
+        ("listener",),
+    ),
+    Metric("gaiod_feeder_up", "gauge", "1 while the feeder runs the sources, 0 while it does not."),
+    Metric("gaiod_feeder_restarts_total", "counter", "Times the feeder died, and was started again."),
     Metric("gaiod_operations_total", "counter", "Operations completed.", ("worker", "op", "result")),
     Metric("gaiod_operations_pending", "gauge", "Operations submitted and not completed.", ("worker", "op")),
     Metric("gaiod_loop_iterations_total", "counter", "Times the loop polled.", ("worker",)),

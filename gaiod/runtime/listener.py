@@ -134,6 +134,18 @@ class Listener(Target):
         found = self._watcher.connections(context=self, idle_since_s=idle_since_s)
         return [conn for conn in found if conn.traffic != self._upstream]
 
+    # -- what the feed brings ----------------------------------------------------------------------------
+
+    def deliver(self, topic: str, data: bytes) -> None:
+        """Let the handler have a message. Before the listener serves, and once all is over, nobody wants it."""
+        if self._sockets or self.active:
+            self.call("on_message", None, self._handler.on_message, topic, data)
+
+    def count_missed(self, messages: int) -> None:
+        """Count messages that did not get here."""
+        self._count("feed_gaps", messages)
+        self._tell(logging.WARNING, "feed_gaps", "%d messages did not get to this worker", messages)
+
     # -- what its handler asks for -------------------------------------------------------------------
 
     def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:

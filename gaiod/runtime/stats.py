@@ -66,6 +66,7 @@ LISTENER_CELLS = (
     *(f"connect_le_{bound}" for bound in CONNECT_BOUNDS_S),
     "connect_le_inf",
     *(f"push_{cell}" for cell in counters.GROUP_CELLS),
+    "feed_gaps",
 )
 CELL = {name: index for index, name in enumerate(LISTENER_CELLS)}
 """Cells of a listener's row, by name."""

@@ -11,8 +11,6 @@ import faulthandler
 import gc
 import json
 import logging
-import mmap
-import os
 import signal
 import socket
 import sys
@@ -28,12 +26,14 @@ from gaiod.runtime.channel import Channel
 from gaiod.runtime.connlog import ConnectionLog
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.draining import Drain
+from gaiod.runtime.feed import FeedLink
 from gaiod.runtime.gcstats import GcStats
 from gaiod.runtime.inquiries import Inquiries
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.plugins import HandlerLoadError, build_options, load_handler
 from gaiod.runtime.settings import ConnectionLogSettings, listener_settings_from, log_settings_from
 from gaiod.runtime.signals import Signals
+from gaiod.runtime.startup import map_cells, receive_settings
 from gaiod.runtime.stats import HEARTBEAT, Layout
 from gaiod.version import __version__
 
@@ -42,7 +42,10 @@ log = logging.getLogger("gaiod.worker")
 GOODBYE_S = 0.5
 """How long the last messages to the supervisor may take."""
 
-EXIT_OS, EXIT_CONFIG = 71, 78
+EXIT_CONFIG = 78
+
+FEED_TIMEOUT_S = 5.0
+"""How long a worker waits for the feeder until it serves without: it comes back, and its messages with it."""
 
 GC_THRESHOLDS = (10_000, 20, 50)
 """Young collections visit only what was made since: with 512 completions a pass, the default 700 would
@@ -57,6 +60,9 @@ class Worker:
         self._listeners: list[Listener] = []
         self._sockets: list[list[socket.socket]] = []
         self._drain: Drain | None = None
+        self._is_ready = False
+        self._feeder = 0
+        self._asked_fed: list[dict[str, Any]] = []
         self._ended = False
         self._exit_status = 0
         self._verbs: dict[str, Callable[[Any], None]] = {
@@ -68,11 +74,11 @@ class Worker:
 
     def run(self) -> int:
         """Receive the settings, serve, and return the process's exit status."""
-        message, rest = _receive_settings(self._first)
+        message, rest = receive_settings(self._first)
         faulthandler.enable(message["dump"])  # SIGABRT, or a crash, leaves the stack there for the supervisor
         # A supervisor of another version may not say what servers there are; it must be told so, in order.
         layout = Layout(tuple(len(plain.get("servers", ())) for plain in message["listeners"]))
-        cells = _map(message["stats"])
+        cells = map_cells(message["stats"])
         if len(cells) != layout.size:
             _refuse(self._first, f"this is gaiod {__version__}, its supervisor another version: run gaiod upgrade")
         self._watcher = Watcher(counters=cells, report_closes=True)
@@ -93,7 +99,7 @@ class Worker:
             self._end()
         else:
             self._inquiries = Inquiries(self._listeners, message["instance"])
-            self._watcher.post(lambda result: self._channel.send({"ready": True}))
+            self._feed(message["feed"])
             GcStats(cells, layout).start()
             self._beat_every(message["heartbeat_interval_s"], cells, layout)
         gc.collect()
@@ -136,6 +142,34 @@ class Worker:
             )
             self._listeners.append(listener)
             self._sockets.append([socket.socket(fileno=fd) for fd in fds])
+
+    def _feed(self, feed: dict[str, Any]) -> None:
+        """Be ready once messages come, if any listener takes some: none may be missed by who connects."""
+        keys = {listener: feed["keys"][listener.name] for listener in self._listeners if listener.name in feed["keys"]}
+        if keys:
+            self._link = FeedLink(self._watcher, feed["address"], keys, self._fed)
+            self._watcher.timer(time.monotonic() + FEED_TIMEOUT_S, context=self._tell_ready)
+        else:
+            self._watcher.post(self._tell_ready)
+
+    def _fed(self, feeder: int) -> None:
+        """Messages come from this feeder, and no longer from one before it."""
+        self._feeder = feeder
+        self._tell_ready()
+        self._answer_fed()
+
+    def _answer_fed(self) -> None:
+        asked, self._asked_fed = self._asked_fed, []
+        for question in asked:
+            if question["feeder"] <= self._feeder:
+                self._channel.send({"answer": question["id"], "result": {}})
+            else:
+                self._asked_fed.append(question)
+
+    def _tell_ready(self, result: OpResult | None = None) -> None:
+        if not self._is_ready:
+            self._is_ready = True
+            self._channel.send({"ready": True})
 
     def _beat_every(self, interval_s: float, cells: Any, layout: Layout) -> None:
         """Write down when the loop came round: a supervisor that reads an old time knows that it hangs."""
@@ -199,7 +233,11 @@ class Worker:
         Drain(self._watcher, listeners, how["timeout_s"], eager=False, done=_nothing)
 
     def _take_question(self, question: dict[str, Any]) -> None:
-        self._channel.send({"answer": question["id"], "result": self._inquiries.answer(question)})
+        if question["verb"] == "fed":
+            self._asked_fed.append(question)
+            self._answer_fed()
+        else:
+            self._channel.send({"answer": question["id"], "result": self._inquiries.answer(question)})
 
 
 def _nothing() -> None:
@@ -210,26 +248,6 @@ def _refuse(channel: socket.socket, why: str) -> NoReturn:
     """Say why this worker cannot serve, and end."""
     channel.sendall(json.dumps({"failed": why}).encode() + b"\n")
     sys.exit(EXIT_CONFIG)
-
-
-def _map(fd: int) -> Any:
-    """Map the cells to count in."""
-    cells = memoryview(mmap.mmap(fd, 0)).cast("q")
-    os.close(fd)
-    return cells
-
-
-def _receive_settings(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
-    """Receive the first message, before there is a watcher to do it; and what came behind it."""
-    data = bytearray()
-    while b"\n" not in data:
-        part = channel.recv(65536)
-        if not part:
-            raise SystemExit(EXIT_OS)  # the supervisor went before it said anything
-        data += part
-    line, _, rest = bytes(data).partition(b"\n")
-    message: dict[str, Any] = json.loads(line)
-    return message, rest
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Member
 from gaiod.supervisor.reload import Asker, Outcome
 from gaiod.supervisor.subject import Subject
-from gaiod.supervisor.verbs import ControlError, refused, succeeded
+from gaiod.supervisor.verbs import ControlError, check_message, refused, succeeded
 from gaiod.supervisor.watchman import Watchman
 
 PATIENCE_S = 2.0
@@ -76,6 +76,8 @@ class Answers:
                 self._upgrade(_telling(reply, "pid"))
             case "drain":
                 self._drain_listener(request["listener"], reply)
+            case "publish":
+                self._publish(request, reply)
 
     def _check_serving(self) -> None:
         if self._fleet.generation is None or self._fleet.is_stopping:
@@ -134,6 +136,27 @@ class Answers:
                 member.process.ask({"verb": "kill", "serial": int(serial)}, take)
                 return
         raise ControlError(missing, os.EX_UNAVAILABLE)
+
+    def _publish(self, request: dict[str, Any], reply: Reply) -> None:
+        self._check_serving()
+        listener = request["listener"]
+        if listener is not None:
+            self._check_listener(listener)
+        taking = [source.settings.name for source in self._subject.sources() if source.settings.sources]
+        if not taking:
+            raise ControlError(
+                "no listener takes messages: no handler has on_message; configure one that does, push say"
+            )
+        if listener not in (None, *taking):
+            others = f"{', '.join(taking)} {'does' if len(taking) == 1 else 'do'}"
+            raise ControlError(f"listener {listener} does not take messages: its handler has no on_message; {others}")
+        check_message(request["topic"], request["message"])
+
+        def take(answer: dict[str, Any]) -> None:
+            error = answer.get("error")
+            reply(succeeded(answer) if error is None else refused(error, answer["status"]))
+
+        self._fleet.feeding.publish(request, take)
 
     def _drain_listener(self, name: str, reply: Reply) -> None:
         self._check_serving()

@@ -2,11 +2,12 @@
 
 import json
 import os
+import select
 import socket
 from typing import Any
 
 from gaiod.supervisor.control_path import FolderError, check_folder, control_path
-from gaiod.supervisor.verbs import QUICK_S, VERBS, ControlError
+from gaiod.supervisor.verbs import QUICK_S, VERBS, ControlError, json_of
 
 UNIX = "unix:"
 
@@ -22,19 +23,52 @@ def ask(path: str | None, verb: str, **arguments: Any) -> dict[str, Any]:
     Raises:
         ControlError: no daemon is there, or it refused, or it did not answer.
     """
-    path = _default_path() if path is None else path.removeprefix(UNIX)
-    timeout_s = VERBS[verb].timeout_s if verb in VERBS else QUICK_S
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(timeout_s)
-        _connect(sock, path)
-        line = _exchange(sock, json.dumps({"verb": verb, **arguments}).encode() + b"\n", path)
-    if not line.endswith(b"\n"):
-        raise ControlError(
-            f"gaiod on {path} closed the connection without an answer: it ended meanwhile, or it is no gaiod; "
-            "see its log",
-            os.EX_UNAVAILABLE,
-        )
-    return _result_of(line, path)
+    with Conversation(path) as conversation:
+        return conversation.ask(verb, **arguments)
+
+
+class Conversation:
+    """Requests to a running daemon, one after the other, over one connection.
+
+    A daemon hangs up on a client that asks nothing for a minute, and when it is replaced by another: then the next
+    request goes over a connection of its own.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        """Begin; nobody is connected to yet. `path` as for `ask`."""
+        self._path = path
+        self._sock: socket.socket | None = None
+
+    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """Return the result of a request, as `ask`."""
+        path = _default_path() if self._path is None else self._path.removeprefix(UNIX)
+        if self._sock is not None and select.select([self._sock], [], [], 0)[0]:
+            self.close()  # its end: there is nothing else to be told
+        if self._sock is None:
+            self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._sock.settimeout(QUICK_S)
+            _connect(self._sock, path)
+        self._sock.settimeout(VERBS[verb].timeout_s if verb in VERBS else QUICK_S)
+        line = _exchange(self._sock, json_of({"verb": verb, **arguments}) + b"\n", path)
+        if not line.endswith(b"\n"):
+            raise ControlError(
+                f"gaiod on {path} closed the connection without an answer: it ended meanwhile, or it is no gaiod; "
+                "see its log",
+                os.EX_UNAVAILABLE,
+            )
+        return _result_of(line, path)
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def __enter__(self) -> "Conversation":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def _default_path() -> str:

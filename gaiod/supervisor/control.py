@@ -12,8 +12,6 @@ import json
 import logging
 import os
 import socket
-import struct
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +22,7 @@ from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.dispatch import Target
 from gaiod.runtime.logs import fields
+from gaiod.runtime.peers import peer_uid
 from gaiod.supervisor.control_path import FolderError, control_path, make_folder
 from gaiod.supervisor.sockets import UNIX, BindError, SocketOptions, open_listener
 from gaiod.supervisor.verbs import LINE_MAX_BYTES, VERBS, ControlError, parse_request, refused
@@ -201,7 +200,8 @@ class _Client(Target):
         reply = _Once(self._send)
         try:
             request = parse_request(line, may_administer=self._uid in (0, os.geteuid()))
-            if VERBS[request["verb"]].is_admin:
+            verb = VERBS[request["verb"]]
+            if verb.is_admin and verb.is_logged:
                 arguments = {key: value for key, value in request.items() if key != "verb"}
                 log.info("user %s asks: %s", self._uid, request["verb"], extra=fields(**arguments))
             self._answer(request, reply)
@@ -246,22 +246,6 @@ class _Once:
             return
         self.is_used = True
         self._send(answer)
-
-
-def peer_uid(fd: int) -> int | None:
-    """Return the user who connected a unix socket; None where the system does not tell."""
-    sock = socket.socket(fileno=fd)
-    try:
-        if sys.platform == "linux":
-            _, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        else:
-            # struct xucred of macOS and FreeBSD: cr_version, cr_uid, groups; SOL_LOCAL is 0, LOCAL_PEERCRED 1.
-            _, uid = struct.unpack_from("II", sock.getsockopt(0, 1, 76))
-    except (OSError, struct.error):
-        return None
-    finally:
-        sock.detach()
-    return int(uid)
 
 
 def _line_of(answer: dict[str, Any]) -> bytes:

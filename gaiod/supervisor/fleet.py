@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from gaiod.core.watcher import Watcher
+from gaiod.supervisor.feeding import Feeding
 from gaiod.supervisor.generation import Failure, Generation, Launch, Member
 from gaiod.supervisor.process import Phase, WorkerProcess
 from gaiod.supervisor.restarts import FAILURES_MAX, FAILURES_WINDOW_S, SETTLED_S, Restarts
@@ -39,6 +40,7 @@ class Fleet:
         serving: the member that serves, by slot.
         waiting: slots without a worker, because the last ones died at once; the next starts after a pause.
         generation: the one that serves; None before the first.
+        feeding: the process that runs the generation's sources.
         drained: the names of its listeners that are not served any more.
         is_stopping: it ends, and starts nobody any more.
         was_forced: a worker did not end in order when the daemon stopped.
@@ -50,7 +52,7 @@ class Fleet:
         Args:
             watcher: the supervisor's.
             hopeless: called when workers of a slot die again and again.
-            changed: called when a worker serves, or has ended.
+            changed: called when a worker serves, or has ended, and when the feeder has.
         """
         self.slots: dict[int, Slot] = {}
         self.past = Slot(-1)
@@ -63,6 +65,7 @@ class Fleet:
         self._watcher = watcher
         self._hopeless = hopeless
         self._changed = changed
+        self.feeding = Feeding(watcher, changed, lambda: [member.process for member in self.serving.values()])
         self._members: list[Member] = []
         self._restarts = Restarts()
 
@@ -72,6 +75,11 @@ class Fleet:
 
     def __len__(self) -> int:
         return len(self._members)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was told to end, and nobody is left."""
+        return self.is_stopping and not self._members and self.feeding.is_over
 
     @property
     def connections(self) -> int:
@@ -86,6 +94,7 @@ class Fleet:
             done(Failure("the daemon stops", EXIT_SOFTWARE))
             return
         launch = Launch(generation, done)
+        self.feeding.prepare(generation)
         for number in range(generation.settings.workers):
             try:
                 launch.members.append(self._start(number, generation, launch=launch))
@@ -109,6 +118,7 @@ class Fleet:
                 self.doom(member, "its generation is over")
         for member in old.values():
             self._drain(member, generation.settings.drain_timeout_s, eager=False)
+        self.feeding.adopt(generation)
         self._forget()
 
     # -- replacing and ending ----------------------------------------------------------------------------
@@ -145,12 +155,14 @@ class Fleet:
                 self.doom(member, STOPPED)
             else:
                 self._drain(member, timeout_s, eager=eager)
+        self._end_feeding()
 
     def kill(self) -> None:
-        """End every worker now."""
+        """End every process now."""
         self.is_stopping = True
         for member in self:
             self.doom(member, STOPPED)
+        self.feeding.kill()
 
     def doom(self, member: Member, why: str) -> None:
         """Kill a worker, for a reason that is told when it has ended."""
@@ -173,7 +185,8 @@ class Fleet:
         process = WorkerProcess(number, memory, self._watcher, self._take_change)
         not_served = self.drained if generation is self.generation else set()
         try:
-            process.start(generation.message_to(number), generation.sockets_of(number, not_served))
+            message = generation.message_to(number, self.feeding.address)
+            process.start(message, generation.sockets_of(number, not_served))
         except BaseException:
             slot.retire(memory)
             raise
@@ -228,6 +241,7 @@ class Fleet:
         """See who has ended: SIGCHLD came."""
         for member in self:
             self._reap_one(member)
+        self.feeding.reap()
 
     def _reap_one(self, member: Member) -> None:
         status = member.process.exit_status()
@@ -248,7 +262,13 @@ class Fleet:
             how += f" ({member.doom})"
         self._ended(member, was, how, "signal" if status < 0 else "exit")
         self._forget()
+        self._end_feeding()
         self._changed()
+
+    def _end_feeding(self) -> None:
+        """End the feeder, once nobody is left that it feeds."""
+        if self.is_stopping and not self._members:
+            self.feeding.stop()
 
     def _ended(self, member: Member, was: Phase, how: str, why: str) -> None:
         """Draw the consequences of a worker's end."""
@@ -312,6 +332,7 @@ class Fleet:
             member.launch = None
             member.process.phase = Phase.DRAINING
             self.doom(member, "its generation failed")
+        self.feeding.withdraw()
         launch.done(why)
 
     def _drain(self, member: Member, timeout_s: float, *, eager: bool) -> None:

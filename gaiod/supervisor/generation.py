@@ -1,14 +1,17 @@
 """What a fleet is made of: generations, the workers that belong to them, and their common start."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import socket
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from gaiod.runtime.plugins import label_of, pinned
-from gaiod.runtime.settings import Settings
+from gaiod.runtime.plugins import is_file, label_of, pinned
+from gaiod.runtime.settings import ListenerSettings, Settings
 from gaiod.supervisor.listeners import OpenListener
 from gaiod.supervisor.process import WorkerProcess
 from gaiod.supervisor.slots import Key
@@ -19,28 +22,47 @@ HEARTBEAT_INTERVAL_MAX_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A configuration that is served. `listeners` are the sockets of `settings.listeners`, in their order."""
+    """A configuration that is served.
+
+    Attributes:
+        number: counts them.
+        settings: the configuration.
+        listeners: the sockets of `settings.listeners`, in their order.
+        feed_keys: of each listener that takes messages what tells its sources from others: of two generations with the
+            same key one's sources are the other's, and go on.
+    """
 
     number: int
     settings: Settings
     listeners: list[OpenListener]
+    feed_keys: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look at handlers that are files now: they may change while the generation serves."""
+        keys = {each.name: _feed_key(each) for each in self.settings.listeners if each.sources}
+        object.__setattr__(self, "feed_keys", keys)
 
     @property
     def keys(self) -> dict[Key, tuple[str, ...]]:
         """What the listeners count under, and their servers, in the order of the cells."""
         return {(each.name, label_of(each.handler)): each.servers for each in self.settings.listeners}
 
-    def message_to(self, worker: int) -> dict[str, Any]:
-        """Return what one of its workers is told."""
+    @property
+    def heartbeat_interval_s(self) -> float:
+        """How often a process writes down that its loop comes round."""
+        return min(HEARTBEAT_INTERVAL_MAX_S, self.settings.heartbeat_timeout_s / HEARTBEATS_PER_TIMEOUT)
+
+    def message_to(self, worker: int, feed_address: str = "") -> dict[str, Any]:
+        """Return what one of its workers is told. `feed_address` is where it gets messages, if it takes any."""
         settings = self.settings
-        interval_s = min(HEARTBEAT_INTERVAL_MAX_S, settings.heartbeat_timeout_s / HEARTBEATS_PER_TIMEOUT)
         return {
             "worker": worker,
             "listeners": [
                 dataclasses.asdict(dataclasses.replace(listener, handler=pinned(listener.handler)))
                 for listener in settings.listeners
             ],
-            "heartbeat_interval_s": interval_s,
+            "feed": {"address": feed_address, "keys": self.feed_keys},
+            "heartbeat_interval_s": self.heartbeat_interval_s,
             "drain_timeout_s": settings.drain_timeout_s,
             "cpu": _cpu_of(worker) if settings.pin_workers else None,
             "log": dataclasses.asdict(settings.log),
@@ -100,6 +122,17 @@ class Launch:
     generation: Generation
     done: Callable[[Failure | None], None]
     members: list[Member] = field(default_factory=list)
+
+
+def _feed_key(listener: ListenerSettings) -> str:
+    """Return what is another if the handler is, its options, or its code where that is a file."""
+    path = listener.handler.partition(":")[0]
+    try:
+        code = Path(path).read_bytes() if is_file(path) else b""
+    except OSError:
+        code = b""  # loading it says why
+    said = json.dumps([listener.handler, listener.options, listener.sources], sort_keys=True, default=repr)
+    return hashlib.sha256(said.encode() + code).hexdigest()[:32]
 
 
 def _cpu_of(worker: int) -> int | None:

@@ -1,4 +1,4 @@
-"""One worker process, seen from its supervisor."""
+"""The processes that a supervisor starts, seen from it: the worker's is here, the feeder's is in `feeding.py`."""
 
 import ctypes
 import os
@@ -59,55 +59,48 @@ def die_with_parent() -> Callable[[], None] | None:
     return ask
 
 
-class WorkerProcess:
-    """A worker, from its start to its end.
+class ChildProcess:
+    """A process of the daemon's own, from its start to its end.
 
     Attributes:
-        number: its slot, from 0.
-        instance: counts all workers that there have been: no other has the same.
-        memory: what it counts in.
-        phase: where it stands, which its owner says.
-        pid: its process.
-        failed: why it could not start, if it said so.
-        leaving: it accepts no more, because a signal told it to end.
         silent: its channel has ended: it will say nothing more.
-        started_s, ready_s: `time.monotonic()`; `ready_s` is None before.
+        started_s: `time.monotonic()`.
     """
 
-    def __init__(
-        self, number: int, memory: Memory, watcher: Watcher, on_change: Callable[["WorkerProcess"], None]
-    ) -> None:
-        self.number = number
-        self.instance = next(_instances)
-        self.memory = memory
-        self.phase = Phase.STARTING
-        self.failed: str | None = None
-        self.leaving = False
+    def __init__(self, module: str, watcher: Watcher) -> None:
+        """Make it; `start` starts it.
+
+        Args:
+            module: what it runs; its argument is the descriptor of its end of the channel.
+            watcher: the supervisor's.
+        """
         self.silent = False
         self.started_s = time.monotonic()
-        self.ready_s: float | None = None
+        self._module = module
         self._watcher = watcher
-        self._on_change = on_change
         self._questions: dict[int, Callable[[dict[str, Any] | None], None]] = {}
         self._question_ids = count(1)
-        self._mood = 1 - RECYCLE_SPREAD * random.random()
 
-    def start(self, settings: Mapping[str, Any], listeners: Sequence[Sequence[socket.socket]]) -> None:
-        """Start it and tell it what to serve; `on_change` is called when it is ready, failed, or silent.
+    def launch(self, message: Mapping[str, Any], fds: Sequence[int], *, stdin: int | None) -> None:
+        """Start it, and send it its first message, `dump` added.
+
+        Args:
+            message: what it is told.
+            fds: what it inherits.
+            stdin: as `subprocess.Popen` takes it.
 
         Raises:
             OSError: no process can be started.
         """
         ours, theirs = socket.socketpair()
-        fds = [[sock.fileno() for sock in sockets] for sockets in listeners]
         # -P: what lies in the working directory is not ours to import.
-        command = [sys.executable, "-P", "-m", "gaiod.runtime.worker", str(theirs.fileno())]
+        command = [sys.executable, "-P", "-m", self._module, str(theirs.fileno())]
         self._dump = anonymous_file("gaiod-dump")
         try:
             self._process = subprocess.Popen(
                 command,
-                pass_fds=[theirs.fileno(), self.memory.fd, self._dump, *(fd for each in fds for fd in each)],
-                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno(), self._dump, *fds],
+                stdin=stdin,
                 env={key: value for key, value in os.environ.items() if key not in SUPERVISORS_OWN},
                 process_group=0,  # a Ctrl-C goes to the whole group: the supervisor decides, from the first moment on
                 preexec_fn=die_with_parent(),  # noqa: PLW1509 - the supervisor has one thread
@@ -119,36 +112,22 @@ class WorkerProcess:
         finally:
             theirs.close()
         self._channel = Channel(self._watcher.delegate(ours), self._take)
-        numbers = {"instance": self.instance, "stats": self.memory.fd, "dump": self._dump, "fds": fds}
-        self._channel.send({**settings, **numbers})
+        self.send({**message, "dump": self._dump})
 
     @property
     def pid(self) -> int:
         """Its process number."""
         return self._process.pid
 
-    def heartbeat_age_s(self, now_s: float) -> float:
-        """Return how long ago its loop came round; before the first time, how long ago it was started."""
-        return now_s - (self.memory.heartbeat_s or self.started_s)
-
-    def serve(self) -> None:
-        """Let it accept: it is ready, and so is whoever else has to be."""
-        self._channel.send({"serve": True})
-
-    def drain(self, timeout_s: float, *, eager: bool) -> None:
-        """Ask it to accept no more, and to end when its connections have."""
-        self.phase = Phase.DRAINING
-        self._channel.send({"drain": {"timeout_s": timeout_s, "eager": eager}})
-
-    def drain_listener(self, name: str, timeout_s: float) -> None:
-        """Ask it to stop serving one of its listeners."""
-        self._channel.send({"drain_listener": {"listener": name, "timeout_s": timeout_s}})
+    def send(self, message: dict[str, Any]) -> None:
+        """Tell it something."""
+        self._channel.send(message)
 
     def ask(self, question: dict[str, Any], take: Callable[[dict[str, Any] | None], None]) -> None:
         """Ask it something; `take` gets the answer, or None if it ends before."""
         number = next(self._question_ids)
         self._questions[number] = take
-        self._channel.send({"ask": {**question, "id": number}})
+        self.send({"ask": {**question, "id": number}})
 
     def kill(self) -> None:
         """Do not ask."""
@@ -165,7 +144,6 @@ class WorkerProcess:
 
     def bury(self) -> str:
         """Let go of what belongs to it, once it has ended, and return the stack that it left behind, if any."""
-        self.phase = Phase.ENDED
         self._channel.close()
         questions, self._questions = self._questions, {}
         for take in questions.values():
@@ -195,6 +173,80 @@ class WorkerProcess:
         with open(f"/proc/{self.pid}/stat", encoding="ascii", errors="replace") as file:
             return file.read().rpartition(")")[2].split()
 
+    def _take(self, message: dict[str, Any] | None) -> None:
+        if message is None:
+            self.silent = True
+            self.said(None)
+        elif "answer" in message:
+            self._questions.pop(message["answer"])(message["result"])
+        else:
+            self.said(message)
+
+    def said(self, message: dict[str, Any] | None) -> None:
+        """Take what it has said that is no answer; None: it says no more."""
+        raise NotImplementedError
+
+
+class WorkerProcess(ChildProcess):
+    """A worker, from its start to its end.
+
+    Attributes:
+        number: its slot, from 0.
+        instance: counts all workers that there have been: no other has the same.
+        memory: what it counts in.
+        phase: where it stands, which its owner says.
+        failed: why it could not start, if it said so.
+        leaving: it accepts no more, because a signal told it to end.
+        ready_s: `time.monotonic()`; None before.
+    """
+
+    def __init__(
+        self, number: int, memory: Memory, watcher: Watcher, on_change: Callable[["WorkerProcess"], None]
+    ) -> None:
+        super().__init__("gaiod.runtime.worker", watcher)
+        self.number = number
+        self.instance = next(_instances)
+        self.memory = memory
+        self.phase = Phase.STARTING
+        self.failed: str | None = None
+        self.leaving = False
+        self.ready_s: float | None = None
+        self._on_change = on_change
+        self._mood = 1 - RECYCLE_SPREAD * random.random()
+
+    def start(self, settings: Mapping[str, Any], listeners: Sequence[Sequence[socket.socket]]) -> None:
+        """Start it and tell it what to serve; `on_change` is called when it is ready, failed, or silent.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        fds = [[sock.fileno() for sock in sockets] for sockets in listeners]
+        numbers = {"instance": self.instance, "stats": self.memory.fd, "fds": fds}
+        inherited = [self.memory.fd, *(fd for each in fds for fd in each)]
+        self.launch({**settings, **numbers}, inherited, stdin=subprocess.DEVNULL)
+
+    def heartbeat_age_s(self, now_s: float) -> float:
+        """Return how long ago its loop came round; before the first time, how long ago it was started."""
+        return now_s - (self.memory.heartbeat_s or self.started_s)
+
+    def serve(self) -> None:
+        """Let it accept: it is ready, and so is whoever else has to be."""
+        self.send({"serve": True})
+
+    def drain(self, timeout_s: float, *, eager: bool) -> None:
+        """Ask it to accept no more, and to end when its connections have."""
+        self.phase = Phase.DRAINING
+        self.send({"drain": {"timeout_s": timeout_s, "eager": eager}})
+
+    def drain_listener(self, name: str, timeout_s: float) -> None:
+        """Ask it to stop serving one of its listeners."""
+        self.send({"drain_listener": {"listener": name, "timeout_s": timeout_s}})
+
+    def bury(self) -> str:
+        """As of any process."""
+        self.phase = Phase.ENDED
+        return super().bury()
+
     def is_worn(self, limits: RecycleSettings, accepted: int, now_s: float) -> str | None:
         """Return which of the limits it has reached, in words; None if none."""
         if self.ready_s is None:
@@ -213,12 +265,10 @@ class WorkerProcess:
                 return f"it has {resident / 2**20:.0f} MiB of memory"
         return None
 
-    def _take(self, message: dict[str, Any] | None) -> None:
+    def said(self, message: dict[str, Any] | None) -> None:
+        """Take that it is ready, leaves, or cannot serve."""
         if message is None:
-            self.silent = True
-        elif "answer" in message:
-            self._questions.pop(message["answer"])(message["result"])
-            return
+            pass
         elif "ready" in message:
             self.ready_s = time.monotonic()
         elif "leaving" in message:

@@ -8,8 +8,10 @@ from typing import Any
 
 from gaiod.core import ENGINE
 from gaiod.observe.collector import Source
+from gaiod.runtime.feedcells import SOURCE_CELL
 from gaiod.runtime.plugins import label_of
 from gaiod.runtime.stats import CELL, open_connections
+from gaiod.supervisor.feedcounts import SourceKey
 from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Member
 from gaiod.supervisor.process import Phase
@@ -122,6 +124,8 @@ class Subject:
                 key=lambda row: (row["worker"], row["instance"] or inf),
             ),
             "listeners": [self._listener(index, source) for index, source in enumerate(self.sources())],
+            "feeder": self._feeder(),
+            "sources": self._sources(),
         }
 
     def _worker(self, member: Member) -> dict[str, Any]:
@@ -185,6 +189,38 @@ class Subject:
             "rates": self._rates(source.key, row),
         }
 
+    def _feeder(self) -> dict[str, Any] | None:
+        """Return a row for the process that runs the sources; None if no listener takes messages."""
+        feeding = self._fleet.feeding
+        if not feeding.is_needed:
+            return None
+        process, now_s = feeding.process, time.monotonic()
+        usage = {} if process is None else process.usage()
+        return {
+            "pid": None if process is None else process.pid,
+            "state": "running" if feeding.is_up else "waiting" if process is None else "starting",
+            "age_s": None if process is None else round(now_s - process.started_s, 1),
+            "heartbeat_age_s": None if process is None else round(process.heartbeat_age_s(now_s), 3),
+            "memory_bytes": usage.get("resident_bytes"),
+            "cpu_seconds": usage.get("cpu_seconds"),
+            "restarts": feeding.restarts,
+        }
+
+    def _sources(self) -> list[dict[str, Any]]:
+        """Return a row for each source of a listener that is configured."""
+        rows = self.source_rows()
+        return [
+            {
+                "listener": each.settings.name,
+                "source": name,
+                "up": bool(cells[SOURCE_CELL["up"]]),
+                **{what: cells[SOURCE_CELL[what]] for what in ("published", "refused", "reconnects", "gaps")},
+            }
+            for each in self.sources()
+            for name in each.settings.sources
+            for cells in [rows.get((each.settings.name, name), [0] * len(SOURCE_CELL))]
+        ]
+
     def _rates(self, key: Key, row: list[int]) -> dict[str, float | None]:
         then_s, rows = self._samples[0] if self._samples else (time.monotonic(), {})
         past_s = time.monotonic() - then_s
@@ -201,3 +237,12 @@ class Subject:
     def server_rows(self) -> dict[ServerKey, list[int]]:
         """Return the cells of every server that was counted for, summed likewise."""
         return added(slot.server_rows() for slot in (self._fleet.past, *self.slots()))
+
+    def source_rows(self) -> dict[SourceKey, list[int]]:
+        """Return the cells of every source that was counted for, over all feeders."""
+        return self._fleet.feeding.counts.rows()
+
+    def feeder(self) -> tuple[bool, int] | None:
+        """Return whether the feeder runs, and how often it was started again; None: no listener takes messages."""
+        feeding = self._fleet.feeding
+        return (feeding.is_up, feeding.restarts) if feeding.is_needed else None

@@ -315,10 +315,10 @@ class Supervisor:
             self._stop(0.0)
 
     def _take_change(self) -> None:
-        """See whether that was the last worker."""
-        if self._state is State.STOPPING and self._fleet.is_stopping and not len(self._fleet):
+        """See whether that was the last process."""
+        if self._state is State.STOPPING and self._fleet.is_over:
             log.info("stopped" if self._opening.owns_files else "drained and ended: the upgraded daemon serves")
-            if self._fleet.was_forced:
+            if self._fleet.was_forced or self._fleet.feeding.was_forced:
                 self._exit_status = EXIT_SOFTWARE
             self._state = State.STOPPED
 
@@ -357,6 +357,7 @@ class Supervisor:
         self._listeners.close(keep_files=True)
         asker((0, text))
         self._control.close()
+        self._fleet.feeding.stop_inlets()
         self._drain(eager=False)
 
     @property

@@ -33,6 +33,7 @@ def status_text(status: Row, now: float) -> str:
         *table(WORKERS, status.get("workers") or []),
         "",
         *table(LISTENERS, status.get("listeners") or []),
+        *_feeder_lines(status.get("feeder"), status.get("sources") or []),
     ]
     return "\n".join(lines)
 
@@ -146,6 +147,11 @@ def _reload_lines(reload: Row | None, now: float) -> list[str]:
     return [f"{ago}: it failed, and changed nothing", *(f"  {shown(line)}" for line in reload["error"].splitlines())]
 
 
+def _feeder_lines(feeder: Row | None, sources: Sequence[Row]) -> list[str]:
+    """Return what is said of the sources, and of the process that runs them; nothing where there are none."""
+    return [] if feeder is None else ["", *table(FEEDER, [feeder]), "", *table(SOURCES, sources)]
+
+
 # -- the tables --------------------------------------------------------------------------------------
 
 
@@ -186,6 +192,26 @@ LISTENERS = (
     Column("RECEIVED", _rate_of("received_bytes", size_rate)),
     Column("SENT", _rate_of("sent_bytes", size_rate)),
     Column("QUEUE", lambda row: f"{number(row.get('queue'))}/{number(row.get('queue_limit'))}"),
+)
+
+FEEDER = (
+    Column("FEEDER PID", _of("pid", number)),
+    Column("STATE", _of("state", shown), is_text=True),
+    Column("AGE", _of("age_s", duration)),
+    Column("HEARTBEAT", _of("heartbeat_age_s", duration)),
+    Column("MEMORY", _of("memory_bytes", size)),
+    Column("CPU", _of("cpu_seconds", duration)),
+    Column("RESTARTS", _of("restarts", number)),
+)
+
+SOURCES = (
+    Column("LISTENER", _of("listener", shown), is_text=True),
+    Column("SOURCE", _of("source", shown), is_text=True),
+    Column("STATE", lambda row: "up" if row.get("up") else "down", is_text=True),
+    Column("PUBLISHED", _of("published", number)),
+    Column("REFUSED", _of("refused", number)),
+    Column("RECONNECTS", _of("reconnects", number)),
+    Column("GAPS", _of("gaps", number)),
 )
 
 CONNECTIONS = (

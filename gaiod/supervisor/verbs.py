@@ -27,6 +27,14 @@ SLOW_S = 3600.0
 """... and for what waits for connections to end, in one worker after the other: 64 workers that drain for
 30 s each take half an hour. Somebody at a terminal has Ctrl-C."""
 
+MESSAGE_MAX_BYTES = 48 * 1024
+"""Of a message to publish. With what JSON adds it has to fit into a request, and what is longer is no command."""
+
+ARGUMENTS_MAX_BYTES = 4096
+"""What a request to publish has beside the message."""
+
+OVER_HTTP = "publish it over HTTP, by a source that takes it"
+
 CONNECTION_ID = r"[0-9]{1,10}-[0-9]{1,19}"
 QUOTED_MAX = 60
 """Characters of the client's text that are repeated to it. Beyond, difflib would only burn time."""
@@ -72,11 +80,16 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One thing that can be asked for. Only root and the daemon's own user may ask for what `is_admin`."""
+    """One thing that can be asked for. Only root and the daemon's own user may ask for what `is_admin`.
+
+    Attributes:
+        is_logged: the log has a line for each time; else metrics count it.
+    """
 
     what: str
     is_admin: bool
     timeout_s: float = QUICK_S
+    is_logged: bool = True
     arguments: Mapping[str, Argument] = field(default_factory=dict)
 
 
@@ -107,6 +120,16 @@ VERBS = {
         "accept no more on a listener",
         is_admin=True,
         arguments={"listener": Argument("the name of a listener", is_required=True)},
+    ),
+    "publish": Verb(
+        "publish a message to subscribers",
+        is_admin=True,
+        is_logged=False,
+        arguments={
+            "listener": Argument("the name of a listener (null: all that take messages)"),
+            "topic": Argument("the name of a topic", is_required=True),
+            "message": Argument("the message", is_required=True),
+        },
     ),
 }
 """Everything the socket takes: requests are checked against this, and documented from it."""
@@ -140,6 +163,28 @@ def parse_request(line: bytes, *, may_administer: bool) -> dict[str, Any]:
         else:
             request[key] = argument.default
     return request
+
+
+def check_message(topic: str, message: str) -> None:
+    """Look whether a message can be a command's.
+
+    Raises:
+        ControlError: it is too long, or no text.
+    """
+    size = len(message.encode(errors="surrogatepass"))
+    if size > MESSAGE_MAX_BYTES or len(json_of(message)) > LINE_MAX_BYTES - ARGUMENTS_MAX_BYTES:
+        text = f"the message has {size} bytes; a command takes {MESSAGE_MAX_BYTES} at most, less of what needs escapes"
+        raise ControlError(f"{text}; {OVER_HTTP}", os.EX_DATAERR)
+    for what, text in (("topic", topic), ("message", message)):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ControlError(f"the {what} is no UTF-8; {OVER_HTTP}", os.EX_DATAERR) from error
+
+
+def json_of(value: object) -> bytes:
+    """Return JSON as short as it gets: text is written as it is, and what no text can hold is escaped."""
+    return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def succeeded(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from observe.support.slots import FakeDaemon, samples_of
 
 LABELS = {
     "code", "engine", "errno", "generation", "handler", "hook", "listener", "op", "python", "reason", "result",
-    "server", "side", "upstream", "version", "worker",
+    "server", "side", "source", "upstream", "version", "worker",
 }  # fmt: skip
 """Values from the configuration and from enums: never an address, a process or a connection."""
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,11 +12,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from core.support.waiting import LIMIT_S, TIME_UNIT
+from core.support.waiting import LIMIT_S, MOMENT_S, TIME_UNIT
 from e2e.support.clients import connect, echoes, exchange, is_ended
+from e2e.support.feeding import PUSHES
 from e2e.support.handlers import FLOODS, HANGS, IMPORTS
 from e2e.support.waiting import wait_until
 
+from gaiod.runtime.records import hello, record
 from runtime.support.workers import ECHO, HEARTBEAT_INTERVAL_S, NOW, WorkerUnderTest, started_worker
 
 HEAVY = {"asyncio", "click", "h11", "importlib.metadata", "prometheus_client", "pydantic", "ssl", "yaml"}
@@ -279,3 +282,76 @@ def test_worker_of_another_version_than_its_supervisor_says_so(worker: WorkerUnd
     worker.send(message)
     assert "its supervisor another version: run gaiod upgrade" in worker.receive()["failed"]
     assert worker.wait() == 78
+
+
+# -- messages ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def feeder(worker: WorkerUnderTest, tmp_path: Path) -> Iterator[socket.socket]:
+    """A listening socket at which the test plays a feeder, for a worker whose listener takes messages."""
+    (tmp_path / "mine.py").write_text(PUSHES)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind("")
+        sock.listen()
+        sock.settimeout(LIMIT_S)
+        worker.feeder = sock.getsockname().decode()
+        worker.feed_keys = {"listener-0": "key"}
+        yield sock
+
+
+def _mine(tmp_path: Path) -> str:
+    return f"{tmp_path / 'mine.py'}:Pushes"
+
+
+def test_worker_that_takes_messages_is_ready_once_the_feeder_has_answered(
+    worker: WorkerUnderTest, feeder: socket.socket, tmp_path: Path
+) -> None:
+    """Whoever connects to it misses nothing from then on."""
+    worker.channel.sendall(worker.settings(_mine(tmp_path)))
+    link, _ = feeder.accept()
+    with link:
+        link.settimeout(LIMIT_S)
+        assert b'"listener-0": {"key": "key", "sequence": null}' in link.recv(4096)
+        worker.channel.settimeout(MOMENT_S)
+        with pytest.raises(TimeoutError):
+            worker.channel.recv(1)
+        worker.channel.settimeout(LIMIT_S)
+        link.sendall(hello({"listener-0": {"number": 0, "sequence": 5}}, 2))
+        assert worker.receive() == {"ready": True}
+        link.sendall(record(0, 6, b"t", b"before anybody is there\n"))
+        worker.send({"serve": True})
+        worker.send({"ask": {"id": 1, "verb": "fed", "feeder": 2}})
+        assert worker.receive() == {"answer": 1, "result": {}}
+        with connect(worker.address()) as client:
+            assert client.recv(64) == f"open {worker.pid}\n".encode()
+            link.sendall(record(0, 7, b"t", b"message\n"))
+            assert client.recv(64) == b"message\n"
+    assert worker.count("feed_gaps") == 0
+
+
+def test_worker_says_that_it_is_fed_by_a_feeder_when_it_is_and_not_by_one_before(
+    worker: WorkerUnderTest, feeder: socket.socket, tmp_path: Path
+) -> None:
+    worker.channel.sendall(worker.settings(_mine(tmp_path)))
+    link, _ = feeder.accept()
+    with link:
+        link.sendall(hello({"listener-0": {"number": 0, "sequence": 5}}, 1))
+        assert worker.receive() == {"ready": True}
+        worker.send({"ask": {"id": 1, "verb": "fed", "feeder": 2}})
+        worker.send({"ask": {"id": 2, "verb": "fed", "feeder": 1}})
+        assert worker.receive() == {"answer": 2, "result": {}}
+    link, _ = feeder.accept()
+    with link:
+        link.sendall(hello({"listener-0": {"number": 0, "sequence": 9}}, 2))
+        assert worker.receive() == {"answer": 1, "result": {}}
+    assert worker.count("feed_gaps") == 4
+
+
+def test_worker_serves_without_a_feeder_when_none_answers(
+    worker: WorkerUnderTest, feeder: socket.socket, tmp_path: Path
+) -> None:
+    """It may hang for the moment; its subscribers are better off with a connection than without."""
+    worker.serve(_mine(tmp_path))
+    with connect(worker.address()) as client:
+        assert client.recv(64).startswith(b"open ")

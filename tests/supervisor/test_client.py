@@ -4,16 +4,17 @@ import json
 import os
 import socket
 import tempfile
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from core.support.processes import run_python
-from core.support.waiting import MOMENT_S
+from core.support.waiting import LIMIT_S, MOMENT_S
 
 from gaiod.supervisor import control_path
-from gaiod.supervisor.client import ask
+from gaiod.supervisor.client import Conversation, ask
 from gaiod.supervisor.verbs import QUICK_S, VERBS, ControlError, Verb, refused, succeeded
 from supervisor.support.controls import played_daemon
 from supervisor.support.users import as_nobody, root_only
@@ -23,6 +24,39 @@ def _failure(path: Path | str | None, verb: str = "status", **arguments: Any) ->
     with pytest.raises(ControlError) as failed:
         ask(path if path is None else str(path), verb, **arguments)
     return str(failed.value), failed.value.status
+
+
+class Daemon:
+    """Answers requests, one after the other, whatever they are; None: it hangs up, and waits for another client."""
+
+    def __init__(self, path: Path, answers: list[dict[str, Any] | None]) -> None:
+        self.connections = 0
+        self.hung_up = threading.Event()
+        self._answers = answers
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._listener.settimeout(LIMIT_S)
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while self._answers:
+            conn, _ = self._listener.accept()
+            conn.settimeout(LIMIT_S)
+            self.connections += 1
+            with conn, conn.makefile("rb") as lines:
+                while self._answers and (answer := self._answers.pop(0)) is not None:
+                    lines.readline()
+                    conn.sendall(json.dumps(answer).encode() + b"\n")
+            self.hung_up.set()
+
+    def __enter__(self) -> "Daemon":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(LIMIT_S)
+        self._listener.close()
 
 
 @pytest.fixture
@@ -180,3 +214,30 @@ def test_asking_needs_nothing_but_the_standard_library() -> None:
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     assert not {"click", "h11", "prometheus_client", "pydantic", "yaml"} & set(done.stdout.split())
+
+
+# -- one request after the other -----------------------------------------------------------------------------
+
+
+def test_requests_of_a_conversation_go_over_one_connection_and_a_refusal_does_not_end_it(path: Path) -> None:
+    with (
+        Daemon(path, [succeeded({"number": 1}), refused("no", 65), succeeded({"number": 3})]) as daemon,
+        Conversation(str(path)) as conversation,
+    ):
+        assert conversation.ask("publish", topic="news", message="1") == {"number": 1}
+        with pytest.raises(ControlError, match="no"):
+            conversation.ask("publish", topic="news", message="2")
+        assert conversation.ask("publish", topic="news", message="3") == {"number": 3}
+    assert daemon.connections == 1
+
+
+def test_conversation_goes_on_over_another_connection_when_the_daemon_hung_up_in_between(path: Path) -> None:
+    """As it does after a minute of silence, and when it is upgraded."""
+    with (
+        Daemon(path, [succeeded({"number": 1}), None, succeeded({"number": 2})]) as daemon,
+        Conversation(str(path)) as it,
+    ):
+        assert it.ask("status") == {"number": 1}
+        daemon.hung_up.wait(LIMIT_S)
+        assert it.ask("status") == {"number": 2}
+    assert daemon.connections == 2

@@ -2,9 +2,7 @@
 
 import logging
 import os
-import socket
 import stat
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,10 +11,7 @@ import pytest
 from gaiod.supervisor import control as module
 from gaiod.supervisor import control_path
 from gaiod.supervisor.client import ask
-from gaiod.supervisor.control import (
-    open_control_socket,
-    peer_uid,
-)
+from gaiod.supervisor.control import open_control_socket
 from gaiod.supervisor.sockets import BindError, bound_address, close_listener
 from gaiod.supervisor.verbs import refused
 from supervisor.support.controls import STATUS, ControlUnderTest
@@ -72,20 +67,6 @@ def test_client_that_cannot_be_told_may_look_and_not_touch(
     sock = control.connect()
     assert control.ask(STATUS, sock)["ok"]
     assert control.ask({"verb": "reload"}, sock)["status"] == 77
-
-
-def test_user_of_a_connection_is_who_connected(control: ControlUnderTest) -> None:
-    near, far = socket.socketpair()
-    with near, far:
-        assert peer_uid(near.fileno()) == os.geteuid()
-        assert near.fileno() >= 0
-
-
-def test_user_is_unknown_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "aix")
-    near, far = socket.socketpair()
-    with near, far:
-        assert peer_uid(near.fileno()) is None
 
 
 # -- the socket ------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +79,41 @@ def test_member_reports_once() -> None:
     member.report(True)
     member.report(False)
     assert told == [True]
+
+
+# -- feeds -------------------------------------------------------------------------------------------------
+
+
+def _key(handler: str, **more: object) -> str:
+    """Return the key of the feed of a listener."""
+    settings = ListenerSettings("ticks", "127.0.0.1:0", handler, **{"sources": ("publish",), **more})  # type: ignore[arg-type]
+    return Generation(1, Settings((settings,)), [OpenListener("x", [], shared=True)]).feed_keys["ticks"]
+
+
+def test_feed_is_the_same_as_long_as_the_handler_its_options_and_its_code_are(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("one")
+    keys = {
+        _key("push"),
+        _key("other"),
+        _key("push", options={"topic": "a"}),
+        _key("push", sources=("publish", "a")),
+        _key(str(path)),
+        _key(f"{path}:Mine"),
+    }
+    assert len(keys) == 6
+    assert keys >= {_key("push", backlog=7, connections_max=3), _key(str(path))}
+    path.write_text("two")
+    keys |= {_key(str(path)), _key(f"{path}:Mine")}
+    path.unlink()
+    keys |= {_key(str(path))}
+    assert len(keys) == 9
+
+
+def test_worker_is_told_where_messages_come_from_and_which_it_takes(sockets: list[socket.socket]) -> None:
+    listener = OpenListener("x", sockets, shared=True)
+    assert generation(listener).message_to(0)["feed"] == {"address": "", "keys": {}}
+    settings = ListenerSettings("ticks", "127.0.0.1:0", "echo", sources=("publish",))
+    fed = Generation(1, Settings((settings,)), [listener])
+    assert fed.message_to(0, "\0abc")["feed"] == {"address": "\0abc", "keys": fed.feed_keys}
+    assert set(fed.feed_keys) == {"ticks"}

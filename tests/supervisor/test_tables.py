@@ -29,11 +29,49 @@ def _lines(text: str) -> list[str]:
     return text.splitlines()
 
 
+FED: dict[str, Any] = {
+    "feeder": {
+        "pid": 820,
+        "state": "running",
+        "age_s": 250.0,
+        "heartbeat_age_s": 0.12,
+        "memory_bytes": 20 * 2**20,
+        "cpu_seconds": 3.0,
+        "restarts": 1,
+    },
+    "sources": [
+        {
+            "listener": "ticks",
+            "source": "publish",
+            "up": True,
+            "published": 12,
+            "refused": 1,
+            "reconnects": 0,
+            "gaps": 0,
+        },
+        {"listener": "ticks", "source": "redis", "up": False, "published": 9, "refused": 0, "reconnects": 3, "gaps": 2},
+    ],
+}
+
+FED_TEXT = """\
+FEEDER PID  STATE       AGE  HEARTBEAT    MEMORY   CPU  RESTARTS
+       820  running  4m 10s       0.1s  20.0 MiB  3.0s         1
+
+LISTENER  SOURCE   STATE  PUBLISHED  REFUSED  RECONNECTS  GAPS
+ticks     publish  up            12        1           0     0
+ticks     redis    down           9        0           3     2"""
+
+
 # -- the whole -------------------------------------------------------------------------------------------
 
 
 def test_status_is_two_tables_below_what_runs() -> None:
     assert status_text(STATUS_RESULT, AT) == STATUS_TEXT
+
+
+def test_status_tells_of_the_feeder_and_of_the_sources_where_there_are_some() -> None:
+    assert status_text({**STATUS_RESULT, **FED}, AT) == f"{STATUS_TEXT}\n\n{FED_TEXT}"
+    assert status_text({**STATUS_RESULT, "feeder": None, "sources": []}, AT) == STATUS_TEXT
 
 
 @pytest.mark.parametrize(

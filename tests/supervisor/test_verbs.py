@@ -9,9 +9,23 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gaiod.supervisor.verbs import QUICK_S, SLOW_S, VERBS, ControlError, parse_request
+from gaiod.supervisor.verbs import (
+    LINE_MAX_BYTES,
+    MESSAGE_MAX_BYTES,
+    QUICK_S,
+    SLOW_S,
+    VERBS,
+    ControlError,
+    check_message,
+    json_of,
+    parse_request,
+)
 
-EXAMPLES: dict[str, dict[str, Any]] = {"kill": {"connection": "3-1831"}, "drain": {"listener": "echo"}}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "kill": {"connection": "3-1831"},
+    "drain": {"listener": "echo"},
+    "publish": {"topic": "news", "message": "hello"},
+}
 READ_ONLY = {"status", "connections"}
 
 
@@ -98,7 +112,7 @@ def test_what_is_no_request_is_refused(line: bytes) -> None:
         (_line("statu"), "unknown verb 'statu'; did you mean status?"),
         (
             _line("fly"),
-            "unknown verb 'fly'; there is status, connections, kill, restart, reload, upgrade, drain",
+            "unknown verb 'fly'; there is status, connections, kill, restart, reload, upgrade, drain, publish",
         ),
         (_line("status", verbose=True), "status: unknown argument 'verbose'; it takes none"),
         (
@@ -177,3 +191,33 @@ def test_any_arguments_are_taken_or_refused(verb: str, arguments: dict[str, Any]
         assert str(refusal).startswith(f"{verb}: ")
     else:
         assert request.items() >= {"verb": verb, **arguments}.items()
+
+
+# -- messages ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("message", ["", "hello", "é" * 24_576, "x" * MESSAGE_MAX_BYTES])
+def test_message_that_a_command_takes_fits_into_a_request(message: str) -> None:
+    check_message("news", message)
+    request = {"verb": "publish", "listener": "l" * 255, "topic": "t" * 255, "message": message}
+    line = json_of(request)
+    assert len(line) <= LINE_MAX_BYTES
+    assert parse_request(line, may_administer=True) == request
+
+
+@pytest.mark.parametrize("message", ["x" * (MESSAGE_MAX_BYTES + 1), '"' * 40_000, "\x00" * 20_000, "\udc80" * 20_000])
+def test_message_that_would_not_fit_is_refused_and_another_way_named(message: str) -> None:
+    with pytest.raises(ControlError, match=r"the message has \d+ bytes; .* publish it over HTTP") as refused:
+        check_message("news", message)
+    assert refused.value.status == os.EX_DATAERR == 65
+
+
+@pytest.mark.parametrize(("topic", "message", "what"), [("news", "\udcff", "message"), ("\udcff", "hello", "topic")])
+def test_what_is_no_text_is_refused_and_another_way_named(topic: str, message: str, what: str) -> None:
+    with pytest.raises(ControlError, match=f"the {what} is no UTF-8; publish it over HTTP"):
+        check_message(topic, message)
+
+
+def test_what_no_text_can_hold_is_escaped_in_json() -> None:
+    assert json_of("é\udcff") == b'"\xc3\xa9\\udcff"'
+    assert json.loads(json_of("é\udcff")) == "é\udcff"

@@ -7,7 +7,7 @@ import pytest
 from gaiod.handlers.push.options import EveryOptions
 from gaiod.handlers.push.sources import every
 from gaiod.handlers.push.sources.every import EverySource
-from runtime.support.feeding import FakeOutlet
+from runtime.support.outlets import FakeOutlet
 
 
 class Clock:

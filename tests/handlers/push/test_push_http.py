@@ -17,7 +17,7 @@ from gaiod.handlers.push.sources import http as module
 from gaiod.handlers.push.sources import source_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runtime.support.feeding import FakeOutlet
+from runtime.support.outlets import FakeOutlet
 
 from gaiod.runtime.plugins import build_options
 

@@ -11,7 +11,7 @@ import pytest
 from core.support.waiting import LIMIT_S
 from gaiod.handlers.push.options import LinesOptions
 from gaiod.handlers.push.sources.lines import LinesSource
-from runtime.support.feeding import FakeOutlet
+from runtime.support.outlets import FakeOutlet
 
 Start = Callable[..., LinesSource]
 MAX = 16

@@ -15,7 +15,7 @@ from gaiod.handlers.push import Push
 from gaiod.handlers.push.sources import redis as module
 from gaiod.handlers.push.sources import source_of
 from gaiod.handlers.push.sources.redis import channels
-from runtime.support.feeding import FakeOutlet
+from runtime.support.outlets import FakeOutlet
 
 from gaiod.runtime.plugins import build_options
 

@@ -10,7 +10,7 @@ from gaiod.handlers.push import Push
 from gaiod.handlers.push.sources import source_of
 from gaiod.handlers.push.sources.redis import streams
 from gaiod.handlers.push.sources.redis.streams import EntryId, Position, StreamState
-from runtime.support.feeding import FakeOutlet
+from runtime.support.outlets import FakeOutlet
 
 from gaiod.runtime.plugins import build_options
 

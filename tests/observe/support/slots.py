@@ -9,6 +9,8 @@ from prometheus_client.metrics_core import Metric
 
 from gaiod.core import counters
 from gaiod.observe.collector import Collector, Key, ServerKey, Source
+from gaiod.observe.feeds import SourceKey
+from gaiod.runtime.feedcells import SOURCE_CELLS
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import CELL, SERVER_CELL, Layout
 from gaiod.supervisor.slots import added
@@ -68,6 +70,7 @@ class FakeDaemon:
         *,
         handler: str | None = None,
         servers: tuple[str, ...] = ("s0", "s1"),
+        sources: tuple[str, ...] = ("publish", "s0"),
         buffer_limit_bytes: int | None = 65536,
     ) -> None:
         self.layout = Layout((len(servers),) * listeners)
@@ -79,6 +82,7 @@ class FakeDaemon:
                     bind="unix:/x",
                     handler=handler or f"h{number}",
                     servers=servers,
+                    sources=sources,
                     buffer_limit_bytes=buffer_limit_bytes,
                 ),
                 [sock],
@@ -90,6 +94,12 @@ class FakeDaemon:
         self.cells = [slot.cells for slot in self.all_slots]
         self.usages = dict.fromkeys(range(workers), USAGE)
         self.heartbeat_ages_s: dict[int, float] = dict.fromkeys(range(workers), 0.25)
+        self.all_source_rows = {
+            (source.settings.name, label): [0] * len(SOURCE_CELLS)
+            for source in self.all_sources
+            for label in source.settings.sources
+        }
+        self.feeder_state: tuple[bool, int] | None = (True, 0)
         self.is_ready = True
         self.is_draining = False
         self.reload_results: Counter[str] = Counter(success=0, failure=0)
@@ -122,6 +132,14 @@ class FakeDaemon:
     def server_rows(self) -> dict[ServerKey, list[int]]:
         """The cells of every server, summed over the slots."""
         return added(slot.server_rows() for slot in self.all_slots)
+
+    def source_rows(self) -> dict[SourceKey, list[int]]:
+        """The cells of every source."""
+        return self.all_source_rows
+
+    def feeder(self) -> tuple[bool, int] | None:
+        """Whether the feeder runs, and how often it was started again."""
+        return self.feeder_state
 
     # -- what a test does ------------------------------------------------------------------------------
 

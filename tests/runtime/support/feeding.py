@@ -1,152 +1,240 @@
-"""An outlet in this process: what sources publish is written down, on a watcher that the test steps."""
+"""Feeds in this process, stepped by the test, and workers that the test plays."""
 
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
-from unittest.mock import patch
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from core.support.waiting import LIMIT_S
 
-from gaiod import Handler, Source, Watcher, WatcherClosed
+from gaiod import Handler, Outlet, Source, Watcher, WatcherClosed
 from gaiod.runtime.dispatch import dispatch
-from gaiod.runtime.listener import Listener
-from gaiod.runtime.settings import ListenerSettings
-from gaiod.runtime.stats import Layout
+from gaiod.runtime.feedcells import SIZE, SOURCE_CELL, row
+from gaiod.runtime.feeds import Feeds
+from gaiod.runtime.inlets import LAYOUT
+from gaiod.runtime.records import Reader, hello
 from runtime.support.stepping import Stepped
 
-Message = tuple[str, bytes]
+TAKES = f"{__name__}:Takes"
+INSTANCE = 3
 
 
-class FakeOutlet(Stepped):
-    """Stands for the feeder.
+class Played(Source):
+    """A source that does what the test says, and remembers what it was told.
 
     Attributes:
-        messages: what was published, with the topic in front.
-        encode: what refuses messages, as `Handler.encode_message` does: `(topic, data)`.
-        gaps, refused, reconnects: what was counted.
+        made: all of them, by name; the last one of each.
+        failures: how often starts of that name are to fail.
     """
 
-    def __init__(self, encode: Callable[[str, bytes], object] = lambda topic, data: data) -> None:
-        self._layout = Layout((0,))
-        self._cells = memoryview(bytearray(8 * self._layout.size)).cast("q")
-        super().__init__(Watcher(counters=self._cells, report_closes=True))
-        self.messages: list[Message] = []
-        self.encode = encode
-        self.gaps = self.refused = self.reconnects = 0
-        self.up = True
-        self.is_behind = False
-        self.threads: set[str] = set()
-        self._waits = threading.Condition()
-        self._is_stopped = False
-        self._sources: list[Source] = []
-        self._ends = ExitStack()
-        self.addresses: list[Any] = []
+    made: ClassVar[dict[str, "Played"]] = {}
+    failures: ClassVar[dict[str, int]] = {}
 
-    # -- what a source asks for --------------------------------------------------------------------------
+    def __init__(self, name: str, is_inlet: bool) -> None:
+        self.name = name
+        self.is_inlet = is_inlet  # type: ignore[misc]
+        self.outlet: Outlet | None = None
+        self.starts = self.stops = 0
+        Played.made[name] = self
 
-    def publish(self, data: bytes, topic: str) -> None:
-        """As `Outlet.publish`."""
-        self.threads.add(threading.current_thread().name)
-        try:
-            self.encode(topic, data)
-        except ValueError:
-            self.refused += 1
-            raise
-        if threading.current_thread() is not threading.main_thread():
-            with self._waits:
-                self._waits.wait_for(lambda: not self.is_behind or self._is_stopped)
-        if not self._is_stopped:
-            self.messages.append((topic, data))
-
-    def reconnected(self) -> None:
-        """As `Outlet.reconnected`."""
-        self.reconnects += 1
-
-    def gap(self) -> None:
-        """As `Outlet.gap`."""
-        self.gaps += 1
-
-    def timer(self, delay_s: float, action: Callable[[], None]) -> None:
-        """As `Outlet.timer`."""
-        self.watcher.timer(time.monotonic() + delay_s, context=lambda result: action())
-
-    def post(self, action: Callable[[], None]) -> None:
-        """As `Outlet.post`."""
-        self.watcher.post(lambda result: action())
-
-    def serve(self, bind: str, handler: Handler) -> None:
-        """As `Outlet.serve`."""
-        path = bind.removeprefix("unix:")
-        if path == bind:
-            host, _, port = bind.rpartition(":")
-            sock = socket.create_server((host.strip("[]"), int(port)))
-        else:
-            sock = socket.create_server(path, family=socket.AF_UNIX)
-            self._ends.callback(Path(path).unlink)
-        self.addresses.append(sock.getsockname())
-        settings = ListenerSettings(name="source", bind=bind, handler="test")
-        Listener(settings, handler, self.watcher, self._cells, self._layout, number=0).open([sock])
-
-    # -- what a test asks for ----------------------------------------------------------------------------
-
-    def start(self, source: Source) -> None:
-        """Start a source; it is stopped at the end."""
-        self._sources.append(source)
-        source.start(self)
+    def start(self, outlet: Outlet) -> None:
+        self.starts += 1
+        if Played.failures.get(self.name, 0):
+            Played.failures[self.name] -= 1
+            outlet.publish(b"too early", "t")
+            raise RuntimeError("told to")
+        self.outlet = outlet
 
     def stop(self) -> None:
-        """Stop what was started."""
-        with self._waits:
-            self._is_stopped = True
-            self._waits.notify_all()
-        while self._sources:
-            self._sources.pop().stop()
+        self.stops += 1
 
-    def be_behind(self, is_behind: bool) -> None:
-        """Have the workers be behind, or not any more."""
-        with self._waits:
-            self.is_behind = is_behind
-            self._waits.notify_all()
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self.outlet is not None and not self.stops
 
-    @contextmanager
-    def held_up(self, owner: Any, name: str) -> Iterator[None]:
-        """Have a source's thread wait before it calls a method, for as long as this is entered."""
-        go_on = threading.Event()
-        method = getattr(owner, name)
+    def publish(self, data: bytes, topic: str = "t") -> None:
+        """Publish in this thread, which is the loop's."""
+        assert self.outlet is not None
+        self.outlet.publish(data, topic)
 
-        def held(*arguments: Any) -> Any:
-            go_on.wait(LIMIT_S)
-            return method(*arguments)
 
-        with patch.object(owner, name, held):
-            yield
-        go_on.set()
+@dataclass
+class TakesOptions:
+    """Names of sources; those that begin with `in` are inlets."""
 
-    def expect(self, *messages: Message) -> None:
-        """Wait until exactly these have been published, and take them."""
-        self.step_until(lambda: len(self.messages) >= len(messages), f"{len(messages)} messages")
-        taken, self.messages = self.messages, []
-        assert taken == list(messages)
+    sources: list[str]
+    prefix: str = ""
+    refused: str = "refuse"
 
-    def expect_lines(self, topic: str, *lines: bytes) -> None:
-        """As `expect`, of one topic."""
-        self.expect(*((topic, line) for line in lines))
+
+class Takes(Handler):
+    """Takes messages, a prefix before each."""
+
+    Options = TakesOptions
+
+    @classmethod
+    def sources_of(cls, options: TakesOptions) -> list[Source]:
+        return [Played(name, name.startswith("in")) for name in options.sources]
+
+    @classmethod
+    def encode_message(cls, options: TakesOptions, topic: str, data: bytes) -> bytes:
+        if data == options.refused.encode():
+            raise ValueError("it is refused; publish another")
+        return options.prefix.encode() + data
+
+    def on_message(self, topic: str, data: bytes) -> None:
+        """Take one."""
+
+
+class PlayedWorker:
+    """A worker's end of a link, played by the test."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.reader = Reader()
+        self.numbers: dict[str, int] = {}
+
+    def say(self, **keys: str) -> None:
+        """Say hello: the key of the feed of each listener."""
+        self.sock.sendall(hello({name: {"key": key, "sequence": None} for name, key in keys.items()}))
+
+    def look(self) -> bytes:
+        """Return what has arrived; what a closed link says is nothing."""
+        self.sock.setblocking(False)
+        try:
+            return self.sock.recv(1 << 20)
+        except BlockingIOError:
+            return b""
+        finally:
+            self.sock.settimeout(LIMIT_S)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the feeder has ended the link, nothing being left to read."""
+        self.sock.setblocking(False)
+        try:
+            return self.sock.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
+        finally:
+            self.sock.settimeout(LIMIT_S)
+
+
+class Feeding(Stepped):
+    """Feeds, on a watcher that the test steps."""
+
+    def __init__(self, sequences: dict[str, int] | None = None) -> None:
+        self.inlet_cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")
+        super().__init__(Watcher(counters=self.inlet_cells, report_closes=True))
+        self.cells = memoryview(bytearray(8 * SIZE)).cast("q")
+        self.feeds = Feeds(self.watcher, self.cells, self.inlet_cells, sequences or {}, INSTANCE)
+        self._stack = ExitStack()
+        self._rows: dict[tuple[str, str], int] = {}
+        listener = self._stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind("")
+        listener.listen()
+        self.address = listener.getsockname()
+        self.feeds.links.open(listener)
+
+    def wanted(self, name: str, *sources: str, key: str = "key", **options: Any) -> dict[str, Any]:
+        """Return what says that the sources of a listener are to run."""
+        rows = {source: self.number(name, source) for source in ("publish", *sources)}
+        return {
+            "name": name,
+            "key": key,
+            "handler": TAKES,
+            "options": {"sources": list(sources), **options},
+            "row": self.number(name, ""),
+            "rows": rows,
+        }
+
+    def number(self, listener: str, source: str) -> int:
+        """Return the number of a row."""
+        return self._rows.setdefault((listener, source), len(self._rows))
+
+    def count(self, listener: str, source: str, cell: str) -> int:
+        """Return a cell of a source."""
+        return self.cells[row(self.number(listener, source)) + SOURCE_CELL[cell]]
+
+    def worker(self, **keys: str) -> PlayedWorker:
+        """Return a worker that has connected, and was answered if it has said hello."""
+        worker = PlayedWorker(self._stack.enter_context(socket.socket(socket.AF_UNIX)))
+        worker.sock.settimeout(LIMIT_S)
+        worker.sock.connect(self.address)
+        if keys:
+            worker.say(**keys)
+            worker.numbers = {name: each["number"] for name, each in self.answer(worker)[0].items()}
+        return worker
+
+    def answer(self, worker: PlayedWorker) -> tuple[dict[str, dict[str, Any]], int]:
+        """Return what a worker is answered."""
+        answers: list[tuple[dict[str, dict[str, Any]], int]] = []
+
+        def look() -> bool:
+            worker.reader.add(worker.look())
+            answer = worker.reader.take_hello()
+            if answer is not None:
+                answers.append(answer)
+            return bool(answers)
+
+        self.step_until(look, "an answer to hello")
+        return answers[0]
+
+    def messages(self, worker: PlayedWorker, count: int) -> list[tuple[int, bytes]]:
+        """Return the sequences and the data of the next messages that a worker gets."""
+        found: list[tuple[int, bytes]] = []
+
+        def look() -> bool:
+            worker.reader.add(worker.look())
+            found.extend((sequence, data) for _, sequence, _, data in worker.reader.take_records() if data)
+            return len(found) >= count
+
+        self.step_until(look, f"{count} messages")
+        return found
+
+    def run_in_thread(self, action: Callable[[], None]) -> "Thread":
+        """Do something in another thread."""
+        return Thread(self, action)
 
     def close(self) -> None:
-        """Stop the sources, wait for their threads, and end."""
-        before = [each for each in threading.enumerate() if each.name.startswith("gaiod-")]
-        self.stop()
-        for thread in before:
-            thread.join(2 * LIMIT_S)
-            assert not thread.is_alive(), f"{thread.name} goes on"
+        """End it, taking every completion."""
+        self.feeds.stop()
+        self._stack.close()
         self.watcher.close()
         try:
             while True:
                 dispatch(self.watcher.wait_io())
         except WatcherClosed:
             pass
-        self._ends.close()
+
+
+class Thread:
+    """Something that runs in another thread while the test steps."""
+
+    def __init__(self, feeding: Feeding, action: Callable[[], None]) -> None:
+        self._feeding = feeding
+        self.error: BaseException | None = None
+
+        def run() -> None:
+            try:
+                action()
+            except BaseException as error:
+                self.error = error
+
+        self._thread = threading.Thread(target=run)
+        self._thread.start()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has come to its end."""
+        return not self._thread.is_alive()
+
+    def join(self) -> None:
+        """Step until it is done."""
+        self._feeding.step_until(lambda: self.is_done, "the thread's end")
+        self._thread.join()

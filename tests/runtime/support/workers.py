@@ -6,10 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from core.support.sockets import listen
@@ -26,7 +27,15 @@ NOW = {"drain": {"timeout_s": 0, "eager": True}}
 
 
 class WorkerUnderTest:
-    """A worker with listeners of its own, all on 127.0.0.1."""
+    """A worker with listeners of its own, all on 127.0.0.1.
+
+    Attributes:
+        feeder: the address of the feeder that it is told of.
+        feed_keys: of the listeners that take messages.
+    """
+
+    feeder = ""
+    feed_keys: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, folder: Path, command: tuple[str, ...], sockets: list[socket.socket]) -> None:
         self._log = folder / "worker.log"
@@ -61,6 +70,7 @@ class WorkerUnderTest:
             "cpu": None,
             "heartbeat_interval_s": HEARTBEAT_INTERVAL_S,
             "drain_timeout_s": 0.0,
+            "feed": {"address": self.feeder, "keys": dict(self.feed_keys)},
             "log": asdict(LogSettings()),
         }
         return json.dumps(message).encode() + b"\n"

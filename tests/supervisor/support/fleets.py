@@ -78,5 +78,5 @@ class FleetUnderTest:
     def close(self) -> None:
         """End it."""
         self.fleet.kill()
-        self.run_until(lambda: len(self.fleet) == 0)
+        self.run_until(lambda: self.fleet.is_over)
         self.listeners.close()

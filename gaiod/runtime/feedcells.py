@@ -1,0 +1,25 @@
+"""Where the feeder counts, and its supervisor reads, in shared memory: 64-bit cells, a row for each source.
+
+Which row is whose the supervisor says; a listener has one, too, whose `published` is the sequence of its last
+message. A row is given away again only when the feeder has said that nobody counts in it any more.
+"""
+
+HEARTBEAT = 0
+"""The cell that says when the feeder's loop last came round, in `time.monotonic_ns()`."""
+
+SOURCE_CELLS = ("published", "refused", "up", "reconnects", "gaps")
+SOURCE_CELL = {name: index for index, name in enumerate(SOURCE_CELLS)}
+"""Cells of a source's row, by name. `up` alone goes down again."""
+
+ROWS_MAX = 65_536
+"""What is not used takes no memory; 64 sources of each of a thousand listeners."""
+
+_FIRST_ROW = 8
+
+SIZE = _FIRST_ROW + ROWS_MAX * len(SOURCE_CELLS)
+"""Number of cells."""
+
+
+def row(number: int) -> int:
+    """Return the first cell of a row; add `SOURCE_CELL[name]`."""
+    return _FIRST_ROW + number * len(SOURCE_CELLS)

@@ -1,0 +1,189 @@
+"""Outlets: what a source publishes through. `gaiod.Outlet` is the interface, this is what there is behind it."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock, get_ident
+from typing import Any
+
+from gaiod.core.errors import WatcherClosed
+from gaiod.core.operations import OpResult
+from gaiod.core.watcher import Watcher
+from gaiod.runtime.feedcells import SOURCE_CELL, row
+from gaiod.runtime.handler import Handler
+from gaiod.runtime.inlets import Inlet
+from gaiod.runtime.intake import Intake
+from gaiod.runtime.logs import RateLimit
+from gaiod.runtime.records import MESSAGE_MAX_BYTES, TOPIC_MAX_BYTES
+
+log = logging.getLogger("gaiod.feeder")
+
+LOG_INTERVAL_S = 1.0
+"""At most one message of a kind per source in this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all outlets of a feeder work with.
+
+    Attributes:
+        watcher: the feeder's.
+        cells: where sources count: `feedcells`, shared with the supervisor.
+        inlet_cells: where inlets do: the watcher's own.
+        intake: what other threads publish through.
+        lock: around each count, since threads count.
+        thread: the loop's.
+    """
+
+    watcher: Watcher
+    cells: Any
+    inlet_cells: Any
+    intake: Intake
+    lock: Lock = field(default_factory=Lock)
+    thread: int = field(default_factory=get_ident)
+
+
+class SourceOutlet:
+    """The outlet of one source, from one start of it to its stop."""
+
+    def __init__(
+        self,
+        means: Means,
+        name: str,
+        number: int,
+        *,
+        encode: Callable[[str, bytes], bytes],
+        route: Callable[[str, bytes, bytes], None],
+    ) -> None:
+        """Make it.
+
+        Args:
+            means: the feeder's.
+            name: what the log calls the source.
+            number: of its row of cells.
+            encode: makes of (topic, message) what workers get; raises ValueError for one that cannot be published.
+            route: sends (topic, message, encoded message), in the loop's thread.
+        """
+        self._means = means
+        self._name = name
+        self._row = row(number)
+        self._encode = encode
+        self._route = route
+        self._is_open = True
+        self._inlets: list[Inlet] = []
+        self._limits: dict[str, RateLimit] = {}
+
+    # -- what a source uses ------------------------------------------------------------------------------
+
+    def publish(self, data: bytes, topic: str) -> None:
+        """As `Outlet.publish`."""
+        if not self._is_open:
+            return
+        try:
+            encoded = _checked(topic, self._encode(topic, data))
+        except Exception as error:
+            self._count("refused")
+            self.tell(logging.WARNING, "refused", f"a message is refused: {error}")
+            raise
+        if get_ident() == self._means.thread:
+            self._send(topic, data, encoded)
+        else:
+            size = len(data) + len(encoded)
+            self._means.intake.put(lambda: self._send(topic, data, encoded), size, lambda: self._is_open)
+
+    @property
+    def is_behind(self) -> bool:
+        """As `Outlet.is_behind`."""
+        return self._means.intake.is_behind
+
+    @property
+    def up(self) -> bool:
+        """As `Outlet.up`."""
+        return bool(self._means.cells[self._row + SOURCE_CELL["up"]])
+
+    @up.setter
+    def up(self, is_up: bool) -> None:
+        with self._means.lock:
+            if self._is_open:
+                self._means.cells[self._row + SOURCE_CELL["up"]] = bool(is_up)
+
+    def reconnected(self) -> None:
+        """As `Outlet.reconnected`."""
+        self._count("reconnects")
+
+    def gap(self) -> None:
+        """As `Outlet.gap`."""
+        self._count("gaps")
+
+    def timer(self, delay_s: float, action: Callable[[], None]) -> None:
+        """As `Outlet.timer`."""
+        self._means.watcher.timer(time.monotonic() + delay_s, context=lambda result: self._call("timer", action))
+
+    def post(self, action: Callable[[], None]) -> None:
+        """As `Outlet.post`."""
+
+        def take(result: OpResult) -> None:
+            self._call("post", action)
+
+        try:
+            self._means.watcher.post(take)
+        except WatcherClosed:
+            pass  # the thread cannot know
+
+    def serve(self, bind: str, handler: Handler) -> None:
+        """As `Outlet.serve`."""
+        self._inlets.append(Inlet(self._means.watcher, self._means.inlet_cells, self._name, bind, handler))
+
+    # -- what the feeder uses ----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Do nothing more for the source: what its threads publish from now on goes to nobody, and waits for none."""
+        self.up = False
+        with self._means.lock:
+            self._is_open = False
+        self._means.intake.wake()
+        inlets, self._inlets = self._inlets, []
+        for inlet in inlets:
+            inlet.close()
+
+    def tell(self, level: int, kind: str, text: str, *, traceback: bool = False) -> None:
+        """Log a message of some kind, unless there was one a moment ago."""
+        limit = self._limits.setdefault(kind, RateLimit(LOG_INTERVAL_S))
+        if limit.allows(time.monotonic()):
+            more = limit.take_refused()
+            suffix = f" ({more} more like this before)" if more else ""
+            log.log(level, "%s: %s%s", self._name, text, suffix, exc_info=traceback)
+
+    def _send(self, topic: str, data: bytes, encoded: bytes) -> None:
+        if self._is_open:
+            self._count("published")
+            self._route(topic, data, encoded)
+
+    def _call(self, what: str, action: Callable[[], None]) -> None:
+        if self._is_open:
+            try:
+                action()
+            except Exception:
+                self.tell(logging.ERROR, what, f"what its {what} was for raised; the source goes on", traceback=True)
+
+    def _count(self, cell: str) -> None:
+        with self._means.lock:
+            if self._is_open:
+                self._means.cells[self._row + SOURCE_CELL[cell]] += 1
+
+
+def _checked(topic: str, encoded: bytes) -> bytes:
+    """Return what can be sent.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    size = len(topic.encode())
+    if size > TOPIC_MAX_BYTES:
+        raise ValueError(f"its topic has {size} bytes; give one of at most {TOPIC_MAX_BYTES}")
+    if not encoded:
+        raise ValueError("it is empty; give at least a byte")
+    if len(encoded) > MESSAGE_MAX_BYTES:
+        raise ValueError(f"it has {len(encoded)} bytes; give at most {MESSAGE_MAX_BYTES}")
+    return encoded

@@ -1,0 +1,29 @@
+"""What the processes that a supervisor starts do first."""
+
+import json
+import mmap
+import os
+import socket
+from typing import Any
+
+EXIT_OS = 71
+
+
+def receive_settings(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
+    """Receive the first message, before there is a watcher to do it; and what came behind it."""
+    data = bytearray()
+    while b"\n" not in data:
+        part = channel.recv(65536)
+        if not part:
+            raise SystemExit(EXIT_OS)  # the supervisor went before it said anything
+        data += part
+    line, _, rest = bytes(data).partition(b"\n")
+    message: dict[str, Any] = json.loads(line)
+    return message, rest
+
+
+def map_cells(fd: int) -> Any:
+    """Map the cells to count in: 64-bit integers."""
+    cells = memoryview(mmap.mmap(fd, 0)).cast("q")
+    os.close(fd)
+    return cells
