@@ -46,6 +46,17 @@ def test_handler_publishes_what_a_client_sends_to_all(serve: Serve) -> None:
     assert serving.count("downstream_sent_bytes") == 15
 
 
+def test_listener_is_behind_until_what_was_published_is_dealt_out(serve: Serve) -> None:
+    handler = Publisher(limit=BIG)
+    serving = serve(handler)
+    client = serving.connect()
+    assert not serving.listener.is_behind
+    handler.everybody.publish(bytes(300_000))
+    assert serving.listener.is_behind
+    serving.receive(client, 300_000)
+    assert not serving.listener.is_behind
+
+
 def test_client_that_is_too_slow_is_closed_and_counted_by_its_reason(serve: Serve) -> None:
     handler = Publisher(limit=BIG)
     serving = serve(handler)
