@@ -12,7 +12,7 @@ from harness.procfs import anonymous_bytes, cpu_counters
 from harness.runs import IDLE_WARMUP_CONNECTIONS, LOAD_TIMEOUT_S, Bench, Run, parse_stopped, settled_bytes
 from harness.servers import BENCH, Contestant, Programs, Server
 
-PUSH_REFERENCES = ("uvloop", "c", "c-writev")
+PUSH_REFERENCES = ("uvloop", "c", "c-writev", "uvloop-each")
 PUSH_NAMES = ("gaiod", *PUSH_REFERENCES, "asyncio", "gaiod-interpreted")
 BURST = 16
 """Messages that are due at once, where as much is published as a server can."""
@@ -70,6 +70,7 @@ def known_publishers(programs: Programs) -> dict[str, Server]:
         Server("c", (str(programs.push_epoll), "send")),
         Server("gaiod", gaiod_server, {"GAIOD_ENGINE": "compiled"}),
         Server("uvloop", (*python_server, "--uvloop")),
+        Server("uvloop-each", (*python_server, "--uvloop", "--each")),
         Server("c-writev", (str(programs.push_epoll), "writev")),
         Server("asyncio", python_server),
         Server("gaiod-interpreted", gaiod_server, {"GAIOD_ENGINE": "interpreted"}),

@@ -11,7 +11,8 @@ from publication import SEND_BUFFER_BYTES, Publication, answer
 class Publisher:
     """Writes what is published to every subscriber, as push_epoll.c describes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, joins: bool) -> None:
+        self._joins = joins
         self.subscribers: dict[asyncio.Transport, None] = {}
         self.waiting = 0
         self._publication: Publication | None = None
@@ -46,9 +47,11 @@ class Publisher:
 
     def _publish(self, messages: list[bytes]) -> None:
         """Write to all: joined, which takes uvloop less time than `writelines` or a `write` for each message."""
-        data = messages[0] if len(messages) == 1 else b"".join(messages)
+        if self._joins:
+            messages = [b"".join(messages)]
         for transport in self.subscribers:
-            transport.write(data)
+            for message in messages:
+                transport.write(message)
 
 
 class Client(asyncio.Protocol):
@@ -80,10 +83,10 @@ class Client(asyncio.Protocol):
         self._publisher.subscribers.pop(self._transport, None)
 
 
-async def serve() -> None:
+async def serve(*, joins: bool) -> None:
     """Serve until a signal ends the process."""
     loop = asyncio.get_running_loop()
-    publisher = Publisher()
+    publisher = Publisher(joins=joins)
     sock = open_listener(send_buffer_bytes=SEND_BUFFER_BYTES)
     server = await loop.create_server(lambda: Client(publisher), sock=sock, backlog=BACKLOG)
     await server.serve_forever()
@@ -93,13 +96,15 @@ def main() -> None:
     """Choose the loop and serve."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--uvloop", action="store_true", help="run on uvloop")
+    parser.add_argument("--each", action="store_true", help="write each message by itself")
+    arguments = parser.parse_args()
     loop_factory = asyncio.new_event_loop
-    if parser.parse_args().uvloop:
+    if arguments.uvloop:
         import uvloop  # a comparator only: not needed to run the others
 
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(serve())
+        runner.run(serve(joins=not arguments.each))
 
 
 if __name__ == "__main__":
