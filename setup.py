@@ -15,9 +15,13 @@ from setuptools.command.build_ext import build_ext
 PACKAGE = Path("gaiod")
 COMPILED = [
     "core/_flows.pyx",
+    "core/_outboxes.pyx",
     "core/_syscalls.pyx",
     "core/alarms.py",
     "core/connection.py",
+    "core/endings.py",
+    "core/fanout.py",
+    "core/group.py",
     "core/loop.py",
     "core/operations.py",
     "core/queues.py",

@@ -19,6 +19,7 @@ from gaiod.core.errors import (
     UsageError,
     WatcherClosed,
 )
+from gaiod.core.group import Group
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.handler import Handler
@@ -36,6 +37,7 @@ __all__ = [
     "Duration",
     "EmptyBuffer",
     "GaiodError",
+    "Group",
     "Handler",
     "NoSuchCore",
     "OpResult",

@@ -63,6 +63,7 @@ def test_wheel_has_the_handlers_the_default_configuration_and_the_types(built: P
     names = zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
     for name in (
         "gaiod/handlers/echo.py",
+        "gaiod/handlers/push/sources/redis/streams.py",
         "gaiod/default_config/gaiod.yaml",
         "gaiod/py.typed",
         "gaiod/core/watcher.py",

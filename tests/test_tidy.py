@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "supervisor": {"core", "runtime", "observe", "config", "supervisor", "version"},
     "cli": {"admin", "core", "runtime", "config", "supervisor", "version"},
     "admin": {"supervisor", "core", "runtime", "version"},
-    "testing": {"core", "runtime"},
+    "testing": {"core", "runtime", "testing"},
     "__init__": {"core", "runtime", "version"},
     "__main__": {"cli"},
     "version": set(),

@@ -1,6 +1,6 @@
 """Check a handler's `with:` against the dataclass that declares its options.
 
-The dataclass is the schema: bool, int, float, str, Literal, `X | None`, `str | X`, list, tuple[X, ...], dict,
+The dataclass is the schema: bool, int, float, str, Literal, `X | None`, `str | X`, `X | Y`, list, tuple[X, ...], dict,
 nested dataclasses, and the markers of `gaiod.runtime.units`. Not pydantic's work: the result must be plain values,
 only the keys that the file gives, and each problem needs its own place in the file.
 """
@@ -67,10 +67,7 @@ class _Checker:
         if shape.unit:
             return _with_unit(shape.unit, value)
         if shape.alternatives:
-            fitting = next((each for each in shape.alternatives if each.takes(value)), None)
-            if fitting is None:
-                raise Refused(mismatch(value, shape.wanted))
-            return self._checked(fitting, value, keys)
+            return self._checked(shape.fitting(value), value, keys)
         if shape.bare is Any:
             return value
         if is_dataclass(shape.bare):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from gaiod.config import units
 from gaiod.config.errors import Refused
-from gaiod.config.words import NAMES, one_of
+from gaiod.config.words import NAMES, mismatch, one_of
 from gaiod.runtime.units import Check, Unit
 
 LISTS = (list, tuple, Sequence)
@@ -69,13 +69,34 @@ class Shape:
             return any(type(value) is type(choice) and value == choice for choice in self.choices)
         return self.bare is Any or type(value) is self.bare or (self.bare is float and type(value) is int)
 
+    def fitting(self, value: object) -> "Shape":
+        """Return the one of a union's alternatives that a value is meant as.
+
+        Several dataclasses are told apart by the keys that each requires and no other has.
+
+        Raises:
+            Refused: it is none of them, or could be several.
+        """
+        taking = [each for each in self.alternatives if each.takes(value)]
+        if not taking:
+            raise Refused(mismatch(value, self.wanted))
+        if len(taking) == 1 or not (isinstance(value, dict) and all(is_dataclass(each.bare) for each in taking)):
+            return taking[0]
+        marks = _marks([each.bare for each in taking])
+        found = [mark for mark in marks if mark in value]
+        if not found:
+            raise Refused(f"says none of {one_of(marks)}; add one of them")
+        if len(found) > 1:
+            raise Refused(f"says {' and '.join(found)}; keep one of them")
+        return taking[marks.index(found[0])]
+
     @property
     def wanted(self) -> str:
         """What to write, in words."""
         if self.unit:
             return WANTED[self.unit.kind]
         if self.alternatives:
-            return one_of(each.wanted for each in self.alternatives)
+            return one_of(dict.fromkeys(each.wanted for each in self.alternatives))
         if self.family is Literal:
             return one_of(map(spell, self.choices))
         if self.is_list:
@@ -129,6 +150,23 @@ def options_of(kind: Any) -> dict[str, Option]:
         for field in fields(kind)
         if field.init
     }
+
+
+def _marks(kinds: list[Any]) -> list[str]:
+    """Return for each dataclass the key that tells it from the others.
+
+    Raises:
+        Refused: one has no such key.
+    """
+    options = [options_of(kind) for kind in kinds]
+    marks = []
+    for kind, own in zip(kinds, options, strict=True):
+        known = {name for others in options if others is not own for name in others}
+        alone = [name for name, option in own.items() if option.required and name not in known]
+        if not alone:
+            raise Refused(f"{kind.__qualname__} requires nothing that no other has; change it in the handler")
+        marks.append(alone[0])
+    return marks
 
 
 def spell(value: object) -> str:

@@ -3,6 +3,7 @@
 cimport cython
 from libc.stdint cimport int64_t
 
+from gaiod.core._outboxes cimport Outbox
 from gaiod.core.operations cimport OpResult
 
 cdef int SHUTDOWN, FINISH, FREE, RESET, CANCEL, UNASSIGNED
@@ -13,6 +14,10 @@ cdef class Mover:
     cdef Conn _submit_read(self, object target, object buf, object context, object deadline, bint full)
     cdef Conn _submit_write(self, object target, object buf, object context, object deadline)
     cdef Conn _submit_relay(self, object source, object sink, Py_ssize_t limit, object context, object deadline)
+    cdef _join(self, object to, Conn conn, str topic)
+    cdef _part(self, object of, Conn conn, str topic)
+    cdef Py_ssize_t _publish(self, object to, str topic, object data) except -1
+    cdef Py_ssize_t _disconnect_stalled(self, object of, double grace_s) except -1
     cdef _request(self, int kind, object target, object argument)
     cdef _forget(self, Conn conn)
 
@@ -27,6 +32,7 @@ cdef class Conn:
     cdef public object proxy_header
     cdef object failure
     cdef Conn feeder
+    cdef Outbox outbox
     cdef OpResult read_head
     cdef OpResult read_tail
     cdef OpResult write_head

@@ -28,6 +28,18 @@ class Mover:
     def _submit_relay(self, source: Any, sink: Any, limit: int, context: Any, deadline: Any) -> "Conn":
         raise NotImplementedError
 
+    def _join(self, to: Any, conn: "Conn", topic: str) -> None:
+        raise NotImplementedError
+
+    def _part(self, of: Any, conn: "Conn", topic: str | None) -> None:
+        raise NotImplementedError
+
+    def _publish(self, to: Any, topic: str, data: Any) -> int:
+        raise NotImplementedError
+
+    def _disconnect_stalled(self, of: Any, grace_s: float) -> int:
+        raise NotImplementedError
+
     def _request(self, kind: int, target: Any, argument: Any) -> None:
         raise NotImplementedError
 
@@ -73,6 +85,7 @@ class Conn:
         "feeder",
         "is_listener",
         "opened_s",
+        "outbox",
         "pending_write_bytes",
         "proxy_header",
         "read_alarm",
@@ -117,6 +130,7 @@ class Conn:
         self.read_tail: OpResult | None = None
         self.read_count = 0
         self.feeder: Conn | None = None  # the connection whose bytes are relayed to this one
+        self.outbox: Any = None  # what waits for it as the member of a group; None: it is in none
         self.write_head: OpResult | None = None
         self.write_tail: OpResult | None = None
         self.write_count = 0

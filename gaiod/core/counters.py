@@ -40,11 +40,44 @@ Pauses are of relays to it: times that it did not take all. BUFFERED alone also 
 have received, and it has not taken.
 """
 
+FANOUT_BOUNDS_S = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
+"""Upper bounds of the buckets of the fan-out histogram, in seconds; one more bucket is unbounded."""
+
+GROUP_CELLS = (
+    "subscribers",
+    "published",
+    "deliveries",
+    "dropped_oldest",
+    "dropped_newest",
+    "dropped_replaced",
+    "dropped_memory",
+    "dropped_disconnect",
+    "dropped_closed",
+    "queued_bytes",
+    "held_bytes",
+    "fanout_ns",
+    *(f"fanout_le_{bound}" for bound in FANOUT_BOUNDS_S),
+    "fanout_le_inf",
+)
+"""What a group counts. Subscribers and bytes also go down.
+
+Of what was published, each member has had it delivered, or dropped (for whatever reason), or it waits in its queue.
+"""
+
+(
+    SUBSCRIBERS, PUBLISHED, DELIVERED, DROPPED_OLDEST, DROPPED_NEWEST, DROPPED_REPLACED, DROPPED_MEMORY,
+    DROPPED_DISCONNECT, DROPPED_CLOSED, QUEUED_BYTES, HELD_BYTES, FANOUT_NS, FANOUT,
+) = range(13)  # fmt: skip
+"""Their order. FANOUT is the histogram's first bucket."""
+
 _FIRST_SINGLE = len(OPERATIONS) * len(OUTCOMES)
 LAG = _FIRST_SINGLE + len(SINGLES)
 """Index of the loop-lag histogram's first bucket."""
 
-SIZE = LAG + len(LAG_BOUNDS_S) + 1
+GROUP = LAG + len(LAG_BOUNDS_S) + 1
+"""Index of the first of `GROUP_CELLS`, of groups that are not told where else to count."""
+
+SIZE = GROUP + len(GROUP_CELLS)
 """Number of cells a watcher uses. What follows belongs to its owner."""
 
 

@@ -5,8 +5,8 @@ from libc.stdint cimport int64_t, uint32_t
 
 from gaiod.core._syscalls cimport Batch as BatchCalls
 from gaiod.core.connection cimport Conn
+from gaiod.core.fanout cimport Fanout
 from gaiod.core.operations cimport OpResult
-from gaiod.core.relays cimport Relays
 
 cdef int WRITE, ACCEPT, CONNECT, RELAY, SHUTDOWN
 cdef int COMPLETE, AT_EOF, FAILED, OUTCOME_COUNT
@@ -18,7 +18,7 @@ cdef double ACCEPT_PAUSE_S
 cdef double inf
 
 
-cdef class Loop(Relays):
+cdef class Loop(Fanout):
     @cython.locals(until_s=double, fresh=bint, done=list)
     cdef list _run(self, double timeout_s)
     @cython.locals(before_s=double, timeout_s=double, events_count=int, i=int, conn=Conn, events=uint32_t)

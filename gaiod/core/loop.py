@@ -14,6 +14,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.counters import AT_EOF, COMPLETE, FAILED, OUTCOME_COUNT
 from gaiod.core.engine import accept, shutdown_write, take_error
 from gaiod.core.errors import DeadlineExceeded
+from gaiod.core.fanout import Fanout
 from gaiod.core.operations import (
     ACCEPT,
     CONNECT,
@@ -22,7 +23,6 @@ from gaiod.core.operations import (
     WRITE,
     OpResult,
 )
-from gaiod.core.relays import Relays
 
 LOOP_ITERATIONS = layout.index("loop_iterations")
 LOOP_EVENTS = layout.index("loop_events")
@@ -60,7 +60,7 @@ ERRORS_FOR_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 ERRORS_OF_LISTENER = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
 
 
-class Loop(Relays):
+class Loop(Fanout):
     """The passes over a watcher's queues."""
 
     def _run(self, timeout_s: float) -> list[OpResult]:
@@ -76,6 +76,8 @@ class Loop(Relays):
                 self._feed_starved()
             if self.writes:
                 self._send_queued()
+            if self.rounds or self.flushes:
+                self._deal()
             if fresh:
                 self.batch.recycle()  # only now: what was just sent may have been views
                 self.counters[SWAP_EXHAUSTED] += self.batch.exhausted
@@ -102,7 +104,7 @@ class Loop(Relays):
         self._count_pass(before_s - self.now_s)
         self.sleeping = True  # first, then look into the inbox: who fills it later sees that we sleep
         timeout_s = 0.0
-        if not (self.done or self.reads or self.writes or self.inbox):
+        if not (self.done or self.reads or self.writes or self.inbox or self.rounds or self.flushes):
             until_s = min(until_s, self.alarms.next_s)
             timeout_s = -1.0 if until_s == inf else max(0.0, until_s - before_s)
         events_count = self.poller.wait(timeout_s)
@@ -168,9 +170,11 @@ class Loop(Relays):
             operation = conn.write_head
             if operation is not None and operation.kind != WRITE:
                 self._clear_way(conn)
+                if conn.write_head is None or conn.write_head.kind != WRITE:
+                    self._write_on(conn)
         for conn in writes:
             operation = conn.write_head
-            if operation is not None and conn.writable:
+            if operation is not None and operation.kind == WRITE and conn.writable:
                 batch.add_send(conn.fd, operation.pinned, operation.size)
                 operations.append(operation)
         batch.send()
@@ -211,6 +215,8 @@ class Loop(Relays):
                 return
             if operation.kind == CONNECT:
                 self._connected(conn, operation)
+            elif conn.outbox is not None and conn.outbox.count:
+                return  # messages that wait come before its end
             elif operation.kind == SHUTDOWN:
                 self._pop_write(conn)
                 shutdown_write(conn.fd)

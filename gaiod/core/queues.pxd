@@ -4,14 +4,14 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from gaiod.core._flows cimport Flow, Plumbing as RelayCalls
+from gaiod.core._outboxes cimport Outbox
 from gaiod.core._syscalls cimport Batch as BatchCalls, Poller as PollerCalls
 from gaiod.core.alarms cimport Alarms
 from gaiod.core.connection cimport Conn, Mover
 from gaiod.core.operations cimport OpResult
 
-cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED
-cdef int FINISH, FREE, RESET, CANCEL, AFFINITY, STOP
-cdef int COMPLETE, AT_EOF, FAILED, EXPIRED, OUTCOME_COUNT, RESUMES, PAUSED_NS, BUFFERED, FREED, EINPROGRESS, RECEIVES_FIRST
+cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED, NOTHING, REST, ALL
+cdef int COMPLETE, EXPIRED, FAILED, OUTCOME_COUNT, RESUMES, PAUSED_NS, BUFFERED, EINPROGRESS, RECEIVES_FIRST
 cdef double inf
 cdef list OPERATION_TYPES
 
@@ -27,6 +27,7 @@ cdef class Queues(Mover):
     cdef list done
     cdef list reads
     cdef list writes
+    cdef list flushes
     cdef list starved
     cdef bint released
     cdef list held
@@ -42,9 +43,6 @@ cdef class Queues(Mover):
     cdef _make_room(self, int fd)
     @cython.locals(operation=OpResult)
     cdef OpResult _new_operation(self, int kind, Conn conn, object context, double deadline)
-    @cython.locals(operation=OpResult)
-    cdef _take_inbox(self)
-    cdef OpResult _next_submission(self)
     @cython.locals(kind=int, conn=Conn, flow=Flow, sink=Conn)
     cdef _start(self, OpResult operation)
     cdef _push_read(self, Conn conn, OpResult operation)
@@ -62,16 +60,9 @@ cdef class Queues(Mover):
     cdef _write_rest(self, Conn sink, bytes data)
     @cython.locals(outcome=int)
     cdef _complete(self, OpResult operation, object error)
-    @cython.locals(kind=int, conn=Conn)
-    cdef _fulfil(self, OpResult request)
-    cdef _cancel(self, Conn conn, object op_type)
-    cdef _cancel_timer(self, OpResult operation)
-    @cython.locals(operation=OpResult, head=OpResult, tail=OpResult, kept=list, ended=list, matches=bint)
-    cdef _end_queue(self, Conn conn, bint reading, int kind, double limit_s, object error)
     cdef _read_on(self, Conn conn)
     cdef _stall(self, Conn conn)
-    @cython.locals(operation=OpResult)
+    @cython.locals(operation=OpResult, outbox=Outbox)
     cdef _write_on(self, Conn conn)
-    cdef _drop(self, Conn conn, object error)
-    @cython.locals(fd=int)
-    cdef _release(self, Conn conn)
+    @cython.locals(operation=OpResult)
+    cdef int _allowance(self, Conn conn) except -1

@@ -19,25 +19,18 @@ from gaiod.core.engine import Batch, Plumbing, Poller, connect
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError
 from gaiod.core.operations import (
     ACCEPT,
-    AFFINITY,
-    CANCEL,
     CLOSED,
     CONNECT,
-    FINISH,
-    FREE,
     OPERATION_TYPES,
     POST,
     READ,
     RELAY,
-    RESET,
-    STOP,
     TIMER,
     WRITE,
     OpResult,
-)
-from gaiod.core.sockets import linger_none
+)  # fmt: skip
+from gaiod.core.outboxes import ALL, NOTHING, REST
 
-FREED = layout.index("conn_freed")
 EINPROGRESS = errno.EINPROGRESS
 
 RECEIVES_FIRST = 512
@@ -62,6 +55,7 @@ class Queues(Mover):
         self.done: list[OpResult] = []  # completions not yet returned
         self.reads: list[Conn] = []  # connections to receive from: readable, and with a read pending
         self.writes: list[Conn] = []  # connections to send to: writable, and with a write pending
+        self.flushes: list[Conn] = []  # members of groups to send to: writable, and with messages waiting
         self.starved: list[Conn] = []  # listeners that wait for a descriptor or memory to be free
         self.released = False  # a descriptor was closed since
         self.held: list[Conn | None] = []  # by descriptor: keeps a connection alive while it has operations
@@ -95,11 +89,31 @@ class Queues(Mover):
             self.reads.append(conn)
 
     def _write_on(self, conn: Conn) -> None:
-        """As `_read_on`, for sending; a FIN or a close needs no room in the kernel."""
+        """As `_read_on`, for sending; a FIN or a close needs no room in the kernel.
+
+        Of a member of a group for which messages wait, the one that was begun goes first, then its writes, then
+        the other messages, and at last a FIN or a close.
+        """
         operation = conn.write_head
+        outbox = conn.outbox
+        if outbox is not None and outbox.count:
+            if not outbox.is_flushing and self._allowance(conn) != NOTHING:
+                outbox.is_flushing = True
+                self.flushes.append(conn)
+            if outbox.offset or operation is None or operation.kind > POST:
+                return
         if operation is not None and not conn.writing and (conn.writable or operation.kind > POST):
             conn.writing = True
             self.writes.append(conn)
+
+    def _allowance(self, conn: Conn) -> int:
+        """Return what may be sent now of the messages that wait for a member of a group."""
+        if not conn.writable:
+            return NOTHING
+        operation = conn.write_head
+        if operation is None or operation.kind > POST:
+            return ALL
+        return REST if conn.outbox.offset else NOTHING
 
     def _stall(self, conn: Conn) -> None:
         """Send no more: the kernel is full. It tells with an edge when it is not."""
@@ -125,24 +139,6 @@ class Queues(Mover):
         operation.silent = False
         operation.pinned = None
         return operation
-
-    def _take_inbox(self) -> None:
-        for _ in range(len(self.inbox)):
-            operation = self._next_submission()
-            if operation is None:
-                return
-            if operation.kind <= POST:
-                self.counters[operation.kind * OUTCOME_COUNT] += 1
-                self._start(operation)
-            else:
-                self._fulfil(operation)
-
-    def _next_submission(self) -> OpResult | None:
-        """Take the oldest out of the inbox; None if it is empty (a submitter may take its own back)."""
-        try:
-            return self.inbox.popleft()
-        except IndexError:
-            return None
 
     def _start(self, operation: OpResult) -> None:
         """Queue an accepted operation."""
@@ -288,108 +284,3 @@ class Queues(Mover):
         """`_finish`, where the outcome has yet to be told from the error."""
         outcome = COMPLETE if error is None else EXPIRED if isinstance(error, DeadlineExceeded) else FAILED
         self._finish(operation, error, outcome)
-
-    def _fulfil(self, request: OpResult) -> None:
-        """Do what was asked for without a completion."""
-        kind = request.kind
-        if kind == CLOSED:
-            self.done.append(request)
-        elif kind == AFFINITY:
-            os.sched_setaffinity(0, [request.context])
-        elif kind == CANCEL and type(request.buffer) is OpResult:
-            self._cancel_timer(request.buffer)
-        elif kind != STOP:  # that one only wakes the loop, to see that the watcher is closed
-            conn = request.buffer
-            if conn.closed:
-                return
-            if kind == FREE or kind == RESET:
-                if kind == RESET:
-                    linger_none(conn.fd)
-                self._drop(conn, None)
-            elif kind == CANCEL:
-                self._cancel(conn, request.context)
-            elif not conn.closing:
-                if kind == FINISH:
-                    if conn.feeder is not None:
-                        self._end_queue(conn.feeder, True, RELAY, inf, None)
-                    conn.closing = True
-                    self._end_queue(conn, True, -1, inf, None)
-                self._push_write(conn, self._new_operation(kind, conn, None, inf))
-
-    def _cancel(self, conn: Conn, op_type: Any) -> None:
-        kind = -1 if op_type is None else int(op_type)
-        error = OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
-        self._end_queue(conn, True, kind, inf, error)
-        self._end_queue(conn, False, kind, inf, error)
-
-    def _cancel_timer(self, operation: OpResult) -> None:
-        if operation.kind == TIMER and operation.pending:
-            self._complete(operation, OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
-            self.alarms.stale += 1
-
-    def _end_queue(self, conn: Conn, reading: bool, kind: int, limit_s: float, error: Exception | None) -> None:
-        """Complete the operations of one direction of that kind (-1: any), due by `limit_s`; None: ConnClosed."""
-        operation = conn.read_head if reading else conn.write_head
-        kept: list[OpResult] = []
-        ended: list[OpResult] = []
-        while operation is not None:
-            matches = operation.kind <= POST and kind in (-1, operation.kind) and operation.deadline <= limit_s
-            (ended if matches else kept).append(operation)
-            operation = operation.next
-        if not ended:
-            return
-        if error is None:
-            error = ConnClosed(f"{conn!r} is closed")
-        head = tail = None
-        for operation in kept:
-            operation.next = None
-            if tail is None:
-                head = operation
-            else:
-                tail.next = operation
-            tail = operation
-        if reading:
-            conn.read_head, conn.read_tail, conn.read_count = head, tail, len(kept)
-        else:
-            conn.write_head, conn.write_tail, conn.write_count = head, tail, len(kept)
-        if conn.read_head is None and conn.write_head is None:
-            self.held[conn.fd] = None
-        for operation in ended:
-            operation.next = None
-            if operation.kind == WRITE:
-                conn.pending_write_bytes -= operation.length - operation.size
-                self._own(operation)  # the completion may come in a later batch than its swap buffer lives
-            self._complete(operation, error)
-            if operation.kind == CONNECT:
-                conn.failure = error  # it will not be made: what waits for it fails, now and later
-        if not reading:
-            self._write_on(conn)
-            if conn.failure is error:
-                self._end_queue(conn, True, -1, inf, error)
-                self._end_queue(conn, False, -1, inf, error)
-
-    def _drop(self, conn: Conn, error: Exception | None) -> None:
-        """Close a connection; its operations complete with `error`, or else ConnClosed."""
-        self.counters[FREED] += 1
-        conn.closing = True
-        self._end_queue(conn, True, -1, inf, error)
-        self._end_queue(conn, False, -1, inf, error)
-        if conn.feeder is not None:
-            self._end_queue(conn.feeder, True, RELAY, inf, error)
-        self._release(conn)
-        if self.report_closes and not conn.is_listener:
-            self.done.append(self._new_operation(CLOSED, conn, conn.context, inf))
-
-    def _release(self, conn: Conn) -> None:
-        """Give a connection's descriptor back. In whichever thread drops the last reference."""
-        conn.closed = True
-        fd = conn.fd
-        conn.fd = -1
-        conn.read_head = conn.read_tail = None
-        conn.write_head = conn.write_tail = None  # at most a FIN or a close is left
-        if fd < len(self.held):
-            self.held[fd] = None
-        self.alarms.disarm(conn)
-        self.released = True
-        self.poller.remove(fd)
-        os.close(fd)

@@ -5,13 +5,13 @@ from libc.stdint cimport int64_t
 
 from gaiod.core._flows cimport Flow
 from gaiod.core.connection cimport Conn
+from gaiod.core.endings cimport Endings
 from gaiod.core.operations cimport OpResult
-from gaiod.core.queues cimport Queues
 
 cdef int RELAY, COMPLETE, FAILED, PAUSES, RESUMES, PAUSED_NS, BUFFERED, EAGAIN, EINTR
 
 
-cdef class Relays(Queues):
+cdef class Relays(Endings):
     @cython.locals(source=Conn, flow=Flow)
     cdef _feed(self, Conn sink)
     @cython.locals(flows=list, moving=list, source=Conn, sink=Conn, operation=OpResult, flow=Flow)

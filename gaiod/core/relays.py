@@ -11,15 +11,15 @@ import os
 
 from gaiod.core.connection import Conn
 from gaiod.core.counters import BUFFERED, COMPLETE, FAILED, PAUSED_NS, PAUSES, RESUMES
+from gaiod.core.endings import Endings
 from gaiod.core.engine import shutdown_write
 from gaiod.core.errors import RelaySinkError
 from gaiod.core.operations import RELAY, OpResult
-from gaiod.core.queues import Queues
 
 EAGAIN, EINTR = errno.EAGAIN, errno.EINTR
 
 
-class Relays(Queues):
+class Relays(Endings):
     """What a pass does for the relays of a watcher."""
 
     def _feed(self, sink: Conn) -> None:

@@ -3,6 +3,7 @@
 cimport cython
 
 from gaiod.core.connection cimport Conn
+from gaiod.core.group cimport Group
 from gaiod.core.loop cimport Loop
 from gaiod.core.operations cimport OpResult
 
@@ -28,6 +29,15 @@ cdef class Submission(Loop):
     cdef Conn _submit_connect(self, object address, object context, object deadline, object options)
     @cython.locals(conn=Conn)
     cdef Conn _submit_accept(self, object listener, object context)
+    @cython.locals(group=Group)
+    cdef _join(self, object to, Conn conn, str topic)
+    @cython.locals(group=Group)
+    cdef _part(self, object of, Conn conn, str topic)
+    @cython.locals(group=Group, size=Py_ssize_t)
+    cdef Py_ssize_t _publish(self, object to, str topic, object data) except -1
+    @cython.locals(group=Group)
+    cdef Py_ssize_t _disconnect_stalled(self, object of, double grace_s) except -1
+    cdef _claim_for_group(self)
     cdef _submit(self, OpResult operation)
     @cython.locals(request=OpResult)
     cdef _request(self, int kind, object target, object argument)

@@ -11,6 +11,7 @@ from gaiod.core.connection import RELAY_LIMIT, Conn
 from gaiod.core.counters import OUTCOME_COUNT
 from gaiod.core.engine import Flow, open_stream, set_option
 from gaiod.core.errors import ConnClosed, EmptyBuffer, TooManyOperations, UnsupportedConn, UsageError, WatcherClosed
+from gaiod.core.group import Group
 from gaiod.core.loop import Loop
 from gaiod.core.operations import ACCEPT, CONNECT, POST, READ, RELAY, WRITE, OpResult
 from gaiod.core.sockets import check_deadline, check_socket, resolve_numeric
@@ -83,6 +84,8 @@ class Submission(Loop):
             raise ValueError(f"limit={limit}: must be from 1 byte to {RELAY_LIMIT}")
         if conn is to:
             raise UsageError(f"{conn!r} cannot be relayed to itself")
+        if to.outbox is not None:
+            raise UsageError(f"{to!r} is in a group: whole messages cannot be kept apart from a relay's bytes")
         if to.feeder is not None:
             raise UsageError(f"{to!r} is the sink of a relay already; cancel that, or wait for its end")
         operation = self._new_operation(RELAY, conn, conn.context if context is None else context, inf)
@@ -136,6 +139,60 @@ class Submission(Loop):
             raise UsageError(f"accept() is pending on {conn!r} already: it serves until cancelled")
         self._submit(self._new_operation(ACCEPT, conn, context, inf))
         return conn
+
+    def _join(self, to: Any, conn: Conn, topic: str) -> None:
+        group: Group = to
+        conn = self._usable(conn)
+        if conn.feeder is not None:
+            raise UsageError(f"{conn!r} is the sink of a relay: whole messages cannot be kept apart from its bytes")
+        if conn.outbox is not None and conn.outbox.group is not group:
+            raise UsageError(f"{conn!r} is in another group; it can be in one")
+        self._claim_for_group()
+        try:
+            group.join(conn, topic)
+        finally:
+            self._leave()
+
+    def _part(self, of: Any, conn: Conn, topic: str | None) -> None:
+        group: Group = of
+        self._claim_for_group()
+        try:
+            if conn.outbox is not None and conn.outbox.group is group:
+                group.part(conn, topic)
+                self._write_on(conn)
+        finally:
+            self._leave()
+
+    def _publish(self, to: Any, topic: str, data: Any) -> int:
+        group: Group = to
+        if self.closed:
+            raise WatcherClosed("the watcher is closed")
+        message = data if type(data) is bytes else bytes(memoryview(data))
+        size = len(message)
+        if size == 0:
+            raise EmptyBuffer("cannot publish an empty message")
+        if size > group.spool.limit:
+            raise ValueError(f"a message of {size} bytes is longer than the queues, of {group.spool.limit}")
+        if group.fresh_bytes + size > group.memory_limit:
+            raise TooManyOperations(f"{group.fresh_bytes} bytes are published and not dealt out; publish less, or wait")
+        self._claim_for_group()
+        try:
+            return self._publish_on(group, topic, message)
+        finally:
+            self._leave()
+
+    def _disconnect_stalled(self, of: Any, grace_s: float) -> int:
+        group: Group = of
+        self._claim_for_group()
+        try:
+            return self._end_stalled(group, self.poller.now() - grace_s)
+        finally:
+            self._leave()
+
+    def _claim_for_group(self) -> None:
+        """As `_claim`, where there is no inbox to fall back on."""
+        if not self._claim():
+            raise UsageError("groups are for the thread that calls wait_io(), between its calls; post() from others")
 
     def _submit(self, operation: OpResult) -> None:
         """Accept an operation: at once in the loop's own thread, else through the inbox."""

@@ -17,12 +17,14 @@ from typing import Any
 
 from gaiod.core import counters as layout
 from gaiod.core.connection import RELAY_LIMIT, Conn
-from gaiod.core.counters import OUTCOME_COUNT
+from gaiod.core.counters import GROUP, GROUP_CELLS, OUTCOME_COUNT
+from gaiod.core.engine import Spool
 from gaiod.core.errors import (
     NoSuchCore,
     UsageError,
     WatcherClosed,
 )
+from gaiod.core.group import LIMIT, LIMIT_MIN_BYTES, MEMORY_LIMIT, POLICIES, Group
 from gaiod.core.operations import (
     AFFINITY,
     CANCEL,
@@ -218,6 +220,34 @@ class Watcher(Submission):
     def post(self, context: object) -> None:
         """Complete a POST with `context` in the thread that waits: a message from any other thread."""
         self._submit(self._new_operation(POST, None, context, inf))
+
+    def group(
+        self, *, limit: int = LIMIT, policy: str = "disconnect", memory_limit: int = MEMORY_LIMIT, cells: int = GROUP
+    ) -> Group:
+        """Make a group of connections that get what is published, each through a queue of its own.
+
+        Args:
+            limit: most bytes that wait for one member beyond what the kernel took, and so the longest message. A
+                message also counts as 8 bytes at least.
+            policy: what is done when one more does not fit: `disconnect` the member (`close_reason` is
+                "slow_consumer"), `drop_oldest` or `drop_newest` of those that wait, or `latest_only`: keep one for
+                each topic, always.
+            memory_limit: most bytes of memory that the messages waiting for anybody take. Beyond, those who are
+                furthest behind lose theirs, or are disconnected.
+            cells: index of the counters that it adds to (`counters.GROUP_CELLS`).
+
+        Raises:
+            ValueError: no such policy, a limit that is too small, or cells that there are not.
+        """
+        if not 0 <= cells <= len(self.counters) - len(GROUP_CELLS):
+            raise ValueError(f"cells={cells}: of {len(self.counters)} counters, {len(GROUP_CELLS)} must begin there")
+        if policy not in POLICIES:
+            raise ValueError(f"policy={policy!r}: must be one of {', '.join(POLICIES)}")
+        if limit < LIMIT_MIN_BYTES:
+            raise ValueError(f"limit={limit}: must be {LIMIT_MIN_BYTES} bytes or more")
+        if memory_limit < limit:
+            raise ValueError(f"memory_limit={memory_limit}: must not be below limit={limit}")
+        return Group(self, Spool(self.counters, cells, limit, POLICIES[policy]), memory_limit)
 
     def wait_io(self, timeout: float | None = None) -> list[OpResult]:
         """Do the I/O, and return the operations completed: at least one, or none when time is up.

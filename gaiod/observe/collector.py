@@ -31,6 +31,7 @@ from gaiod.runtime.stats import (
     DURATION_BOUNDS_S,
     GC_GENERATIONS,
     GC_PAUSE_BOUNDS_S,
+    PUSH_DROP_REASONS,
     REJECT_REASONS,
     RESTART_REASONS,
     SERVER_CELL,
@@ -206,6 +207,8 @@ class Collector(PrometheusCollector):
             self._add_pressure(scrape, source, row, [slot.live_row(source.key) for slot in slots])
             if source.settings.servers:
                 self._add_upstream(scrape, source, row, server_rows)
+            if source.settings.sources or row[CELL["push_published"]] or row[CELL["push_subscribers"]]:
+                self._add_push(scrape, source, row, slots)
             if source.settings.sources:
                 feeds.add_feed(scrape, source.settings, row, source_rows)
             for hook in HOOKS:
@@ -260,7 +263,7 @@ class Collector(PrometheusCollector):
         scrape.add("gaiod_log_lines_lost_total", cells[LAYOUT.worker("log_lost")], worker)
         busy_s = cells[counters.index("loop_busy_ns")] / 1e9
         scrape.add("gaiod_loop_busy_seconds_total", busy_s, worker)
-        scrape.add_buckets("gaiod_loop_lag_seconds", cells[counters.LAG : counters.SIZE], busy_s, worker)
+        scrape.add_buckets("gaiod_loop_lag_seconds", cells[counters.LAG : counters.GROUP], busy_s, worker)
 
     def _add_gc(self, scrape: _Scrape, worker: int, cells: list[int]) -> None:
         for generation in range(GC_GENERATIONS):
@@ -340,6 +343,23 @@ class Collector(PrometheusCollector):
             for result in ("passed", "failed"):
                 checks = cells[SERVER_CELL[f"checks_{result}"]]
                 scrape.add("gaiod_upstream_health_checks_total", checks, name, label, result)
+
+    def _add_push(self, scrape: _Scrape, source: Source, row: list[int], slots: list[Slot]) -> None:
+        """Add what the groups of a listener count."""
+        name = source.settings.name
+        if not source.settings.sources:  # else each worker publishes what the feeder has counted once
+            scrape.add("gaiod_push_published_total", row[CELL["push_published"]], name, "handler")
+        scrape.add("gaiod_push_deliveries_total", row[CELL["push_deliveries"]], name)
+        for reason in PUSH_DROP_REASONS:
+            scrape.add("gaiod_push_dropped_total", row[CELL[f"push_dropped_{reason}"]], name, reason)
+        for slot in slots:
+            subscribers = max(0, slot.live_row(source.key)[CELL["push_subscribers"]])
+            scrape.add("gaiod_push_subscribers", subscribers, name, slot.number)
+        scrape.add("gaiod_push_queued_bytes", max(0, row[CELL["push_queued_bytes"]]), name)
+        scrape.add("gaiod_push_held_bytes", max(0, row[CELL["push_held_bytes"]]), name)
+        first = CELL[f"push_fanout_le_{counters.FANOUT_BOUNDS_S[0]}"]
+        buckets = row[first : first + len(counters.FANOUT_BOUNDS_S) + 1]
+        scrape.add_buckets("gaiod_push_fanout_seconds", buckets, row[CELL["push_fanout_ns"]] / 1e9, name)
 
 
 def _listen_queue(sock: socket.socket) -> tuple[int, int] | None:

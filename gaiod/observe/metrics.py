@@ -7,7 +7,7 @@ from the configuration and from enums: never an address, a process or a connecti
 from dataclasses import dataclass
 from typing import Literal
 
-from gaiod.core.counters import LAG_BOUNDS_S
+from gaiod.core.counters import FANOUT_BOUNDS_S, LAG_BOUNDS_S
 from gaiod.runtime.stats import CONNECT_BOUNDS_S, DURATION_BOUNDS_S, GC_PAUSE_BOUNDS_S
 
 
@@ -154,7 +154,42 @@ METRICS = (
         "Clients closed because no server could be had.",
         ("upstream",),
     ),
-    Metric("gaiod_push_published_total", "counter", "Messages that the source has published.", _SOURCE),
+    Metric(
+        "gaiod_push_deliveries_total",
+        "counter",
+        "Messages that the kernel took whole, one for each subscriber.",
+        ("listener",),
+    ),
+    Metric(
+        "gaiod_push_dropped_total",
+        "counter",
+        "Messages that a subscriber did not get, by why: oldest, newest, replaced or memory (its policy or a limit), "
+        "disconnect (it was too slow), closed (it went).",
+        ("listener", "reason"),
+    ),
+    Metric("gaiod_push_subscribers", "gauge", "Connections that have a topic.", ("listener", "worker")),
+    Metric(
+        "gaiod_push_queued_bytes", "gauge", "Bytes that wait for subscribers, counted once for each.", ("listener",)
+    ),
+    Metric(
+        "gaiod_push_held_bytes",
+        "gauge",
+        "Memory of the messages that wait for subscribers, each counted once per worker.",
+        ("listener",),
+    ),
+    Metric(
+        "gaiod_push_fanout_seconds",
+        "histogram",
+        "How long it took from publishing until the last subscriber was served: sent to, or queued for.",
+        ("listener",),
+        FANOUT_BOUNDS_S,
+    ),
+    Metric(
+        "gaiod_push_published_total",
+        "counter",
+        "Messages that the source has published; the handler itself, where a listener has no sources.",
+        _SOURCE,
+    ),
     Metric(
         "gaiod_push_refused_total",
         "counter",

@@ -2,6 +2,7 @@
 
 cimport cython
 
+from gaiod.core.connection cimport Conn
 from gaiod.core.operations cimport OpResult
 
 cdef int READ, WRITE, TIMER, POST
@@ -12,5 +13,5 @@ cdef class Target:
     cdef public object on_write
 
 
-@cython.locals(result=OpResult, kind=int, target=Target)
+@cython.locals(result=OpResult, kind=int, target=Target, conn=Conn)
 cpdef dispatch(list results)

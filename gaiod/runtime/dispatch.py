@@ -29,21 +29,27 @@ class Target:
 
 
 def dispatch(results: list[OpResult]) -> None:
-    """Hand every completion over. A timer's or a post's context is called with the completion."""
+    """Hand every completion over. A timer's or a post's context is called with the completion.
+
+    What succeeded on a connection that has closed since is nobody's any more.
+    """
     for result in results:
         kind = result.kind
         if kind == READ or kind == WRITE:
-            target = result.conn.context
+            conn = result.conn
+            target = conn.context
             if result.error is not None:
                 target.take(result)
                 continue
+            if conn.closed:
+                continue  # by a hook that was called a moment ago: there is nothing to go on with
             try:
                 if kind == READ:
-                    target.on_read(result.conn, result)
+                    target.on_read(conn, result)
                 else:
-                    target.on_write(result.conn, result)
+                    target.on_write(conn, result)
             except Exception:
-                target.failed("on_read" if kind == READ else "on_write", result.conn)
+                target.failed("on_read" if kind == READ else "on_write", conn)
         elif kind == TIMER or kind == POST:
             if result.error is None:
                 result.context(result)

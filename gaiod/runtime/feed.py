@@ -18,6 +18,9 @@ log = logging.getLogger("gaiod.worker")
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.05, 2.0
 """Before connecting again; twice as long after each failure. A feeder that was restarted is there in 0.2 s."""
 
+LOOK_AGAIN_S = 0.001
+"""When to look again whether everything is dealt out: a pass over 512 members takes a few milliseconds."""
+
 
 @dataclass(slots=True, eq=False)
 class _Subscription:
@@ -110,7 +113,16 @@ class FeedLink(Target):
             log.error("the feeder is not understood: %s; connecting again", error)
             self._break()
             return
-        conn.read()
+        self._read_on(conn)
+
+    def _read_on(self, conn: Conn) -> None:
+        """Read more, once what came before is dealt out: else it would pile up here, and not where it has a bound."""
+        if conn is not self._conn:
+            return
+        if any(each.listener.is_behind for each in self._by_number.values()):
+            self._watcher.timer(time.monotonic() + LOOK_AGAIN_S, context=lambda result: self._read_on(conn))
+        else:
+            conn.read()
 
     def _take_hello(self, subscription: _Subscription, number: int, sequence: int) -> None:
         self._by_number[number] = subscription

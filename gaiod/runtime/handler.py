@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 from gaiod.core.connection import Conn
+from gaiod.core.group import LIMIT, MEMORY_LIMIT, Group
 from gaiod.core.operations import OpResult
 from gaiod.runtime.hooks import check_hook
 from gaiod.runtime.servers import HandlerCounts, ServerStats
@@ -11,6 +12,9 @@ from gaiod.runtime.sources import Source
 
 SocketOptions = Sequence[tuple[int, int, int | bytes]]
 """`(level, name, value)` each, as `socket.setsockopt` takes them."""
+
+GRACE_S = 5.0
+"""As long as a mobile client may be away without its user noticing; beyond, it had better connect again."""
 
 
 class Host(Protocol):
@@ -26,6 +30,9 @@ class Host(Protocol):
 
     def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
         """Open a connection: `Handler.connect`."""
+
+    def group(self, limit: int, policy: str, grace_s: float, memory_limit: int) -> Group:
+        """Make a group: `Handler.group`."""
 
     def timer(self, delay_s: float, data: Any) -> None:
         """Call `on_timer` later: `Handler.timer`."""
@@ -171,6 +178,29 @@ class Handler:
             As `Watcher.connect`.
         """
         return self._serving("connect").connect(address, data, deadline, options)
+
+    def group(
+        self,
+        *,
+        limit: int = LIMIT,
+        policy: str = "disconnect",
+        grace_s: float = GRACE_S,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> Group:
+        """Make a group of connections that get what is published, each through a bounded queue of its own.
+
+        Args:
+            limit: most bytes that wait for one connection beyond what the kernel took, and so the longest message.
+            policy: what is done when one more does not fit: `disconnect` (reason `slow_consumer`), `drop_oldest`,
+                `drop_newest`, or `latest_only`: keep one for each topic, always.
+            grace_s: with `disconnect`, also close who has taken nothing for so long while something waited.
+            memory_limit: most bytes of memory that the messages waiting for anybody take.
+
+        Raises:
+            RuntimeError: as `connect`.
+            ValueError: no such policy, or a limit that is too small.
+        """
+        return self._serving("group").group(limit, policy, grace_s, memory_limit)
 
     def timer(self, delay_s: float, data: Any) -> None:
         """Have `on_timer(data)` called once, `delay_s` seconds from now.

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any
+from weakref import WeakSet
 
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
+from gaiod.core.group import Group
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.announcements import Announcements
@@ -30,6 +32,9 @@ FIRST_DURATION = CELL[f"duration_le_{DURATION_BOUNDS_S[0]}"]
 
 LOG_INTERVAL_S = 1.0
 """At most one message of a kind per listener in this time: an error per connection must not fill a disk."""
+
+BEHIND_BYTES = 256 * 1024
+"""What one send of the fan-out takes. More does not make it cheaper."""
 
 SWEEP_INTERVAL_MAX_S = 1.0
 SWEEPS_PER_TIMEOUT = 8
@@ -78,6 +83,7 @@ class Listener(Target):
         self._instance = instance
         self._upstream = self._row + CELL["upstream_received_bytes"]
         self.counts = HandlerCounts(cells, layout, number, settings.servers)
+        self._groups: WeakSet[Group] = WeakSet()
         self._sockets: list[Conn] = []
         self._limits: dict[str, RateLimit] = {}
         self._log = connection_log if connection_log is not None and connection_log.wants_any else None
@@ -153,6 +159,26 @@ class Listener(Target):
         conn.data = data
         conn.traffic = self._upstream
         return conn
+
+    def group(self, limit: int, policy: str, grace_s: float, memory_limit: int) -> Group:
+        """As `Handler.group`."""
+        group = self._watcher.group(
+            limit=limit, policy=policy, memory_limit=memory_limit, cells=self._row + CELL["push_subscribers"]
+        )
+        self._groups.add(group)
+        if policy == "disconnect":
+            self._every(
+                min(SWEEP_INTERVAL_MAX_S, grace_s / SWEEPS_PER_TIMEOUT), lambda: self._end_stalled(group, grace_s)
+            )
+        return group
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much is published and not dealt out yet that what feeds the handler should wait."""
+        return any(group.pending_bytes > BEHIND_BYTES for group in self._groups)
+
+    def _end_stalled(self, group: Group, grace_s: float) -> None:
+        group.disconnect_stalled(grace_s)
 
     def timer(self, delay_s: float, data: Any) -> None:
         """As `Handler.timer`."""

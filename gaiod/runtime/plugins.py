@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -92,17 +92,27 @@ def _convert(hint: Any, value: Any) -> Any:
 
 
 def _alternative(alternatives: tuple[Any, ...], value: Any) -> Any:
-    """Return what a value is meant as: of `str | Server` a mapping is a Server. None was dealt with."""
+    """Return what a value is meant as: of `str | Server` a mapping is a Server. None was dealt with.
+
+    Of two dataclasses it is the one that requires nothing which the mapping lacks.
+    """
     kinds = [each for each in alternatives if each is not NoneType]
     if len(kinds) == 1:
         return kinds[0]
     for each in kinds:
         family = get_origin(each) or each
-        if isinstance(value, dict) and (is_dataclass(each) or family in (dict, Mapping)):
+        if isinstance(value, dict) and (family in (dict, Mapping) or (is_dataclass(each) and _is_made_of(each, value))):
             return each
         if isinstance(value, list) and family in (list, tuple, Sequence):
             return each
     return type(value)
+
+
+def _is_made_of(kind: Any, values: dict[str, Any]) -> bool:
+    required = {
+        each.name for each in fields(kind) if each.init and each.default is MISSING and each.default_factory is MISSING
+    }
+    return required <= values.keys()
 
 
 def _target_of(name: str) -> str:

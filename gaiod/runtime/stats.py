@@ -31,7 +31,7 @@ WORKER_LOST = "worker_lost"
 
 CLOSE_REASONS = (
     "peer_eof", "peer_reset", "handler", "idle", "deadline", "drain", "handler_error", "forgotten", "admin",
-    "max_age", "no_server", WORKER_LOST,
+    "max_age", "no_server", "slow_consumer", WORKER_LOST,
 )  # fmt: skip
 RESTART_REASONS = ("exit", "signal", "watchdog", "reload", "recycle", "admin")
 """Why a worker was replaced by another."""
@@ -65,6 +65,7 @@ LISTENER_CELLS = (
     "connect_ns",
     *(f"connect_le_{bound}" for bound in CONNECT_BOUNDS_S),
     "connect_le_inf",
+    *(f"push_{cell}" for cell in counters.GROUP_CELLS),
     "feed_gaps",
 )
 CELL = {name: index for index, name in enumerate(LISTENER_CELLS)}
@@ -84,7 +85,13 @@ SERVER_CELLS = (
 SERVER_CELL = {name: index for index, name in enumerate(SERVER_CELLS)}
 """Cells of a server's row, by name."""
 
-LISTENER_GAUGES = ("downstream_buffered_bytes", "upstream_buffered_bytes", "upstream_queued")
+PUSH_DROP_REASONS = ("oldest", "newest", "replaced", "memory", "disconnect", "closed")
+"""Why a message that was for a subscriber did not reach it."""
+
+LISTENER_GAUGES = (
+    "downstream_buffered_bytes", "upstream_buffered_bytes", "upstream_queued", "push_subscribers", "push_queued_bytes",
+    "push_held_bytes",
+)  # fmt: skip
 SERVER_GAUGES = ("down",)
 """Cells that go down again: what a worker leaves in them when it ends is true of nothing any more."""
 

@@ -29,16 +29,6 @@ struct conn {
 
 static unsigned char receive_buffer[RECEIVE_BYTES_MAX];
 
-/* Prints `listening PORT`: the runner waits for it. */
-static void tell_port(int listener) {
-    struct sockaddr_in address;
-    socklen_t address_bytes = sizeof address;
-    if (getsockname(listener, (struct sockaddr *)&address, &address_bytes) < 0)
-        die("getsockname");
-    printf("listening %d\n", ntohs(address.sin_port));
-    fflush(stdout);
-}
-
 static void conn_open(int epoll_fd, int fd) {
     struct conn *conn = calloc(1, sizeof *conn);
     if (conn == NULL)

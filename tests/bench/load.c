@@ -28,9 +28,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "loads.h"
 #include "sockets.h"
 
 enum {
@@ -40,14 +40,6 @@ enum {
     MESSAGE_BYTES_MIN = sizeof(uint64_t), /* room for the stamp */
     MESSAGE_BYTES_MAX = 16 * 1024 * 1024,
     CONNECTIONS_MAX = 28000, /* the ports of one source address: ip_local_port_range is 32768-60999 */
-};
-
-/* A latency histogram of relative precision 1/32: 32 buckets for each power of two nanoseconds. */
-enum { BUCKET_BITS = 5, BUCKETS_PER_OCTAVE = 1 << BUCKET_BITS, BUCKETS = (64 - BUCKET_BITS) * BUCKETS_PER_OCTAVE };
-
-struct histogram {
-    uint64_t counts[BUCKETS];
-    uint64_t total;
 };
 
 struct conn {
@@ -80,45 +72,6 @@ struct load {
     uint64_t errors;
     struct histogram latency;
 };
-
-static uint64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-/* --- latency --- */
-
-static size_t bucket_of(uint64_t value_ns) {
-    if (value_ns < BUCKETS_PER_OCTAVE)
-        return value_ns;
-    unsigned shift = 63u - (unsigned)__builtin_clzll(value_ns) - BUCKET_BITS;
-    return (size_t)shift * BUCKETS_PER_OCTAVE + (value_ns >> shift);
-}
-
-static double bucket_middle_us(size_t bucket) {
-    if (bucket < BUCKETS_PER_OCTAVE)
-        return (double)bucket / 1e3;
-    unsigned shift = (unsigned)(bucket / BUCKETS_PER_OCTAVE - 1);
-    uint64_t first_ns = (uint64_t)(BUCKETS_PER_OCTAVE + bucket % BUCKETS_PER_OCTAVE) << shift;
-    return ((double)first_ns + (double)(1ull << shift) / 2) / 1e3;
-}
-
-static void histogram_add(struct histogram *histogram, uint64_t value_ns) {
-    histogram->counts[bucket_of(value_ns)]++;
-    histogram->total++;
-}
-
-static double quantile_us(const struct histogram *histogram, double quantile) {
-    double wanted = quantile * (double)histogram->total;
-    uint64_t seen = 0;
-    for (size_t bucket = 0; bucket < BUCKETS; bucket++) {
-        seen += histogram->counts[bucket];
-        if (seen > 0 && (double)seen >= wanted)
-            return bucket_middle_us(bucket);
-    }
-    return 0;
-}
 
 /* --- messages --- */
 
@@ -295,14 +248,6 @@ static double run_phase(struct load *load, double duration_s) {
     return (double)(now_ns() - begun_ns) / 1e9;
 }
 
-static void tell_and_wait(const char *line) {
-    char answer[64];
-    puts(line);
-    fflush(stdout);
-    while (read(STDIN_FILENO, answer, sizeof answer) < 0 && errno == EINTR) {
-    }
-}
-
 static void open_all(struct load *load) {
     for (size_t i = 0; i < load->conn_count; i++) {
         load->conns[i].serial = (uint32_t)i;
@@ -362,17 +307,6 @@ static void usage(void) {
     exit(EX_USAGE);
 }
 
-static size_t count_argument(const char *text, size_t least, size_t most) {
-    char *end;
-    errno = 0;
-    unsigned long long value = strtoull(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || value < least || value > most) {
-        fprintf(stderr, "load: %s: not a number from %zu to %zu\n", text, least, most);
-        exit(EX_USAGE);
-    }
-    return (size_t)value;
-}
-
 static double seconds_argument(const char *text) {
     char *end;
     double value = strtod(text, &end);
@@ -393,7 +327,7 @@ static void set_address(struct load *load, const char *host, const char *port) {
         return;
     }
     load->address.in.sin_family = AF_INET;
-    load->address.in.sin_port = htons((uint16_t)count_argument(port, 1, 65535));
+    load->address.in.sin_port = htons((uint16_t)count_argument("load", port, 1, 65535));
     if (inet_pton(AF_INET, host, &load->address.in.sin_addr) != 1)
         usage();
     load->address_bytes = sizeof load->address.in;
@@ -417,8 +351,8 @@ int main(int argc, char **argv) {
     if (!idle && !load.reconnects && !(argc == 8 && strcmp(argv[1], "echo") == 0))
         usage();
     set_address(&load, argv[2], argv[3]);
-    set_size(&load, count_argument(argv[4], 1, CONNECTIONS_MAX),
-             idle ? IDLE_MESSAGE_BYTES : count_argument(argv[5], MESSAGE_BYTES_MIN, MESSAGE_BYTES_MAX));
+    set_size(&load, count_argument("load", argv[4], 1, CONNECTIONS_MAX),
+             idle ? IDLE_MESSAGE_BYTES : count_argument("load", argv[5], MESSAGE_BYTES_MIN, MESSAGE_BYTES_MAX));
     load.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (load.epoll_fd < 0)
         die("epoll_create1");

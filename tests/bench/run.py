@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,18 +15,32 @@ from pathlib import Path
 from harness.network import congestion_control, enter_own_network
 from harness.processes import BenchError
 from harness.proxies import PROXY_NAMES, REFERENCES, known_proxies, missing_proxies
-from harness.report import disturbed, idle_table, load_head, load_rows
+from harness.push import (
+    BURST,
+    PUSH_NAMES,
+    PUSH_REFERENCES,
+    Fanout,
+    PushRun,
+    known_publishers,
+    paced,
+    run_push,
+    run_push_idle,
+    saturated,
+)
+from harness.report import PUSH_COLUMNS, disturbed, idle_table, load_columns, load_head, load_rows
 from harness.runs import IDLE_WARMUP_CONNECTIONS, Bench, LoadMode, Row, Run, interleaved, run_idle, run_load
 from harness.servers import Contestant, Server, compile_programs, known_servers
 
 SERVER_NAMES = ("gaiod", "c", "uvloop", "asyncio", "gaiod-interpreted")
-NAMES = tuple(dict.fromkeys((*SERVER_NAMES, *PROXY_NAMES)))
+NAMES = tuple(dict.fromkeys((*SERVER_NAMES, *PROXY_NAMES, *PUSH_NAMES)))
 ECHO_ROWS = tuple(Row(count, size) for count in (100, 1000) for size in (64, 1024, 4096, 16384, 65536))
 CONNECT_ROWS = (Row(50, 64),)
 DEADLINES_ROWS = (Row(100, 1024),)
 DEADLINES_FLAGS = ((), ("--timers", "10000"), ("--read-deadline", "300"))
 PROXY_ROWS = (Row(50, 256), Row(50, 16384), Row(4, 262144))
 PROXY_CONNECT_ROWS = (Row(50, 1024),)
+PACED_ROWS = tuple(Row(count, size) for count in (100, 1000, 10000) for size in (64, 1024))
+SATURATED_ROWS = (Row(100, 64), Row(1000, 64), Row(1000, 1024), Row(10000, 64))
 FILES_PER_PROXIED = 6
 """Two sockets, and the two ends of a pipe for each direction."""
 SPARE_FILES = 200
@@ -63,22 +77,65 @@ def measure_row(bench: Bench, comparison: Comparison, row: Row, repeats: int) ->
 def print_comparison(bench: Bench, comparison: Comparison, repeats: int) -> None:
     """Measure, and print each row as soon as it is done."""
     every_run: list[Run] = []
-    print(load_head("connection" if comparison.mode == "connect" else "message", comparison.references))
+    columns = load_columns("connection" if comparison.mode == "connect" else "message")
+    print(load_head(columns, comparison.references))
     for row in comparison.rows:
         runs = measure_row(bench, comparison, row, repeats)
-        print(*load_rows(str(row), runs, comparison.references), sep="\n", flush=True)
+        print(*load_rows(str(row), runs, columns, comparison.references), sep="\n", flush=True)
         every_run += (run for own in runs.values() for run in own)
     print(f"\n{disturbed(every_run)}\n", flush=True)
 
 
-def print_idle(bench: Bench, servers: Sequence[Contestant], repeats: int, connections: int) -> None:
+def print_idle(
+    bench: Bench,
+    servers: Sequence[Contestant],
+    repeats: int,
+    count: int,
+    what: str = "connections",
+    run: Callable[[Bench, Contestant, int], float] = run_idle,
+) -> None:
     """Measure the memory of idle connections, and print it."""
 
-    def tell_run(name: str, repeat: int, bytes_per_connection: float) -> None:
-        tell(f"idle {connections}, {repeat + 1}/{repeats}, {name}: {bytes_per_connection:.0f} bytes")
+    def tell_run(name: str, repeat: int, bytes_each: float) -> None:
+        tell(f"idle {count} {what}, {repeat + 1}/{repeats}, {name}: {bytes_each:.0f} bytes")
 
-    results = interleaved(servers, repeats, lambda server: run_idle(bench, server, connections), tell_run)
-    print(*idle_table(connections, results), "", sep="\n", flush=True)
+    results = interleaved(servers, repeats, lambda server: run(bench, server, count), tell_run)
+    print(*idle_table(what, count, results), "", sep="\n", flush=True)
+
+
+def measure_fanout(
+    bench: Bench, servers: Sequence[Contestant], fanout: Fanout, repeats: int
+) -> dict[str, list[PushRun]]:
+    """Run all publishers under one load, in turns."""
+
+    def tell_run(name: str, repeat: int, run: PushRun) -> None:
+        tell(f"push {fanout}, {repeat + 1}/{repeats}, {name}: {run.cpu_us:.3f} us, {run.messages_per_s:.0f}/s")
+
+    return interleaved(servers, repeats, lambda server: run_push(bench, server, fanout), tell_run)
+
+
+def print_fanouts(bench: Bench, servers: Sequence[Contestant], fanouts: Sequence[Fanout], repeats: int) -> None:
+    """Measure the publishers, and print each row as soon as it is done."""
+    every_run: list[PushRun] = []
+    references = [name for name in PUSH_REFERENCES if name in {server.name for server in servers}]
+    print(load_head(PUSH_COLUMNS, references))
+    for fanout in fanouts:
+        runs = measure_fanout(bench, servers, fanout, repeats)
+        print(*load_rows(str(fanout), runs, PUSH_COLUMNS, references), sep="\n", flush=True)
+        every_run += (run for own in runs.values() for run in own)
+    print(f"\n{disturbed(every_run)}\n", flush=True)
+
+
+def print_push(bench: Bench, arguments: argparse.Namespace) -> None:
+    """Measure the publishers: paced, as fast as they can, and what an idle subscriber costs; print all tables."""
+    servers = [server for name, server in known_publishers(bench.programs).items() if name in arguments.servers]
+    print("A message every so often, seldom enough for every server to keep up.\n")
+    rows = arguments.rows or PACED_ROWS
+    print_fanouts(bench, servers, [paced(row.connections, row.message_bytes) for row in rows], arguments.repeats)
+    print(f"{BURST} messages at once, and the next as soon as the kernel has taken these for every subscriber.\n")
+    rows = arguments.rows or SATURATED_ROWS
+    print_fanouts(bench, servers, [saturated(row.connections, row.message_bytes) for row in rows], arguments.repeats)
+    print_idle(bench, servers, arguments.repeats, arguments.idle_connections, "subscribers", run_push_idle)
 
 
 def print_proxies(bench: Bench, arguments: argparse.Namespace, folder: Path) -> None:
@@ -145,7 +202,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     cpus = sorted(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("what", nargs="?", choices=("echo", "idle", "deadlines", "connect", "proxy", "all"), default="all")
+    add("what", nargs="?", choices=("echo", "idle", "deadlines", "connect", "proxy", "push", "all"), default="all")
     add("--repeats", type=int, default=5, help="runs of each server under each load")
     add("--seconds", type=float, default=2.0, help="the measured part of a run")
     add("--warmup", type=float, default=0.5, metavar="SECONDS", help="load before the measured part")
@@ -155,8 +212,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=",".join(NAMES),
         help="names with commas between them",
     )
-    add("--rows", type=rows_argument, help="loads of `echo` and `proxy`: CONNECTIONSxBYTES,... (default: theirs)")
-    add("--idle-connections", type=int, default=5000, help="connections of `idle`")
+    add(
+        "--rows",
+        type=rows_argument,
+        help="loads of `echo`, `proxy` and `push`: CONNECTIONSxBYTES,... (default: theirs)",
+    )
+    add("--idle-connections", type=int, default=5000, help="connections of `idle`, and of `push`'s")
     add("--proxied-connections", type=int, default=2000, help="idle connections of `proxy`")
     add("--server-cpu", type=int, default=cpus[0], help="the server's core")
     add("--load-cpu", type=int, default=cpus[min(1, len(cpus) - 1)], help="the load's core and the runner's")
@@ -165,6 +226,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("deadlines: only gaiod's servers have them")
     if arguments.what == "proxy" and not set(arguments.servers) & set(PROXY_NAMES):
         parser.error(f"proxy: none of the servers is one; there are {', '.join(PROXY_NAMES)}")
+    if arguments.what == "push" and not set(arguments.servers) & set(PUSH_NAMES):
+        parser.error(f"push: none of the servers is a publisher; there are {', '.join(PUSH_NAMES)}")
     return arguments
 
 
@@ -193,6 +256,8 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> None:
         print_idle(bench, servers, arguments.repeats, arguments.idle_connections)
     if arguments.what in ("proxy", "all"):
         print_proxies(bench, arguments, folder)
+    if arguments.what in ("push", "all"):
+        print_push(bench, arguments)
 
 
 def prepare_process(arguments: argparse.Namespace) -> None:
@@ -201,7 +266,9 @@ def prepare_process(arguments: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     proxied = FILES_PER_PROXIED * (arguments.proxied_connections + IDLE_WARMUP_CONNECTIONS)
-    wanted = max(soft, arguments.idle_connections + IDLE_WARMUP_CONNECTIONS + SPARE_FILES, proxied + SPARE_FILES)
+    subscribers = max(row.connections for row in arguments.rows or PACED_ROWS)
+    idle = arguments.idle_connections + IDLE_WARMUP_CONNECTIONS
+    wanted = max(soft, idle + SPARE_FILES, proxied + SPARE_FILES, subscribers + SPARE_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 

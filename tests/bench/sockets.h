@@ -46,4 +46,14 @@ static inline int listen_on_loopback(int port) {
     return fd;
 }
 
+/* Prints `listening PORT`: the runner waits for it. */
+static inline void tell_port(int listener) {
+    struct sockaddr_in address;
+    socklen_t address_bytes = sizeof address;
+    if (getsockname(listener, (struct sockaddr *)&address, &address_bytes) < 0)
+        die("getsockname");
+    printf("listening %d\n", ntohs(address.sin_port));
+    fflush(stdout);
+}
+
 #endif

@@ -12,7 +12,7 @@ import pytest
 from harness.processes import BenchError, compile_c, running
 from harness.procfs import CpuCounters, cpu_counters, parse_anonymous_bytes, parse_schedstat, parse_stat
 from harness.proxies import free_port
-from harness.report import disturbed, idle_table, load_head, load_rows, pairwise_ratios
+from harness.report import disturbed, idle_table, load_columns, load_head, load_rows, pairwise_ratios
 from harness.runs import Bench, Row, Run, interleaved, parse_stopped, run_idle, run_load
 from harness.servers import Programs, Server, known_servers
 from needs import needs_module
@@ -59,7 +59,7 @@ def run_of(cpu_us: float, *, wait_share: float = 0.0) -> Run:
     return Run(messages=1000, seconds=1.0, p50_us=10.0, p99_us=20.0, p999_us=30.0, cpu=cpu)
 
 
-@pytest.mark.parametrize("source", ["load.c", "echo_epoll.c", "relay_epoll.c"])
+@pytest.mark.parametrize("source", ["load.c", "echo_epoll.c", "relay_epoll.c", "subscribe.c", "push_epoll.c"])
 def test_c_program_compiles_without_a_warning(programs: Programs, tmp_path: Path, source: str) -> None:
     compile_c(BENCH / source, tmp_path, "-Wall", "-Wextra", "-Werror")
 
@@ -277,15 +277,16 @@ def test_ratio_is_of_the_same_round_and_above_one_when_cheaper() -> None:
 
 def test_table_has_a_cell_for_every_column_and_no_ratio_to_itself() -> None:
     runs = {"gaiod": [run_of(4.0), run_of(8.0)], "uvloop": [run_of(5.0), run_of(9.0)]}
-    head, rule = load_head("message", ("uvloop", "c")).splitlines()
-    gaiod, uvloop = load_rows("100 x 64", runs, ("uvloop", "c"))
+    columns = load_columns("message")
+    head, rule = load_head(columns, ("uvloop", "c")).splitlines()
+    gaiod, uvloop = load_rows("100 x 64", runs, columns, ("uvloop", "c"))
     assert gaiod == "| 100 x 64 | gaiod | 1000 | 6.00 | 1.50 | 4.50 | 10 | 20 | 1 | 1.19 (1.12-1.25) | - |"
     assert uvloop.endswith("| - | - |")
     assert head.count("|") == rule.count("|") == gaiod.count("|") == uvloop.count("|")
 
 
 def test_idle_table_shows_the_spread() -> None:
-    assert idle_table(5000, {"c": [0.0, 8.0, 4.0]})[1] == "| 5000 | c | 4 (0-8) |"
+    assert idle_table("connections", 5000, {"c": [0.0, 8.0, 4.0]})[1] == "| 5000 | c | 4 (0-8) |"
 
 
 def test_disturbed_runs_are_counted() -> None:

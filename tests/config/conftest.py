@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import pytest
+from gaiod.handlers.push import Push
 
 from gaiod.runtime.handler import Handler
 from gaiod.runtime.plugins import HandlerLoadError
@@ -142,9 +143,12 @@ HANDLERS: dict[str, type[Handler]] = {
 
 
 def load_fake_handler(reference: str) -> type[Handler]:
-    """Find one of the handlers above; any file is echo."""
+    """Find one of the handlers above, or push, whose mistakes are the richest; any file is echo."""
     if reference.startswith("/"):
         return Echo
+    if reference == "push":
+        push: type[Handler] = Push
+        return push
     if reference not in HANDLERS:
         raise HandlerLoadError(f"no handler is called {reference}; write one of {', '.join(HANDLERS)}")
     return HANDLERS[reference]

@@ -1,5 +1,6 @@
 """Annotations of options, taken apart."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, field
 from typing import Annotated, Any, Literal, Optional, Union
@@ -41,6 +42,24 @@ def test_unit_is_found_under_whatever_hides_it(annotation: Any) -> None:
     assert shape_of(annotation).unit == Unit("duration")
 
 
+@dataclass
+class Wider:
+    a: int
+    b: int
+
+
+@dataclass
+class Timed:
+    every: Duration
+    name: str = ""
+
+
+@dataclass
+class Read:
+    path: str
+    name: str = ""
+
+
 @pytest.mark.parametrize(
     ("annotation", "item"),
     [
@@ -79,6 +98,7 @@ def test_tuple_of_a_fixed_length_is_no_list() -> None:
         (Annotated[int, Unit("count")], "a whole number"),
         (str | Nested, "text or a mapping (key: value)"),
         (bool | list[int] | None, "true or false or a list"),
+        (Timed | Read | list[Timed | Read], "a mapping (key: value) or a list"),
     ],
 )
 def test_wanted_says_what_to_write(annotation: Any, wanted: str) -> None:
@@ -106,6 +126,33 @@ def test_wanted_says_what_to_write(annotation: Any, wanted: str) -> None:
 )
 def test_shape_takes_what_is_of_its_kind_whatever_is_in_it(annotation: Any, value: object, taken: bool) -> None:
     assert shape_of(annotation).takes(value) == taken
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [({"every": "whatever"}, Timed), ({"path": 5, "nmae": "a"}, Read), ([], list[int]), ("text", str)],
+)
+def test_mapping_is_the_dataclass_of_which_it_has_the_key_that_no_other_requires(value: object, kind: Any) -> None:
+    assert shape_of(str | Timed | Read | list[int]).fitting(value).bare == kind
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (5, "is a whole number; write text or a mapping"),
+        ({}, "says none of every or path; add one of them"),
+        ({"name": "a"}, "says none of every or path; add one of them"),
+        ({"path": "a", "every": "1s"}, "says every and path; keep one of them"),
+    ],
+)
+def test_value_that_is_none_of_the_alternatives_or_several_is_refused(value: object, message: str) -> None:
+    with pytest.raises(Refused, match=re.escape(message)):
+        shape_of(str | Timed | Read).fitting(value)
+
+
+def test_dataclasses_that_cannot_be_told_apart_are_refused() -> None:
+    with pytest.raises(Refused, match="Nested requires nothing that no other has; change it in the handler"):
+        shape_of(Nested | Wider).fitting({"a": 1})
 
 
 def test_checks_and_alternatives_are_found_under_what_hides_them() -> None:

@@ -24,7 +24,7 @@ from gaiod.core import counters
 from gaiod.core.operations import OpType
 from gaiod.core.watcher import Watcher
 
-LAG = range(counters.LAG, counters.SIZE)
+LAG = range(counters.LAG, counters.GROUP)
 
 
 class Counted:
@@ -58,8 +58,10 @@ def test_layout_gives_every_counter_a_cell_of_its_own() -> None:
     cells = [counters.operation_index(row, column) for row in counters.OPERATIONS for column in counters.OUTCOMES]
     cells += [counters.index(name) for name in counters.SINGLES]
     cells += LAG
+    cells += (counters.GROUP + cell for cell in range(len(counters.GROUP_CELLS)))
     assert cells == list(range(counters.SIZE))
     assert len(LAG) == len(counters.LAG_BOUNDS_S) + 1
+    assert counters.GROUP_CELLS.index(f"fanout_le_{counters.FANOUT_BOUNDS_S[0]}") == counters.FANOUT
     assert list(counters.LAG_BOUNDS_S) == sorted(counters.LAG_BOUNDS_S)
 
 

@@ -23,6 +23,7 @@ QUICK = [
     "contract/test_free.py",
     "contract/test_forgotten.py",
     "test_reentrancy.py",
+    "test_outboxes.py",
     "test_threads.py",
 ]
 """Where memory is shared, taken back, or looked at after somebody else let go of it."""

@@ -1,6 +1,7 @@
 """Completions reach whoever they concern, in their order."""
 
 import errno
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,6 @@ from core.support.waiting import collect, soon
 
 from gaiod import Conn, OpResult, OpType, Watcher
 from gaiod.runtime.dispatch import Target, dispatch
-from gaiod.testing import ScriptedConn
 
 
 class Notes(Target):
@@ -38,29 +38,39 @@ class Notes(Target):
         self.seen.append(("failed", hook))
 
 
-def _result(kind: OpType, target: Any, error: Exception | None = None) -> OpResult:
-    return OpResult(kind, ScriptedConn(context=target), error=error, context=target)
+MakeResult = Callable[..., OpResult]
 
 
-def test_success_goes_to_the_methods_of_the_target_and_everything_else_to_take() -> None:
+@pytest.fixture
+def make_result(watcher: Watcher, unix_pair: NewPair) -> MakeResult:
+    """A maker of completions, each of a connection of its own."""
+
+    def make(kind: OpType, target: Any, error: Exception | None = None) -> OpResult:
+        conn = watcher.delegate(unix_pair()[0], context=target)
+        return OpResult(kind, conn, error=error, context=target)
+
+    return make
+
+
+def test_success_goes_to_the_methods_of_the_target_and_everything_else_to_take(make_result: MakeResult) -> None:
     target = Notes()
     results = [
-        _result(OpType.READ, target),
-        _result(OpType.WRITE, target),
-        _result(OpType.READ, target, EOFError()),
-        _result(OpType.WRITE, target, OSError(errno.EPIPE, "broken")),
-        _result(OpType.ACCEPT, target),
-        _result(OpType.CONNECT, target, OSError(errno.ECONNREFUSED, "refused")),
-        _result(OpType.CLOSE, target),
+        make_result(OpType.READ, target),
+        make_result(OpType.WRITE, target),
+        make_result(OpType.READ, target, EOFError()),
+        make_result(OpType.WRITE, target, OSError(errno.EPIPE, "broken")),
+        make_result(OpType.ACCEPT, target),
+        make_result(OpType.CONNECT, target, OSError(errno.ECONNREFUSED, "refused")),
+        make_result(OpType.CLOSE, target),
     ]
     dispatch(results)
     assert target.seen == list(zip(["read", "written", "take", "take", "take", "take", "take"], results, strict=True))
 
 
-def test_target_of_a_connection_is_its_context_of_now() -> None:
+def test_target_of_a_connection_is_its_context_of_now(make_result: MakeResult) -> None:
     """A context may change while an operation is pending: the new owner gets the completion."""
     old, new = Notes(), Notes()
-    result = _result(OpType.READ, old)
+    result = make_result(OpType.READ, old)
     result.conn.context = new
     dispatch([result])
     assert (old.seen, new.seen) == ([], [("read", result)])
@@ -69,12 +79,26 @@ def test_target_of_a_connection_is_its_context_of_now() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "hook"), [(OpType.READ, "read", "on_read"), (OpType.WRITE, "written", "on_write")]
 )
-def test_failed_is_told_the_hook_when_it_raises_and_the_rest_is_handed_over(kind: OpType, name: str, hook: str) -> None:
+def test_failed_is_told_the_hook_when_it_raises_and_the_rest_is_handed_over(
+    make_result: MakeResult, kind: OpType, name: str, hook: str
+) -> None:
     target, other = Notes(breaks=True), Notes()
-    bad, good = _result(kind, target), _result(kind, other)
+    bad, good = make_result(kind, target), make_result(kind, other)
     dispatch([bad, good])
     assert target.seen == [(name, bad), ("failed", hook)]
     assert other.seen == [(name, good)]
+
+
+@pytest.mark.parametrize("kind", [OpType.READ, OpType.WRITE])
+def test_success_on_a_connection_that_has_closed_since_is_nobodys(make_result: MakeResult, kind: OpType) -> None:
+    """A hook closed it, called for a completion before this one."""
+    target = Notes()
+    result = make_result(kind, target)
+    result.conn.abort()
+    failed = make_result(kind, target, EOFError())
+    failed.conn.abort()
+    dispatch([result, failed])
+    assert target.seen == [("take", failed)]
 
 
 def test_timers_and_posts_call_their_context() -> None:
@@ -91,7 +115,7 @@ def test_timers_and_posts_that_were_cancelled_call_nobody(kind: OpType) -> None:
     dispatch([OpResult(kind, context=pytest.fail, error=OSError(errno.ECANCELED, "cancelled"))])
 
 
-def test_exception_of_the_daemons_own_is_let_through() -> None:
+def test_exception_of_the_daemons_own_is_let_through(make_result: MakeResult) -> None:
     """A target that does not say what to do about it has a bug, and hiding it helps nobody."""
 
     class Plain(Target):
@@ -101,12 +125,12 @@ def test_exception_of_the_daemons_own_is_let_through() -> None:
         raise LookupError("own")
 
     with pytest.raises(LookupError, match="own"):
-        dispatch([_result(OpType.READ, Plain(broken, broken))])
+        dispatch([make_result(OpType.READ, Plain(broken, broken))])
 
 
-def test_target_must_say_how_it_takes_the_rest() -> None:
+def test_target_must_say_how_it_takes_the_rest(make_result: MakeResult) -> None:
     with pytest.raises(NotImplementedError):
-        dispatch([_result(OpType.CLOSE, Target(None, None))])
+        dispatch([make_result(OpType.CLOSE, Target(None, None))])
 
 
 def test_order_of_completions_is_kept_on_a_real_watcher(watcher: Watcher, unix_pair: NewPair) -> None:

@@ -3,12 +3,14 @@
 import socket
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from core.support.waiting import LIMIT_S
 
 from gaiod import Conn, Handler
 from gaiod.runtime.feed import FeedLink
+from gaiod.runtime.listener import Listener
 from gaiod.runtime.records import Reader, hello, record
 from runtime.conftest import Serve
 from runtime.support.serving import Serving
@@ -230,6 +232,20 @@ def test_hook_that_raises_is_counted_and_the_next_message_delivered(linked: Link
     linked.send(2, b"next")
     linked.until(b"raise", b"next")
     assert linked.serving.count("handler_error_on_message") == 1
+
+
+def test_link_is_not_read_while_the_listener_is_behind(linked: Linked) -> None:
+    """What comes faster than it can be dealt out waits in the link, where the feeder sees it."""
+    linked.accept()
+    linked.answer(0)
+    with patch.object(Listener, "is_behind", True):
+        linked.send(1, b"one")
+        linked.until(b"one")
+        linked.send(2, b"two")
+        for _ in range(20):
+            linked.serving.step()
+        linked.until(b"one")
+    linked.until(b"one", b"two")
 
 
 def test_nothing_is_delivered_once_the_listener_serves_nobody(linked: Linked) -> None:

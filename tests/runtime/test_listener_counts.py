@@ -48,6 +48,7 @@ WAYS = [
     ("idle", _says("idle"), None),
     ("max_age", _says("max_age"), None),
     ("no_server", _says("no_server"), None),
+    ("slow_consumer", _says("slow_consumer"), None),
     ("deadline", lambda conn: conn.read(deadline=soon()), None),
     ("drain", lambda conn: conn.read(), lambda serving, sock: serving.stop()),
     ("admin", lambda conn: conn.read(), lambda serving, sock: serving.end_all("admin")),

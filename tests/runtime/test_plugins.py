@@ -273,3 +273,26 @@ def test_item_that_may_be_text_or_a_mapping_becomes_what_it_is() -> None:
     assert build_options(Many, {"limit": "none", "either": {"a": {"address": "c"}}}) == Several(
         [], "none", {"a": Place("c")}
     )
+
+
+@dataclass
+class Named:
+    name: str
+    wide: bool = False
+
+
+@dataclass
+class Choice:
+    one: Place | Named | list[Place | Named]
+
+
+class Choosing(Handler):
+    """Its option is one of two dataclasses, or a list of such."""
+
+    Options = Choice
+
+
+def test_mapping_becomes_the_dataclass_that_requires_only_what_it_has() -> None:
+    assert build_options(Choosing, {"one": {"name": "a", "wide": True}}) == Choice(Named("a", wide=True))
+    values = {"one": [{"name": "a"}, {"address": "b"}]}
+    assert build_options(Choosing, values) == Choice([Named("a"), Place("b")])

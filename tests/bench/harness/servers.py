@@ -20,6 +20,8 @@ class Programs:
     load: Path
     echo_epoll: Path
     relay_epoll: Path
+    subscribe: Path
+    push_epoll: Path
 
 
 def compile_programs(folder: Path, *more_flags: str) -> Programs:
@@ -28,7 +30,7 @@ def compile_programs(folder: Path, *more_flags: str) -> Programs:
     Raises:
         BenchError: there is no compiler, or it refuses a source.
     """
-    sources = ("load.c", "echo_epoll.c", "relay_epoll.c")
+    sources = ("load.c", "echo_epoll.c", "relay_epoll.c", "subscribe.c", "push_epoll.c")
     return Programs(*(compile_c(BENCH / source, folder, *more_flags) for source in sources))
 
 

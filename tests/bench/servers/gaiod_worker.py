@@ -23,9 +23,9 @@ def make_listener(handler: Handler) -> tuple[Watcher, Listener]:
     return watcher, Listener(settings, handler, watcher, cells, layout, number=0)
 
 
-def serve(watcher: Watcher, listener: Listener, port: int = 0) -> NoReturn:
+def serve(watcher: Watcher, listener: Listener, port: int = 0, *, send_buffer_bytes: int | None = None) -> NoReturn:
     """Serve on a port, 0 for any free one, until a signal ends the process."""
-    listener.open([open_listener(port)])
+    listener.open([open_listener(port, send_buffer_bytes=send_buffer_bytes)])
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

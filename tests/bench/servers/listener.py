@@ -6,7 +6,7 @@ BACKLOG = 4096
 """Connections the kernel keeps until they are accepted: more than any row opens before the first accept."""
 
 
-def open_listener(port: int = 0) -> socket.socket:
+def open_listener(port: int = 0, *, send_buffer_bytes: int | None = None) -> socket.socket:
     """Return a listening socket on a port of 127.0.0.1, 0 for any free one, and print `listening PORT`.
 
     What it accepts inherits its options. reno, because bbr paces by timers: on loopback it would
@@ -15,5 +15,7 @@ def open_listener(port: int = 0) -> socket.socket:
     listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+    if send_buffer_bytes is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     print(f"listening {listener.getsockname()[1]}", flush=True)
     return listener

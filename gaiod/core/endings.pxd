@@ -1,0 +1,28 @@
+"""Types for `endings.py`."""
+
+cimport cython
+
+from gaiod.core.connection cimport Conn
+from gaiod.core.group cimport Group
+from gaiod.core.operations cimport OpResult
+from gaiod.core.queues cimport Queues
+
+cdef int WRITE, CONNECT, RELAY, TIMER, POST, CLOSED
+cdef int FINISH, FREE, RESET, CANCEL, AFFINITY, STOP
+cdef int FREED, OUTCOME_COUNT
+cdef double inf
+
+
+cdef class Endings(Queues):
+    @cython.locals(operation=OpResult)
+    cdef _take_inbox(self)
+    cdef OpResult _next_submission(self)
+    @cython.locals(kind=int, conn=Conn, group=Group)
+    cdef _fulfil(self, OpResult request)
+    cdef _cancel(self, Conn conn, object op_type)
+    cdef _cancel_timer(self, OpResult operation)
+    @cython.locals(operation=OpResult, head=OpResult, tail=OpResult, kept=list, ended=list, matches=bint)
+    cdef _end_queue(self, Conn conn, bint reading, int kind, double limit_s, object error)
+    cdef _drop(self, Conn conn, object error)
+    @cython.locals(fd=int, group=Group)
+    cdef _release(self, Conn conn)

@@ -1,0 +1,41 @@
+"""Types for `fanout.py`."""
+
+cimport cython
+
+from gaiod.core._outboxes cimport Fan as FanCalls, Outbox, Parcel as Message
+from gaiod.core.connection cimport Conn
+from gaiod.core.group cimport Group, Topic
+from gaiod.core.relays cimport Relays
+
+cdef int PUBLISHED, DROPPED_MEMORY, FANOUT, FANOUT_NS, EAGAIN, EINTR, TURNS_MAX
+cdef int DISCONNECT
+cdef double GOLDEN_RATIO
+
+
+cdef class Fanout(Relays):
+    cdef FanCalls fan
+    cdef list rounds
+
+    @cython.locals(topic=Topic)
+    cdef Py_ssize_t _publish_on(self, Group group, str name, bytes message) except -1
+    @cython.locals(conn=Conn, stalled=list)
+    cdef Py_ssize_t _end_stalled(self, Group group, double since_s) except -1
+    @cython.locals(topic=Topic, turns_left=int)
+    cdef _deal(self)
+    cdef _begin_round(self, Topic topic)
+    @cython.locals(fan=FanCalls, chosen=list, conn=Conn, seen=Py_ssize_t, place=Py_ssize_t, _=Py_ssize_t)
+    cdef int _deal_round(self, Topic topic, int turns_max) except -1
+    @cython.locals(group=Group, parcel=Message, took_s=double, bucket=int, bound_s=double)
+    cdef _end_round(self, Topic topic)
+    @cython.locals(flushes=list, fan=FanCalls, chosen=list, conn=Conn, outbox=Outbox)
+    cdef _flush(self)
+    @cython.locals(conn=Conn, outbox=Outbox, group=Group, sent=Py_ssize_t)
+    cdef _settle(self, list conns)
+    @cython.locals(outbox=Outbox, group=Group)
+    cdef _caught_up(self, Conn conn)
+    cdef _disconnect(self, Conn conn)
+    @cython.locals(conn=Conn, outbox=Outbox)
+    cdef _shed(self, Group group)
+
+
+cpdef object _waiting(Conn conn)

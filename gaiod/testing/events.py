@@ -1,0 +1,82 @@
+"""What happens to a handler in a script."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Started:
+    """The listener begins to serve."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A client connected."""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A read completed with these bytes."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Sent:
+    """The oldest write completed."""
+
+
+@dataclass(frozen=True)
+class PeerDone:
+    """A read found the end of the stream."""
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The connection closed."""
+
+    reason: str = "handler"
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """Time for `on_tick`."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The time of a `timer()` has come."""
+
+    data: Any
+
+
+@dataclass(frozen=True)
+class Posted:
+    """What another thread gave to `post()` has arrived."""
+
+    data: Any
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The connection, opened by the handler itself, is established; or failed."""
+
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Relayed:
+    """A relay from the connection ended: its stream did, or it failed."""
+
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Message:
+    """A source published this, as `encode_message` has made it."""
+
+    topic: str
+    data: bytes
+
+
+Event = Started | Opened | Arrived | Sent | PeerDone | Closed | Ticked | Timed | Posted | Connected | Relayed | Message

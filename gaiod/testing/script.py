@@ -1,0 +1,126 @@
+"""Plays a script to a handler."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from gaiod.core.connection import Conn
+from gaiod.core.group import Group
+from gaiod.core.operations import OpResult, OpType
+from gaiod.runtime.handler import Handler, SocketOptions
+from gaiod.runtime.servers import HandlerCounts
+from gaiod.runtime.stats import CELL, HANDLER_CELLS, SERVER_CELLS, Layout
+from gaiod.testing.actions import Action, Connect, MakeGroup, Post, Timer
+from gaiod.testing.conn import ScriptedConn, ScriptedGroup
+from gaiod.testing.events import (
+    Arrived,
+    Closed,
+    Connected,
+    Event,
+    Message,
+    Opened,
+    PeerDone,
+    Posted,
+    Relayed,
+    Sent,
+    Started,
+    Ticked,
+    Timed,
+)
+
+
+class _Script:
+    """Serves a handler as a listener does, and writes down what it asks for."""
+
+    def __init__(self, handler: Handler, conn: ScriptedConn) -> None:
+        self.name = "script"
+        self._conn = conn
+        self._labels = handler.servers_of(handler.options)
+        self._layout = Layout((len(self._labels),))
+        self._cells = [0] * self._layout.size
+        self.counts = HandlerCounts(self._cells, self._layout, 0, self._labels)
+
+    def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
+        """As `Handler.connect`: there is one connection in a script, and this is it."""
+        self._conn.actions.append(Connect(address, tuple(options)))
+        self._conn.data = data
+        return cast(Conn, self._conn)
+
+    def group(self, limit: int, policy: str, grace_s: float, memory_limit: int) -> Group:
+        """As `Handler.group`."""
+        self._conn.actions.append(MakeGroup(limit, policy))
+        return cast(Group, ScriptedGroup(self._conn.actions, limit))
+
+    def timer(self, delay_s: float, data: Any) -> None:
+        """As `Handler.timer`."""
+        self._conn.actions.append(Timer(delay_s, data))
+
+    def post(self, data: Any) -> None:
+        """As `Handler.post`."""
+        self._conn.actions.append(Post(data))
+
+    def tell_counts(self) -> None:
+        """Put what was counted into the connection."""
+        self._conn.counts = self._some(HANDLER_CELLS, self._layout.row(0) + CELL[HANDLER_CELLS[0]])
+        for number, label in enumerate(self._labels):
+            self._conn.servers[label] = self._some(SERVER_CELLS, self._layout.server(0, number))
+
+    def _some(self, names: Sequence[str], first: int) -> dict[str, int]:
+        return {name: count for name, count in zip(names, self._cells[first:], strict=False) if count}
+
+
+Step = tuple[Event, Sequence[Action]]
+
+
+def assert_script(handler: Handler, *steps: Step) -> ScriptedConn:
+    """Play events to a handler, and check after each what it did, in order and completely.
+
+    Returns:
+        The connection, to look at its `data`, say, or at what was counted.
+
+    Raises:
+        AssertionError: it did something else; the text says at which step.
+    """
+    scripted = ScriptedConn()
+    conn = cast(Conn, scripted)
+    script = _Script(handler, scripted)
+    handler._host = script
+    for number, (event, expected) in enumerate(steps, 1):
+        scripted.actions.clear()
+        _play(handler, conn, scripted, event)
+        done = list(scripted.actions)
+        assert done == list(expected), f"step {number}, {event}: the handler did {done}, not {list(expected)}"
+    script.tell_counts()
+    return scripted
+
+
+def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) -> None:
+    match event:
+        case Started():
+            handler.on_start()
+        case Opened():
+            handler.on_open(conn)
+        case Arrived(data):
+            handler.on_read(conn, OpResult(OpType.READ, conn, buffer=memoryview(data), is_swap_buffer=True))
+        case Sent():
+            assert scripted.writes, "Sent: the handler has nothing under way"
+            data = scripted.writes.pop(0)
+            scripted.pending_write_bytes -= len(data)
+            handler.on_write(conn, OpResult(OpType.WRITE, conn, buffer=data))
+        case PeerDone():
+            handler.on_eof(conn)
+        case Closed(reason):
+            scripted.closed = True
+            handler.on_close(conn, reason)
+        case Ticked():
+            handler.on_tick()
+        case Timed(data):
+            handler.on_timer(data)
+        case Posted(data):
+            handler.on_post(data)
+        case Connected(error):
+            handler.on_connect(conn, OpResult(OpType.CONNECT, conn, error=error))
+        case Relayed(error):
+            scripted.at_eof = scripted.at_eof or error is None
+            handler.on_relay(conn, OpResult(OpType.RELAY, conn, error=error))
+        case Message(topic, data):
+            handler.on_message(topic, data)

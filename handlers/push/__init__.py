@@ -1,0 +1,111 @@
+"""push: every subscriber gets what is published, at memory bounds that hold whatever it does."""
+
+import time
+from collections.abc import Sequence
+
+from gaiod import Conn, Group, Handler, OpResult, Source
+
+from .framing import frame
+from .last_values import LastValues
+from .options import GRACE_DEFAULT_S, PushOptions
+from .subscription import Subscription, SubscriptionError
+
+
+class Push(Handler):
+    """Puts each connection into the group of its topics; what comes from the sources goes to the group.
+
+    What a client sends beyond its subscription is read, so that its end is noticed, and ignored. Its FIN says only
+    that: it goes on receiving.
+    """
+
+    Options = PushOptions
+    subscribers: Group
+    """From `on_start` on."""
+
+    def __init__(self, options: PushOptions) -> None:
+        super().__init__(options)
+        self._last = LastValues(options.memory_limit if options.last_value else 0)
+
+    @classmethod
+    def sources_of(cls, options: PushOptions) -> Sequence[Source]:
+        from .sources import source_of  # late: the sources run in the feeder, and no worker needs h11 and redis-py
+
+        return tuple(source_of(feed, options, cls.encode_message) for feed in options.feeds)
+
+    @classmethod
+    def encode_message(cls, options: PushOptions, topic: str, data: bytes) -> bytes:
+        options.check_offered(topic)
+        message = frame(options.framing, data)
+        if len(message) > options.message_max_bytes:
+            raise ValueError(
+                f"has {len(message)} bytes with its frame; at most {options.message_max_bytes} are possible"
+            )
+        return message
+
+    # -- hooks -----------------------------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        slow = self.options.slow_consumer
+        self.subscribers = self.group(
+            limit=slow.limit,
+            policy=slow.policy,
+            grace_s=slow.grace or GRACE_DEFAULT_S,  # the other policies have none
+            memory_limit=self.options.memory_limit,
+        )
+
+    def on_open(self, conn: Conn) -> None:
+        if self.options.subscribe is False:
+            self._join(conn, (self.options.topic,))
+            conn.read()
+        else:
+            conn.data = Subscription(self.options.subscribe, time.monotonic())
+            conn.read(deadline=conn.data.deadline_s)
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        asked = conn.data
+        if asked is None:
+            conn.read()
+            return
+        try:
+            topics = asked.feed(bytes(result.buffer))
+        except SubscriptionError as error:
+            self._refuse(conn, error)
+        else:
+            if topics:
+                conn.data = None
+                self._join(conn, topics)
+        conn.read(deadline=None if conn.data is None else asked.deadline_s)
+
+    def on_write(self, conn: Conn, result: OpResult) -> None:
+        pass
+
+    def on_eof(self, conn: Conn) -> None:
+        asked = conn.data
+        if asked is None:
+            return
+        if not asked.is_refused:
+            self._refuse(conn, asked.incomplete())
+        conn.close()
+
+    def on_message(self, topic: str, data: bytes) -> None:
+        self._last.keep(topic, data)
+        self.subscribers.publish(data, topic)
+
+    # -- subscribing -----------------------------------------------------------------------------------
+
+    def _join(self, conn: Conn, topics: Sequence[str]) -> None:
+        for topic in topics:
+            last = self._last.of(topic)
+            if last is not None:
+                conn.write(last)
+            self.subscribers.add(conn, topic)
+
+    def _refuse(self, conn: Conn, error: SubscriptionError) -> None:
+        """Tell a client what is wrong with its line; it is closed when it has ended, too, or at its deadline.
+
+        Closing with bytes unread would send a RST, which can overtake the text.
+        """
+        conn.data.is_refused = True
+        conn.close_reason = "handler"
+        conn.write(b"ERROR %s\n" % str(error).encode())
+        conn.shutdown_write()

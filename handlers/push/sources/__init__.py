@@ -1,0 +1,58 @@
+"""Where messages come from. These run in the feeder, one of each for a whole daemon; no worker imports them."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gaiod import Source
+
+from ..options import EveryOptions, FeedKind, HttpOptions, LinesOptions, RedisOptions
+from ..topics import shown
+from .every import EverySource
+from .lines import LinesSource
+
+if TYPE_CHECKING:
+    from ..options import PushOptions
+
+TIME_MAX_S, SEQUENCE_MAX = 1e10, 10**15
+"""More digits than a message made here can have: it must be possible in a thousand years, too."""
+
+Encode = Callable[[Any, str, bytes], bytes]
+"""As `Handler.encode_message`."""
+
+
+def source_of(feed: FeedKind, options: "PushOptions", encode: Encode) -> Source:
+    """Make a source, as its options say.
+
+    Raises:
+        ValueError: it cannot work; the text says why and what to do.
+    """
+    topic = options.topic_of(feed)
+    match feed:
+        case EveryOptions():
+            assert topic is not None  # the options refuse it
+            try:
+                encode(options, topic, feed.render(TIME_MAX_S, SEQUENCE_MAX))
+            except ValueError as error:
+                raise ValueError(f"source {feed.label}: its message {error}; write another one") from None
+            return EverySource(feed, topic)
+        case LinesOptions():
+            assert topic is not None
+            return LinesSource(feed, topic, options.message_max_bytes)
+        case HttpOptions():
+            from .http import HttpSource  # late: h11 is not for everybody who checks a configuration
+
+            return HttpSource(feed, topic, options.message_max_bytes, options.check_offered)
+        case RedisOptions():
+            return _redis_source(feed, topic)
+
+
+def _redis_source(feed: RedisOptions, topic: str | None) -> Source:
+    try:
+        from .redis import RedisSource  # late: an extra
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
+        raise ValueError(
+            f"source {shown(feed.label)} needs redis-py, which is not installed; pip install 'gaiod[redis]'"
+        ) from None
+    return RedisSource(feed, topic)

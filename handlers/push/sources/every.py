@@ -1,0 +1,43 @@
+"""A message now and then, made here: for a heartbeat, a clock, or to try things."""
+
+import math
+import time
+
+from gaiod import Outlet, Source
+
+from ..options import EveryOptions
+
+
+class EverySource(Source):
+    """Publishes a message at every multiple of its interval after its start.
+
+    It does not drift: what is late is on time again with the next one. What a pause or workers that are behind
+    made it miss is not made up for, and has no number in the sequence.
+    """
+
+    def __init__(self, options: EveryOptions, topic: str) -> None:
+        self.name = options.label
+        self._options = options
+        self._topic = topic
+        self._sequence = 0
+        self._started_s = 0.0
+        self._multiple = 0  # of the interval: the next message is due then
+
+    def start(self, outlet: Outlet) -> None:
+        self._started_s = time.monotonic()
+        self._multiple = 0
+        self._await_next(outlet)
+
+    def _await_next(self, outlet: Outlet) -> None:
+        """Ring at the first multiple of the interval that is not over."""
+        interval_s = self._options.every
+        passed_s = time.monotonic() - self._started_s
+        # The next one in any case: a timer may ring a rounding error too early.
+        self._multiple = max(self._multiple, math.floor(passed_s / interval_s)) + 1
+        outlet.timer(self._multiple * interval_s - passed_s, lambda: self._ring(outlet))
+
+    def _ring(self, outlet: Outlet) -> None:
+        self._await_next(outlet)
+        if not outlet.is_behind:
+            self._sequence += 1
+            outlet.publish(self._options.render(time.time(), self._sequence), self._topic)

@@ -1,0 +1,191 @@
+"""Reading a file, a FIFO or standard input in a thread: what comes, in whole lines, until it is stopped."""
+
+import logging
+import os
+import select
+import stat
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from ..options import LinesOptions
+from .cutting import Cutter
+
+if TYPE_CHECKING:
+    from .lines import Publisher
+
+log = logging.getLogger("gaiod.handler.push")
+
+POLL_S = 0.1
+"""How often it is looked whether a file has grown or was replaced, and so how late a line may be.
+
+inotify would say it at once, for local file systems only, and not to the standard library."""
+
+LOOK_S = 1.0
+"""How often it is looked whether a FIFO that nobody writes to was replaced."""
+
+READ_BYTES = 65_536
+
+
+class Stopped(Exception):
+    """The source was stopped."""
+
+
+class Reader:
+    """Reads one path until `stop()`. A file that grows, is replaced or truncated is followed, as `tail -F` does.
+
+    Args:
+        options: which, and where to begin.
+        cutter: makes lines.
+        publisher: takes them. It waits while workers are behind, and then nothing is read.
+    """
+
+    def __init__(self, options: LinesOptions, cutter: Cutter, publisher: "Publisher") -> None:
+        self._options = options
+        self._path = options.lines
+        self._cutter = cutter
+        self._publisher = publisher
+        self._outlet = publisher.outlet
+        self._fd = self._end = self._stop = -1
+        self._is_first = True
+        self._trouble = ""
+
+    def start(self) -> None:
+        """Begin, in a thread that the end of the process does not wait for."""
+        self._outlet.up = False  # until it is open
+        self._end, self._stop = os.pipe()
+        threading.Thread(target=self._run, name="gaiod-lines", daemon=True).start()
+
+    def stop(self) -> None:
+        """Have the thread end; it takes nothing more in."""
+        os.close(self._stop)
+
+    # -- the thread ------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            if self._path == "-":
+                self._read_stdin()
+                return
+            while True:
+                try:
+                    self._read_path()
+                except OSError as error:
+                    self._failed(error)
+                    self._wait(POLL_S)
+        except Stopped:
+            pass
+        finally:
+            self._outlet.up = False
+            os.close(self._end)
+
+    def _wait(self, timeout_s: float | None, fd: int | None = None) -> None:
+        """Wait until a descriptor has something, or for some time.
+
+        Raises:
+            Stopped: meanwhile, or before.
+        """
+        poll = select.poll()
+        poll.register(self._end, 0)  # POLLHUP: the other end is closed
+        if fd is not None:
+            poll.register(fd, select.POLLIN)
+        for ready, _ in poll.poll(None if timeout_s is None else timeout_s * 1000):
+            if ready == self._end:
+                raise Stopped
+
+    def _read_stdin(self) -> None:
+        fd = sys.__stdin__.fileno() if sys.__stdin__ is not None else 0
+        self._outlet.up = True
+        while True:
+            self._wait(None, fd)
+            data = os.read(fd, READ_BYTES)
+            if not data:
+                break
+            self._publisher.publish(self._cutter.feed(data))
+        self._publisher.publish(self._cutter.end())
+        log.info("lines of standard input have ended")
+
+    def _read_path(self) -> None:
+        """Read what is at the path now, until something else is."""
+        self._open()
+        try:
+            is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
+            if is_file and self._is_first and self._options.read_from == "end":
+                os.lseek(self._fd, 0, os.SEEK_END)
+            self._is_first = False
+            self._works()
+            if is_file:
+                self._follow(self._fd)
+            else:
+                self._drain()
+        finally:
+            self._close()
+
+    def _open(self) -> None:
+        """Open what is at the path now; only then close what was open before."""
+        fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        self._close()
+        self._fd = fd
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+    def _follow(self, fd: int) -> None:
+        """Read a file and what is added to it, until another one has its name and this one is at its end."""
+        while True:
+            is_replaced = self._is_replaced(fd)  # before the end is looked for: then nothing can be added unseen
+            while data := os.read(fd, READ_BYTES):
+                self._publisher.publish(self._cutter.feed(data))
+                self._wait(0)
+            if is_replaced:
+                self._publisher.publish(self._cutter.end())
+                return
+            if os.fstat(fd).st_size < os.lseek(fd, 0, os.SEEK_CUR):
+                log.info("lines: %s was truncated; reading it from its start", self._path)
+                self._cutter.forget()
+                self._outlet.gap()
+                os.lseek(fd, 0, os.SEEK_SET)
+                continue
+            self._wait(POLL_S)
+
+    def _is_replaced(self, fd: int) -> bool:
+        """Tell whether something else has the path. Nothing there is not: a file is about to be."""
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(fd))
+        except FileNotFoundError:
+            return False
+
+    def _drain(self) -> None:
+        """Read a FIFO, or a device, until something else has its name."""
+        while not self._is_replaced(self._fd):
+            self._wait(LOOK_S, self._fd)
+            try:
+                data = os.read(self._fd, READ_BYTES)
+            except BlockingIOError:
+                continue
+            if data:
+                self._publisher.publish(self._cutter.feed(data))
+                continue
+            # Every writer has gone. A new descriptor waits for the next one; the old one goes after that, for a
+            # writer that comes in between and finds no reader would be ended by SIGPIPE.
+            self._publisher.publish(self._cutter.end())
+            self._wait(POLL_S)
+            self._open()
+
+    # -- trouble ---------------------------------------------------------------------------------------
+
+    def _failed(self, error: OSError) -> None:
+        """Say once that the path cannot be read."""
+        self._is_first = False  # a file that comes later is new, all of it
+        self._outlet.up = False
+        if self._trouble != str(error):
+            self._trouble = str(error)
+            log.warning("lines: %s; it is tried again", error)
+
+    def _works(self) -> None:
+        self._outlet.up = True
+        if self._trouble:
+            self._trouble = ""
+            log.info("lines: %s can be read", self._path)

@@ -1,0 +1,289 @@
+"""The source lines: files that grow, are replaced or truncated, FIFOs, standard input, unix sockets."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core.support.waiting import LIMIT_S
+from gaiod.handlers.push.options import LinesOptions
+from gaiod.handlers.push.sources.lines import LinesSource
+from runtime.support.outlets import FakeOutlet
+
+Start = Callable[..., LinesSource]
+MAX = 16
+
+
+@pytest.fixture
+def start(outlet: FakeOutlet) -> Start:
+    """A starter of sources: a path, and other options."""
+
+    def start(path: object, **values: Any) -> LinesSource:
+        source = LinesSource(LinesOptions(lines=str(path), **values), "t", MAX)
+        outlet.start(source)
+        return source
+
+    return start
+
+
+def append(path: Path, text: str) -> None:
+    """Add to a file, as a program that logs does."""
+    with path.open("a") as file:
+        file.write(text)
+
+
+def follow(outlet: FakeOutlet, start: Start, path: Path, **values: Any) -> None:
+    """Start with a file, and wait until it is open."""
+    start(path, **values)
+    outlet.step_until(lambda: outlet.up, "the file being open")
+
+
+# -- files -------------------------------------------------------------------------------------------------
+
+
+def test_lines_that_are_added_to_a_file_are_published(outlet: FakeOutlet, start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, "before\n")
+    follow(outlet, start, path)
+    append(path, "one\ntwo\n")
+    outlet.expect_lines("t", b"one", b"two")
+    append(path, "three\n")
+    outlet.expect_lines("t", b"three")
+    assert outlet.threads == {"gaiod-lines"}
+    assert outlet.gaps == 0
+
+
+def test_file_is_read_from_its_start_if_that_is_wanted(outlet: FakeOutlet, start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, "one\ntwo\n")
+    follow(outlet, start, path, read_from="start")
+    outlet.expect_lines("t", b"one", b"two")
+
+
+def test_line_is_published_once_it_is_whole(outlet: FakeOutlet, start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, "")
+    follow(outlet, start, path)
+    append(path, "on")
+    append(path, "e\ntw")
+    outlet.expect_lines("t", b"one")
+    append(path, "o\n")
+    outlet.expect_lines("t", b"two")
+
+
+def test_rest_of_a_file_that_is_renamed_comes_before_the_new_one(
+    outlet: FakeOutlet, start: Start, tmp_path: Path
+) -> None:
+    path, old = tmp_path / "log", tmp_path / "log.1"
+    append(path, "")
+    follow(outlet, start, path)
+    path.rename(old)
+    append(old, "late\nwithout an end")
+    append(path, "new\n")
+    outlet.expect_lines("t", b"late", b"without an end", b"new")
+    append(path, "more\n")
+    outlet.expect_lines("t", b"more")
+    assert outlet.gaps == 0
+
+
+def test_file_that_is_truncated_is_read_anew_and_counted_as_a_gap(
+    outlet: FakeOutlet, start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    append(path, "one\nsomething long")
+    follow(outlet, start, path, read_from="start")
+    outlet.expect_lines("t", b"one")
+    os.truncate(path, 0)
+    outlet.step_until(lambda: outlet.gaps == 1, "the gap")
+    append(path, "new\n")
+    outlet.expect_lines("t", b"new")
+    assert outlet.gaps == 1
+
+
+def test_file_that_is_not_there_yet_is_waited_for_and_read_from_its_start(
+    outlet: FakeOutlet, start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "log"
+    with caplog.at_level("INFO"):
+        start(path)
+        outlet.step_until(lambda: "it is tried again" in caplog.text, "the complaint")
+        assert not outlet.up
+        path.write_text("one\n")
+        outlet.expect_lines("t", b"one")
+    assert outlet.up
+    assert caplog.text.count("No such file") == 1
+    assert f"{path} can be read" in caplog.text
+
+
+def test_file_that_is_deleted_is_waited_for(outlet: FakeOutlet, start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, "")
+    follow(outlet, start, path)
+    path.unlink()
+    path.write_text("new\n")
+    outlet.expect_lines("t", b"new")
+
+
+def test_folder_is_no_file(outlet: FakeOutlet, start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    start(tmp_path)
+    outlet.step_until(lambda: "Is a directory" in caplog.text, "the complaint")
+
+
+def test_line_that_is_too_long_is_refused_and_the_next_one_published(
+    outlet: FakeOutlet, start: Start, tmp_path: Path
+) -> None:
+    def encode(topic: str, data: bytes) -> None:
+        if len(data) > MAX:
+            raise ValueError("is too long")
+
+    outlet.encode = encode
+    path = tmp_path / "log"
+    append(path, "x" * 100_000 + "\nnext\n" + "y" * (MAX + 1) + "\n" + "z" * MAX + "\n")
+    follow(outlet, start, path, read_from="start")
+    outlet.expect_lines("t", b"next", b"z" * MAX)
+    assert outlet.refused == 2
+
+
+def test_file_is_read_no_further_while_workers_are_behind(outlet: FakeOutlet, start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, "".join(f"{number}\n" for number in range(100)))
+    outlet.be_behind(True)
+    follow(outlet, start, path, read_from="start")
+    assert outlet.messages == []
+    outlet.be_behind(False)
+    outlet.expect_lines("t", *(b"%d" % number for number in range(100)))
+
+
+def test_reader_that_waits_for_workers_ends_when_it_is_stopped(
+    outlet: FakeOutlet, start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    append(path, "one\ntwo\n")
+    outlet.be_behind(True)
+    follow(outlet, start, path, read_from="start")
+    outlet.close()
+    assert outlet.messages == []
+
+
+# -- FIFOs -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    """A FIFO."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+def test_lines_of_one_writer_after_another_are_published(outlet: FakeOutlet, start: Start, fifo: Path) -> None:
+    start(fifo)
+    fifo.write_bytes(b"one\ntwo\n")  # waits for the reader
+    outlet.expect_lines("t", b"one", b"two")
+    fifo.write_bytes(b"three\nrest")
+    outlet.expect_lines("t", b"three", b"rest")
+    assert outlet.up
+
+
+def test_writer_that_comes_while_another_goes_is_never_without_a_reader(
+    outlet: FakeOutlet, start: Start, fifo: Path
+) -> None:
+    before = signal.getsignal(signal.SIGPIPE)
+    start(fifo)
+    for number in range(50):
+        with fifo.open("wb", buffering=0) as writer:
+            writer.write(b"%d\n" % number)  # BrokenPipeError, if nobody reads
+    outlet.expect_lines("t", *(b"%d" % number for number in range(50)))
+    assert signal.getsignal(signal.SIGPIPE) == before
+
+
+def test_fifo_that_is_replaced_is_opened_anew(outlet: FakeOutlet, start: Start, fifo: Path) -> None:
+    start(fifo)
+    outlet.step_until(lambda: outlet.up, "the FIFO being open")
+    fifo.unlink()
+    os.mkfifo(fifo)
+    fifo.write_bytes(b"one\n")
+    outlet.expect_lines("t", b"one")
+
+
+# -- standard input ----------------------------------------------------------------------------------------
+
+
+def test_standard_input_is_read_to_its_end(
+    outlet: FakeOutlet, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    near, far = os.pipe()
+    with os.fdopen(near) as stdin, os.fdopen(far, "w") as writer:
+        monkeypatch.setattr("sys.__stdin__", stdin)
+        with caplog.at_level("INFO"):
+            start("-")
+            writer.write("one\ntwo\nrest")
+            writer.flush()
+            outlet.expect_lines("t", b"one", b"two")
+            assert outlet.up
+            writer.close()
+            outlet.expect_lines("t", b"rest")
+            outlet.step_until(lambda: not outlet.up, "the source being down")
+        assert "standard input have ended" in caplog.text
+        outlet.stop()
+
+
+# -- unix sockets ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def connect(outlet: FakeOutlet, start: Start, tmp_path: Path) -> Callable[[], socket.socket]:
+    """Serve a socket; give a maker of connections to it, which the test closes."""
+    path = str(tmp_path / "in.sock")
+    start(f"unix:{path}")
+
+    def connect() -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(LIMIT_S)
+        sock.connect(path)
+        return sock
+
+    return connect
+
+
+def test_lines_of_everybody_who_connects_are_published(
+    outlet: FakeOutlet, connect: Callable[[], socket.socket]
+) -> None:
+    with connect() as one, connect() as other:
+        one.sendall(b"a1\na")
+        outlet.expect_lines("t", b"a1")
+        other.sendall(b"b1\n")
+        outlet.expect_lines("t", b"b1")
+        one.sendall(b"2\nrest")
+        one.shutdown(socket.SHUT_WR)
+        outlet.expect_lines("t", b"a2", b"rest")
+        outlet.step_until(lambda: outlet.clients() == 1, "the end of the connection")
+
+
+def test_connection_is_not_read_while_workers_are_behind(
+    outlet: FakeOutlet, connect: Callable[[], socket.socket]
+) -> None:
+    with connect() as sock:
+        outlet.be_behind(True)
+        sock.sendall(b"one\n")
+        outlet.expect_lines("t", b"one")
+        sock.sendall(b"two\n")
+        for _ in range(20):
+            outlet.step()
+        assert outlet.messages == []
+        outlet.be_behind(False)
+        outlet.expect_lines("t", b"two")
+
+
+def test_connection_that_ends_while_workers_are_behind_is_forgotten(
+    outlet: FakeOutlet, connect: Callable[[], socket.socket]
+) -> None:
+    with connect() as sock:
+        outlet.be_behind(True)
+        sock.sendall(b"one\n")
+        outlet.expect_lines("t", b"one")
+    outlet.be_behind(False)
+    outlet.step_until(lambda: outlet.clients() == 0, "the end of the connection")
