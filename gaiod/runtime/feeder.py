@@ -31,15 +31,18 @@ from gaiod.core.watcher import Watcher
 from gaiod.runtime import logs
 from gaiod.runtime.channel import Channel
 from gaiod.runtime.dispatch import dispatch
-from gaiod.runtime.feedcells import HEARTBEAT
+from gaiod.runtime.feedcells import HEARTBEAT, SIZE
 from gaiod.runtime.feeds import Feeds
 from gaiod.runtime.inlets import LAYOUT
 from gaiod.runtime.settings import log_settings_from
 from gaiod.runtime.startup import map_cells, receive_settings
+from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.feeder")
 
 ROLE = "feeder"
+
+EXIT_CONFIG = 78
 
 GOODBYE_S = 0.5
 """How long the last messages to the supervisor may take."""
@@ -73,6 +76,9 @@ class Feeder:
         self._log = message["log"]
         self._configure_log()
         self._cells = map_cells(message["stats"])
+        if len(self._cells) != SIZE:
+            log.error("this is gaiod %s, its supervisor another version: run gaiod upgrade", __version__)
+            return EXIT_CONFIG
         inlet_cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")
         self._watcher = Watcher(counters=inlet_cells, report_closes=True)
         self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)

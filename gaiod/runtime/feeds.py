@@ -179,7 +179,8 @@ class Feeds:
                 outlet = partial(
                     SourceOutlet,
                     self._means,
-                    name,
+                    wanted["name"],
+                    source.name,
                     number,
                     encode=feed.encode,
                     route=partial(self._route, stream, feed),

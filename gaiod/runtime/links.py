@@ -35,6 +35,9 @@ LINK_MAX_BYTES = 64 * 1024 * 1024
 STALLED_S = 1.0
 """A link that has taken nothing for so long is waited for no more."""
 
+OVERHEAD_BYTES = 64
+"""What a record takes beside its bytes, while it waits."""
+
 BATCH_BYTES = 256 * 1024
 """What is given to the kernel in one write: a write is behind by as much, whatever waits."""
 
@@ -49,7 +52,7 @@ class Link(Target):
 
     Attributes:
         feeds: the numbers of what it gets; none before it has said hello.
-        waiting_bytes: what it has not taken.
+        waiting_bytes: what it has not taken, in bytes of memory.
     """
 
     def __init__(self, conn: Conn, links: "Links") -> None:
@@ -70,7 +73,7 @@ class Link(Target):
         if not self._waiting and not self._in_flight:
             self._busy_since_s = time.monotonic()
         self._waiting.append(data)
-        self.waiting_bytes += len(data)
+        self.waiting_bytes += len(data) + OVERHEAD_BYTES
         if not self._in_flight:
             self._write()
 
@@ -124,7 +127,7 @@ class Link(Target):
         while self._waiting and size + len(self._waiting[0]) <= BATCH_BYTES:
             batch.append(self._waiting.popleft())
             size += len(batch[-1])
-        self._in_flight = size
+        self._in_flight = size + len(batch) * OVERHEAD_BYTES
         self._conn.write(b"".join(batch) if len(batch) > 1 else batch[0])
 
 

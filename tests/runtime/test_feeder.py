@@ -11,6 +11,7 @@ from core.support.waiting import LIMIT_S
 from e2e.support.feeding import PUSHES
 from e2e.support.waiting import wait_until
 
+from gaiod.runtime.feedcells import SIZE
 from runtime.support.feeder import FeederUnderTest, started_feeder
 
 HEAVY = {"asyncio", "click", "h11", "importlib.metadata", "prometheus_client", "pydantic", "ssl", "yaml"}
@@ -114,6 +115,13 @@ def test_feeder_whose_log_cannot_be_opened_says_so_and_feeds(
     feeder.run(mine, "a", clocks=["a"])
     assert len(feeder.messages(1)) == 1
     assert "log.file: cannot write" in feeder.log()
+
+
+def test_feeder_of_another_version_than_its_supervisor_says_so(feeder: FeederUnderTest) -> None:
+    """It was started again after another version was installed, and would count where nobody looks."""
+    feeder.begin(cells=SIZE + 1)
+    assert feeder.wait() == 78
+    assert "its supervisor another version: run gaiod upgrade" in feeder.log()
 
 
 def test_feeder_imports_nothing_heavy() -> None:

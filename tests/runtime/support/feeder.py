@@ -29,7 +29,6 @@ class FeederUnderTest:
         self.channel.settimeout(LIMIT_S)
         self._lines = self.channel.makefile("r", encoding="utf-8")
         self._stats, self._dump = os.memfd_create("stats"), os.memfd_create("dump")
-        os.ftruncate(self._stats, 8 * SIZE)
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind("")
         self._socket.listen()
@@ -45,8 +44,9 @@ class FeederUnderTest:
             )
         self.pid = self._process.pid
 
-    def begin(self, **log: Any) -> None:
-        """Tell it its settings."""
+    def begin(self, *, cells: int = SIZE, **log: Any) -> None:
+        """Tell it its settings; `cells` is how many it has to count in."""
+        os.ftruncate(self._stats, 8 * cells)
         self.send(
             {
                 "log": asdict(LogSettings(**log)),
