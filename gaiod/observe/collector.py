@@ -56,7 +56,7 @@ ServerKey = tuple[Key, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ServedListener:
     """A listener, as the collector sees it."""
 
     settings: ListenerSettings
@@ -128,7 +128,7 @@ class Subject(Protocol):
     def heartbeat_age_s(self, slot: int) -> float | None:
         """Return how long ago its loop came round; None if there is none."""
 
-    def sources(self) -> list[Source]:
+    def listeners(self) -> list[ServedListener]:
         """Return the listeners."""
 
     def row(self, key: Key) -> list[int]:
@@ -189,30 +189,30 @@ class Collector(PrometheusCollector):
         scrape.add("gaiod_build_info", 1, __version__, platform.python_version(), ENGINE)
         scrape.add("gaiod_start_time_seconds", self._started_s)
         self._add_state(scrape)
-        slots, sources = list(self._subject.slots()), self._subject.sources()
+        slots, listeners = list(self._subject.slots()), self._subject.listeners()
         for slot in slots:
             cells = slot.worker_cells()
             self._add_process(scrape, slot)
             self._add_watcher(scrape, slot.number, cells, slot.live_cells())
             self._add_gc(scrape, slot.number, cells)
-            for source in sources:
-                self._add_traffic(scrape, slot, source)
+            for listener in listeners:
+                self._add_traffic(scrape, slot, listener)
         feeds.add_feeder(scrape, self._subject.feeder())
         source_rows = self._subject.source_rows()
         errors: Counter[tuple[str, str]] = Counter()
         server_rows = self._subject.server_rows()
-        for source in sources:
-            row = self._subject.row(source.key)
-            self._add_listener(scrape, source, row)
-            self._add_pressure(scrape, source, row, [slot.live_row(source.key) for slot in slots])
-            if source.settings.servers:
-                self._add_upstream(scrape, source, row, server_rows)
-            if source.settings.sources or row[CELL["push_published"]] or row[CELL["push_subscribers"]]:
-                self._add_push(scrape, source, row, slots)
-            if source.settings.sources:
-                feeds.add_feed(scrape, source.settings, row, source_rows)
+        for listener in listeners:
+            row = self._subject.row(listener.key)
+            self._add_listener(scrape, listener, row)
+            self._add_pressure(scrape, listener, row, [slot.live_row(listener.key) for slot in slots])
+            if listener.settings.servers:
+                self._add_upstream(scrape, listener, row, server_rows)
+            if listener.settings.sources or row[CELL["push_published"]] or row[CELL["push_subscribers"]]:
+                self._add_push(scrape, listener, row, slots)
+            if listener.settings.sources:
+                feeds.add_feed(scrape, listener.settings, row, source_rows)
             for hook in HOOKS:
-                errors[source.key[1], hook] += row[CELL[f"handler_error_{hook}"]]
+                errors[listener.key[1], hook] += row[CELL[f"handler_error_{hook}"]]
         for (handler, hook), count in errors.items():
             scrape.add("gaiod_handler_errors_total", count, handler, hook)
         for code, count in sorted(self._scrapes.items()):
@@ -282,18 +282,18 @@ class Collector(PrometheusCollector):
                 generation,
             )
 
-    def _add_traffic(self, scrape: _Scrape, slot: Slot, source: Source) -> None:
-        row, live = slot.row(source.key), slot.live_row(source.key)
-        labels = (*source.key, slot.number)
+    def _add_traffic(self, scrape: _Scrape, slot: Slot, listener: ServedListener) -> None:
+        row, live = slot.row(listener.key), slot.live_row(listener.key)
+        labels = (*listener.key, slot.number)
         scrape.add("gaiod_connections_accepted_total", row[CELL["accepted"]], *labels)
         scrape.add("gaiod_connections_active", open_connections(live), *labels)
         for side in SIDES:
             for what in ("received", "sent"):
                 scrape.add(f"gaiod_{what}_bytes_total", row[CELL[f"{side}_{what}_bytes"]], *labels, side)
 
-    def _add_listener(self, scrape: _Scrape, source: Source, row: list[int]) -> None:
-        name = source.settings.name
-        scrape.add("gaiod_connections_limit", source.settings.connections_max, name)
+    def _add_listener(self, scrape: _Scrape, listener: ServedListener, row: list[int]) -> None:
+        name = listener.settings.name
+        scrape.add("gaiod_connections_limit", listener.settings.connections_max, name)
         for reason in CLOSE_REASONS:
             scrape.add("gaiod_connections_closed_total", row[CELL[f"closed_{reason}"]], name, reason)
         for reason in REJECT_REASONS:
@@ -303,13 +303,13 @@ class Collector(PrometheusCollector):
         first = CELL[f"duration_le_{DURATION_BOUNDS_S[0]}"]
         buckets = row[first : first + len(DURATION_BOUNDS_S) + 1]
         scrape.add_buckets("gaiod_connection_duration_seconds", buckets, row[CELL["duration_ns"]] / 1e9, name)
-        for number, queue in enumerate(source.queues()):
+        for number, queue in enumerate(listener.queues()):
             if queue is not None:
                 scrape.add("gaiod_listen_queue_length", queue[0], name, number)
                 scrape.add("gaiod_listen_queue_limit", queue[1], name, number)
 
-    def _add_pressure(self, scrape: _Scrape, source: Source, row: list[int], live: list[list[int]]) -> None:
-        name, limit_bytes = source.settings.name, source.settings.buffer_limit_bytes
+    def _add_pressure(self, scrape: _Scrape, listener: ServedListener, row: list[int], live: list[list[int]]) -> None:
+        name, limit_bytes = listener.settings.name, listener.settings.buffer_limit_bytes
         for side in SIDES:
             pauses, resumes = CELL[f"{side}_pauses"], CELL[f"{side}_resumes"]
             scrape.add("gaiod_backpressure_pauses_total", row[pauses], name, side)
@@ -322,9 +322,9 @@ class Collector(PrometheusCollector):
                 scrape.add("gaiod_buffer_limit_bytes", limit_bytes, name, side)
 
     def _add_upstream(
-        self, scrape: _Scrape, source: Source, row: list[int], server_rows: dict[ServerKey, list[int]]
+        self, scrape: _Scrape, listener: ServedListener, row: list[int], server_rows: dict[ServerKey, list[int]]
     ) -> None:
-        name = source.settings.name
+        name = listener.settings.name
         scrape.add("gaiod_upstream_retries_total", row[CELL["upstream_retries"]], name)
         scrape.add("gaiod_upstream_queue_length", max(0, row[CELL["upstream_queued"]]), name)
         scrape.add("gaiod_upstream_queue_timeouts_total", row[CELL["upstream_queue_timeouts"]], name)
@@ -332,8 +332,8 @@ class Collector(PrometheusCollector):
         first = CELL[f"connect_le_{CONNECT_BOUNDS_S[0]}"]
         buckets = row[first : first + len(CONNECT_BOUNDS_S) + 1]
         scrape.add_buckets("gaiod_upstream_connect_duration_seconds", buckets, row[CELL["connect_ns"]] / 1e9, name)
-        for label in source.settings.servers:
-            cells = server_rows.get((source.key, label), [0] * len(SERVER_CELL))
+        for label in listener.settings.servers:
+            cells = server_rows.get((listener.key, label), [0] * len(SERVER_CELL))
             scrape.add("gaiod_upstream_connections_total", cells[SERVER_CELL["connections"]], name, label)
             scrape.add("gaiod_upstream_connections_active", open_to_server(cells), name, label)
             scrape.add("gaiod_upstream_up", cells[SERVER_CELL["down"]] == 0, name, label)
@@ -344,16 +344,16 @@ class Collector(PrometheusCollector):
                 checks = cells[SERVER_CELL[f"checks_{result}"]]
                 scrape.add("gaiod_upstream_health_checks_total", checks, name, label, result)
 
-    def _add_push(self, scrape: _Scrape, source: Source, row: list[int], slots: list[Slot]) -> None:
+    def _add_push(self, scrape: _Scrape, listener: ServedListener, row: list[int], slots: list[Slot]) -> None:
         """Add what the groups of a listener count."""
-        name = source.settings.name
-        if not source.settings.sources:  # else each worker publishes what the feeder has counted once
+        name = listener.settings.name
+        if not listener.settings.sources:  # else each worker publishes what the feeder has counted once
             scrape.add("gaiod_push_published_total", row[CELL["push_published"]], name, "handler")
         scrape.add("gaiod_push_deliveries_total", row[CELL["push_deliveries"]], name)
         for reason in PUSH_DROP_REASONS:
             scrape.add("gaiod_push_dropped_total", row[CELL[f"push_dropped_{reason}"]], name, reason)
         for slot in slots:
-            subscribers = max(0, slot.live_row(source.key)[CELL["push_subscribers"]])
+            subscribers = max(0, slot.live_row(listener.key)[CELL["push_subscribers"]])
             scrape.add("gaiod_push_subscribers", subscribers, name, slot.number)
         scrape.add("gaiod_push_queued_bytes", max(0, row[CELL["push_queued_bytes"]]), name)
         scrape.add("gaiod_push_held_bytes", max(0, row[CELL["push_held_bytes"]]), name)

@@ -84,7 +84,7 @@ class Answers:
             raise ControlError("gaiod is starting or stopping; try again when it serves", os.EX_TEMPFAIL)
 
     def _check_listener(self, name: str) -> None:
-        names = [source.settings.name for source in self._subject.sources()]
+        names = [listener.settings.name for listener in self._subject.listeners()]
         if name not in names:
             raise ControlError(f"there is no listener {name}; there is {', '.join(names) or 'none yet'}")
 
@@ -142,7 +142,7 @@ class Answers:
         listener = request["listener"]
         if listener is not None:
             self._check_listener(listener)
-        taking = [source.settings.name for source in self._subject.sources() if source.settings.sources]
+        taking = [listener.settings.name for listener in self._subject.listeners() if listener.settings.sources]
         if not taking:
             raise ControlError(
                 "no listener takes messages: no handler has on_message; configure one that does, push say"

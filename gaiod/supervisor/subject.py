@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 from gaiod.core import ENGINE
-from gaiod.observe.collector import Source
+from gaiod.observe.collector import ServedListener
 from gaiod.runtime.feedcells import SOURCE_CELL
 from gaiod.runtime.plugins import label_of
 from gaiod.runtime.stats import CELL, open_connections
@@ -87,14 +87,14 @@ class Subject:
         member = self._fleet.serving.get(slot)
         return None if member is None else member.process.heartbeat_age_s(time.monotonic())
 
-    def sources(self) -> list[Source]:
+    def listeners(self) -> list[ServedListener]:
         """Return the listeners that are configured."""
         generation = self._fleet.generation
         if generation is None:
             return []
         pairs = zip(generation.settings.listeners, generation.listeners, strict=True)
         return [
-            Source(settings, [] if settings.name in self._fleet.drained else listener.sockets)
+            ServedListener(settings, [] if settings.name in self._fleet.drained else listener.sockets)
             for settings, listener in pairs
         ]
 
@@ -104,7 +104,7 @@ class Subject:
         """Remember the counters of now: rates are differences."""
         now_s = time.monotonic()
         if not self._samples or now_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S:
-            self._samples.append((now_s, {source.key: self.row(source.key) for source in self.sources()}))
+            self._samples.append((now_s, {listener.key: self.row(listener.key) for listener in self.listeners()}))
 
     def status(self) -> dict[str, Any]:
         """Return what `gaiod status` shows."""
@@ -123,7 +123,7 @@ class Subject:
                 [*(self._worker(member) for member in self._fleet), *self._absent()],
                 key=lambda row: (row["worker"], row["instance"] or inf),
             ),
-            "listeners": [self._listener(index, source) for index, source in enumerate(self.sources())],
+            "listeners": [self._listener(index, listener) for index, listener in enumerate(self.listeners())],
             "feeder": self._feeder(),
             "sources": self._sources(),
         }
@@ -168,25 +168,25 @@ class Subject:
             for number in sorted(self._fleet.waiting - starting)
         ]
 
-    def _listener(self, index: int, source: Source) -> dict[str, Any]:
+    def _listener(self, index: int, listener: ServedListener) -> dict[str, Any]:
         generation = self._fleet.generation
         assert generation is not None
-        row = self.row(source.key)
-        connections = sum(open_connections(slot.live_row(source.key)) for slot in self.slots())
+        row = self.row(listener.key)
+        connections = sum(open_connections(slot.live_row(listener.key)) for slot in self.slots())
         state = "serving"
-        if source.settings.name in self._fleet.drained or self._fleet.is_stopping:
+        if listener.settings.name in self._fleet.drained or self._fleet.is_stopping:
             state = "draining" if connections else "drained"
-        queues = [queue for queue in source.queues() if queue is not None]
+        queues = [queue for queue in listener.queues() if queue is not None]
         return {
-            "listener": source.settings.name,
+            "listener": listener.settings.name,
             "bind": generation.listeners[index].address,
-            "handler": label_of(source.settings.handler),
+            "handler": label_of(listener.settings.handler),
             "state": state,
             "connections": connections,
             **{name: row[cell] for name, cell in RATED.items()},
             "queue": sum(length for length, _ in queues) if queues else None,
             "queue_limit": sum(limit for _, limit in queues) if queues else None,
-            "rates": self._rates(source.key, row),
+            "rates": self._rates(listener.key, row),
         }
 
     def _feeder(self) -> dict[str, Any] | None:
@@ -216,7 +216,7 @@ class Subject:
                 "up": bool(cells[SOURCE_CELL["up"]]),
                 **{what: cells[SOURCE_CELL[what]] for what in ("published", "refused", "reconnects", "gaps")},
             }
-            for each in self.sources()
+            for each in self.listeners()
             for name in each.settings.sources
             for cells in [rows.get((each.settings.name, name), [0] * len(SOURCE_CELL))]
         ]

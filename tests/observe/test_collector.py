@@ -15,7 +15,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from gaiod.core import counters
-from gaiod.observe.collector import Source
+from gaiod.observe.collector import ServedListener
 from gaiod.observe.metrics import METRICS
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import CLOSE_REASONS, DURATION_BOUNDS_S, GC_PAUSE_BOUNDS_S, RESTART_REASONS
@@ -207,7 +207,9 @@ def test_queue_is_told_for_a_tcp_listener_and_left_out_for_a_unix_one(fake: Fake
         listen(backlog=7) as second,
         socket.create_connection(sock.getsockname(), timeout=LIMIT_S),
     ):
-        fake.all_sources = [Source(ListenerSettings(name="l0", bind="127.0.0.1:0", handler="h0"), [sock, second])]
+        fake.all_listeners = [
+            ServedListener(ListenerSettings(name="l0", bind="127.0.0.1:0", handler="h0"), [sock, second])
+        ]
         collector = fake.collector
         assert value_of(collector, "gaiod_listen_queue_length", listener="l0", worker=0) == 1
         assert value_of(collector, "gaiod_listen_queue_limit", listener="l0", worker=0) == 5

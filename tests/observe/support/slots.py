@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 
 from gaiod.core import counters
-from gaiod.observe.collector import Collector, Key, ServerKey, Source
+from gaiod.observe.collector import Collector, Key, ServedListener, ServerKey
 from gaiod.observe.feeds import SourceKey
 from gaiod.runtime.feedcells import SOURCE_CELLS
 from gaiod.runtime.settings import ListenerSettings
@@ -75,8 +75,8 @@ class FakeDaemon:
     ) -> None:
         self.layout = Layout((len(servers),) * listeners)
         self.sockets = [socket.socket(socket.AF_UNIX) for _ in range(listeners)]
-        self.all_sources = [
-            Source(
+        self.all_listeners = [
+            ServedListener(
                 ListenerSettings(
                     name=f"l{number}",
                     bind="unix:/x",
@@ -89,14 +89,14 @@ class FakeDaemon:
             )
             for number, sock in enumerate(self.sockets)
         ]
-        keys = {source.key: servers for source in self.all_sources}
+        keys = {source.key: servers for source in self.all_listeners}
         self.all_slots = [FakeSlot(number, self.layout, keys) for number in range(workers)]
         self.cells = [slot.cells for slot in self.all_slots]
         self.usages = dict.fromkeys(range(workers), USAGE)
         self.heartbeat_ages_s: dict[int, float] = dict.fromkeys(range(workers), 0.25)
         self.all_source_rows = {
             (source.settings.name, label): [0] * len(SOURCE_CELLS)
-            for source in self.all_sources
+            for source in self.all_listeners
             for label in source.settings.sources
         }
         self.feeder_state: tuple[bool, int] | None = (True, 0)
@@ -120,9 +120,9 @@ class FakeDaemon:
         """How long ago its loop came round."""
         return self.heartbeat_ages_s.get(slot)
 
-    def sources(self) -> list[Source]:
+    def listeners(self) -> list[ServedListener]:
         """The listeners."""
-        return self.all_sources
+        return self.all_listeners
 
     def row(self, key: Key) -> list[int]:
         """The cells of a listener, summed over the slots."""
