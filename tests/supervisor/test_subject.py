@@ -62,7 +62,7 @@ def test_daemon_is_not_ready_while_no_worker_serves(fleet: FleetUnderTest, seen:
 def test_status_before_anything_serves_is_empty(seen: Seen) -> None:
     status = seen.subject.status()
     assert (status["generation"], status["workers"], status["listeners"]) == (0, [], [])
-    assert seen.subject.sources() == []
+    assert seen.subject.listeners() == []
 
 
 def test_status_has_a_row_for_each_worker_and_listener(fleet: FleetUnderTest, seen: Seen) -> None:
