@@ -145,7 +145,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         chart("Swap buffers replaced", "cps", Line("gaiod_swap_buffer_exhausted_total", "instance worker")),
         chart(
             "Log lines not written", "cps",
-            Line("gaiod_log_lines_lost_total", "instance worker"), Line("gaiod_connection_log_dropped_total", "instance worker"),
+            Line("gaiod_log_lines_lost_total", "instance worker"),
+            Line("gaiod_connection_log_dropped_total", "instance worker"),
         ),
         chart("Garbage collections", "cps", Line("python_gc_collections_total", "generation")),
         chart("Pauses for garbage collection", "s", Line("gaiod_python_gc_pause_seconds", "generation")),
@@ -233,7 +234,7 @@ def _selector(name: str) -> str:
     return f'{name}{{job=~"$job", instance=~"$instance"}}'
 
 
-def _panel(panel_id: int, panel: Panel, x: int, y: int, width: int, height: int) -> dict[str, Any]:
+def _panel(panel_id: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
     asked = [pair for line in panel.lines for pair in expressions(line)]
     is_chart = panel.kind == "timeseries"
     return {
@@ -242,7 +243,7 @@ def _panel(panel_id: int, panel: Panel, x: int, y: int, width: int, height: int)
         "title": panel.title,
         "description": " ".join(dict.fromkeys(KNOWN[line.metric].help for line in panel.lines)),
         "datasource": DATASOURCE,
-        "gridPos": {"x": x, "y": y, "w": width, "h": height},
+        "gridPos": place,
         "fieldConfig": {"defaults": {"unit": panel.unit, **({"min": 0} if is_chart else {})}, "overrides": []},
         "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}}
         if is_chart
@@ -273,7 +274,7 @@ def _panels() -> list[dict[str, Any]]:
             width, height = (6, 4) if panel.kind == "stat" else (8, 8)
             if x + width > WIDTH:
                 x, y = 0, below
-            made.append(_panel(len(made) + 1, panel, x, y, width, height))
+            made.append(_panel(len(made) + 1, panel, {"x": x, "y": y, "w": width, "h": height}))
             x, below = x + width, max(below, y + height)
         y = below
     return made

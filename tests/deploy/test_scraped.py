@@ -43,7 +43,9 @@ def running(daemon: Start, tmp_path: Path) -> Daemon:
 def prometheus(running: Daemon, tmp_path: Path) -> Iterator[Prometheus]:
     """A Prometheus with our configuration, but for the address of the daemon, and how often it looks."""
     config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
-    config["global"] = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), f"{SCRAPE_EVERY_MS}ms")
+    config["global"] = dict.fromkeys(
+        ("scrape_interval", "scrape_timeout", "evaluation_interval"), f"{SCRAPE_EVERY_MS}ms"
+    )
     config["rule_files"] = [str(FOLDER / name) for name in config["rule_files"]]
     config["scrape_configs"][0]["static_configs"] = [{"targets": [running.metrics]}]
     folder = tmp_path / "prometheus"

@@ -42,7 +42,9 @@ def _of_variables(variables: dict[str, Any]) -> list[str]:
     wanted = {"type": "query", "multi": True, "includeAll": True, "allValue": ".+", "refresh": 2}
     for name in ("job", "instance"):
         variable = variables.get(name, {"datasource": {"uid": DATASOURCE}, **wanted})
-        found += [f"the variable {name} has not {key}: {value}" for key, value in wanted.items() if variable[key] != value]
+        found += [
+            f"the variable {name} has not {key}: {value}" for key, value in wanted.items() if variable[key] != value
+        ]
         if variable["datasource"]["uid"] != DATASOURCE:
             found.append(f"the variable {name} is not from the datasource")
     return found
