@@ -29,7 +29,7 @@ class Inlet:
     """One address with its connections."""
 
     def __init__(
-        self, watcher: Watcher, cells: Any, name: str, bind: str, handler: Handler, idle_timeout_s: float
+        self, watcher: Watcher, cells: Any, name: str, bind: str, handler: Handler, *, idle_timeout_s: float
     ) -> None:
         """Listen.
 

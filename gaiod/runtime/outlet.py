@@ -143,7 +143,9 @@ class SourceOutlet:
     def serve(self, bind: str, handler: Handler, *, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
         """As `Outlet.serve`."""
         means = self._means
-        self._inlets.append(Inlet(means.watcher, means.inlet_cells, self._inlet_name, bind, handler, idle_timeout_s))
+        self._inlets.append(
+            Inlet(means.watcher, means.inlet_cells, self._inlet_name, bind, handler, idle_timeout_s=idle_timeout_s)
+        )
 
     # -- what the feeder uses ----------------------------------------------------------------------------
 

@@ -24,7 +24,9 @@ class Inlets(Stepped):
 
     def open(self, bind: str, idle_timeout_s: float = 60.0) -> Inlet:
         """Return another."""
-        return Inlet(self.watcher, self._cells, "source one of listener ticks", bind, Echo(), idle_timeout_s)
+        return Inlet(
+            self.watcher, self._cells, "source one of listener ticks", bind, Echo(), idle_timeout_s=idle_timeout_s
+        )
 
     def echoes(self, sock: socket.socket) -> bool:
         """Tell whether a client gets back what it says."""
