@@ -95,7 +95,7 @@ def test_subscribers_that_never_read_cost_what_their_policy_says_and_fast_ones_n
     daemon: Start, policy: str
 ) -> None:
     """No message is lost by who reads, and what waits for the others never exceeds the limit."""
-    fast, slow, messages, size = 100, 10, 640, 8192
+    fast, slow, messages, size = 100, 10, 512, 8192
     script = Script()
     with (
         pushed(daemon, with_(policy)) as (running, channel),
