@@ -11,7 +11,7 @@ cdef class Parcel:
     cdef Py_ssize_t size
     cdef Py_ssize_t references
     cdef Py_ssize_t audience
-    cdef int topic
+    cdef int64_t topic
     cdef bint is_owned              # a reference of Python's stands for all of the outboxes'
     cdef bint is_dying              # among the dead of a Fan
     cdef void* next                 # borrowed: the next of them

@@ -57,7 +57,7 @@ cdef int HELD_BYTES = counters.HELD_BYTES
 cdef class Parcel:
     """A message that was published."""
 
-    def __cinit__(self, bytes data not None, int topic, Py_ssize_t audience):
+    def __cinit__(self, bytes data not None, int64_t topic, Py_ssize_t audience):
         self.data = data
         self.start = PyBytes_AS_STRING(data)
         self.size = PyBytes_GET_SIZE(data)

@@ -14,7 +14,7 @@ cdef double GOLDEN_RATIO
 
 cdef class Fanout(Relays):
     cdef FanCalls fan
-    cdef list rounds
+    cdef object rounds
 
     @cython.locals(topic=Topic)
     cdef Py_ssize_t _publish_on(self, Group group, str name, bytes message) except -1
@@ -34,7 +34,7 @@ cdef class Fanout(Relays):
     @cython.locals(outbox=Outbox, group=Group)
     cdef _caught_up(self, Conn conn)
     cdef _disconnect(self, Conn conn)
-    @cython.locals(conn=Conn, outbox=Outbox)
+    @cython.locals(conn=Conn, outbox=Outbox, slowest=list, enough=Py_ssize_t)
     cdef _shed(self, Group group)
 
 

@@ -7,6 +7,7 @@ member each time: nobody is always last.
 
 import errno
 import os
+from collections import deque
 
 from gaiod.core.connection import Conn
 from gaiod.core.counters import DROPPED_MEMORY, FANOUT, FANOUT_BOUNDS_S, FANOUT_NS, PUBLISHED
@@ -33,7 +34,7 @@ class Fanout(Relays):
     def __init__(self, buffer_size: int, counters: object, report_closes: bool) -> None:
         super().__init__(buffer_size, counters, report_closes)
         self.fan = Fan()
-        self.rounds: list[Topic] = []  # something was published on them
+        self.rounds: deque[Topic] = deque()  # something was published on them
 
     def _publish_on(self, group: Group, name: str, message: bytes) -> int:
         """Have a message dealt out, and return to how many."""
@@ -68,7 +69,7 @@ class Fanout(Relays):
                 self._begin_round(topic)
             turns_left -= self._deal_round(topic, turns_left)
             if topic.left == 0:
-                del self.rounds[0]
+                self.rounds.popleft()
                 self._end_round(topic)
 
     def _begin_round(self, topic: Topic) -> None:
@@ -182,17 +183,26 @@ class Fanout(Relays):
         self._drop(conn, None)
 
     def _shed(self, group: Group) -> None:
-        """Forget messages until there is memory again: those who are furthest behind lose theirs first."""
-        enough = group.memory_limit * SHED_TO
-        for conn in sorted(group.behind, key=_waiting, reverse=True):
+        """Forget messages until there is memory again: those who are furthest behind lose theirs first.
+
+        If all that is left are messages that were begun, which cannot be dropped, they are disconnected.
+        """
+        enough = int(group.memory_limit * SHED_TO)
+        slowest = sorted(group.behind, key=_waiting, reverse=True)
+        for conn in slowest:
             if group.spool.held_bytes <= enough:
-                break
+                return
             outbox = conn.outbox
             conn.pending_write_bytes -= outbox.clear(DROPPED_MEMORY, True)
             if group.spool.policy == DISCONNECT:
                 self._disconnect(conn)
             elif outbox.count == 0:
                 self._caught_up(conn)
+        for conn in slowest:
+            if group.spool.held_bytes <= group.memory_limit:
+                return
+            if not conn.closed:
+                self._disconnect(conn)
 
 
 def _waiting(conn: Conn) -> int:

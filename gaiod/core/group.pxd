@@ -1,6 +1,7 @@
 """Types for `group.py`."""
 
 cimport cython
+from libc.stdint cimport int64_t
 
 from gaiod.core._outboxes cimport Fan as FanCalls, Outbox as Queue, Parcel as Message, Spool as Limits
 from gaiod.core.connection cimport Conn, Mover
@@ -13,7 +14,7 @@ cdef int HOLES_MIN, NOTHING
 cdef class Topic:
     cdef readonly Group group
     cdef readonly str name
-    cdef int number
+    cdef int64_t number
     cdef list members
     cdef dict places
     cdef tuple alone
@@ -39,7 +40,7 @@ cdef class Group:
     cdef Limits spool
     cdef readonly Py_ssize_t memory_limit
     cdef dict topic_table
-    cdef int next_number
+    cdef int64_t next_number
     cdef Py_ssize_t size
     cdef Py_ssize_t fresh_bytes
     cdef set behind

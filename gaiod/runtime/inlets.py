@@ -16,7 +16,6 @@ from gaiod.runtime.stats import Layout
 UNIX = "unix:"
 
 CONNECTIONS_MAX = 100
-IDLE_TIMEOUT_S = 60.0
 BACKLOG = 128
 
 PATH_MAX_BYTES = UNIX_PATH_MAX_BYTES - 8
@@ -29,7 +28,9 @@ LAYOUT = Layout((0,))
 class Inlet:
     """One address with its connections."""
 
-    def __init__(self, watcher: Watcher, cells: Any, name: str, bind: str, handler: Handler) -> None:
+    def __init__(
+        self, watcher: Watcher, cells: Any, name: str, bind: str, handler: Handler, *, idle_timeout_s: float
+    ) -> None:
         """Listen.
 
         Args:
@@ -38,6 +39,7 @@ class Inlet:
             name: what the log calls it.
             bind: as for `Outlet.serve`.
             handler: what answers.
+            idle_timeout_s: closed is who moves nothing for so long.
 
         Raises:
             ValueError: not such an address.
@@ -47,7 +49,7 @@ class Inlet:
         self._path = bind.removeprefix(UNIX) if bind.startswith(UNIX) else None
         self._inode = None if self._path is None else _inode_of(self._path)
         settings = ListenerSettings(
-            name=name, bind=bind, handler="", connections_max=CONNECTIONS_MAX, idle_timeout_s=IDLE_TIMEOUT_S
+            name=name, bind=bind, handler="", connections_max=CONNECTIONS_MAX, idle_timeout_s=idle_timeout_s
         )
         self._listener = Listener(settings, handler, watcher, cells, LAYOUT, number=0)
         self._listener.open([sock])

@@ -16,6 +16,7 @@ from gaiod.runtime.inlets import Inlet
 from gaiod.runtime.intake import Intake
 from gaiod.runtime.logs import RateLimit
 from gaiod.runtime.records import MESSAGE_MAX_BYTES, TOPIC_MAX_BYTES
+from gaiod.runtime.sources import IDLE_TIMEOUT_S
 
 log = logging.getLogger("gaiod.feeder")
 
@@ -139,9 +140,12 @@ class SourceOutlet:
         except WatcherClosed:
             pass  # the thread cannot know
 
-    def serve(self, bind: str, handler: Handler) -> None:
+    def serve(self, bind: str, handler: Handler, *, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
         """As `Outlet.serve`."""
-        self._inlets.append(Inlet(self._means.watcher, self._means.inlet_cells, self._inlet_name, bind, handler))
+        means = self._means
+        self._inlets.append(
+            Inlet(means.watcher, means.inlet_cells, self._inlet_name, bind, handler, idle_timeout_s=idle_timeout_s)
+        )
 
     # -- what the feeder uses ----------------------------------------------------------------------------
 

@@ -30,10 +30,15 @@ class Signals(Target):
         self._conn = watcher.delegate(receiving, context=self)
         self._conn.read()
 
-    def close(self) -> None:
-        """Give the signals their default meaning back."""
+    def close(self, *, ignore: bool = False) -> None:
+        """Give the signals their default meaning back.
+
+        Args:
+            ignore: ignore them instead: in a process that ends in order now, and must not look killed by one that
+                comes a moment late, because it was sent to all processes.
+        """
         for number in self._wanted:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN if ignore else signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         self._sending.close()
         self._conn.abort()

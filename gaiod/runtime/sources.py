@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 if TYPE_CHECKING:  # the handler's module needs this one
     from gaiod.runtime.handler import Handler
 
+IDLE_TIMEOUT_S = 60.0
+"""For who asks and is answered. One who sends now and then needs more."""
+
 PUBLISH = "publish"
 """The name of the source that every listener which takes messages has: `gaiod publish`."""
 
@@ -69,15 +72,16 @@ class Outlet(Protocol):
             TooManyOperations: 65,536 wait already.
         """
 
-    def serve(self, bind: str, handler: "Handler") -> None:
+    def serve(self, bind: str, handler: "Handler", *, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
         """Listen, and answer with a handler, in the loop's thread: call it there. It ends with the source.
 
-        At most 100 connections; one that has moved nothing for 60 s is closed.
+        At most 100 connections.
 
         Args:
             bind: `127.0.0.1:PORT`, `[::1]:PORT` or `unix:/absolute/path`. Whoever listens there for the same source
                 goes on with the connections it has: so a daemon that is upgraded misses nothing.
             handler: an instance of its own; it may hold the source and the outlet.
+            idle_timeout_s: a connection that has moved nothing for so long is closed.
 
         Raises:
             ValueError: not such an address.

@@ -107,7 +107,7 @@ class Worker:
         gc.set_threshold(*GC_THRESHOLDS)
         self._channel.take_received()
         self._loop()
-        signals.close()
+        signals.close(ignore=True)
         return self._exit_status
 
     def _make_listeners(

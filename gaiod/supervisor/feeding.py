@@ -2,11 +2,7 @@
 
 import logging
 import os
-import shutil
 import signal
-import socket
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,6 +12,7 @@ from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.plugins import pinned
 from gaiod.supervisor.feedcounts import ITSELF, FeederMemory, SourceCounts, SourceKey
+from gaiod.supervisor.feedsocket import FeedSocket
 from gaiod.supervisor.generation import Generation
 from gaiod.supervisor.process import ChildProcess, WorkerProcess
 
@@ -41,9 +38,6 @@ DUMP_S = 0.5
 
 LATE_S = 1.0
 """Looks that are so far apart may be a machine that stood still, and the feeder with it: it gets another."""
-
-BACKLOG = 1024
-"""Of the workers' socket: more than there are workers of all generations."""
 
 TOO_LATE = "it did not end in time"
 NOT_THERE = "the feeder, which publishes, does not run just now; it is started again by itself: try again"
@@ -113,7 +107,7 @@ class Feeding:
         self._watcher = watcher
         self._changed = changed
         self._workers = workers
-        self._socket: _Socket | None = None
+        self._socket: FeedSocket | None = None
         self._process: FeederProcess | None = None
         self._needed: Generation | None = None  # it starts or serves, and takes messages
         self._adopted: Generation | None = None
@@ -123,6 +117,7 @@ class Feeding:
         self._looked_s = time.monotonic()
         self._is_stopping = False
         self._has_no_inlets = False
+        self._early: list[Callable[[], None]] = []  # what operators publish before the feeder has its new set
 
     @property
     def address(self) -> str:
@@ -187,8 +182,15 @@ class Feeding:
         absent = {"error": NOT_THERE, "status": os.EX_TEMPFAIL}
         if self._process is None or not self.is_up:
             take(absent)
+        elif self._process.generation is not self._adopted:  # a reload was a moment ago: its listeners are meant, too
+            self._early.append(lambda: self.publish(request, take))
         else:
             self._process.ask(request, lambda answer: take(absent if answer is None else answer))
+
+    def _publish_early(self) -> None:
+        early, self._early = self._early, []
+        for publish in early:
+            publish()
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -284,7 +286,7 @@ class Feeding:
         settings = generation.settings
         try:
             if self._socket is None:
-                self._socket = _Socket()
+                self._socket = FeedSocket()
             message = {
                 "log": asdict(settings.log),
                 "stats": memory.fd,
@@ -363,33 +365,4 @@ class Feeding:
             if listener.sources
         ]
         process.send({"run": {"number": self._sets, "log": asdict(generation.settings.log), "feeds": feeds}})
-
-
-class _Socket:
-    """Where workers connect to. The supervisor has it, so that it outlives the feeder: who connects meanwhile waits."""
-
-    def __init__(self) -> None:
-        self._folder: str | None = None
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            if sys.platform == "linux":
-                self._socket.bind("")  # the kernel finds a name that is no file, and nobody else's (man 7 unix)
-                self.address = "\0" + self._socket.getsockname()[1:].decode("ascii")
-            else:
-                self._folder = tempfile.mkdtemp(prefix="gaiod-")
-                self.address = os.path.join(self._folder, "feeder.sock")
-                self._socket.bind(self.address)
-            self._socket.listen(BACKLOG)
-        except BaseException:
-            self.close()
-            raise
-
-    def fileno(self) -> int:
-        """Return its descriptor."""
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        """Close it."""
-        self._socket.close()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._publish_early()

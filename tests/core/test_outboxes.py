@@ -145,7 +145,8 @@ def test_rest_of_a_message_is_not_dropped_when_memory_is_short(
     watcher: Watcher, stream_pair: NewPair, cells: Cells, policy: str
 ) -> None:
     """The slowest loses what waits for it; the others lose nothing."""
-    group = watcher.group(policy=policy, limit=2 * BIG, memory_limit=2 * BIG)
+    memory_limit = 2 * BIG + BIG // 4  # what is begun of three, the fast one's included, and not of one more
+    group = watcher.group(policy=policy, limit=memory_limit, memory_limit=memory_limit)
     slow, slower, fast = (Member(watcher, stream_pair) for _ in range(3))
     topics = [str(number) for number in range(5)]  # latest_only keeps them all
     group.add(slower.conn, topics[0])
@@ -158,17 +159,36 @@ def test_rest_of_a_message_is_not_dropped_when_memory_is_short(
     for topic in topics[1:]:
         group.publish(message(int(topic), BIG // 2), topic)
         drain(watcher, group, fast)
-        assert group.held_bytes <= 2 * BIG
+        assert group.held_bytes <= memory_limit
     assert fast.numbers == [1, 2, 3, 4]
     drain(watcher, group, slow, slower)
     if policy == "disconnect":
         assert (slower.conn.close_reason, slower.numbers) == ("slow_consumer", [])
-        assert cells.dropped["memory"] >= 1
+        assert set(cells.dropped) <= {"memory", "disconnect"}
     else:
         assert cells["deliveries"] + sum(cells.dropped.values()) == 13
         assert slower.numbers[0] == 0
         assert split(slower.stream)[1] == split(slow.stream)[1] == b""
     assert (group.waiting_bytes, group.held_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "latest_only"])
+def test_who_is_in_the_middle_of_a_message_is_disconnected_when_memory_is_short(
+    watcher: Watcher, stream_pair: NewPair, policy: str
+) -> None:
+    """Each in another one, and none can be dropped: the limit holds all the same."""
+    group = watcher.group(policy=policy, limit=2 * BIG, memory_limit=3 * BIG)
+    stuck = [Member(watcher, stream_pair) for _ in range(6)]
+    for number, member in enumerate(stuck):
+        group.add(member.conn, str(number))
+        group.publish(message(number, BIG), str(number))
+        settle(watcher, group)
+        assert group.held_bytes <= 3 * BIG
+    closed = [member for member in stuck if member.conn.closed]
+    assert 3 <= len(closed) < 6
+    assert {member.conn.close_reason for member in closed} == {"slow_consumer"}
+    drain(watcher, group, *stuck)
+    assert all(member.numbers == [number] for number, member in enumerate(stuck) if member not in closed)
 
 
 def test_many_small_messages_are_bounded_by_their_number(watcher: Watcher, unix_pair: NewPair, cells: Cells) -> None:

@@ -89,7 +89,7 @@ def run_instrumented(copy: Path, *arguments: str) -> None:
             "PYTHONPATH": os.pathsep.join((str(copy), str(TESTS))),
             "PYTHONDONTWRITEBYTECODE": "1",
         },
-        timeout_s=300,
+        timeout_s=900,
     )
     told = [path.read_text()[:3000] for path in reports.iterdir()]
     assert told == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from core.support.sockets import has_ipv6
-from core.support.waiting import LIMIT_S
+from core.support.waiting import LIMIT_S, MOMENT_S
 from gaiod.handlers.echo import Echo
 
 from gaiod import Watcher
@@ -22,9 +22,11 @@ class Inlets(Stepped):
         self._cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")
         super().__init__(Watcher(counters=self._cells, report_closes=True))
 
-    def open(self, bind: str) -> Inlet:
+    def open(self, bind: str, idle_timeout_s: float = 60.0) -> Inlet:
         """Return another."""
-        return Inlet(self.watcher, self._cells, "source one of listener ticks", bind, Echo())
+        return Inlet(
+            self.watcher, self._cells, "source one of listener ticks", bind, Echo(), idle_timeout_s=idle_timeout_s
+        )
 
     def echoes(self, sock: socket.socket) -> bool:
         """Tell whether a client gets back what it says."""
@@ -178,3 +180,20 @@ def test_connections_are_bounded(inlets: Inlets, tmp_path: Path) -> None:
     for sock in socks:
         sock.close()
     inlet.close()
+
+
+def test_connection_that_says_nothing_is_closed_after_the_inlets_own_time(inlets: Inlets, tmp_path: Path) -> None:
+    patient, impatient = inlets.open(f"unix:{tmp_path / 'patient'}"), inlets.open(f"unix:{tmp_path / 'not'}", MOMENT_S)
+    with _connected(tmp_path / "patient") as stays, _connected(tmp_path / "not") as goes:
+        goes.setblocking(False)
+
+        def has_ended() -> bool:
+            try:
+                return goes.recv(1) == b""
+            except BlockingIOError:
+                return False
+
+        inlets.step_until(has_ended, "the connection being closed")
+        assert inlets.echoes(stays)
+    patient.close()
+    impatient.close()

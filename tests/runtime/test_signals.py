@@ -55,6 +55,16 @@ def test_signal_wakes_a_sleeping_loop(taken: Taken) -> None:
     assert taken.threads == {threading.get_ident()}
 
 
+def test_signal_that_comes_late_does_not_kill_a_process_that_ends_in_order(watcher: Watcher) -> None:
+    signals = Signals(watcher, [signal.SIGUSR1], lambda number: None)
+    signals.close(ignore=True)
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+
+
 def test_signals_that_came_before_the_loop_are_taken_in_order(taken: Taken) -> None:
     os.kill(os.getpid(), signal.SIGUSR2)
     os.kill(os.getpid(), signal.SIGUSR1)

@@ -97,6 +97,19 @@ def test_feeder_is_there_before_the_workers_and_runs_sources_once_they_serve(fed
     fed.fleet.run_until(lambda: fed.feeding.is_up and fed.published("a"))
 
 
+def test_message_right_after_a_reload_is_for_the_listeners_that_it_brought(fed: Fed) -> None:
+    """Though the feeder is told of them only when their workers say that messages get to them."""
+    fed.serve("a", takes=False)
+    fed.serve("a")
+    prepared, generation = fed.generation("a", "b")
+    assert fed.fleet.launch(generation) is None
+    fed.fleet.listeners.commit(prepared)
+    fed.fleet.fleet.adopt(generation)
+    assert not fed.runs(generation)
+    assert fed.ask("hello") == {"listeners": ["mine"]}
+    assert fed.runs(generation), "and not to those of before"
+
+
 def test_feeder_goes_on_over_a_reload_and_sources_that_went_are_forgotten(fed: Fed) -> None:
     fed.serve("a", "b")
     pid = fed.pid

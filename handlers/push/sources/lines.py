@@ -10,6 +10,9 @@ from .reading import Reader
 RESUME_S = 0.02
 """How often it is looked whether workers that were behind have caught up."""
 
+QUIET_MAX_S = 86_400.0
+"""How long one who writes to the unix socket may say nothing: it cannot know that it was closed, and loses a line."""
+
 
 class LinesSource(Source):
     """Takes lines from where its options say."""
@@ -27,7 +30,8 @@ class LinesSource(Source):
         cutter = Cutter(self._line_max_bytes)
         publisher = Publisher(outlet, self._topic)
         if self._options.lines.startswith(UNIX):
-            outlet.serve(self._options.lines, LinesHandler(publisher, self._line_max_bytes))
+            lines = LinesHandler(publisher, self._line_max_bytes)
+            outlet.serve(self._options.lines, lines, idle_timeout_s=QUIET_MAX_S)
         else:
             self._reader = Reader(self._options, cutter, publisher)
             self._reader.start()

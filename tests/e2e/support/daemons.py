@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,8 @@ class Daemon:
     def send_to_all(self, number: signal.Signals) -> None:
         """Send a signal to each of its processes, as systemd does, which begins with the main one."""
         for pid in sorted(session_of(self.pid)):
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # the main one had it first, and may have ended this one
+                os.kill(pid, number)
 
     def wait(self, limit_s: float = LIMIT_S) -> int:
         """Return its exit status, or minus the signal that ended it."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import redis
 from core.support.waiting import LIMIT_S
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from e2e.support.waiting import wait_until
 
@@ -64,9 +66,14 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def client(self) -> redis.Redis:
+        """Return a client that tries once: by default one waits seconds for a server that is down."""
+        once = Retry(NoBackoff(), 0)
+        return redis.Redis(unix_socket_path=str(self.path), password=self._password, retry=once)
+
     def do(self, *command: Any) -> Any:
         """Carry a command out."""
-        with redis.Redis(unix_socket_path=str(self.path), password=self._password) as client:
+        with self.client() as client:
             return client.execute_command(*command)
 
     def publish(self, channel: str, data: str) -> None:
@@ -75,7 +82,7 @@ class RedisServer:
 
     def add(self, stream: str, *messages: str, field: str = "message") -> None:
         """Add entries to a stream, all at once."""
-        with redis.Redis(unix_socket_path=str(self.path), password=self._password) as client:
+        with self.client() as client:
             pipeline = client.pipeline()
             for message in messages:
                 pipeline.xadd(stream, {field: message})

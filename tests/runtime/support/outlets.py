@@ -78,7 +78,7 @@ class FakeOutlet(Stepped):
         """As `Outlet.post`."""
         self.watcher.post(lambda result: action())
 
-    def serve(self, bind: str, handler: Handler) -> None:
+    def serve(self, bind: str, handler: Handler, *, idle_timeout_s: float = 60.0) -> None:
         """As `Outlet.serve`."""
         path = bind.removeprefix("unix:")
         if path == bind:
@@ -88,7 +88,7 @@ class FakeOutlet(Stepped):
             sock = socket.create_server(path, family=socket.AF_UNIX)
             self._ends.callback(Path(path).unlink)
         self.addresses.append(sock.getsockname())
-        settings = ListenerSettings(name="source", bind=bind, handler="test")
+        settings = ListenerSettings(name="source", bind=bind, handler="test", idle_timeout_s=idle_timeout_s)
         Listener(settings, handler, self.watcher, self._cells, self._layout, number=0).open([sock])
 
     # -- what a test asks for ----------------------------------------------------------------------------
