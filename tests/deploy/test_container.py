@@ -35,6 +35,10 @@ def composed() -> dict[str, Any]:
     return loaded
 
 
+NOTHING_TO_COMPILE_WITH = {"CC": "/bin/false", "PIP_NO_BUILD_ISOLATION": "false"}
+"""No compiler, and no Cython either, which takes a minute. (pip: false means that there is no isolation.)"""
+
+
 # -- the steps -------------------------------------------------------------------------------------------
 
 
@@ -55,8 +59,8 @@ def build(folder: Path, stage: Stage, **environment: str) -> tuple[Builder, list
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces everywhere")
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["quick", "compiled"])
 def test_image_serves_buries_orphans_and_stops_in_order(tmp_path: Path, compiled: bool) -> None:
-    """Quick is without a compiler: its builder must refuse to go on, and what it has made serves all the same."""
-    _, (wheel, check) = build(tmp_path / "builder", BUILDER, **({} if compiled else {"CC": "/bin/false"}))
+    """Quick is a builder that cannot compile: it must refuse to go on, and what it has made serves all the same."""
+    _, (wheel, check) = build(tmp_path / "builder", BUILDER, **({} if compiled else NOTHING_TO_COMPILE_WITH))
     assert wheel.returncode == 0, wheel.stderr
     assert (check.returncode == 0) == compiled, "the check for compiled modules"
     root, (install,) = build(tmp_path / "image", IMAGE, CC="/bin/false")
@@ -89,14 +93,23 @@ def check_rights(first: int) -> None:
         assert (int(status["CapBnd"], 16), int(status["CapEff"], 16), status["NoNewPrivs"]) == (0, 0, "1")
     for path, writable in (("/file", False), ("/usr/file", False), ("/etc/gaiod/file", False), ("/tmp/file", True)):
         done = subprocess.run(
-            inside(first, IMAGE, ["touch", path]), capture_output=True, timeout=LIMIT_S, env=clean_environment(), check=False
+            inside(first, IMAGE, ["touch", path]),
+            capture_output=True,
+            timeout=LIMIT_S,
+            env=clean_environment(),
+            check=False,
         )
         assert (done.returncode == 0) == writable, path
 
 
 def check_health(first: int, command: list[str]) -> None:
     done = subprocess.run(
-        inside(first, IMAGE, command), capture_output=True, text=True, timeout=LIMIT_S, env=clean_environment(), check=False
+        inside(first, IMAGE, command),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        env=clean_environment(),
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("healthy: serving, ")
@@ -105,7 +118,7 @@ def check_health(first: int, command: list[str]) -> None:
 def check_orphan(first: int) -> None:
     """One whose parent has ended comes to process 1, and is gone, not a zombie, when it ends."""
     before = set(children_of(first))
-    command = inside(first, IMAGE, ["sh", "-c", "(read line) <&0 &"])
+    command = inside(first, IMAGE, ["sh", "-c", "exec 3<&0; (read line <&3) &"])
     parent = subprocess.Popen(command, stdin=subprocess.PIPE, env=clean_environment())
     try:
         assert parent.wait(LIMIT_S) == 0

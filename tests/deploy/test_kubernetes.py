@@ -130,9 +130,7 @@ def test_policy_lets_everybody_to_the_listeners_and_prometheus_alone_to_the_metr
     assert {port["port"] for port in clients["ports"]} == {
         int(listener.bind.rpartition(":")[2]) for listener in settings.listeners
     }
-    assert prometheus["from"] == [
-        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
-    ]
+    assert prometheus["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
     assert [port["port"] for port in prometheus["ports"]] == [int(settings.metrics_listen.rpartition(":")[2])]
 
 
@@ -190,8 +188,13 @@ def test_monitor_finds_the_metrics_service_and_no_other() -> None:
     service = find(manifests, "Service", "gaiod-metrics")
     assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert service["metadata"]["labels"][monitor["jobLabel"]] == "gaiod", "the alerts ask for this job"
-    assert [endpoint["port"] for endpoint in monitor["endpoints"]] == [port["name"] for port in service["spec"]["ports"]]
-    assert not monitor["selector"]["matchLabels"].items() <= find(manifests, "Service")["metadata"].get("labels", {}).items()
+    assert [endpoint["port"] for endpoint in monitor["endpoints"]] == [
+        port["name"] for port in service["spec"]["ports"]
+    ]
+    assert (
+        not monitor["selector"]["matchLabels"].items()
+        <= find(manifests, "Service")["metadata"].get("labels", {}).items()
+    )
 
 
 def test_redis_is_where_the_configuration_says_and_may_be_connected_to() -> None:

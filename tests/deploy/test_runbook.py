@@ -12,7 +12,7 @@ from gaiod.cli import main
 RUNBOOK = REPOSITORY / "deploy" / "README.md"
 TEXT = RUNBOOK.read_text()
 
-METRICS = sorted({name for name in re.findall(r"\b((?:gaiod|python|process)_[a-z_]+)\b", TEXT)})
+METRICS = sorted(set(re.findall(r"\b((?:gaiod|python|process)_[a-z_]+)\b", TEXT)))
 LINKS = re.findall(r"\]\(([^)]+)\)", TEXT)
 
 

@@ -53,7 +53,7 @@ print(signal.sigwait([{number.value}]).name)
 
 @needs_root
 def test_orphans_are_buried_and_the_childs_own_children_are_left_to_it() -> None:
-    """Of three processes that have ended, the two whose parent has too are gone, and the child gets the third's status."""
+    """Of three processes that have ended, two orphans are gone, and the child gets the third's status."""
     child = """
 reading, writing = os.pipe()
 own = os.fork()

@@ -64,6 +64,8 @@ def test_who_does_not_answer_in_time_is_75(monkeypatch: pytest.MonkeyPatch) -> N
         assert probe(url) == (75, f"{url} does not answer within {MOMENT_S:g} s")
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:9464", "https://localhost/", "http://", "http://a:b/", "http://[::1/", "/x"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:9464", "https://localhost/", "http://", "http://a:b/", "http://[::1/", "/x"]
+)
 def test_what_is_no_url_is_wrong_usage(url: str) -> None:
     assert probe(url) == (64, f"{url}: write a URL such as http://127.0.0.1:9464/readyz")

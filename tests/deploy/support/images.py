@@ -63,6 +63,8 @@ class Builder:
         self._programs = make_python(root / "venv")
         self._folder = root
         self._environment = environment
+        if "PIP_NO_BUILD_ISOLATION" in environment:
+            self.run("python -m pip install --quiet 'setuptools>=77'", wheels=root)
 
     @property
     def venv(self) -> Path:

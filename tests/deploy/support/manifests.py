@@ -1,6 +1,5 @@
 """Manifests of Kubernetes, and the little of kustomize that ours use: files, components, and JSON patches."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def rendered(*components: Path) -> list[Manifest]:
             target = find(manifests, patch["target"]["kind"], patch["target"]["name"])
             for operation in yaml.safe_load(patch["patch"]):
                 _apply(target, operation)
-    return copy.deepcopy(manifests)
+    return manifests
 
 
 def find(manifests: list[Manifest], kind: str, name: str = "gaiod") -> Manifest:
@@ -46,12 +45,12 @@ def find(manifests: list[Manifest], kind: str, name: str = "gaiod") -> Manifest:
 def _apply(manifest: Any, operation: Manifest) -> None:
     """Do one operation of RFC 6902, add or replace, whose path must exist."""
     *keys, last = operation["path"].strip("/").split("/")
-    for key in keys:
-        manifest = manifest[int(key) if isinstance(manifest, list) else key]
+    for each in keys:
+        manifest = manifest[int(each) if isinstance(manifest, list) else each]
     if operation["op"] == "add" and last == "-":
         manifest.append(operation["value"])
         return
-    key = int(last) if isinstance(manifest, list) else last
+    key: int | str = int(last) if isinstance(manifest, list) else last
     assert operation["op"] == "replace"
     assert manifest[key] is not None, operation["path"]
     manifest[key] = operation["value"]

@@ -14,7 +14,11 @@ from e2e.support.waiting import wait_until
 
 def clean_environment(**more: str) -> dict[str, str]:
     """Return the environment without what would let another Python see this checkout."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "GAIOD", "RUNTIME_DIR", "XDG_"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PYTHON", "GAIOD", "RUNTIME_DIR", "XDG_"))
+    }
     return {**kept, **more}
 
 
