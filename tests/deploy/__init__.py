@@ -1,1 +1,1 @@
-"""What is deployed: images, manifests, the runbook."""
+"""What is deployed beside the daemon: the dashboard, and the rules of Prometheus."""

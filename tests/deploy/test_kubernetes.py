@@ -1,4 +1,4 @@
-"""deploy/kubernetes: against Kubernetes' own schemas, against gaiod's configuration, and each manifest against the others."""
+"""deploy/kubernetes: against Kubernetes' own schemas, gaiod's configuration, and each manifest against the others."""
 
 from pathlib import Path
 from typing import Any

@@ -1,1 +1,1 @@
-"""What tests of files in `deploy/` share."""
+"""What the tests of the dashboard and of the rules share."""

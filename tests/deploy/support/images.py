@@ -118,7 +118,7 @@ def _known(source: str) -> list[str]:
 def container(root: Path, venv: Path, stage: Stage, command: list[str]) -> list[str]:
     """Return the command that runs another as process 1 of an image made of a root, an environment and a last stage."""
     return [
-        *("unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc"),
+        *("unshare", "--pid", "--fork", "--mount", "--uts", "--ipc"),
         *("sh", "-c", CONTAINER, "container", str(root), str(venv), sys.base_prefix),
         *_user(stage),
         *PRIVILEGES,

@@ -1,6 +1,7 @@
 """A daemon that is installed somewhere else than these tests: known by its log and its exit status alone."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from core.support.waiting import LIMIT_S
 
 from e2e.support.daemons import LISTENER, METRICS
+from e2e.support.procfs import children_of
 from e2e.support.waiting import wait_until
 
 
@@ -72,5 +74,7 @@ def installed(command: Sequence[str], folder: Path, environment: dict[str, str])
         wait_until(daemon.is_ready, "a daemon that serves", limit_s=3 * LIMIT_S)
         yield daemon
     finally:
+        for child in children_of(process.pid):
+            os.kill(child, signal.SIGKILL)  # where it is process 1 of a namespace, all in it end
         process.kill()
         process.wait(LIMIT_S)
