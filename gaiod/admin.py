@@ -59,8 +59,8 @@ def status(control: str | None, as_json: bool) -> None:
 def health(url: str | None, control: str | None) -> None:
     """Tell whether a running daemon serves, as /readyz does.
 
-    Exit status: 0 it does; 69 there is no daemon, or none that can be asked; 75 it does not now (it starts, stops, or no
-    worker serves), or does not answer in time.
+    Exit status: 0 it does; 69 there is no daemon, or none that can be asked; 75 it does not now (it starts,
+    stops, or no worker serves), or does not answer in time.
     """
     if url is not None:
         status, text = probe(url)

@@ -1,8 +1,8 @@
 """What process 1 has to do: a container's first process is the parent of everybody whose own has ended.
 
-Whoever nobody waits for stays in the table of processes for ever, and the table is bounded (pids.max). A daemon must not
-wait for processes that it does not know, though: it could take the end of a worker from those who wait for that. So
-process 1 is another one, which only waits and hands signals on, and the daemon its child. Nothing else has to be
+Whoever nobody waits for stays in the table of processes for ever, and the table is bounded (pids.max). A daemon must
+not wait for processes that it does not know, though: it could take the end of a worker from those who wait for that.
+So process 1 is another one, which only waits and hands signals on, and the daemon its child. Nothing else has to be
 installed for that (tini, docker run --init); where something is, gaiod is not process 1, and this is not used.
 """
 

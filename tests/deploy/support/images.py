@@ -40,8 +40,8 @@ done
 mount -o remount,bind,ro "$root"
 exec chroot "$root" setpriv --reuid="$user" --regid="$group" "$@"
 """
-"""What an engine does with an image, --read-only, --tmpfs /tmp and --cap-drop ALL. The system's own programs stand for the
-base image, and a virtual environment for its /usr/local. Everything before the last line is done as root in a namespace."""
+"""What an engine does with an image, --read-only, --tmpfs /tmp and --cap-drop ALL. The system's own programs stand for
+the base image, and a virtual environment for its /usr/local. All before the last line is done as root in a namespace."""
 
 
 def make_python(folder: Path) -> Path:
@@ -127,7 +127,7 @@ def container(root: Path, venv: Path, stage: Stage, command: list[str]) -> list[
 
 
 def inside(pid: int, stage: Stage, command: list[str]) -> list[str]:
-    """Return the command that runs another in a container, as `docker exec` does. `pid`: of its process 1, from here."""
+    """Return the command that runs another in a container, as `docker exec`. `pid`: of its process 1, from here."""
     user, group = _user(stage)
     return [
         *("nsenter", f"--target={pid}", "--mount", "--pid", "--root", "--wd"),
