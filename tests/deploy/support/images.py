@@ -41,7 +41,7 @@ mount -o remount,bind,ro "$root"
 exec chroot "$root" setpriv --reuid="$user" --regid="$group" "$@"
 """
 """What an engine does with an image, --read-only, --tmpfs /tmp and --cap-drop ALL. The system's own programs stand for
-the base image, and a virtual environment for its /usr/local. All before the last line is done as root in a namespace."""
+the base image, and a virtual environment for its /usr/local. Before the last line it is root in a namespace."""
 
 
 def make_python(folder: Path) -> Path:
