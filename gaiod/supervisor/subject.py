@@ -119,6 +119,7 @@ class Subject:
             "version": __version__,
             "engine": ENGINE,
             "state": self._state(),
+            "ready": self.is_ready,
             "uptime_s": round(time.monotonic() - self._started_s, 1),
             "generation": 0 if generation is None else generation.number,
             "last_reload": None
