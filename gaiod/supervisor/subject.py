@@ -228,11 +228,12 @@ class Subject:
         ]
 
     def _rates(self, key: Key, row: list[int]) -> dict[str, float | None]:
-        then_s, rows = self._samples[0] if self._samples else (time.monotonic(), {})
-        past_s = time.monotonic() - then_s
-        before = rows.get(key)
-        if before is None or past_s < SAMPLE_INTERVAL_S / 2:
+        """Return what a listener did a second, since the oldest sample that knows it."""
+        known = next(((then_s, rows[key]) for then_s, rows in self._samples if key in rows), None)
+        if known is None or time.monotonic() - known[0] < SAMPLE_INTERVAL_S / 2:
             return dict.fromkeys(RATED)
+        then_s, before = known
+        past_s = time.monotonic() - then_s
         return {name: round((row[cell] - before[cell]) / past_s, 1) for name, cell in RATED.items()}
 
     def row(self, key: Key) -> list[int]:

@@ -124,6 +124,19 @@ def test_rates_are_differences_over_the_samples(
     assert rates["received_bytes"] > 50 * rates["accepted"]
 
 
+def test_listener_that_came_after_a_sample_has_rates_since_the_next(
+    fleet: FleetUnderTest, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAMPLE_INTERVAL_S", 0.0)
+    seen.subject.sample()
+    fleet.serve()
+    assert set(seen.subject.status()["listeners"][0]["rates"].values()) == {None}
+    seen.subject.sample()
+    with connect(fleet.address) as sock:
+        assert exchange(sock, bytes(100)) == bytes(100)
+    assert seen.subject.status()["listeners"][0]["rates"]["received_bytes"] > 0
+
+
 def test_drained_listener_is_shown_as_such_and_has_no_queue(fleet: FleetUnderTest, seen: Seen) -> None:
     fleet.serve()
     fleet.fleet.drain_listener("echo", 0.0)
