@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from gaiod.supervisor.client import Conversation, ask
+from gaiod.supervisor.probe import probe
 from gaiod.supervisor.tables import connections_text, status_text
 from gaiod.supervisor.verbs import MESSAGE_MAX_BYTES, VERBS, ControlError, check_message
 
@@ -50,6 +51,26 @@ def status(control: str | None, as_json: bool) -> None:
         _print_json(result)
     else:
         click.echo(status_text(result, time.time()))
+
+
+@click.command()
+@click.option("--url", metavar="URL", help="Ask there instead, such as http://127.0.0.1:9464/readyz.")
+@control_option
+def health(url: str | None, control: str | None) -> None:
+    """Tell whether a running daemon serves, as /readyz does.
+
+    Exit status: 0 it does; 69 there is no daemon, or none that can be asked; 75 it does not now (it starts,
+    stops, or no worker serves), or does not answer in time.
+    """
+    if url is not None:
+        status, text = probe(url)
+    else:
+        result = _ask(control, "status")
+        serving = sum(worker["state"] == "serving" for worker in result["workers"])
+        text = f"{result['state']}, {serving} worker{'s' if serving != 1 else ''} serving"
+        status = 0 if result["ready"] else os.EX_TEMPFAIL
+    click.echo(f"{'healthy' if status == 0 else 'not healthy'}: {text}", err=status != 0)
+    sys.exit(status)
 
 
 @click.command()
@@ -165,4 +186,4 @@ def _lines() -> Iterator[str]:
         yield os.fsdecode(line.removesuffix(b"\n"))
 
 
-COMMANDS = (status, connections, kill, workers, reload, upgrade, drain, publish)
+COMMANDS = (status, health, connections, kill, workers, reload, upgrade, drain, publish)

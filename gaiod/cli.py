@@ -52,6 +52,10 @@ def serve(config: Path | None, allow_root: bool) -> None:
     time, 71 an address cannot be bound, 77 it would run with rights that it should not have, 78 the
     configuration is wrong.
     """
+    if os.getpid() == 1:
+        from gaiod.supervisor.init import become_child_of_init
+
+        become_child_of_init()
     from gaiod.runtime.logs import configure
     from gaiod.runtime.settings import LogSettings
     from gaiod.supervisor.preflight import PreflightFailed, read_settings

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from e2e.support.programs import free_port
 from supervisor.support.answers import (
     AT,
     CONNECTIONS_RESULT,
@@ -23,6 +24,7 @@ Outcome = tuple[int, str, str]
 
 EVERY_COMMAND = [
     ["status"],
+    ["health"],
     ["connections"],
     ["kill", "3-1831"],
     ["workers", "restart"],
@@ -119,6 +121,26 @@ def test_every_verb_has_a_command(path: Path) -> None:
         asked.add(_answered(path, refused("", 70), *arguments)[0]["verb"])
         path.unlink()
     assert asked == set(VERBS)
+
+
+@pytest.mark.parametrize(
+    ("result", "outcome"),
+    [
+        (STATUS_RESULT, (0, "healthy: serving, 1 worker serving\n", "")),
+        (
+            {**STATUS_RESULT, "state": "stopping", "ready": False},
+            (75, "", "not healthy: stopping, 1 worker serving\n"),
+        ),
+        ({**STATUS_RESULT, "workers": [], "ready": False}, (75, "", "not healthy: serving, 0 workers serving\n")),
+    ],
+)
+def test_health_is_whether_the_daemon_is_ready(path: Path, result: dict[str, Any], outcome: Outcome) -> None:
+    assert _answered(path, succeeded(result), "health") == ({"verb": "status"}, outcome)
+
+
+def test_health_can_be_asked_of_the_metrics_endpoint() -> None:
+    url = f"http://127.0.0.1:{free_port()}/readyz"
+    assert _run("health", "--url", url) == (69, "", f"not healthy: {url}: Connection refused\n")
 
 
 # -- what they say when it was not done --------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What is installed: by wheel, from an sdist, and where there is no compiler."""
 
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -8,6 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from e2e.support.clients import echoes
+from e2e.support.daemons import ECHO
+from e2e.support.installed import clean_environment, installed
 
 ROOT = Path(__file__).parent.parent
 BUILD_TIMEOUT_S = 900
@@ -68,6 +72,20 @@ def _install(folder: Path, what: Path, **environment: str) -> Path:
     return python
 
 
+def _assert_serves(folder: Path) -> None:
+    """Serve an echo as the installed program does, with its commands; stop it."""
+    program = str(folder / "venv" / "bin" / "gaiod")
+    control = str(folder / "control.sock")
+    config = folder / "gaiod.yaml"
+    config.write_text(ECHO)
+    environment = clean_environment(RUNTIME_DIRECTORY=str(folder))
+    with installed([program, "serve", "--allow-root", "--config", str(config)], folder, environment) as daemon:
+        assert echoes(daemon.address("echo"))
+        assert _run([program, "health", "--control", control], folder).startswith("healthy: serving, 1 worker")
+        os.kill(daemon.pid, signal.SIGTERM)
+        assert daemon.wait() == 0, daemon.log()
+
+
 def test_wheel_has_the_handlers_the_default_configuration_and_the_types(built: Path) -> None:
     names = zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
     for name in (
@@ -107,6 +125,14 @@ def test_wheel_runs_compiled_in_a_fresh_environment(built: Path, tmp_path: Path)
     python = _install(tmp_path, next(built.glob("*.whl")))
     assert "compiled engine" in _run([str(python), "-m", "gaiod", "version"], tmp_path)
     assert "echo" in _run([str(tmp_path / "venv" / "bin" / "gaiod"), "handlers"], tmp_path)
+    _assert_serves(tmp_path)
+
+
+def test_sdist_can_be_installed_and_serves(built: Path, tmp_path: Path) -> None:
+    """Without a compiler, for time: that what it takes to compile is in it, the wheel shows, which was made of it."""
+    python = _install(tmp_path, next(built.glob("*.tar.gz")), CC="/bin/false", CXX="/bin/false")
+    assert "interpreted engine" in _run([str(python), "-m", "gaiod", "version"], tmp_path)
+    _assert_serves(tmp_path)
 
 
 def test_install_without_a_compiler_works_interpreted_and_says_so(checkout: Path, tmp_path: Path) -> None:

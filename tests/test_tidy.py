@@ -35,7 +35,7 @@ def python_files(*folders: str) -> list[Path]:
 
 
 def ours() -> list[Path]:
-    return python_files("gaiod", "handlers", "config", "tests")
+    return python_files("gaiod", "handlers", "config", "deploy", "tests")
 
 
 def relative(path: Path) -> str:

@@ -125,6 +125,9 @@ class Subject(Protocol):
     def usage(self, slot: int) -> dict[str, float]:
         """Return what the worker that serves uses of the machine; empty if there is none."""
 
+    def cpu_s(self, slot: int) -> float:
+        """Return the CPU time that its workers have used, those included that are gone; 0 if nobody tells."""
+
     def heartbeat_age_s(self, slot: int) -> float | None:
         """Return how long ago its loop came round; None if there is none."""
 
@@ -234,10 +237,11 @@ class Collector(PrometheusCollector):
         scrape.add("gaiod_worker_up", heartbeat_age_s is not None, slot.number)
         if heartbeat_age_s is not None:
             scrape.add("gaiod_worker_heartbeat_age_seconds", heartbeat_age_s, slot.number)
+        if cpu_s := self._subject.cpu_s(slot.number):
+            scrape.add("gaiod_worker_cpu_seconds_total", cpu_s, slot.number)
         for reason in RESTART_REASONS:
             scrape.add("gaiod_worker_restarts_total", slot.restarts[reason], slot.number, reason)
         for key, name in (
-            ("cpu_seconds", "gaiod_worker_cpu_seconds_total"),
             ("resident_bytes", "gaiod_worker_resident_memory_bytes"),
             ("open_fds", "gaiod_worker_open_fds"),
             ("max_fds", "gaiod_worker_max_fds"),

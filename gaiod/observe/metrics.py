@@ -47,7 +47,12 @@ METRICS = (
         "Times the worker was replaced, by why: its end, a signal, its hanging, a reload, wear, an operator.",
         ("worker", "reason"),
     ),
-    Metric("gaiod_worker_cpu_seconds_total", "counter", "CPU time the worker has used.", ("worker",)),
+    Metric(
+        "gaiod_worker_cpu_seconds_total",
+        "counter",
+        "CPU time used by the worker, and by those it replaced.",
+        ("worker",),
+    ),
     Metric("gaiod_worker_resident_memory_bytes", "gauge", "Resident memory of the worker.", ("worker",)),
     Metric("gaiod_worker_open_fds", "gauge", "Descriptors the worker has open.", ("worker",)),
     Metric("gaiod_worker_max_fds", "gauge", "Descriptors the worker may open (soft limit).", ("worker",)),

@@ -254,7 +254,7 @@ class Fleet:
         self._members.remove(member)
         was, number = member.process.phase, member.process.number
         stack = member.process.bury()
-        self.slots[number].retire(member.process.memory)
+        self.slots[number].retire(member.process.memory, member.process.cpu_s())
         if stack and not self.is_stopping:
             log.error("worker %d, process %d, was here when it ended:\n%s", number, member.process.pid, stack)
         how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"

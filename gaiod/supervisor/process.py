@@ -76,6 +76,7 @@ class ChildProcess:
         """
         self.silent = False
         self.started_s = time.monotonic()
+        self._cpu_s = 0.0
         self._module = module
         self._watcher = watcher
         self._questions: dict[int, Callable[[dict[str, Any] | None], None]] = {}
@@ -140,6 +141,7 @@ class ChildProcess:
 
     def exit_status(self) -> int | None:
         """Return None while it runs, its exit status, or minus the signal that ended it."""
+        self.cpu_s()  # the last chance: /proc has what it used until its status is taken
         return self._process.poll()
 
     def bury(self) -> str:
@@ -153,6 +155,16 @@ class ChildProcess:
         finally:
             os.close(self._dump)
 
+    def cpu_s(self) -> float:
+        """Return the CPU time that it has used; once it is gone, what it had used at its end. 0 without /proc."""
+        if self._process.returncode is None:  # else its number may be another's
+            try:
+                stat = self._stat()
+                self._cpu_s = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+            except (OSError, ValueError, IndexError):
+                pass  # there is no /proc
+        return self._cpu_s
+
     def usage(self) -> dict[str, float]:
         """Return what it uses of the machine now: empty once it is gone, or where there is no /proc."""
         try:
@@ -160,7 +172,7 @@ class ChildProcess:
                 limit = next(line.split()[3] for line in file if line.startswith("Max open files"))
             stat = self._stat()
             return {
-                "cpu_seconds": (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK"),
+                "cpu_seconds": self.cpu_s(),
                 "resident_bytes": int(stat[21]) * os.sysconf("SC_PAGE_SIZE"),
                 "open_fds": len(os.listdir(f"/proc/{self.pid}/fd")),
                 "max_fds": float(limit) if limit != "unlimited" else float("inf"),

@@ -92,11 +92,13 @@ class Slot:
     Attributes:
         number: the slot.
         restarts: how often a worker was replaced here, by why.
+        retired_cpu_s: the CPU time that workers had used which are gone.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.restarts: Counter[str] = Counter()
+        self.retired_cpu_s = 0.0
         self._live: list[Memory] = []
         self._retired = [0] * Layout().size
         self._retired_rows: dict[Key, list[int]] = {}
@@ -108,9 +110,10 @@ class Slot:
         self._live.append(memory)
         return memory
 
-    def retire(self, memory: Memory) -> None:
-        """Keep what a worker has counted that is gone; its open connections are gone with it."""
+    def retire(self, memory: Memory, cpu_s: float = 0.0) -> None:
+        """Keep what a worker has counted and used that is gone; its open connections are gone with it."""
         self._live.remove(memory)
+        self.retired_cpu_s += cpu_s
         self._retired = _sum(self._retired, memory.worker_cells())
         rows = {}
         for index, key in enumerate(memory.keys):

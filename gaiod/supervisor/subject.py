@@ -82,6 +82,11 @@ class Subject:
         member = self._fleet.serving.get(slot)
         return {} if member is None else member.process.usage()
 
+    def cpu_s(self, slot: int) -> float:
+        """Return the CPU time that the workers of a slot have used, those included that are gone or drain."""
+        live = (member.process.cpu_s() for member in self._fleet if member.process.number == slot)
+        return self._fleet.slots[slot].retired_cpu_s + sum(live)
+
     def heartbeat_age_s(self, slot: int) -> float | None:
         """Return how long ago its loop came round; None without a worker."""
         member = self._fleet.serving.get(slot)
@@ -114,6 +119,7 @@ class Subject:
             "version": __version__,
             "engine": ENGINE,
             "state": self._state(),
+            "ready": self.is_ready,
             "uptime_s": round(time.monotonic() - self._started_s, 1),
             "generation": 0 if generation is None else generation.number,
             "last_reload": None

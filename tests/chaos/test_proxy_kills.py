@@ -19,9 +19,6 @@ from chaos.support.proxies import proxied
 
 pytestmark = pytest.mark.chaos
 
-OF_THE_PROCESS = {"gaiod_worker_cpu_seconds_total"}
-"""The kernel's count for the process that serves now: it begins anew with each, as Prometheus expects of a process."""
-
 Key = tuple[str, frozenset[tuple[str, str]]]
 
 
@@ -62,8 +59,6 @@ class Watch:
     def _look(self) -> None:
         for family in text_string_to_metric_families(request(self._metrics, "/metrics").body.decode()):
             for sample in family.samples if family.type in ("counter", "histogram") else ():
-                if sample.name in OF_THE_PROCESS:
-                    continue
                 key = sample.name, frozenset(sample.labels.items())
                 if sample.value < self._seen.get(key, 0):
                     self.backwards.append((key, self._seen[key], sample.value))

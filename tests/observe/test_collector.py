@@ -141,6 +141,12 @@ def test_worker_that_is_gone_has_no_usage_and_no_heartbeat(fake: FakeDaemon) -> 
     fake.heartbeat_ages_s.clear()
     names = {name for name, _ in samples_of(fake.collector)}
     assert not names & {"gaiod_worker_open_fds", "gaiod_worker_heartbeat_age_seconds"}
+    assert value_of(fake.collector, "gaiod_worker_cpu_seconds_total", worker=0) == 1.25, "what was used stays used"
+
+
+def test_cpu_time_is_not_told_where_nobody_knows_it(fake: FakeDaemon) -> None:
+    fake.cpu_seconds.clear()
+    assert "gaiod_worker_cpu_seconds_total" not in {name for name, _ in samples_of(fake.collector)}
 
 
 def test_counters_keep_what_a_worker_counted_that_is_gone_and_gauges_do_not(fake: FakeDaemon) -> None:

@@ -210,6 +210,17 @@ def test_usage_is_empty_when_the_worker_is_gone(starting: Starting) -> None:
     assert starting.worker.usage() == {}
 
 
+def test_cpu_time_that_was_used_is_known_when_the_worker_is_gone(starting: Starting) -> None:
+    starting.start()
+    starting.run_until_ready()
+    before_s = starting.worker.cpu_s()
+    starting.worker.kill()
+    starting.run_until_ended()
+    after_s = starting.worker.cpu_s()
+    assert 0 < before_s <= after_s
+    assert starting.worker.cpu_s() == after_s
+
+
 # -- questions -------------------------------------------------------------------------------------------
 
 

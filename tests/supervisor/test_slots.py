@@ -141,6 +141,13 @@ def test_slot_adds_up_every_worker_it_has_had() -> None:
     assert slot.row(ONE)[CELL["closed_idle"]] == 6
 
 
+def test_slot_adds_up_the_cpu_time_of_workers_that_are_gone() -> None:
+    slot = Slot(0)
+    for used_s in (1.5, 2.0):
+        slot.retire(slot.open({ONE: ()}), used_s)
+    assert slot.retired_cpu_s == 3.5
+
+
 def test_listener_with_another_handler_counts_from_zero() -> None:
     """The handler is a label of its series."""
     slot = Slot(0)

@@ -90,6 +90,26 @@ def test_worker_that_drains_is_shown_beside_its_successor(fleet: FleetUnderTest,
         ]
 
 
+def test_cpu_time_of_a_slot_never_goes_back(fleet: FleetUnderTest, seen: Seen) -> None:
+    """Not while a worker drains, not when it has ended, nor when one is killed and another starts."""
+    fleet.serve()
+    first = fleet.fleet.serving[0].process
+    used_s = [seen.subject.cpu_s(0)]
+    fleet.serve()
+    used_s.append(seen.subject.cpu_s(0))
+    fleet.run_until(lambda: len(fleet.fleet) == 1)
+    used_s.append(seen.subject.cpu_s(0))
+    second = fleet.fleet.serving[0].process
+    os.kill(second.pid, signal.SIGKILL)
+    fleet.run_until(lambda: fleet.fleet.waiting)
+    used_s.append(seen.subject.cpu_s(0))
+    fleet.run_until(lambda: fleet.fleet.serving)
+    used_s.append(seen.subject.cpu_s(0))
+    assert used_s == sorted(used_s)
+    assert used_s[3] == first.cpu_s() + second.cpu_s()
+    assert used_s[4] > used_s[3]
+
+
 def test_rates_are_differences_over_the_samples(
     fleet: FleetUnderTest, seen: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import CELL, SERVER_CELL, Layout
 from gaiod.supervisor.slots import added
 
-USAGE = {"cpu_seconds": 1.25, "resident_bytes": 9_000_000.0, "open_fds": 12.0, "max_fds": 1024.0}
+USAGE = {"resident_bytes": 9_000_000.0, "open_fds": 12.0, "max_fds": 1024.0}
 
 
 class FakeSlot:
@@ -99,6 +99,7 @@ class FakeDaemon:
             for source in self.all_listeners
             for label in source.settings.sources
         }
+        self.cpu_seconds = Counter({0: 1.25})
         self.feeder_state: tuple[bool, int] | None = (True, 0)
         self.is_ready = True
         self.is_draining = False
@@ -115,6 +116,10 @@ class FakeDaemon:
     def usage(self, slot: int) -> dict[str, float]:
         """What the worker that serves uses of the machine."""
         return self.usages.get(slot, {})
+
+    def cpu_s(self, slot: int) -> float:
+        """The CPU time that its workers have used."""
+        return self.cpu_seconds[slot]
 
     def heartbeat_age_s(self, slot: int) -> float | None:
         """How long ago its loop came round."""

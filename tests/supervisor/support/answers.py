@@ -11,6 +11,7 @@ STATUS_RESULT: dict[str, Any] = {
     "python": "3.11.4",
     "pid": 812,
     "state": "serving",
+    "ready": True,
     "uptime_s": 274_000.0,
     "generation": 3,
     "config": "/etc/gaiod/gaiod.yaml",

@@ -1,0 +1,1 @@
+"""What is deployed beside the daemon: the dashboard, and the rules of Prometheus."""

@@ -1,0 +1,1 @@
+"""What the tests of the dashboard and of the rules share."""

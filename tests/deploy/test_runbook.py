@@ -1,0 +1,66 @@
+"""deploy/README.md names nothing that does not exist: no command, no metric, no file."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from core.support.processes import REPOSITORY
+
+from gaiod.cli import main
+
+RUNBOOK = REPOSITORY / "deploy" / "README.md"
+TEXT = RUNBOOK.read_text()
+
+METRICS = sorted(set(re.findall(r"\b((?:gaiod|python|process)_[a-z_]+)\b", TEXT)))
+LINKS = re.findall(r"\]\(([^)]+)\)", TEXT)
+
+
+def code() -> list[str]:
+    """Return what is set as code: in backticks, and in blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    rest = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)
+    return [*re.findall(r"`([^`\n]+)`", rest), *(line for block in blocks for line in block.splitlines())]
+
+
+def commands() -> set[str]:
+    """Return each command of gaiod that the runbook runs, up to a comment."""
+    lines = [line.partition("#")[0].strip() for line in code()]
+    return {found.group(0) for line in lines if (found := re.search(r"(?:^|/|-- |\| )gaiod [a-z].*", line))}
+
+
+@pytest.mark.parametrize("command", sorted(commands()))
+def test_command_exists_with_its_options(command: str) -> None:
+    words = command.partition("gaiod ")[2].split()
+    found: click.Command = main
+    while isinstance(found, click.Group):
+        word = words.pop(0)
+        assert word in found.commands, command
+        found = found.commands[word]
+    options = {option for parameter in found.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("-") and word != "-"} <= options
+
+
+def test_runbook_has_commands() -> None:
+    assert len(commands()) >= 10
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_metric_exists(metric: str) -> None:
+    documented = (RUNBOOK.parent / "METRICS.md").read_text()
+    assert f"`{re.sub('_bucket$', '', metric)}`" in documented
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_link_leads_somewhere(link: str) -> None:
+    path, _, heading = link.partition("#")
+    target = RUNBOOK.parent / path if path else RUNBOOK
+    assert target.exists()
+    if heading:
+        assert heading in headings(target)
+
+
+def headings(path: Path) -> set[str]:
+    """Return the anchors of a file's headings."""
+    titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -1,0 +1,119 @@
+"""A real Prometheus scrapes a daemon with every kind of listener: dashboard and alerts get answers, and true ones."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from core.support.sockets import pattern
+from core.support.waiting import LIMIT_S
+from e2e.support.clients import connect, exchange
+from e2e.support.daemons import Daemon
+from e2e.support.prometheus import SCRAPE_EVERY_MS, Prometheus
+from e2e.support.starting import Start
+from e2e.support.waiting import wait_until
+from generate import dashboard
+
+from deploy.support.lint import panels_of
+from deploy.test_rules import FOLDER, RULES
+
+CONFIG = """\
+workers: 2
+metrics: {{listen: "127.0.0.1:0"}}
+listeners:
+  echo: {{bind: "127.0.0.1:0", handler: echo}}
+  server: {{bind: "unix:{folder}/server.sock", handler: echo}}
+  db: {{bind: "127.0.0.1:0", handler: proxy, with: {{servers: ["unix:{folder}/server.sock"]}}}}
+  ticks: {{bind: "127.0.0.1:0", handler: push, with: {{source: {{every: 20ms}}}}}}
+"""
+
+VARIABLES = {"$__rate_interval": "1m", "$job": "gaiod", "$instance": ".+"}
+MESSAGES = 5
+
+
+@pytest.fixture
+def running(daemon: Start, tmp_path: Path) -> Daemon:
+    """A daemon with an echo, a proxy before another, and a push listener."""
+    return daemon(CONFIG.format(folder=tmp_path))
+
+
+@pytest.fixture
+def prometheus(running: Daemon, tmp_path: Path) -> Iterator[Prometheus]:
+    """A Prometheus with our configuration, but for the address of the daemon, and how often it looks."""
+    config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    config["global"] = dict.fromkeys(
+        ("scrape_interval", "scrape_timeout", "evaluation_interval"), f"{SCRAPE_EVERY_MS}ms"
+    )
+    config["rule_files"] = [str(FOLDER / name) for name in config["rule_files"]]
+    config["scrape_configs"][0]["static_configs"] = [{"targets": [running.metrics]}]
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    prometheus = Prometheus(folder, yaml.safe_dump(config))
+    yield prometheus
+    prometheus.stop()
+
+
+def _load(running: Daemon, clients: ExitStack, listener: str, connections: int, size: int) -> None:
+    """Have clients of a listener get their bytes back, and leave them connected."""
+    for number in range(connections):
+        data = pattern(size, number)
+        assert exchange(clients.enter_context(connect(running.address(listener))), data) == data
+
+
+def _subscribe(running: Daemon, clients: ExitStack, n: int) -> None:
+    """Have clients get messages, and leave them connected."""
+    for _ in range(n):
+        lines = clients.enter_context(clients.enter_context(connect(running.address("ticks"))).makefile("rb"))
+        assert all(lines.readline().endswith(b"\n") for _ in range(MESSAGES))
+
+
+def _rules(prometheus: Prometheus) -> list[dict[str, Any]]:
+    """Return the rules, once each was evaluated."""
+
+    def evaluated() -> list[dict[str, Any]]:
+        groups = (prometheus.ask("rules") or {"groups": []})["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        return [] if any(rule["health"] == "unknown" for rule in rules) else rules
+
+    return wait_until(evaluated, "the rules being evaluated", limit_s=3 * LIMIT_S)
+
+
+def test_dashboard_shows_what_the_clients_did(running: Daemon, prometheus: Prometheus) -> None:
+    with ExitStack() as clients:
+        _load(running, clients, "echo", connections=5, size=10_000)
+        _load(running, clients, "db", connections=3, size=20_000)
+        _subscribe(running, clients, 2)
+        for listener, connections, received in (("echo", 5, 50_000), ("db", 3, 60_000), ("server", 3, 60_000)):
+            prometheus.wait_for(f'sum(gaiod_connections_active{{listener="{listener}"}})', connections)
+            prometheus.wait_for(f'sum(gaiod_connections_accepted_total{{listener="{listener}"}})', connections)
+            for name in ("gaiod_received_bytes_total", "gaiod_sent_bytes_total"):
+                prometheus.wait_for(f'sum({name}{{listener="{listener}",side="downstream"}})', received)
+        prometheus.wait_for('sum(gaiod_sent_bytes_total{listener="db",side="upstream"})', 60_000)
+        prometheus.wait_for("sum(gaiod_push_subscribers)", 2)
+        prometheus.wait_for(f"sum(gaiod_push_deliveries_total) >= bool {2 * MESSAGES}", 1)
+        prometheus.wait_for("min(count_over_time(gaiod_scrapes_total[1m])) >= bool 2", 1)  # what a rate is made of
+        silent = []
+        for panel in panels_of(dashboard()):
+            for target in panel["targets"]:
+                expression = target["expr"]
+                for name, value in VARIABLES.items():
+                    expression = expression.replace(name, value)
+                if not prometheus.results(expression):
+                    silent.append((panel["title"], expression))
+        assert silent == []
+    prometheus.wait_for('gaiod_connections_closed_total{listener="echo",reason="peer_eof"}', 5)
+
+
+def test_no_alert_fires_while_all_is_well_and_one_does_when_a_reload_failed(
+    running: Daemon, prometheus: Prometheus, tmp_path: Path
+) -> None:
+    prometheus.wait_for("gaiod_ready", 1)
+    rules = _rules(prometheus)
+    assert [(rule["name"], rule["health"]) for rule in rules] == [(rule["alert"], "ok") for rule in RULES]
+    assert [rule["name"] for rule in rules if rule["state"] == "firing"] == []
+    (tmp_path / "gaiod.yaml").write_text("listeners: 5\n")
+    assert running.gaiod("reload").returncode != 0
+    prometheus.wait_for('count(ALERTS{alertstate="firing"})', 1)
+    prometheus.wait_for('count(ALERTS{alertname="GaiodConfigReloadFailed",alertstate="firing"})', 1)
