@@ -52,6 +52,7 @@ def _asking(expression: str) -> Break:
         (_of_panel(description=""), "it has no description"),
         (_of_panel(targets=[]), "it has no targets"),
         (_of_panel(fieldConfig={"defaults": {}}), "it has no unit"),
+        (_of_panel(fieldConfig={"defaults": {"unit": "second"}}), "it has no unit that Grafana knows: second"),
         (_of_panel(datasource={"uid": "mine"}), "it does not use the datasource"),
         (_of_target(datasource={"uid": "mine"}), "a target does not use the datasource"),
         (_of_target(legendFormat=""), "a target has no legend"),

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from core.support.waiting import LIMIT_S
 from e2e.support.tools import tool
-from generate import KNOWN
+from panels import KNOWN
 
 from deploy.support.lint import metrics_of
 
