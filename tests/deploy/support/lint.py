@@ -25,6 +25,12 @@ def metrics_of(expression: str) -> set[str]:
     return set(words) - OPERATORS
 
 
+def without_thresholds(expression: str) -> str:
+    """Return what an alert compares, whatever it is now: without series on each side it could never fire."""
+    shown = re.sub(r" (?:[<>]=?|[=!]=) [0-9.]+", "", expression).replace(" unless ", " and ")
+    return re.sub(r"\s[<>]=?\s", " + ", shown)
+
+
 def complaints(dashboard: dict[str, Any]) -> list[str]:
     """Return what is wrong with a dashboard."""
     found = _of_variables({each["name"]: each for each in dashboard["templating"]["list"]})
