@@ -15,6 +15,8 @@ FILE = Path(__file__).parent / "gaiod.json"
 
 QUANTILES = (0.5, 0.99)
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+NUMBERS = ("worker", "generation")
+"""Labels whose values are only numbers."""
 WIDTH = 24
 """Of the whole dashboard, as Grafana counts."""
 
@@ -38,7 +40,7 @@ def expressions(line: Line, *, is_alone: bool = True) -> list[tuple[str, str]]:
         KeyError: the metric is not declared.
     """
     metric, labels = KNOWN[line.metric], line.by.split()
-    words = [f"{{{{{label}}}}}" for label in labels]
+    words = [f"{label} {{{{{label}}}}}" if label in NUMBERS else f"{{{{{label}}}}}" for label in labels]
     if not (is_alone and labels):
         words.append(metric.name.removeprefix("gaiod_").removesuffix("_total").replace("_", " "))
     legend = " ".join(words)
