@@ -158,6 +158,19 @@ def test_scrape_is_clean_for_promtool_and_for_openmetrics_and_small(daemon: Star
     assert {"gaiod_ready", "gaiod_connections_accepted", "gaiod_loop_lag_seconds"} <= names
 
 
+def test_series_stay_few_when_eight_workers_serve_proxies_and_push(daemon: Start) -> None:
+    """Each of 4 listeners has 8 servers or a source; the supervisor's own process and the queues are counted, too."""
+    servers = ", ".join(f'"127.0.0.1:{port}"' for port in range(1, 9))
+    proxy = f'{{bind: "127.0.0.1:0", handler: proxy, with: {{servers: [{servers}]}}}}'
+    push = '{bind: "127.0.0.1:0", handler: push, with: {source: {every: 1s}}}'
+    listeners = f"{{a: {proxy}, b: {proxy}, c: {push}, d: {push}}}"
+    running = daemon(f'workers: 8\nmetrics: {{listen: "127.0.0.1:0"}}\nlisteners: {listeners}\n')
+    running.scrape()
+    samples = running.scrape()
+    assert len(samples.labels("gaiod_connections_active")) == 8 * 4
+    assert 1000 < len(samples) <= SERIES_MAX
+
+
 @pytest.mark.parametrize("version", ["abc", "1.x", "", "1.0.0.\xe9"])
 def test_daemon_survives_an_accept_header_that_makes_no_sense(daemon: Start, version: str) -> None:
     running = daemon()
