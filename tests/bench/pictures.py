@@ -124,7 +124,7 @@ WRITTEN: dict[str, Callable[[float, object], str]] = {
     "Bps": _scaled("kMG", 1000, "B/s"),
     "bytes": _scaled(("Ki", "Mi", "Gi"), 1024, "B"),
     "cps": lambda value, _: f"{value:g}/s",
-    "percentunit": lambda value, _: f"{value:.0%}",
+    "percentunit": lambda value, _: f"{100 * value:.3g}%",
     "s": _seconds,
     "short": lambda value, _: f"{value:g}",
     "bool_yes_no": lambda value, _: "yes" if value else "no",
