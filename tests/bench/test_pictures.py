@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from e2e.support.tools import tool
 from harness.processes import BenchError
-from harness.prometheus import Series
-from harness.story import Plan, Seen, run
+from harness.prometheus import Prometheus, Series
+from harness.story import Plan, Seen, answer_of, run
 from pictures import PICTURES, asked, lines_of, panel
 
 BENCH = Path(__file__).parent
@@ -85,7 +85,8 @@ def test_pictures_are_drawn_and_small(seen: Seen, tmp_path: Path) -> None:
         assert len(picture) < SIZE_MAX_BYTES
 
 
-def test_panel_without_values_is_an_error() -> None:
-    tool("prometheus", "prometheus")
-    with pytest.raises(BenchError, match="gaiod_no_such_thing has no value"):
-        run(Plan(unit_s=0.1, every_s=0.2), ["gaiod_no_such_thing"])
+@pytest.mark.parametrize("found", [[], [({}, [(1.0, float("nan"))])]], ids=["no series", "nothing but gaps"])
+def test_panel_without_values_is_an_error(monkeypatch: pytest.MonkeyPatch, found: object) -> None:
+    monkeypatch.setattr(Prometheus, "labelled", lambda *_: found)
+    with pytest.raises(BenchError, match=r"rate\(a_total\[800ms\]\) has no value"):
+        answer_of(Prometheus(0), PLAN, "rate(a_total[$__rate_interval])", 0.0, 1.0)

@@ -212,7 +212,7 @@ def run(plan: Plan, expressions: list[str]) -> Seen:
             with users.using():
                 marks = [Mark(at_s - start_s, text) for at_s, text in _scenes(plan.unit_s, gaiod, users, two)]
                 end_s = time.time()
-            series = {expression: _asked(scraper, plan, expression, start_s, end_s) for expression in expressions}
+            series = {expression: answer_of(scraper, plan, expression, start_s, end_s) for expression in expressions}
     return Seen(marks, series, end_s - start_s)
 
 
@@ -258,7 +258,7 @@ def _scenes(unit_s: float, gaiod: Daemon, users: Users, server: _Server) -> list
     return marks
 
 
-def _asked(
+def answer_of(
     scraper: Prometheus, plan: Plan, expression: str, start_s: float, end_s: float
 ) -> list[tuple[dict[str, str], Series]]:
     """Return the series of a panel's expression, with the variables filled in as Grafana does.
