@@ -132,6 +132,16 @@ def test_loop_and_collector_are_counted_while_clients_are_served(daemon: Start) 
     assert after.total("gaiod_python_gc_pause_seconds_count") == after.total("python_gc_collections_total")
 
 
+def test_worker_is_not_woken_by_scrapes(daemon: Start) -> None:
+    """They cost the data path nothing: the supervisor reads what workers have counted anyway."""
+    running = daemon()
+    before = running.scrape().value("gaiod_loop_iterations_total", worker=0)
+    for _ in range(500):
+        assert request(running.metrics, "/metrics").status == 200
+    after = running.scrape().value("gaiod_loop_iterations_total", worker=0)
+    assert after - before < 250, "its loop comes round a few times a second by itself"
+
+
 def test_scrapes_are_counted_by_status(daemon: Start) -> None:
     running = daemon()
     running.scrape()
