@@ -21,6 +21,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, WatcherClosed
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
+from gaiod.observe import exposition
 from gaiod.observe.collector import Collector
 from gaiod.runtime.dispatch import Target
 from gaiod.version import __version__
@@ -35,6 +36,8 @@ REQUEST_TIMEOUT_S = 5.0
 REQUEST_MAX_BYTES = 8192
 
 TEXT = "text/plain; charset=utf-8"
+ESCAPED = ("escaping=dots", "escaping=values")
+"""Ways to write names that change ours, too: nobody needs them, and the library knows them."""
 
 
 class Endpoint(Target):
@@ -112,7 +115,10 @@ def _encoder_for(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str
         content_type.encode("ascii")
     except (TypeError, ValueError):  # of a version such as 1.x, or one that is not ASCII
         encode, content_type = choose_encoder("")
-    return encode, content_type
+    if content_type.endswith(ESCAPED):
+        return encode, content_type
+    is_openmetrics = content_type.startswith("application/openmetrics-text")
+    return exposition.openmetrics if is_openmetrics else exposition.text, content_type
 
 
 def _accepts_gzip(accepted: str) -> bool:

@@ -85,7 +85,8 @@ class Subject:
     def cpu_s(self, slot: int) -> float:
         """Return the CPU time that the workers of a slot have used, those included that are gone or drain."""
         live = (member.process.cpu_s() for member in self._fleet if member.process.number == slot)
-        return self._fleet.slots[slot].retired_cpu_s + sum(live)
+        # What a float sum is depends on the order, and to Prometheus a counter that falls by 1e-16 begins anew.
+        return round(self._fleet.slots[slot].retired_cpu_s + sum(live), 6)
 
     def heartbeat_age_s(self, slot: int) -> float | None:
         """Return how long ago its loop came round; None without a worker."""

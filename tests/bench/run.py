@@ -29,6 +29,7 @@ from harness.push import (
 )
 from harness.report import PUSH_COLUMNS, disturbed, idle_table, load_columns, load_head, load_rows
 from harness.runs import IDLE_WARMUP_CONNECTIONS, Bench, LoadMode, Row, Run, interleaved, run_idle, run_load
+from harness.scraped import Served, run_scrapes, scrapes_table
 from harness.servers import Contestant, Server, compile_programs, known_servers
 
 SERVER_NAMES = ("gaiod", "c", "uvloop", "asyncio", "gaiod-interpreted")
@@ -36,6 +37,9 @@ NAMES = tuple(dict.fromkeys((*SERVER_NAMES, *PROXY_NAMES, *PUSH_NAMES)))
 ECHO_ROWS = tuple(Row(count, size) for count in (100, 1000) for size in (64, 1024, 4096, 16384, 65536))
 CONNECT_ROWS = (Row(50, 64),)
 DEADLINES_ROWS = (Row(100, 1024),)
+SCRAPE_ROWS = (Row(100, 1024),)
+SCRAPES = 50
+"""Of a large daemon, one after the other."""
 DEADLINES_FLAGS = ((), ("--timers", "10000"), ("--read-deadline", "300"))
 PROXY_ROWS = (Row(50, 256), Row(50, 16384), Row(4, 262144))
 PROXY_CONNECT_ROWS = (Row(50, 1024),)
@@ -158,6 +162,16 @@ def print_proxies(bench: Bench, arguments: argparse.Namespace, folder: Path) -> 
     print_idle(bench, proxies, arguments.repeats, arguments.proxied_connections)
 
 
+def print_scrapes(bench: Bench, arguments: argparse.Namespace) -> None:
+    """Measure an echo while somebody scrapes it every second and while nobody does, and what a scrape takes."""
+    print("`gaiod serve` with one worker: its CPU is measured. The supervisor, which answers, is on the load's core.\n")
+    servers = (Served("not scraped", bench.load_cpu), Served("scraped every second", bench.load_cpu, every_s=1.0))
+    comparison = Comparison(arguments.rows or SCRAPE_ROWS, servers, [servers[0].name])
+    print_comparison(bench, comparison, arguments.repeats)
+    print(f"{SCRAPES} scrapes of a daemon with 8 workers, 4 listeners and 16 servers.\n")
+    print(*scrapes_table(run_scrapes(SCRAPES)), "", sep="\n", flush=True)
+
+
 def deadline_servers(servers: Sequence[Server]) -> list[Server]:
     """Return gaiod's engines, each without and with the deadlines whose cost is asked for."""
     return [
@@ -202,7 +216,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     cpus = sorted(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("what", nargs="?", choices=("echo", "idle", "deadlines", "connect", "proxy", "push", "all"), default="all")
+    add(
+        "what",
+        nargs="?",
+        choices=("echo", "idle", "deadlines", "connect", "proxy", "push", "scrape", "all"),
+        default="all",
+    )
     add("--repeats", type=int, default=5, help="runs of each server under each load")
     add("--seconds", type=float, default=2.0, help="the measured part of a run")
     add("--warmup", type=float, default=0.5, metavar="SECONDS", help="load before the measured part")
@@ -215,7 +234,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--rows",
         type=rows_argument,
-        help="loads of `echo`, `proxy` and `push`: CONNECTIONSxBYTES,... (default: theirs)",
+        help="loads of `echo`, `proxy`, `push` and `scrape`: CONNECTIONSxBYTES,... (default: theirs)",
     )
     add("--idle-connections", type=int, default=5000, help="connections of `idle`, and of `push`'s")
     add("--proxied-connections", type=int, default=2000, help="idle connections of `proxy`")
@@ -258,6 +277,8 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> None:
         print_proxies(bench, arguments, folder)
     if arguments.what in ("push", "all"):
         print_push(bench, arguments)
+    if arguments.what in ("scrape", "all"):
+        print_scrapes(bench, arguments)
 
 
 def prepare_process(arguments: argparse.Namespace) -> None:

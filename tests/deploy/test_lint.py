@@ -7,7 +7,7 @@ from typing import Any
 import generate
 import pytest
 
-from deploy.support.lint import complaints, metrics_of, panels_of
+from deploy.support.lint import complaints, metrics_of, panels_of, without_thresholds
 
 SELECTED = '{job=~"$job", instance=~"$instance"}'
 Break = Callable[[dict[str, Any]], object]
@@ -52,6 +52,7 @@ def _asking(expression: str) -> Break:
         (_of_panel(description=""), "it has no description"),
         (_of_panel(targets=[]), "it has no targets"),
         (_of_panel(fieldConfig={"defaults": {}}), "it has no unit"),
+        (_of_panel(fieldConfig={"defaults": {"unit": "second"}}), "it has no unit that Grafana knows: second"),
         (_of_panel(datasource={"uid": "mine"}), "it does not use the datasource"),
         (_of_target(datasource={"uid": "mine"}), "a target does not use the datasource"),
         (_of_target(legendFormat=""), "a target has no legend"),
@@ -88,3 +89,16 @@ def test_broken_rule_is_found(broken: Break, complaint: str) -> None:
 )
 def test_names_of_an_expression(expression: str, names: set[str]) -> None:
     assert metrics_of(expression) == names
+
+
+@pytest.mark.parametrize(
+    ("expression", "compared"),
+    [
+        ("a > 0.8", "a"),
+        ("up == 0 or (ready == 0 unless draining == 1)", "up or (ready and draining)"),
+        ("a / b > 0.01 or c >= 1", "a / b or c"),
+        ("rate(a[5m])\n> on (job) sum by (job) (rate(b[5m]))", "rate(a[5m]) + on (job) sum by (job) (rate(b[5m]))"),
+    ],
+)
+def test_alert_without_its_thresholds(expression: str, compared: str) -> None:
+    assert without_thresholds(expression) == compared

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from core.support.waiting import LIMIT_S
 from e2e.support.tools import tool
-from generate import KNOWN
+from panels import KNOWN
 
 from deploy.support.lint import metrics_of
 
@@ -16,9 +16,9 @@ FOLDER = Path(__file__).parent.parent.parent / "deploy" / "prometheus"
 RULES: list[dict[str, Any]] = yaml.safe_load((FOLDER / "gaiod.rules.yml").read_text())["groups"][0]["rules"]
 CASES: list[dict[str, Any]] = yaml.safe_load((FOLDER / "gaiod.rules.test.yml").read_text())["tests"]
 ALERTS = {
-    "Down", "WorkerRestarting", "WorkerHung", "ConnectionsNearLimit", "Rejecting", "FdNearLimit", "LoopLagHigh",
-    "BackpressureStuck", "ForgottenConnections", "UpstreamDown", "PushSourceDown", "PushDropping", "FeederRestarting",
-    "ConfigReloadFailed",
+    "Down", "WorkerRestarting", "WorkerHung", "ConnectionsNearLimit", "Rejecting", "ProxyHeadersRefused", "FdNearLimit",
+    "LoopLagHigh", "BackpressureStuck", "ForgottenConnections", "UpstreamDown", "PushSourceDown", "PushDropping",
+    "FeederRestarting", "ConfigReloadFailed", "AcceptFailing", "HandlerErrors",
 }  # fmt: skip
 
 

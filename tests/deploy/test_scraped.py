@@ -1,5 +1,7 @@
 """A real Prometheus scrapes a daemon with every kind of listener: dashboard and alerts get answers, and true ones."""
 
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,16 +9,18 @@ from typing import Any
 
 import pytest
 import yaml
-from core.support.sockets import pattern
-from core.support.waiting import LIMIT_S
-from e2e.support.clients import connect, exchange
+from core.support.sockets import pattern, receive
+from core.support.waiting import LIMIT_S, TIME_UNIT
+from e2e.support.clients import connect, exchange, request
 from e2e.support.daemons import Daemon
 from e2e.support.prometheus import SCRAPE_EVERY_MS, Prometheus
 from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
 from generate import dashboard
+from panels import KNOWN
+from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.support.lint import panels_of
+from deploy.support.lint import SELECTOR, panels_of, without_thresholds
 from deploy.test_rules import FOLDER, RULES
 
 CONFIG = """\
@@ -31,6 +35,8 @@ listeners:
 
 VARIABLES = {"$__rate_interval": "1m", "$job": "gaiod", "$instance": ".+"}
 MESSAGES = 5
+SLOW_BYTES = 32 << 20
+"""More than the kernel and the relays hold on the way to the server and back."""
 
 
 @pytest.fixture
@@ -69,6 +75,39 @@ def _subscribe(running: Daemon, clients: ExitStack, n: int) -> None:
         assert all(lines.readline().endswith(b"\n") for _ in range(MESSAGES))
 
 
+def _stall(sock: socket.socket) -> int:
+    """Send to an echo and read nothing of it, until nothing goes any more; return the bytes sent."""
+    sent, data = 0, pattern(1 << 18)
+    sock.settimeout(TIME_UNIT)
+    while sent < SLOW_BYTES:
+        try:
+            sent += sock.send(data[sent % len(data) :])
+        except TimeoutError:
+            break
+    sock.settimeout(LIMIT_S)
+    assert sent < SLOW_BYTES, "nobody made it wait"
+    return sent
+
+
+def _drain(sock: socket.socket, sent: int) -> None:
+    """Read all of what was sent, and see that it is that."""
+    data = pattern(1 << 18)
+    received = receive(sock, sent)
+    assert all(received[at : at + len(data)] == data[: sent - at] for at in range(0, sent, len(data)))
+
+
+def _silent(prometheus: Prometheus, expressions: list[str]) -> list[str]:
+    """Return those of the expressions that have no series."""
+    silent = []
+    for expression in expressions:
+        asked = expression
+        for name, value in VARIABLES.items():
+            asked = asked.replace(name, value)
+        if not prometheus.results(asked):
+            silent.append(expression)
+    return silent
+
+
 def _rules(prometheus: Prometheus) -> list[dict[str, Any]]:
     """Return the rules, once each was evaluated."""
 
@@ -80,7 +119,7 @@ def _rules(prometheus: Prometheus) -> list[dict[str, Any]]:
     return wait_until(evaluated, "the rules being evaluated", limit_s=3 * LIMIT_S)
 
 
-def test_dashboard_shows_what_the_clients_did(running: Daemon, prometheus: Prometheus) -> None:
+def test_dashboard_and_alerts_see_what_the_clients_did(running: Daemon, prometheus: Prometheus) -> None:
     with ExitStack() as clients:
         _load(running, clients, "echo", connections=5, size=10_000)
         _load(running, clients, "db", connections=3, size=20_000)
@@ -94,16 +133,43 @@ def test_dashboard_shows_what_the_clients_did(running: Daemon, prometheus: Prome
         prometheus.wait_for("sum(gaiod_push_subscribers)", 2)
         prometheus.wait_for(f"sum(gaiod_push_deliveries_total) >= bool {2 * MESSAGES}", 1)
         prometheus.wait_for("min(count_over_time(gaiod_scrapes_total[1m])) >= bool 2", 1)  # what a rate is made of
-        silent = []
-        for panel in panels_of(dashboard()):
-            for target in panel["targets"]:
-                expression = target["expr"]
-                for name, value in VARIABLES.items():
-                    expression = expression.replace(name, value)
-                if not prometheus.results(expression):
-                    silent.append((panel["title"], expression))
-        assert silent == []
+        assert (
+            _silent(prometheus, [target["expr"] for panel in panels_of(dashboard()) for target in panel["targets"]])
+            == []
+        )
+        marks = [without_thresholds(each["expr"]) for each in dashboard()["annotations"]["list"]]
+        assert _silent(prometheus, marks) == []
+        compared = [without_thresholds(rule["expr"]) for rule in RULES]
+        selected = [match[0] for rule in RULES for match in SELECTOR.finditer(rule["expr"])]
+        assert _silent(prometheus, compared + selected) == []
     prometheus.wait_for('gaiod_connections_closed_total{listener="echo",reason="peer_eof"}', 5)
+
+
+def test_prometheus_sees_who_is_waited_for_and_every_byte_once_it_goes_on(
+    running: Daemon, prometheus: Prometheus
+) -> None:
+    side = 'listener="db",side="downstream"'
+    with connect(running.address("db")) as slow:
+        sent = _stall(slow)
+        prometheus.wait_for(f"gaiod_backpressure_paused_connections{{{side}}}", 1)
+        prometheus.wait_for(f"gaiod_buffered_bytes{{{side}}} > bool 0", 1)
+        prometheus.wait_for(f"gaiod_buffered_bytes{{{side}}} <= bool gaiod_buffer_limit_bytes{{{side}}}", 1)
+        _drain(slow, sent)
+        prometheus.wait_for(f"gaiod_backpressure_paused_connections{{{side}}}", 0)
+        prometheus.wait_for(f"gaiod_buffered_bytes{{{side}}}", 0)
+        prometheus.wait_for(f"sum(gaiod_received_bytes_total{{{side}}})", sent)
+        prometheus.wait_for(f"sum(gaiod_sent_bytes_total{{{side}}})", sent)
+        prometheus.wait_for(
+            f"gaiod_backpressure_pauses_total{{{side}}} == bool gaiod_backpressure_resumes_total{{{side}}}", 1
+        )
+        prometheus.wait_for(f"gaiod_backpressure_paused_seconds_total{{{side}}} > bool 0", 1)
+
+
+def test_everything_that_is_scraped_is_known(running: Daemon) -> None:
+    """What the client library exports, too: a panel shows it, or there is a reason why none does."""
+    families = text_string_to_metric_families(request(running.metrics, "/metrics").body.decode())
+    names = {re.sub("_(bucket|count|sum)$", "", sample.name) for family in families for sample in family.samples}
+    assert names <= set(KNOWN)
 
 
 def test_no_alert_fires_while_all_is_well_and_one_does_when_a_reload_failed(

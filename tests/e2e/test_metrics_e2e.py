@@ -14,6 +14,7 @@ from core.support.waiting import LIMIT_S, TIME_UNIT
 
 import gaiod
 from e2e.support.clients import Samples, connect, exchange, parse_openmetrics, request
+from e2e.support.daemons import Daemon
 from e2e.support.procfs import cpu_s, descriptors_of, is_stopped, threads_of
 from e2e.support.starting import Start
 from e2e.support.tools import tool
@@ -131,6 +132,16 @@ def test_loop_and_collector_are_counted_while_clients_are_served(daemon: Start) 
     assert after.total("gaiod_python_gc_pause_seconds_count") == after.total("python_gc_collections_total")
 
 
+def test_worker_is_not_woken_by_scrapes(daemon: Start) -> None:
+    """They cost the data path nothing: the supervisor reads what workers have counted anyway."""
+    running = daemon()
+    before = running.scrape().value("gaiod_loop_iterations_total", worker=0)
+    for _ in range(500):
+        assert request(running.metrics, "/metrics").status == 200
+    after = running.scrape().value("gaiod_loop_iterations_total", worker=0)
+    assert after - before < 250, "its loop comes round a few times a second by itself"
+
+
 def test_scrapes_are_counted_by_status(daemon: Start) -> None:
     running = daemon()
     running.scrape()
@@ -141,9 +152,20 @@ def test_scrapes_are_counted_by_status(daemon: Start) -> None:
     assert 0 < samples.value("gaiod_scrape_duration_seconds") < TIME_UNIT
 
 
-def test_scrape_is_clean_for_promtool_and_for_openmetrics_and_small(daemon: Start) -> None:
-    running = daemon()
-    text = request(running.metrics, "/metrics").body
+@pytest.fixture
+def large(daemon: Start) -> Daemon:
+    """8 workers, and 4 listeners that each have 8 servers or a source."""
+    servers = ", ".join(f'"127.0.0.1:{port}"' for port in range(1, 9))
+    proxy = f'{{bind: "127.0.0.1:0", handler: proxy, with: {{servers: [{servers}]}}}}'
+    push = '{bind: "127.0.0.1:0", handler: push, with: {source: {every: 1s}}}'
+    listeners = f"{{a: {proxy}, b: {proxy}, c: {push}, d: {push}}}"
+    running = daemon(f'workers: 8\nmetrics: {{listen: "127.0.0.1:0"}}\nlisteners: {listeners}\n')
+    running.scrape()  # what is counted for the first time here is there in the next
+    return running
+
+
+def test_scrape_of_a_large_daemon_is_clean_for_promtool_and_the_same_in_both_formats_and_small(large: Daemon) -> None:
+    text = request(large.metrics, "/metrics").body
     lint = subprocess.run(
         [tool("promtool", "prometheus"), "check", "metrics"],
         input=text,
@@ -152,10 +174,12 @@ def test_scrape_is_clean_for_promtool_and_for_openmetrics_and_small(daemon: Star
         check=False,
     )
     assert (lint.returncode, lint.stdout, lint.stderr) == (0, b"", b"")
-    assert len(Samples(text.decode())) <= SERIES_MAX
-    openmetrics = request(running.metrics, "/metrics", headers=OPENMETRICS).body.decode()
-    names = {family.name for family in parse_openmetrics(openmetrics)}
-    assert {"gaiod_ready", "gaiod_connections_accepted", "gaiod_loop_lag_seconds"} <= names
+    samples = Samples(text.decode())
+    assert len(samples.labels("gaiod_connections_active")) == 8 * 4
+    assert 1000 < len(samples) <= SERIES_MAX
+    families = parse_openmetrics(request(large.metrics, "/metrics", headers=OPENMETRICS).body.decode())
+    same = {(sample.name, frozenset(sample.labels.items())) for family in families for sample in family.samples}
+    assert same == {key for key, _ in samples.items()}
 
 
 @pytest.mark.parametrize("version", ["abc", "1.x", "", "1.0.0.\xe9"])

@@ -45,6 +45,18 @@ def test_metrics_are_openmetrics_when_prometheus_asks(endpoint: EndpointUnderTes
     assert answer.body.endswith(b"# EOF\n")
 
 
+@pytest.mark.parametrize(
+    ("escaping", "name"),
+    [("underscores", "gaiod_ready"), ("allow-utf-8", "gaiod_ready"), ("dots", "gaiod__ready")],
+)
+def test_names_are_escaped_as_they_are_asked_for(endpoint: EndpointUnderTest, escaping: str, name: str) -> None:
+    for kind in ("text/plain", "application/openmetrics-text"):
+        answer = endpoint.ask("/metrics", accept=f"{kind};version=1.0.0;escaping={escaping}")
+        assert answer.headers["content-type"].startswith(kind)
+        assert answer.headers["content-type"].endswith(f"escaping={escaping}")
+        assert f"\n{name} 1.0\n" in answer.body.decode()
+
+
 def test_metrics_are_compressed_when_the_client_takes_gzip(endpoint: EndpointUnderTest) -> None:
     answer = endpoint.ask("/metrics", accept_encoding="deflate, gzip;q=0.8")
     assert answer.headers["content-encoding"] == "gzip"

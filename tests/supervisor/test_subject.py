@@ -106,8 +106,25 @@ def test_cpu_time_of_a_slot_never_goes_back(fleet: FleetUnderTest, seen: Seen) -
     fleet.run_until(lambda: fleet.fleet.serving)
     used_s.append(seen.subject.cpu_s(0))
     assert used_s == sorted(used_s)
-    assert used_s[3] == first.cpu_s() + second.cpu_s()
+    assert used_s[3] == round(first.cpu_s() + second.cpu_s(), 6)
     assert used_s[4] > used_s[3]
+
+
+def test_cpu_time_is_the_same_sum_whoever_of_a_slot_is_gone(
+    fleet: FleetUnderTest, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.1 + (0.2 + 0.3) is less than (0.1 + 0.2) + 0.3, and a counter that falls is a reset to Prometheus."""
+    fleet.serve()
+    first = fleet.fleet.serving[0].process
+    monkeypatch.setattr(type(first), "cpu_s", lambda worker: 0.2 if worker is first else 0.3)
+    fleet.serve()
+    slot = fleet.fleet.slots[0]
+    slot.retired_cpu_s = 0.1
+    assert len(fleet.fleet) == 2
+    assert seen.subject.cpu_s(0) == 0.6
+    fleet.run_until(lambda: len(fleet.fleet) == 1)
+    assert slot.retired_cpu_s + 0.3 != 0.6
+    assert seen.subject.cpu_s(0) == 0.6
 
 
 def test_rates_are_differences_over_the_samples(

@@ -19,11 +19,13 @@ class Daemon:
     """A daemon that serves.
 
     Attributes:
+        pid: the supervisor's process.
         workers: its workers' processes.
         ports: of its listeners, on 127.0.0.1.
         metrics_port: of its metrics.
     """
 
+    pid: int
     workers: list[int]
     ports: dict[str, int]
     metrics_port: int
@@ -51,6 +53,6 @@ def daemon(folder: Path, config: str) -> Iterator[Daemon]:
                 raise BenchError(f"gaiod: ended before it was ready: {said}")
             workers = [int(pid) for pid in said.rpartition("process ")[2].split(", ")]
             ports = {name: int(port) for name, port in LISTENER.findall(said)}
-            yield Daemon(workers, ports, int(METRICS.findall(said)[0]))
+            yield Daemon(process.pid, workers, ports, int(METRICS.findall(said)[0]))
         finally:
             process.terminate()

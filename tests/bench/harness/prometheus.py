@@ -18,7 +18,7 @@ CONFIG = """\
 global: {{scrape_interval: {every}ms, scrape_timeout: {every}ms}}
 scrape_configs:
   - job_name: gaiod
-    static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
+    static_configs: [{{targets: ["127.0.0.1:{port}"], labels: {{instance: gaiod}}}}]
 """
 
 Series = list[tuple[float, float]]
@@ -37,10 +37,29 @@ class Prometheus:
         Raises:
             BenchError: it has none, or Prometheus does not answer.
         """
-        values = self._query(f"sum({expression})", since_s, until_s, step_s)
-        if not values:
+        found = self.labelled(f"sum({expression})", since_s, until_s, step_s)
+        if not found:
             raise BenchError(f"Prometheus: {expression} has no value")
-        return values
+        return found[0][1]
+
+    def labelled(
+        self, expression: str, since_s: float, until_s: float, step_s: float
+    ) -> list[tuple[dict[str, str], Series]]:
+        """Return the labels and the values of each series of an expression in a period; none while it starts.
+
+        Raises:
+            BenchError: Prometheus does not answer.
+        """
+        asked = urlencode({"query": expression, "start": since_s, "end": until_s, "step": step_s})
+        try:
+            with urllib.request.urlopen(f"{self._url}?{asked}", timeout=START_TIMEOUT_S) as reply:
+                found = json.load(reply)["data"]["result"]
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code == 503:  # it is still starting
+                    return []
+                raise BenchError(f"Prometheus: {expression}: {error.read().decode()}") from None
+        return [(each["metric"], [(float(at_s), float(value)) for at_s, value in each["values"]]) for each in found]
 
     def wait_until_scraping(self) -> None:
         """Wait for the first scrape that worked.
@@ -51,23 +70,12 @@ class Prometheus:
         until_s = time.monotonic() + START_TIMEOUT_S
         while True:
             now_s = time.time()
-            if any(value == 1 for _, value in self._query("up", now_s - 1, now_s, 1.0)):
+            seen = self.labelled("up", now_s - 1, now_s, 1.0)
+            if any(value == 1 for _, values in seen for _, value in values):
                 return
             if time.monotonic() > until_s:
                 raise BenchError(f"Prometheus: no scrape worked for {START_TIMEOUT_S:.0f} s")
             time.sleep(0.05)
-
-    def _query(self, expression: str, since_s: float, until_s: float, step_s: float) -> Series:
-        asked = urlencode({"query": expression, "start": since_s, "end": until_s, "step": step_s})
-        try:
-            with urllib.request.urlopen(f"{self._url}?{asked}", timeout=START_TIMEOUT_S) as reply:
-                found = json.load(reply)["data"]["result"]
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code == 503:  # it is still starting
-                    return []
-                raise BenchError(f"Prometheus: {expression}: {error.read().decode()}") from None
-        return [(float(at_s), float(value)) for at_s, value in found[0]["values"]] if found else []
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from harness.processes import BenchError, Child, running
 from harness.procfs import anonymous_bytes, cpu_counters
 from harness.runs import IDLE_WARMUP_CONNECTIONS, LOAD_TIMEOUT_S, Bench, Run, parse_stopped, settled_bytes
-from harness.servers import BENCH, Contestant, Programs, Server
+from harness.servers import BENCH, Contestant, Measured, Programs, Server
 
 PUSH_REFERENCES = ("uvloop", "c", "c-writev", "uvloop-each")
 PUSH_NAMES = ("gaiod", *PUSH_REFERENCES, "asyncio", "gaiod-interpreted")
@@ -125,7 +125,7 @@ class Publisher:
 
 
 @contextmanager
-def publishing(bench: Bench, server: Contestant) -> Iterator[tuple[Child, int, Publisher]]:
+def publishing(bench: Bench, server: Contestant) -> Iterator[tuple[Measured, int, Publisher]]:
     """Run a server pinned to its core; yield it, its port, and its publisher."""
     with server.serving(bench.server_cpu) as (child, port):
         publisher = Publisher(server.name, port)

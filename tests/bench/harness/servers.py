@@ -34,6 +34,14 @@ def compile_programs(folder: Path, *more_flags: str) -> Programs:
     return Programs(*(compile_c(BENCH / source, folder, *more_flags) for source in sources))
 
 
+class Measured(Protocol):
+    """A process whose use of the machine is measured."""
+
+    @property
+    def pid(self) -> int:
+        """Return its number."""
+
+
 class Contestant(Protocol):
     """What is compared: a server, or a proxy with a server behind it."""
 
@@ -41,7 +49,7 @@ class Contestant(Protocol):
     def name(self) -> str:
         """Return what the tables call it."""
 
-    def serving(self, cpu: int) -> AbstractContextManager[tuple[Child, int]]:
+    def serving(self, cpu: int) -> AbstractContextManager[tuple[Measured, int]]:
         """Run it pinned to one core; yield the process to be measured and the port that echoes."""
 
 

@@ -8,6 +8,8 @@ SELECTOR = re.compile(r"([a-z_:][a-z0-9_:]*)\{([^}]*)\}")
 GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right) ?\([^)]*\)")
 QUANTILE = re.compile(r"histogram_quantile\([0-9.]+, sum by \(([a-z_, ]+)\) \(rate\($")
 OPERATORS = {"and", "or", "unless", "bool", "offset"}
+UNITS = {"bool_yes_no", "bytes", "Bps", "cps", "ops", "percentunit", "s", "short"}
+"""Grafana's names for those we use; one it does not know is shown as if there were none."""
 ACCUMULATED = ("_total", "_bucket", "_count", "_sum")
 
 
@@ -21,6 +23,12 @@ def metrics_of(expression: str) -> set[str]:
     bare = GROUPING.sub("", re.sub(r"\[[^]]*\]", "", SELECTOR.sub(r"\1", re.sub(r'"[^"]*"', "", expression))))
     words = re.findall(r"(?<![\w$.])([a-z_:][a-z0-9_:]*)(?!\s*\(|\w)", bare)
     return set(words) - OPERATORS
+
+
+def without_thresholds(expression: str) -> str:
+    """Return what an alert compares, whatever it is now: without series on each side it could never fire."""
+    shown = re.sub(r" (?:[<>]=?|[=!]=) [0-9.]+", "", expression).replace(" unless ", " and ")
+    return re.sub(r"\s[<>]=?\s", " + ", shown)
 
 
 def complaints(dashboard: dict[str, Any]) -> list[str]:
@@ -52,8 +60,8 @@ def _of_variables(variables: dict[str, Any]) -> list[str]:
 
 def _of_panel(panel: dict[str, Any]) -> list[str]:
     found = [f"it has no {key}" for key in ("title", "description", "targets") if not panel.get(key)]
-    if not panel["fieldConfig"]["defaults"].get("unit"):
-        found.append("it has no unit")
+    if (unit := panel["fieldConfig"]["defaults"].get("unit")) not in UNITS:
+        found.append(f"it has no unit that Grafana knows: {unit}")
     if panel.get("datasource", {}).get("uid") != DATASOURCE:
         found.append("it does not use the datasource")
     return found

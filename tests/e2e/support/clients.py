@@ -3,6 +3,7 @@
 import http.client
 import select
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from core.support.sockets import receive
@@ -104,6 +105,10 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self._values)
+
+    def items(self) -> Iterable[tuple[tuple[str, frozenset[tuple[str, str]]], float]]:
+        """Return the name and the labels of each sample, and its value."""
+        return self._values.items()
 
     def value(self, name: str, **labels: object) -> float:
         """Return the one sample that has exactly these labels."""
