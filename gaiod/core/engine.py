@@ -11,14 +11,30 @@ if TYPE_CHECKING or ENGINE == "interpreted":
     from gaiod.core.flows import Flow, Plumbing
     from gaiod.core.outboxes import Fan, Outbox, Parcel, Spool
     from gaiod.core.syscalls import (
-        Batch, Poller, accept, connect, open_stream, peer_name, set_option, shutdown_write, take_error,
-    )  # fmt: skip
+        Batch,
+        Poller,
+        accept,
+        connect,
+        open_stream,
+        peer_name,
+        set_option,
+        shutdown_write,
+        take_error,
+    )
 else:
     from gaiod.core._flows import Flow, Plumbing
     from gaiod.core._outboxes import Fan, Outbox, Parcel, Spool
     from gaiod.core._syscalls import (
-        Batch, Poller, accept, connect, open_stream, peer_name, set_option, shutdown_write, take_error,
-    )  # fmt: skip
+        Batch,
+        Poller,
+        accept,
+        connect,
+        open_stream,
+        peer_name,
+        set_option,
+        shutdown_write,
+        take_error,
+    )
 
 __all__ = [
     "Batch",
