@@ -98,6 +98,56 @@ def connections(listener: str | None, sort: str, limit: int, control: str | None
 
 
 @click.command()
+@click.option("--listener", metavar="NAME", help="Only this listener's connections.")
+@click.option(
+    "--sort",
+    type=click.Choice(["traffic", "stalled", "buffered", "age"]),
+    default="traffic",
+    show_default=True,
+    help="Which connections come first.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.2, 30),
+    metavar="SECONDS",
+    default=2.0,
+    show_default=True,
+    help="Look this often.",
+)
+@click.option("--limit", type=click.IntRange(1, 1000), metavar="N", help="Show so many connections at most.")
+@click.option("--once", is_flag=True, help="Print one picture. So it is where there is no terminal.")
+@control_option
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document for each look, a line each.")
+def top(
+    *,
+    listener: str | None,
+    sort: str,
+    interval: float,
+    limit: int | None,
+    once: bool,
+    control: str | None,
+    as_json: bool,
+) -> None:
+    """Watch a running daemon.
+
+    Its workers, its listeners, and the connections that move most, wait for longest, or have most waiting for them.
+    Keys: t, s, b and a sort by traffic, stalled, buffered and age, l goes through the listeners, q ends it.
+    """
+    try:
+        from gaiod.top.program import Wanted, run  # late: only this needs rich, and no daemon has to have it
+    except ModuleNotFoundError as error:
+        if error.name != "rich":
+            raise
+        click.echo("gaiod top draws with rich, which is not installed: pip install 'gaiod[top]'", err=True)
+        sys.exit(os.EX_UNAVAILABLE)
+    try:
+        run(control, Wanted(sort, interval, limit), listener=listener, once=once, as_json=as_json)
+    except ControlError as error:
+        click.echo(error, err=True)
+        sys.exit(error.status)
+
+
+@click.command()
 @click.argument("connection")
 @control_option
 @json_option
@@ -206,4 +256,4 @@ def _lines() -> Iterator[str]:
         yield os.fsdecode(line.removesuffix(b"\n"))
 
 
-COMMANDS = (status, health, connections, explain, kill, workers, reload, upgrade, drain, publish)
+COMMANDS = (status, top, health, connections, explain, kill, workers, reload, upgrade, drain, publish)

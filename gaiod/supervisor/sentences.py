@@ -9,7 +9,8 @@ Told = Mapping[str, Any]
 
 REASONS = {
     "peer_eof": "The peer sent its end, and everything for it was sent.",
-    "peer_reset": "The connection was reset, by the peer or because the network lost it.",
+    "peer_reset": "The peer reset it, or the kernel gave it up: what was sent was not acknowledged, or not taken, for "
+    "user_timeout.",
     "handler": "Its handler closed it.",
     "idle": "Nothing moved for too long: idle_timeout, or the proxy's half_closed_timeout.",
     "deadline": "The peer did not do in time what a deadline of its handler's demanded.",
