@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +26,12 @@ SHARE_MAX = 4
 """A table of workers, listeners or sources takes a quarter of the height at most: connections are to be seen, too."""
 
 ROWS_MIN = 2
+
+CONNECTIONS_MIN = 6
+"""Lines that connections get before tables are left out for them, the last one first."""
+
+Section = tuple[Sequence[Field], Sequence[Row], int]
+"""A table: its columns, its rows, and how many of them are not shown."""
 
 ALL = 10_000
 """Rows where the height has no bound."""
@@ -49,35 +55,21 @@ class Frame:
 
 
 def picture(look: Look, frame: Frame) -> Group:
-    """Return what is drawn: exactly `frame.height` lines, or fewer."""
-    lines: list[RenderableType] = [_line(part, style) for part, style in _heading(look, frame)]
-    status = look.status
-    share = ALL if frame.height is None else max(ROWS_MIN, frame.height // SHARE_MAX)
-    used = len(lines)
-    feeder = status.get("feeder")
-    for fields, rows in (
-        (WORKERS, status.get("workers") or []),
-        (LISTENERS, _with_limits(status)),
-        (FEEDER, [] if feeder is None else [feeder]),
-        (SOURCES, status.get("sources") or []),
-    ):
-        if rows:
-            lines += ["", _table(fields, rows[:share], frame.width)]
-            used += 2 + len(rows[:share])
-            if len(rows) > share:
-                lines.append(_line(f"... and {len(rows) - share} more", "dim"))
-                used += 1
-    left = ALL if frame.height is None else frame.height - used - bool(frame.keys)
-    lines += _connections(look, frame.width, left)
-    if frame.keys:
-        body = lines if frame.height is None else [Group(*lines)]
-        return Group(_line(frame.keys, "reverse"), *body)
-    return Group(*lines)
-
-
-def rows_of(height: int) -> int:
-    """Return how many connections are worth asking for."""
-    return max(1, height)
+    """Return what is drawn: `frame.height` lines at most."""
+    lines: list[RenderableType] = [_line(frame.keys, "reverse")] if frame.keys else []
+    lines += [_line(part, style) for part, style in _heading(look, frame)]
+    sections = _sections(look.status, frame.height)
+    if frame.height is None:
+        left = ALL
+    else:
+        while len(sections) > 1 and len(lines) + sum(map(_height, sections)) + CONNECTIONS_MIN > frame.height:
+            sections.pop()
+        left = frame.height - len(lines) - sum(map(_height, sections))
+    for fields, rows, hidden in sections:
+        lines += ["", _table(fields, rows, frame.width)]
+        if hidden:
+            lines.append(_line(f"... and {hidden} more", "dim"))
+    return Group(*lines, *_connections(look, frame.width, left))
 
 
 def _heading(look: Look, frame: Frame) -> list[tuple[str, str]]:
@@ -103,6 +95,25 @@ def _heading(look: Look, frame: Frame) -> list[tuple[str, str]]:
     return lines
 
 
+def _sections(status: Mapping[str, Any], height: int | None) -> list[Section]:
+    """Return the tables that come before the connections, what is most important first."""
+    feeder = status.get("feeder")
+    tables: tuple[tuple[Sequence[Field], Sequence[Row]], ...] = (
+        (WORKERS, status.get("workers") or []),
+        (LISTENERS, _with_limits(status)),
+        (FEEDER, [] if feeder is None else [feeder]),
+        (SOURCES, status.get("sources") or []),
+    )
+    share = ALL if height is None else max(ROWS_MIN, height // SHARE_MAX)
+    return [(fields, rows[:share], len(rows) - len(rows[:share])) for fields, rows in tables if rows]
+
+
+def _height(section: Section) -> int:
+    """Return its lines: an empty one, the titles, the rows, and what is said of those that are hidden."""
+    _, rows, hidden = section
+    return 2 + len(rows) + bool(hidden)
+
+
 def _with_limits(status: Mapping[str, Any]) -> list[Row]:
     """Return the listeners, the limit of each over all workers that serve."""
     serving = sum(worker.get("state") == "serving" for worker in status.get("workers") or [])
@@ -119,7 +130,8 @@ def _connections(look: Look, width: int, left: int) -> list[RenderableType]:
         stalled, room = [], left - 3
     lines: list[RenderableType] = []
     if room >= 1:
-        lines += ["", _line(f"{look.total} connections, by {look.sort}", "bold")]
+        what = f"{look.total} connection{'s' if look.total != 1 else ''}"
+        lines += ["", _line(f"{what}, by {look.sort}", "bold")]
         if look.connections:
             lines.append(_table(CONNECTIONS, look.connections[:room], width))
     if stalled:
@@ -134,41 +146,42 @@ def _line(text: str, style: str = "") -> Text:
 
 def _table(fields: Sequence[Field], rows: Sequence[Row], width: int) -> Table:
     cells = [[field.show(row) for field in fields] for row in rows]
-    kept = _fitting(fields, cells, width)
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold cyan")
-    for index in kept:
+    widths = _widths(fields, cells, width)
+    for index, columns in widths.items():
         field = fields[index]
-        table.add_column(
-            Text(field.title),
-            justify="left" if field.is_text else "right",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=None
-            if field.is_text
-            else max(cell_len(line[index]) for line in (*cells, [f.title for f in fields])),
-        )
+        justify: JustifyMethod = "left" if field.is_text else "right"
+        table.add_column(Text(field.title), justify=justify, width=columns, no_wrap=True, overflow="ellipsis")
     for row, line in zip(rows, cells, strict=True):
-        table.add_row(*(Text(line[index], style=fields[index].style(row)) for index in kept))
+        table.add_row(*(Text(line[index], style=fields[index].style(row)) for index in widths))
     return table
 
 
-def _fitting(fields: Sequence[Field], cells: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Return the columns that there is room for: those of the highest rank go first."""
-    kept = list(range(len(fields)))
+def _widths(fields: Sequence[Field], cells: Sequence[Sequence[str]], width: int) -> dict[int, int]:
+    """Return the columns that there is room for, by their place, and how wide each is.
 
-    def least(index: int) -> int:
-        widest = max(cell_len(text) for text in (fields[index].title, *(line[index] for line in cells)))
-        return min(widest, TEXT_MIN) if fields[index].is_text else widest
-
-    while sum(least(index) + GAP for index in kept) - GAP > width:
-        rank = max(fields[index].rank for index in kept)
+    Those of the highest rank are left out until the others fit, text being cut; then text gets what room there is.
+    """
+    widths = {
+        index: max(cell_len(text) for text in (field.title, *(line[index] for line in cells)))
+        for index, field in enumerate(fields)
+    }
+    least = {index: min(each, TEXT_MIN) if fields[index].is_text else each for index, each in widths.items()}
+    while sum(least.values()) + GAP * (len(least) - 1) > width:
+        rank = max(fields[index].rank for index in least)
         if rank == 0:
             break
-        kept.remove(max(index for index in kept if fields[index].rank == rank))
-    return kept
+        del least[max(index for index in least if fields[index].rank == rank)]
+    widths = {index: widths[index] for index in least}
+    while sum(widths.values()) + GAP * (len(widths) - 1) > width:
+        elastic = [index for index in widths if widths[index] > least[index]]
+        if not elastic:
+            break
+        widths[max(elastic, key=widths.__getitem__)] -= 1
+    return widths
 
 
 def keys_text(sort: str, listener: str | None) -> str:
     """Return the line that says which keys there are."""
     sorts = "  ".join(f"[{key}] {name}" if name == sort else f"{key} {name}" for key, name in SORTS.items())
-    return f" {sorts}  l listener: {'all' if listener is None else shown(listener)}  q quit"
+    return f" q quit  {sorts}  l listener: {'all' if listener is None else shown(listener)}"

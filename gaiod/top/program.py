@@ -11,7 +11,7 @@ from rich.live import Live
 from gaiod.supervisor.client import Conversation
 from gaiod.supervisor.verbs import ControlError
 from gaiod.top.looks import SORTS, Look, Looker
-from gaiod.top.picture import Frame, keys_text, picture, rows_of
+from gaiod.top.picture import Frame, keys_text, picture
 from gaiod.top.terminal import RESIZED, Terminal
 
 ONCE_S = 1.0
@@ -106,12 +106,12 @@ class View:
         """
         wanted = self._wanted
         try:
-            self._look = self._looker.look(wanted.sort, rows_of(height) if wanted.limit is None else wanted.limit)
+            self._look = self._looker.look(wanted.sort, max(1, height) if wanted.limit is None else wanted.limit)
             self._trouble = ""
         except ControlError as error:
             if self._look is None:
                 raise
-            self._trouble = f"{error}; it is tried again"
+            self._trouble = f"trying again: {error}"
         self.due_s = time.monotonic() + wanted.interval_s
 
     def draw(self, width: int, height: int) -> Group:

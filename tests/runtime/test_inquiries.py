@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from gaiod import Conn, Handler
+from gaiod.runtime.closings import Closings
 from gaiod.runtime.inquiries import ORDERS, Inquiries
 from runtime.conftest import Serve
 from runtime.support.serving import Recorder, Serving
 
 
 def _ask(*listeners: Serving, verb: str = "connections", **arguments: Any) -> dict[str, Any]:
-    inquiries = Inquiries([serving.listener for serving in listeners], 7)
+    inquiries = Inquiries([serving.listener for serving in listeners], 7, Closings())
     if verb == "connections":
         arguments = {"listener": None, "sort": "age", "limit": 100, **arguments}
     return inquiries.answer({"verb": verb, **arguments})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from e2e.support.clients import connect, exchange
 
-from gaiod.supervisor import subject as module
+from gaiod.supervisor import rates as module
 from gaiod.supervisor.reload import Reloads
 from gaiod.supervisor.subject import Subject
 from supervisor.support.fleets import FleetUnderTest
