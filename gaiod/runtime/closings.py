@@ -55,7 +55,7 @@ class Closings:
     def find(self, serial: int, now_s: float) -> dict[str, Any] | None:
         """Return what is remembered of a connection; None: nothing."""
         serials = memoryview(self._ring).cast("q")[::CELLS].tolist()
-        if serial not in serials:
+        if serial == 0 or serial not in serials:
             return None
         entry = ENTRY.unpack_from(self._ring, serials.index(serial) * ENTRY.size)
         _, opened_s, closed_s, received, sent, listener, reason, name = entry

@@ -71,7 +71,7 @@ def _side(side: Told, *, is_pair: bool) -> Iterator[str]:
     )
     writing = side["writing"]
     if writing is not None and writing["operation"] == "connect":
-        yield f"It is being connected to{_limit(writing)}."
+        yield f"It is being connected{_limit(writing)}."
     else:
         yield _reading(side, who, other)
         yield from _writing(side, who)
