@@ -136,7 +136,7 @@ def top(
     try:
         from gaiod.top.program import Wanted, run  # late: only this needs rich, and no daemon has to have it
     except ModuleNotFoundError as error:
-        if error.name != "rich":
+        if (error.name or "").partition(".")[0] != "rich":
             raise
         click.echo("gaiod top draws with rich, which is not installed: pip install 'gaiod[top]'", err=True)
         sys.exit(os.EX_UNAVAILABLE)

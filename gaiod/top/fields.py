@@ -24,6 +24,7 @@ class Field:
         rank: columns of the highest are left out first where the terminal is too narrow; 0: none that is.
         is_text: it is aligned to the left, and cut before a column is left out.
         style: returns how a row is coloured in it; "": not.
+        least: what a text keeps of its width before columns are left out.
     """
 
     title: str
@@ -31,6 +32,7 @@ class Field:
     rank: int
     is_text: bool = False
     style: Callable[[Row], str] = lambda row: ""
+    least: int = 8
 
 
 def _of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
@@ -130,7 +132,7 @@ SOURCES: Sequence[Field] = (
 CONNECTIONS: Sequence[Field] = (
     Field("ID", _of("id", shown), 0),
     Field("LISTENER", _of("listener", shown), 3, is_text=True),
-    Field("PEER", _of("peer", shown), 0, is_text=True),
+    Field("PEER", _of("peer", shown), 0, is_text=True, least=len("255.255.255.255:65535")),
     Field("TRAFFIC", _of("bytes_per_s", size_rate), 1),
     Field("STALLED", _of("waiting_s", lambda value: duration(value) if value else UNKNOWN), 1,
           style=_at_least("waiting_s", 1.0)),

@@ -17,9 +17,6 @@ from gaiod.supervisor.tables import duration, shown
 from gaiod.top.fields import BAD, CONNECTIONS, FEEDER, GOOD, LISTENERS, NOTABLE, SOURCES, WORKERS, Field, Row
 from gaiod.top.looks import SORTS, Look
 
-TEXT_MIN = 8
-"""What a column of text keeps at least before other columns are left out."""
-
 GAP = 2
 
 SHARE_MAX = 4
@@ -166,7 +163,7 @@ def _widths(fields: Sequence[Field], cells: Sequence[Sequence[str]], width: int)
         index: max(cell_len(text) for text in (field.title, *(line[index] for line in cells)))
         for index, field in enumerate(fields)
     }
-    least = {index: min(each, TEXT_MIN) if fields[index].is_text else each for index, each in widths.items()}
+    least = {index: min(each, fields[index].least) if fields[index].is_text else each for index, each in widths.items()}
     while sum(least.values()) + GAP * (len(least) - 1) > width:
         rank = max(fields[index].rank for index in least)
         if rank == 0:
