@@ -92,19 +92,21 @@ def test_keys_say_what_comes_first(window: Screen) -> None:
     _leave(window, 0)
 
 
-def test_picture_fits_the_window_whatever_its_size(window: Screen) -> None:
+@pytest.mark.parametrize(("width", "height"), [(60, 15), (30, 6), (200, 50)])
+def test_picture_fits_the_window_whatever_its_size(window: Screen, width: int, height: int) -> None:
     _begin(window)
-    for width, height in ((60, 15), (30, 6), (200, 50)):
-        window.resize(width, height)
-        lines = window.wait_for(
-            lambda text, width=width: (
-                KEYS in text.splitlines()[0] and any("WORKER" in line for line in text.splitlines()[:6])
-                and ("CPU" in text) == (width == 200)
-            )
-        ).splitlines()  # fmt: skip
-        assert sum(KEYS in line for line in lines) == 1
-        assert len(lines) <= height
+    window.resize(width, height)
+
+    def fits(text: str) -> bool:
+        """Tell whether it is drawn anew: the columns are those that there is room for."""
+        lines = text.splitlines()
+        return KEYS in lines[0] and "WORKER" in text and ("CPU" in text) == (width == 200)
+
+    lines = window.wait_for(fits).splitlines()
+    assert sum(KEYS in line for line in lines) == 1
+    assert len(lines) <= height
     window.type("q")
+    window.wait_for(lambda text: KEYS not in text)
 
 
 def test_daemon_that_goes_is_said_to_and_seen_again_when_it_is_back(

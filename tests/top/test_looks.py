@@ -1,32 +1,44 @@
 """What is asked of the daemon for a picture."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from supervisor.support.controls import played_daemon
 
-from gaiod.supervisor.client import Conversation
-from gaiod.supervisor.verbs import ControlError, parse_request, refused, succeeded
+from gaiod.supervisor.verbs import ControlError, json_of, parse_request
 from gaiod.top.looks import STALLED_MAX, Look, Looker
 from top.support.looks import CONNECTION, STALLED, STATUS
 
 
-def _rows(*rows: dict[str, Any], total: int = 9) -> dict[str, Any]:
-    return succeeded({"total": total, "connections": list(rows), "silent_workers": [1]})
+class PlayedConversation:
+    """A daemon with these answers; it looks at what it is asked as a real one does."""
+
+    def __init__(self, *answers: dict[str, Any] | ControlError) -> None:
+        self._answers = iter(answers)
+        self.asked: list[dict[str, Any]] = []
+
+    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        line = json_of({"verb": verb, **arguments})
+        self.asked.append(parse_request(line, may_administer=False))
+        answer = next(self._answers)
+        if isinstance(answer, ControlError):
+            raise answer
+        return answer
+
+
+def _rows(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {"total": 9, "connections": list(rows), "silent_workers": [1]}
 
 
 def _look(
-    path: Path, sort: str, *answers: dict[str, Any], listener: str | None = None
+    sort: str, *answers: dict[str, Any] | ControlError, listener: str | None = None
 ) -> tuple[Look, list[dict[str, Any]]]:
     """Return a look at a daemon with these answers, and what it was asked."""
-    with played_daemon(path, succeeded(STATUS), *answers) as daemon, Conversation(str(path)) as conversation:
-        seen = Looker(conversation, listener).look(sort, 25)
-    return seen, [parse_request(line.rstrip(), may_administer=False) for line in daemon.requests]
+    daemon = PlayedConversation(STATUS, *answers)
+    return Looker(daemon, listener).look(sort, 25), daemon.asked  # type: ignore[arg-type]
 
 
-def test_status_the_busiest_and_the_stalled_are_asked_for(tmp_path: Path) -> None:
-    seen, asked = _look(tmp_path / "s", "traffic", _rows(CONNECTION), _rows(STALLED, CONNECTION), listener="echo")
+def test_status_the_busiest_and_the_stalled_are_asked_for() -> None:
+    seen, asked = _look("traffic", _rows(CONNECTION), _rows(STALLED, CONNECTION), listener="echo")
     assert [request["verb"] for request in asked] == ["status", "connections", "connections"]
     assert [(request["sort"], request["limit"]) for request in asked[1:]] == [("traffic", 25), ("stalled", STALLED_MAX)]
     assert {request["listener"] for request in asked[1:]} == {"echo"}
@@ -34,20 +46,20 @@ def test_status_the_busiest_and_the_stalled_are_asked_for(tmp_path: Path) -> Non
     assert (seen.total, seen.silent_workers, seen.status) == (9, [1], STATUS)
 
 
-def test_stalled_ones_are_not_shown_twice_when_they_are_asked_for(tmp_path: Path) -> None:
-    seen, asked = _look(tmp_path / "s", "stalled", _rows(CONNECTION), _rows(STALLED))
+def test_stalled_ones_are_not_shown_twice_when_they_are_asked_for() -> None:
+    seen, asked = _look("stalled", _rows(CONNECTION), _rows(STALLED))
     assert [(request["sort"], request["limit"]) for request in asked[1:]] == [("traffic", 1), ("stalled", 25)]
     assert (seen.connections, seen.stalled) == ([STALLED], [])
 
 
-def test_look_is_a_document(tmp_path: Path) -> None:
-    seen, _ = _look(tmp_path / "s", "age", _rows(CONNECTION), _rows(STALLED), _rows(CONNECTION))
+def test_look_is_a_document() -> None:
+    seen, _ = _look("age", _rows(CONNECTION), _rows(STALLED), _rows(CONNECTION))
     document = seen.as_json()
     assert document["sort"] == "age"
     assert document["connections"] == [CONNECTION]
     assert document["status"]["version"] == STATUS["version"]
 
 
-def test_refusal_is_raised(tmp_path: Path) -> None:
+def test_refusal_is_raised() -> None:
     with pytest.raises(ControlError, match="no such listener"):
-        _look(tmp_path / "s", "traffic", refused("no such listener", 64))
+        _look("traffic", ControlError("no such listener"))

@@ -36,7 +36,7 @@ class PlayedLooker:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What was slept, without sleeping."""
     slept: list[float] = []
-    monkeypatch.setattr(program.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     return slept
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import pytest
 from core.support.waiting import LIMIT_S
 
-from gaiod.top import terminal as module
 from gaiod.top.terminal import RESIZED, Terminal
 
 
@@ -32,7 +31,7 @@ class _Stdin:
 def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The other end of what is standard input."""
     keyboard, fd = pty.openpty()
-    monkeypatch.setattr(module.sys, "stdin", _Stdin(fd))
+    monkeypatch.setattr(sys, "stdin", _Stdin(fd))
     try:
         yield keyboard
     finally:
