@@ -24,6 +24,7 @@ def tcp_info(fd: int) -> dict[str, Any] | None:
     sock = socket.socket(fileno=fd)
     try:
         raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO.size)
+        user_timeout_ms = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
     except OSError:
         return None  # no TCP
     finally:
@@ -41,6 +42,7 @@ def tcp_info(fd: int) -> dict[str, Any] | None:
         "last_sent_s": numbers[9] / 1e3,
         "last_received_s": numbers[11] / 1e3,
         "unsent_bytes": numbers[30],
+        "user_timeout_s": user_timeout_ms / 1e3 or None,
     }
 
 

@@ -81,6 +81,9 @@ def _side(side: Told, *, is_pair: bool) -> Iterator[str]:
         why = "" if side["close_reason"] is None else f" ({shown(side['close_reason'])})"
         yield f"It is being closed{why}: once what waits has been sent."
     yield from _kernel(side["kernel"], who)
+    if side["blocked_s"] is not None and side["pending_bytes"] and (side["kernel"]["tcp"] or {}).get("user_timeout_s"):
+        limit = duration(side["kernel"]["tcp"]["user_timeout_s"])
+        yield f"TCP: the kernel gives it up when {who} takes nothing for {limit}: user_timeout."
 
 
 def _reading(side: Told, who: str, other: str) -> str:

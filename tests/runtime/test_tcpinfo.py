@@ -1,5 +1,6 @@
 """What the kernel says of a socket."""
 
+import socket
 import sys
 
 import pytest
@@ -20,6 +21,9 @@ def test_tcp_socket_is_told_of(tcp_pair: NewPair) -> None:
     assert info["state"] == "established"
     assert 0 < info["rtt_s"] < 1
     assert (info["retransmits"], info["retransmits_total"], info["window_probes"], info["unsent_bytes"]) == (0, 0, 0, 0)
+    assert info["user_timeout_s"] is None
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1500)
+    assert (tcp_info(near.fileno()) or {})["user_timeout_s"] == 1.5
     assert near.fileno() >= 0, "looking does not close"
 
 

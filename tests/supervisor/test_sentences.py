@@ -51,6 +51,10 @@ def test_reason_of_a_handlers_own_is_told_as_such() -> None:
             {"pending_bytes": 2**20, "blocked_s": 8.0, "writing": {"operation": "write", "deadline_in_s": 3.0}},
             "Writing: 1.0 MiB wait for the client, who has taken nothing for 8.0s; that ends in 3.0s at the latest.",
         ),
+        (
+            {"pending_bytes": 2**20, "blocked_s": 8.0},
+            "TCP: the kernel gives it up when the client takes nothing for 2m 0s: user_timeout.",
+        ),
         ({"pending_bytes": 100, "writing": {"operation": "write", "deadline_in_s": None}}, "100 B are being sent to"),
         ({"reading": None}, "Reading: the handler asks for nothing from the client now."),
         (
@@ -74,6 +78,11 @@ def test_sentence_says_who_waits_for_whom(side: dict[str, Any], sentence: str) -
 
 def test_unix_socket_has_no_line_about_tcp() -> None:
     assert "TCP" not in _says(kernel={**KERNEL, "tcp": None})
+    assert "TCP" not in _says(kernel={**KERNEL, "tcp": None}, pending_bytes=1, blocked_s=1.0)
+
+
+def test_who_takes_its_bytes_is_not_said_to_be_given_up() -> None:
+    assert "user_timeout" not in _says()
 
 
 def test_proxied_connection_whose_server_does_not_read_says_so_on_both_sides() -> None:

@@ -15,6 +15,7 @@ KERNEL: dict[str, Any] = {
         "last_sent_s": 1.0,
         "last_received_s": 4.0,
         "unsent_bytes": 0,
+        "user_timeout_s": 120.0,
     },
 }
 
