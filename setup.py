@@ -26,6 +26,7 @@ COMPILED = [
     "core/operations.py",
     "core/queues.py",
     "core/relays.py",
+    "core/standing.py",
     "core/submission.py",
     "core/watcher.py",
     "runtime/dispatch.py",

@@ -11,6 +11,7 @@ import click
 
 from gaiod.supervisor.client import Conversation, ask
 from gaiod.supervisor.probe import probe
+from gaiod.supervisor.sentences import explanation_text
 from gaiod.supervisor.tables import connections_text, status_text
 from gaiod.supervisor.verbs import MESSAGE_MAX_BYTES, VERBS, ControlError, check_message
 
@@ -21,6 +22,9 @@ control_option = click.option(
     show_envvar=True,
     help="The daemon's control socket. Default: where one that runs as the same user has it.",
 )
+SORTS = [order for order in VERBS["connections"].arguments["sort"].choices if order != "traffic"]
+"""Of `connections`: for how fast each one is, somebody has to look twice."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer as JSON.")
 
 
@@ -75,23 +79,89 @@ def health(url: str | None, control: str | None) -> None:
 
 @click.command()
 @click.option("--listener", metavar="NAME", help="Only this listener's.")
-@click.option(
-    "--sort", type=click.Choice(VERBS["connections"].arguments["sort"].choices), default="age", show_default=True
-)
+@click.option("--sort", type=click.Choice(SORTS), default="age", show_default=True)
 @click.option("--limit", type=int, metavar="N", default=100, show_default=True, help="Show so many at most.")
 @control_option
 @json_option
 def connections(listener: str | None, sort: str, limit: int, control: str | None, as_json: bool) -> None:
     """Show open connections.
 
-    The oldest come first; with `--sort bytes` those that moved most, with `--sort stalled` those that have
-    taken none of what is PENDING for them for longest. --json shows names that are cut here.
+    The oldest come first; with `--sort bytes` those that moved most, with `--sort stalled` those for whom nothing
+    of what waits was taken for longest, with `--sort buffered` those for whom most waits. What moves most a second,
+    `gaiod top` shows. --json shows names that are cut here.
     """
     result = _ask(control, "connections", listener=listener, sort=sort, limit=limit)
     if as_json:
         _print_json(result)
     else:
         click.echo(connections_text(result))
+
+
+@click.command()
+@click.option("--listener", metavar="NAME", help="Only this listener's connections.")
+@click.option(
+    "--sort",
+    type=click.Choice(["traffic", "stalled", "buffered", "age"]),
+    default="traffic",
+    show_default=True,
+    help="Which connections come first.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.2, 30),
+    metavar="SECONDS",
+    default=2.0,
+    show_default=True,
+    help="Look this often.",
+)
+@click.option("--limit", type=click.IntRange(1, 1000), metavar="N", help="Show so many connections at most.")
+@click.option("--once", is_flag=True, help="Print one picture. So it is where there is no terminal.")
+@control_option
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document for each look, a line each.")
+def top(
+    *,
+    listener: str | None,
+    sort: str,
+    interval: float,
+    limit: int | None,
+    once: bool,
+    control: str | None,
+    as_json: bool,
+) -> None:
+    """Watch a running daemon.
+
+    Its workers, its listeners, and the connections that move most, wait for longest, or have most waiting for them.
+    Keys: t, s, b and a sort by traffic, stalled, buffered and age, l goes through the listeners, q ends it.
+    """
+    try:
+        from gaiod.top.program import Wanted, run  # late: only this needs rich, and no daemon has to have it
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "rich":
+            raise
+        click.echo("gaiod top draws with rich, which is not installed: pip install 'gaiod[top]'", err=True)
+        sys.exit(os.EX_UNAVAILABLE)
+    try:
+        run(control, Wanted(sort, interval, limit), listener=listener, once=once, as_json=as_json)
+    except ControlError as error:
+        click.echo(error, err=True)
+        sys.exit(error.status)
+
+
+@click.command()
+@click.argument("connection")
+@control_option
+@json_option
+def explain(connection: str, control: str | None, as_json: bool) -> None:
+    """Say where a connection stands, or why it closed.
+
+    CONNECTION is an id as `gaiod connections` shows it, or as the log has it; the last few thousand that closed are
+    known. A proxied connection and that to its server are told of together.
+    """
+    result = _ask(control, "explain", connection=connection)
+    if as_json:
+        _print_json(result)
+    else:
+        click.echo(explanation_text(result))
 
 
 @click.command()
@@ -186,4 +256,4 @@ def _lines() -> Iterator[str]:
         yield os.fsdecode(line.removesuffix(b"\n"))
 
 
-COMMANDS = (status, health, connections, kill, workers, reload, upgrade, drain, publish)
+COMMANDS = (status, top, health, connections, explain, kill, workers, reload, upgrade, drain, publish)

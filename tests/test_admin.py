@@ -26,6 +26,7 @@ EVERY_COMMAND = [
     ["status"],
     ["health"],
     ["connections"],
+    ["explain", "3-1831"],
     ["kill", "3-1831"],
     ["workers", "restart"],
     ["reload"],

@@ -17,8 +17,8 @@ from typing import Literal
 _PACKAGE = Path(__file__).parent.parent
 COMPILED = (
     "core._flows", "core._outboxes", "core._syscalls", "core.alarms", "core.connection", "core.endings", "core.fanout",
-    "core.group", "core.loop", "core.operations", "core.queues", "core.relays", "core.submission", "core.watcher",
-    "runtime.dispatch",
+    "core.group", "core.loop", "core.operations", "core.queues", "core.relays", "core.standing", "core.submission",
+    "core.watcher", "runtime.dispatch",
 )  # fmt: skip
 """The modules that the compiled engine replaces."""
 

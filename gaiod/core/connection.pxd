@@ -44,6 +44,7 @@ cdef class Conn:
     cdef readonly double opened_s
     cdef readonly double active_s
     cdef double stall_s
+    cdef double blocked_s
     cdef double read_alarm_s
     cdef double write_alarm_s
     cdef int64_t read_alarm

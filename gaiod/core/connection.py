@@ -72,6 +72,7 @@ class Conn:
         "__weakref__",
         "active_s",
         "at_eof",
+        "blocked_s",
         "broken",
         "bytes_received",
         "bytes_sent",
@@ -140,6 +141,7 @@ class Conn:
         self.opened_s = now_s
         self.active_s = now_s
         self.stall_s = 0.0  # how long it was not writable; while it is not, less the time when that began
+        self.blocked_s = 0.0  # when it stopped being writable last
         self.traffic = UNASSIGNED
         self.read_alarm = 0  # the number of this direction's entry in watcher.alarms; 0: none
         self.read_alarm_s = inf

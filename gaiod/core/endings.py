@@ -8,6 +8,7 @@ from typing import Any
 from gaiod.core import counters as layout
 from gaiod.core.connection import Conn
 from gaiod.core.counters import OUTCOME_COUNT
+from gaiod.core.engine import peer_name
 from gaiod.core.errors import ConnClosed
 from gaiod.core.operations import (
     AFFINITY,
@@ -141,9 +142,18 @@ class Endings(Queues):
         self._end_queue(conn, False, -1, inf, error)
         if conn.feeder is not None:
             self._end_queue(conn.feeder, True, RELAY, inf, error)
-        self._release(conn)
+        report = None
         if self.report_closes and not conn.is_listener:
-            self.done.append(self._new_operation(CLOSED, conn, conn.context, inf))
+            report = self._new_report(conn)
+        self._release(conn)
+        if report is not None:
+            self.done.append(report)
+
+    def _new_report(self, conn: Conn) -> OpResult:
+        """Make the report that a connection closes, before it does: then nobody knows any more who it was."""
+        report = self._new_operation(CLOSED, conn, conn.context, inf)
+        report.buffer = peer_name(conn.fd)
+        return report
 
     def _release(self, conn: Conn) -> None:
         """Give a connection's descriptor back. In whichever thread drops the last reference."""

@@ -10,11 +10,31 @@ from gaiod.core import ENGINE
 if TYPE_CHECKING or ENGINE == "interpreted":
     from gaiod.core.flows import Flow, Plumbing
     from gaiod.core.outboxes import Fan, Outbox, Parcel, Spool
-    from gaiod.core.syscalls import Batch, Poller, accept, connect, open_stream, set_option, shutdown_write, take_error
+    from gaiod.core.syscalls import (
+        Batch,
+        Poller,
+        accept,
+        connect,
+        open_stream,
+        peer_name,
+        set_option,
+        shutdown_write,
+        take_error,
+    )
 else:
     from gaiod.core._flows import Flow, Plumbing
     from gaiod.core._outboxes import Fan, Outbox, Parcel, Spool
-    from gaiod.core._syscalls import Batch, Poller, accept, connect, open_stream, set_option, shutdown_write, take_error
+    from gaiod.core._syscalls import (
+        Batch,
+        Poller,
+        accept,
+        connect,
+        open_stream,
+        peer_name,
+        set_option,
+        shutdown_write,
+        take_error,
+    )
 
 __all__ = [
     "Batch",
@@ -28,6 +48,7 @@ __all__ = [
     "accept",
     "connect",
     "open_stream",
+    "peer_name",
     "set_option",
     "shutdown_write",
     "take_error",

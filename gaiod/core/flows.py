@@ -52,6 +52,7 @@ class Flow:
         ended: the end of the stream was received.
         left: bytes that were received and not yet sent.
         left_before: the same before the turn.
+        wanted: most bytes that a turn receives, and so the most that can be left.
         paused_s: when something was left over last; its owner's.
     """
 
@@ -60,7 +61,7 @@ class Flow:
         self.received = self.drained = self.sent = self.error = self.left = self.left_before = 0
         self.ended = False
         self.paused_s = 0.0
-        self._wanted = min(limit, TURN_MAX)
+        self.wanted = min(limit, TURN_MAX)
         self._data = memoryview(b"")
         self._pipe: Pipe | None = None
         self._bulk = 0  # signs of bulk; -1: these sockets cannot splice
@@ -90,7 +91,7 @@ class Flow:
 
     def _copy(self) -> None:
         try:
-            data = os.read(self._fds[0], self._wanted)
+            data = os.read(self._fds[0], self.wanted)
         except OSError as error:
             self._note_failure(error)
             return
@@ -98,7 +99,7 @@ class Flow:
             self.ended = True
             return
         self.received = self.left = len(data)
-        self.drained = int(self.received < self._wanted)
+        self.drained = int(self.received < self.wanted)
         if self.received < BULK_MIN:
             self._bulk = min(self._bulk, 0)
         elif 0 <= self._bulk < BULK_CERTAIN:
@@ -110,7 +111,7 @@ class Flow:
         self._pipe = pipe
         while True:
             try:
-                received = _splice(self._fds[0], pipe[1], self._wanted, flags=SPLICE_NONBLOCK)
+                received = _splice(self._fds[0], pipe[1], self.wanted, flags=SPLICE_NONBLOCK)
             except OSError as error:
                 if error.errno == errno.EINVAL:
                     self._bulk = -1

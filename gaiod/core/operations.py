@@ -16,7 +16,8 @@ class OpType(IntEnum):
     TIMER = 5
     POST = 6
     CLOSE = 7
-    """Not submitted: the report of a watcher with `report_closes` that a connection closed."""
+    """Not submitted: the report of a watcher with `report_closes` that a connection closed. Its buffer is the peer's
+    address as the kernel has it (`sockets.peer_of_name`)."""
 
 
 READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED = range(8)
@@ -38,7 +39,7 @@ class OpResult:
         operation: which kind.
         context: what was given with it, or else its connection's `context`.
         conn: its connection; for ACCEPT the new one; None for TIMER and POST.
-        buffer: the bytes read or written; None for the other kinds, and for a read that failed.
+        buffer: the bytes read or written; None for the other kinds (but see CLOSE), and for a read that failed.
         is_swap_buffer: whether `buffer` belongs to the watcher.
         size: bytes moved, also when the operation failed midway.
         error: None, or why it failed: EOFError at the end of the stream, OSError with its errno

@@ -119,6 +119,7 @@ class Queues(Mover):
         """Send no more: the kernel is full. It tells with an edge when it is not."""
         conn.writable = False
         conn.stall_s -= self.now_s
+        conn.blocked_s = self.now_s
 
     def _new_operation(self, kind: int, conn: Conn | None, context: Any, deadline: float) -> OpResult:
         """Make a pending operation; without the generic call of a class, which costs as much as a recv."""

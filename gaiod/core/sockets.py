@@ -25,6 +25,27 @@ def address_of(fd: int, *, peer: bool) -> Any:
         sock.detach()
 
 
+def peer_of_name(name: bytes) -> Any:
+    """Return an address as `address_of` has it, from what the kernel calls it (`struct sockaddr`); None: it is none."""
+    family = int.from_bytes(name[:2], sys.byteorder)
+    if family == socket.AF_INET and len(name) >= 8:
+        return socket.inet_ntop(socket.AF_INET, name[4:8]), int.from_bytes(name[2:4], "big")
+    if family == socket.AF_INET6 and len(name) >= 24:
+        return socket.inet_ntop(socket.AF_INET6, name[8:24]), int.from_bytes(name[2:4], "big")
+    return "" if family == socket.AF_UNIX and name else None
+
+
+def name_of_peer(address: Any) -> bytes:
+    """Return what `peer_of_name` makes this of again; scopes and names of unix sockets are lost."""
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        if ":" not in host:
+            return struct.pack("=H", socket.AF_INET) + struct.pack("!H4s", port, socket.inet_pton(socket.AF_INET, host))
+        packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+        return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI16s", port, 0, packed)
+    return b"" if address is None else struct.pack("=H", socket.AF_UNIX)
+
+
 def linger_none(fd: int) -> None:
     """See to it that closing a socket sends a RST and forgets what was not sent: SO_LINGER of 0 s (man 7 socket)."""
     sock = socket.socket(fileno=fd)

@@ -119,6 +119,7 @@ class Submission(Loop):
         conn = Conn(self, fd, context, self.poller.now())
         conn.writable = False
         conn.stall_s = -conn.opened_s
+        conn.blocked_s = conn.opened_s
         operation = self._new_operation(CONNECT, conn, context, limit_s)
         operation.buffer = (family, address)
         try:

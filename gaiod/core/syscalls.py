@@ -8,9 +8,13 @@ import errno
 import os
 import select
 import socket
+import sys
 from typing import Any
 
 from gaiod.core.pollers import EpollPoller, KqueuePoller
+
+SO_PEERNAME = 28
+"""Linux's number, which the module does not name."""
 
 SEND_MAX = 256 * 1024
 """Most bytes one connection may send or receive in one call: its share of a pass."""
@@ -176,6 +180,30 @@ def connect(fd: int, family: int, address: Any) -> int:
         return -sock.connect_ex(address)
     finally:
         sock.detach()
+
+
+def peer_name(fd: int) -> bytes:
+    """Return the address of a socket's other end, a `struct sockaddr`; b"" if nobody knows it.
+
+    Linux knows it also after a reset, when getpeername() does not any more: SO_PEERNAME.
+    """
+    sock = socket.socket(fileno=fd)
+    try:
+        if sys.platform != "linux":
+            return b""
+        name = _option(sock, SO_PEERNAME, 16) or _option(sock, SO_PEERNAME, 2)  # IPv4; a unix socket without a name
+        is_longer = name[:2] == socket.AF_INET6.to_bytes(2, sys.byteorder)
+        return _option(sock, SO_PEERNAME, 28) if is_longer else name
+    finally:
+        sock.detach()
+
+
+def _option(sock: socket.socket, name: int, size: int) -> bytes:
+    """Return the first bytes of an option of a socket; b"" if it has fewer, or none."""
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, name, size)
+    except OSError:
+        return b""
 
 
 def take_error(fd: int) -> int:

@@ -345,10 +345,13 @@ class Watcher(Submission):
         """Close a connection that nobody references any more."""
         self.counters[GC_FOUND] += 1
         conn.close_reason = "forgotten"
+        report = None
+        if self.report_closes and not conn.is_listener and not self.closed:
+            report = self._new_report(conn)
         self._release(conn)
         self.counters[GC_CLOSED] += 1
-        if self.report_closes and not conn.is_listener and not self.closed:
-            self.inbox.append(self._new_operation(CLOSED, conn, conn.context, inf))
+        if report is not None:
+            self.inbox.append(report)
             if self.sleeping:
                 self.poller.wake()
 

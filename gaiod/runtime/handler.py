@@ -1,6 +1,6 @@
 """The handler API: what decides what to do with the bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from gaiod.core.connection import Conn
@@ -150,6 +150,19 @@ class Handler:
         A handler with this hook takes messages: it is fed by its sources, and by `gaiod publish`. Every worker
         gets every message, those of a source in order. It comes after `on_start`.
         """
+
+    # -- what an operator asks -----------------------------------------------------------------------
+
+    def partner_of(self, conn: Conn) -> Conn | None:
+        """Return the connection that goes with one: `gaiod explain` tells of both.
+
+        For a client's, that which this handler opened for it, and the other way round. A relay is seen without.
+        """
+        return None
+
+    def notes_on(self, conn: Conn) -> Iterable[str]:
+        """Return what `gaiod explain` is to say of a client's connection beside what the watcher knows: sentences."""
+        return ()
 
     # -- what it may ask for -------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from gaiod.core.group import Group
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.announcements import Announcements
+from gaiod.runtime.closings import Closings
 from gaiod.runtime.connlog import ConnectionLog, peer_text
 from gaiod.runtime.dispatch import Target
 from gaiod.runtime.handler import Handler, SocketOptions
@@ -59,6 +60,7 @@ class Listener(Target):
         number: int,
         connection_log: ConnectionLog | None = None,
         instance: int = 0,
+        closings: Closings | None = None,
     ) -> None:
         """Make a listener; `open` lets it serve.
 
@@ -71,6 +73,7 @@ class Listener(Target):
             number: which of the layout's listeners this is.
             connection_log: where its connections are written down; None: nowhere.
             instance: begins the connections' names: no other worker has it.
+            closings: where it is remembered why they closed; None: nowhere.
         """
         super().__init__(handler.on_read, handler.on_write)
         self.settings = settings
@@ -81,6 +84,7 @@ class Listener(Target):
         self._cells = cells
         self._row = layout.row(number)
         self._instance = instance
+        self._closings = closings
         self._upstream = self._row + CELL["upstream_received_bytes"]
         self.counts = HandlerCounts(cells, layout, number, settings.servers)
         self._groups: WeakSet[Group] = WeakSet()
@@ -138,6 +142,30 @@ class Listener(Target):
         """Return its open connections that moved nothing since then, those its handler opened not included."""
         found = self._watcher.connections(context=self, idle_since_s=idle_since_s)
         return [conn for conn in found if conn.traffic != self._upstream]
+
+    # -- what an operator asks -------------------------------------------------------------------------
+
+    def is_client(self, conn: Conn) -> bool:
+        """Tell a client's connection from one that the handler opened."""
+        return conn.traffic != self._upstream
+
+    def find(self, serial: int) -> Conn | None:
+        """Return an open connection of either kind; None: it has none of that number."""
+        return next((conn for conn in self._watcher.connections(context=self) if conn.serial == serial), None)
+
+    def partner_of(self, conn: Conn) -> Conn | None:
+        """Return the connection that goes with one; None: there is none, or its handler cannot say."""
+        try:
+            return self._handler.partner_of(conn)
+        except Exception:
+            return None  # a question about a connection must not cost it
+
+    def notes_on(self, conn: Conn) -> list[str]:
+        """Return what the handler says of a client's connection."""
+        try:
+            return [str(note) for note in self._handler.notes_on(conn)]
+        except Exception as error:
+            return [f"Its handler does not say more: notes_on raised {error!r}."]
 
     # -- what the feed brings ----------------------------------------------------------------------------
 
@@ -200,7 +228,7 @@ class Listener(Target):
         if operation is ACCEPT:
             self._accepted(conn, result)
         elif operation is CLOSE:
-            self._closed(conn)
+            self._closed(conn, result.buffer)
         elif operation is CONNECT:
             self.call("on_connect", conn, self._handler.on_connect, conn, result)
         elif operation is RELAY and not isinstance(result.error, ConnClosed):
@@ -275,11 +303,12 @@ class Listener(Target):
         self._count(f"accept_error_{name if name in ACCEPT_ERRORS else 'other'}")
         self._tell(logging.WARNING, "accept", "accepting failed: %s; it is tried again", error)
 
-    def _closed(self, conn: Conn) -> None:
+    def _closed(self, conn: Conn, name: bytes | None) -> None:
         reason = conn.close_reason or ("peer_eof" if conn.at_eof else "handler")
         if conn.traffic != self._upstream:
             self.active -= 1
-            age_s = time.monotonic() - conn.opened_s
+            now_s = time.monotonic()
+            age_s = now_s - conn.opened_s
             self._count(f"closed_{reason if reason in CLOSE_REASONS else 'handler'}")
             self._count("duration_ns", int(age_s * 1e9))
             self._cells[self._row + FIRST_DURATION + bucket_of(age_s, DURATION_BOUNDS_S)] += 1
@@ -287,6 +316,8 @@ class Listener(Target):
                 peer = self._peers.pop(conn.serial, "-")
                 if self._log.wants_closed:
                     self._log.closed(self.settings.name, conn, peer, reason)
+            if self._closings is not None:
+                self._closings.add(self.settings.name, conn, name, reason, now_s)
         self.call("on_close", None, self._handler.on_close, conn, reason)
 
     # -- time ----------------------------------------------------------------------------------------

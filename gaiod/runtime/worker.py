@@ -23,6 +23,7 @@ from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.runtime import logs
 from gaiod.runtime.channel import Channel
+from gaiod.runtime.closings import Closings
 from gaiod.runtime.connlog import ConnectionLog
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.draining import Drain
@@ -58,6 +59,7 @@ class Worker:
     def __init__(self, channel_fd: int) -> None:
         self._first = socket.socket(fileno=channel_fd)
         self._listeners: list[Listener] = []
+        self._closings = Closings()
         self._sockets: list[list[socket.socket]] = []
         self._drain: Drain | None = None
         self._is_ready = False
@@ -98,7 +100,7 @@ class Worker:
             self._exit_status = EXIT_CONFIG
             self._end()
         else:
-            self._inquiries = Inquiries(self._listeners, message["instance"])
+            self._inquiries = Inquiries(self._listeners, message["instance"], self._closings)
             self._feed(message["feed"])
             GcStats(cells, layout).start()
             self._beat_every(message["heartbeat_interval_s"], cells, layout)
@@ -139,6 +141,7 @@ class Worker:
                 number=number,
                 connection_log=connection_log,
                 instance=message["instance"],
+                closings=self._closings,
             )
             self._listeners.append(listener)
             self._sockets.append([socket.socket(fileno=fd) for fd in fds])
@@ -178,6 +181,7 @@ class Worker:
         def beat(result: OpResult | None) -> None:
             cells[heartbeat] = time.monotonic_ns()
             cells[lost] = logs.lost_lines()
+            self._inquiries.tidy()
             self._watcher.timer(time.monotonic() + interval_s, context=beat)
 
         beat(None)

@@ -65,6 +65,8 @@ class Answers:
                 reply(succeeded({**self._subject.status(), **about}))
             case "connections":
                 self._connections(request, reply)
+            case "explain":
+                self._explain(request["connection"], reply)
             case "kill":
                 self._kill(request["connection"], reply)
             case "restart":
@@ -123,6 +125,35 @@ class Answers:
         if not members:
             finish()
 
+    def _explain(self, connection: str, reply: Reply) -> None:
+        """Ask the worker that a connection is of, or was."""
+        instance, _, serial = connection.partition("-")
+        member = next((each for each in self._fleet if each.process.instance == int(instance)), None)
+        if member is None or member.process.ready_s is None:
+            why = "its worker has ended, and what that remembered with it, or it never was"
+            raise ControlError(f"there is no connection {connection}: {why}", os.EX_UNAVAILABLE)
+        worker = member.process.number
+        is_told = False
+
+        def take(result: dict[str, Any] | None) -> None:
+            if result is None:
+                tell(refused(f"worker {worker} ended before it answered; its connections with it", os.EX_UNAVAILABLE))
+            elif result["state"] == "unknown":
+                why = "it closed longer ago than its worker remembers, or never was"
+                tell(refused(f"there is no connection {connection}: {why}", os.EX_UNAVAILABLE))
+            else:
+                tell(succeeded({"id": connection, "worker": worker, **result}))
+
+        def tell(answer: dict[str, Any]) -> None:
+            nonlocal is_told
+            if not is_told:
+                is_told = True
+                reply(answer)
+
+        late = f"worker {worker} did not answer within {PATIENCE_S:g} s: its loop is busy, or hangs; see its log"
+        self._watcher.timer(time.monotonic() + PATIENCE_S, context=lambda result: tell(refused(late, os.EX_TEMPFAIL)))
+        member.process.ask({"verb": "explain", "serial": int(serial)}, take)
+
     def _kill(self, connection: str, reply: Reply) -> None:
         instance, _, serial = connection.partition("-")
         missing = f"there is no connection {connection}: it has closed, or never was"
@@ -172,7 +203,9 @@ class Answers:
 ORDERS: dict[str, Callable[[dict[str, Any]], float]] = {
     "age": lambda row: float(row["age_s"]),
     "bytes": lambda row: float(row["received_bytes"] + row["sent_bytes"]),
-    "stalled": lambda row: float(row["stalled_s"]),
+    "stalled": lambda row: float(row["waiting_s"]),
+    "buffered": lambda row: float(row["buffered_bytes"]),
+    "traffic": lambda row: float(row["bytes_per_s"] or 0.0),
 }
 """As `gaiod.runtime.inquiries.ORDERS`, of rows."""
 

@@ -1,7 +1,7 @@
 """What there is to see of a running daemon: the one picture that metrics and `gaiod status` are drawn from."""
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any
@@ -10,24 +10,15 @@ from gaiod.core import ENGINE
 from gaiod.observe.collector import ServedListener
 from gaiod.runtime.feedcells import SOURCE_CELL
 from gaiod.runtime.plugins import label_of
-from gaiod.runtime.stats import CELL, open_connections
+from gaiod.runtime.stats import CELL, SIDES, open_connections
 from gaiod.supervisor.feedcounts import SourceKey
 from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Member
 from gaiod.supervisor.process import Phase
+from gaiod.supervisor.rates import RATED, Samples
 from gaiod.supervisor.reload import Reloads
 from gaiod.supervisor.slots import Key, ServerKey, Slot, added
 from gaiod.version import __version__
-
-SAMPLE_INTERVAL_S = 1.0
-SAMPLES = 11
-"""Rates are over the last ten seconds."""
-
-RATED = {
-    "accepted": CELL["accepted"],
-    "received_bytes": CELL["downstream_received_bytes"],
-    "sent_bytes": CELL["downstream_sent_bytes"],
-}
 
 
 class Subject:
@@ -43,7 +34,7 @@ class Subject:
         self._fleet = fleet
         self._reloads = reloads
         self._state = state
-        self._samples: deque[tuple[float, dict[Key, list[int]]]] = deque(maxlen=SAMPLES)
+        self._samples = Samples()
         self._started_s = time.monotonic()
 
     # -- what the collector asks -----------------------------------------------------------------------
@@ -108,9 +99,10 @@ class Subject:
 
     def sample(self) -> None:
         """Remember the counters of now: rates are differences."""
-        now_s = time.monotonic()
-        if not self._samples or now_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S:
-            self._samples.append((now_s, {listener.key: self.row(listener.key) for listener in self.listeners()}))
+        if self._samples.is_due:
+            rows = {listener.key: self.row(listener.key) for listener in self.listeners()}
+            workers = {member.process.instance: member.process.memory.worker_cells() for member in self._fleet}
+            self._samples.take(rows, workers)
 
     def status(self) -> dict[str, Any]:
         """Return what `gaiod status` shows."""
@@ -151,6 +143,7 @@ class Subject:
             "memory_bytes": usage.get("resident_bytes"),
             "cpu_seconds": usage.get("cpu_seconds"),
             "restarts": self._unplanned(process.number),
+            **self._samples.of_worker(process.instance, process.memory.worker_cells()),
         }
 
     def _unplanned(self, number: int) -> int:
@@ -161,8 +154,11 @@ class Subject:
     def _absent(self) -> list[dict[str, Any]]:
         """Return rows for the slots whose next worker is not started yet."""
         unknown = dict.fromkeys(
-            ("instance", "pid", "generation", "age_s", "heartbeat_age_s", "memory_bytes", "cpu_seconds")
-        )
+            (
+                "instance", "pid", "generation", "age_s", "heartbeat_age_s", "memory_bytes", "cpu_seconds", "busy",
+                "loop_lag_s",
+            )
+        )  # fmt: skip
         starting = {member.process.number for member in self._fleet if member.process.phase is Phase.STARTING}
         return [
             {
@@ -179,7 +175,8 @@ class Subject:
         generation = self._fleet.generation
         assert generation is not None
         row = self.row(listener.key)
-        connections = sum(open_connections(slot.live_row(listener.key)) for slot in self.slots())
+        live = [slot.live_row(listener.key) for slot in self.slots()]
+        connections = sum(map(open_connections, live))
         state = "serving"
         if listener.settings.name in self._fleet.drained or self._fleet.is_stopping:
             state = "draining" if connections else "drained"
@@ -190,10 +187,12 @@ class Subject:
             "handler": label_of(listener.settings.handler),
             "state": state,
             "connections": connections,
+            "connections_max": listener.settings.connections_max,
             **{name: row[cell] for name, cell in RATED.items()},
             "queue": sum(length for length, _ in queues) if queues else None,
             "queue_limit": sum(limit for _, limit in queues) if queues else None,
-            "rates": self._rates(listener.key, row),
+            "rates": self._samples.of_listener(listener.key, row),
+            "backpressure": {side: _pressure(side, row, live) for side in SIDES},
         }
 
     def _feeder(self) -> dict[str, Any] | None:
@@ -228,15 +227,6 @@ class Subject:
             for cells in [rows.get((each.settings.name, name), [0] * len(SOURCE_CELL))]
         ]
 
-    def _rates(self, key: Key, row: list[int]) -> dict[str, float | None]:
-        """Return what a listener did a second, since the oldest sample that knows it."""
-        known = next(((then_s, rows[key]) for then_s, rows in self._samples if key in rows), None)
-        if known is None or time.monotonic() - known[0] < SAMPLE_INTERVAL_S / 2:
-            return dict.fromkeys(RATED)
-        then_s, before = known
-        past_s = time.monotonic() - then_s
-        return {name: round((row[cell] - before[cell]) / past_s, 1) for name, cell in RATED.items()}
-
     def row(self, key: Key) -> list[int]:
         """Return the cells of a listener, summed over all slots, those that there are no more included."""
         rows = [slot.row(key) for slot in (self._fleet.past, *self.slots())]
@@ -254,3 +244,12 @@ class Subject:
         """Return whether the feeder runs, and how often it was started again; None: no listener takes messages."""
         feeding = self._fleet.feeding
         return (feeding.is_up, feeding.restarts) if feeding.is_needed else None
+
+
+def _pressure(side: str, row: list[int], live: list[list[int]]) -> dict[str, int]:
+    """Return how many connections of a side do not take all that there is for them now, and what is held for them."""
+    paused = sum(each[CELL[f"{side}_pauses"]] - each[CELL[f"{side}_resumes"]] for each in live)
+    return {
+        "paused_connections": max(0, paused),
+        "buffered_bytes": max(0, row[CELL[f"{side}_buffered_bytes"]]),
+    }

@@ -222,6 +222,6 @@ CONNECTIONS = (
     Column("IDLE", _of("idle_s", duration)),
     Column("RECEIVED", _of("received_bytes", size)),
     Column("SENT", _of("sent_bytes", size)),
-    Column("PENDING", _of("pending_bytes", size)),
-    Column("STALLED", _of("stalled_s", duration)),
+    Column("PENDING", _of("buffered_bytes", size)),
+    Column("STALLED", _of("waiting_s", duration)),
 )

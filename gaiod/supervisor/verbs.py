@@ -93,6 +93,10 @@ class Verb:
     arguments: Mapping[str, Argument] = field(default_factory=dict)
 
 
+CONNECTION = Argument(
+    "a connection's id, as `gaiod connections` shows it (3-1831)", is_required=True, pattern=CONNECTION_ID
+)
+
 VERBS = {
     "status": Verb("the daemon, its workers and its listeners", is_admin=False),
     "connections": Verb(
@@ -100,19 +104,16 @@ VERBS = {
         is_admin=False,
         arguments={
             "listener": Argument("the name of a listener (null: all)"),
-            "sort": Argument("what comes first", default="age", choices=("age", "bytes", "stalled")),
+            "sort": Argument(
+                "what comes first", default="age", choices=("age", "bytes", "stalled", "buffered", "traffic")
+            ),
             "limit": Argument("how many at most", default=100, maximum=10_000),
         },
     ),
-    "kill": Verb(
-        "close a connection at once",
-        is_admin=True,
-        arguments={
-            "connection": Argument(
-                "a connection's id, as `gaiod connections` shows it (3-1831)", is_required=True, pattern=CONNECTION_ID
-            )
-        },
+    "explain": Verb(
+        "where a connection stands, or why it closed", is_admin=False, arguments={"connection": CONNECTION}
     ),
+    "kill": Verb("close a connection at once", is_admin=True, arguments={"connection": CONNECTION}),
     "restart": Verb("replace every worker, one after the other", is_admin=True, timeout_s=SLOW_S),
     "reload": Verb("read the configuration again, and serve it", is_admin=True, timeout_s=SLOW_S),
     "upgrade": Verb("replace the whole daemon by what is installed now", is_admin=True, timeout_s=SLOW_S),

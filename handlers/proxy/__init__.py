@@ -101,6 +101,17 @@ class Proxy(Handler):
                 self._check(self.pool.resolved(server, data, now_s))
         self._queue.serve()
 
+    # -- what an operator asks ---------------------------------------------------------------------------
+
+    def partner_of(self, conn: Conn) -> Conn | None:
+        data = conn.data
+        if not isinstance(data, Session):
+            return None
+        return data.server if conn is data.client else data.client
+
+    def notes_on(self, conn: Conn) -> Iterable[str]:
+        return conn.data.notes(self._half_closed.get(conn.data)) if isinstance(conn.data, Session) else ()
+
     # -- finding a server ------------------------------------------------------------------------------
 
     def find_server(self, session: Session) -> None:

@@ -170,6 +170,26 @@ class Session:
             client.abort()
             server.abort()
 
+    # -- what an operator asks -------------------------------------------------------------------------
+
+    def notes(self, since_s: float | None) -> list[str]:
+        """Return what there is to say, in sentences; `since_s`: when one direction ended."""
+        notes, now_s = [], time.monotonic()
+        if self.tried and not self.is_connected:
+            notes.append(f"It could not be connected to {', '.join(each.server.label for each in self.tried)}.")
+        if self.survivor is not None:
+            notes.append("One side was reset; the other is reset, too, once it has what was said before.")
+        elif self.endpoint is None:
+            notes.append("It waits for a server: nothing is read of it before one has accepted.")
+        elif not self.is_connected:
+            notes.append(f"It is being connected to {self.endpoint.server.label}.")
+        else:
+            notes.append(f"Its server is {self.endpoint.server.label}.")
+        if since_s is not None and self.survivor is None:
+            left_s = self.proxy.options.half_closed_timeout
+            notes.append(f"One direction ended {now_s - since_s:.1f} s ago; {left_s:g} s without a byte end it all.")
+        return notes
+
     # -- ending ----------------------------------------------------------------------------------------
 
     def close(self, reason: str) -> None:

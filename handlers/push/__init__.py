@@ -1,7 +1,7 @@
 """push: every subscriber gets what is published, at memory bounds that hold whatever it does."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gaiod import Conn, Group, Handler, OpResult, Source
 
@@ -90,6 +90,15 @@ class Push(Handler):
     def on_message(self, topic: str, data: bytes) -> None:
         self._last.keep(topic, data)
         self.subscribers.publish(data, topic)
+
+    # -- what an operator asks ---------------------------------------------------------------------------
+
+    def notes_on(self, conn: Conn) -> Iterable[str]:
+        if conn.data is None:
+            return ()
+        if conn.data.is_refused:
+            return ("Its subscription was refused.",)
+        return ("It has not said yet what it subscribes to.",)
 
     # -- subscribing -----------------------------------------------------------------------------------
 

@@ -75,7 +75,8 @@ def test_engine_that_does_not_exist_is_an_error_with_a_remedy(engine: str) -> No
 
 
 def test_interpreted_engine_loads_no_compiled_module() -> None:
-    files = f"import gaiod, sys; print(*(sys.modules[name].__file__ for name in {FULL_NAMES} if name in sys.modules))"
+    imports = "import gaiod, gaiod.core.standing, sys"
+    files = f"{imports}; print(*(sys.modules[name].__file__ for name in {FULL_NAMES} if name in sys.modules))"
     loaded = run_python("-c", files, engine="interpreted").stdout.split()
     ours = {path.name for path in sources() if path.suffix == ".py" and path.parent.name == "core"}
     assert {Path(name).name for name in loaded} == ours

@@ -8,7 +8,14 @@ import pytest
 
 from core.support.sockets import NewPair, has_ipv6, listen, unix_listener
 from gaiod.core.errors import UnsupportedConn
-from gaiod.core.sockets import address_of, check_deadline, check_socket, resolve_numeric
+from gaiod.core.sockets import (
+    address_of,
+    check_deadline,
+    check_socket,
+    name_of_peer,
+    peer_of_name,
+    resolve_numeric,
+)
 
 
 def test_address_of_either_end_is_as_the_socket_has_it(stream_pair: NewPair) -> None:
@@ -102,3 +109,15 @@ def test_check_deadline_takes_numbers_and_gives_a_float() -> None:
     for wrong in ("5", None, [5]):
         with pytest.raises(TypeError):
             check_deadline(wrong)
+
+
+@pytest.mark.parametrize("address", [("127.0.0.1", 80), ("203.0.113.9", 65535), ("::1", 443), ("2001:db8::7", 1)])
+def test_kernels_name_of_an_address_is_read_and_written(address: tuple[str, int]) -> None:
+    assert peer_of_name(name_of_peer(address)) == address
+    assert peer_of_name(name_of_peer(address).ljust(28, b"\0")) == address
+
+
+def test_kernels_name_of_a_unix_socket_or_of_nobody_is_no_address() -> None:
+    assert peer_of_name(name_of_peer("/run/some.sock")) == ""
+    assert peer_of_name(name_of_peer(None)) is None
+    assert peer_of_name(bytes(28)) is None

@@ -10,6 +10,7 @@ from core.support.waiting import MOMENT_S
 
 from gaiod import Conn, OpResult, ProxyHeader
 from gaiod.runtime import listener
+from gaiod.runtime.closings import Closings
 from gaiod.runtime.draining import Drain
 from gaiod.runtime.inquiries import Inquiries
 from gaiod.runtime.settings import ProxyProtocolSettings
@@ -302,7 +303,7 @@ def test_operator_sees_the_clients_and_not_the_balancers(serve: Serve) -> None:
     sock.sendall(V6.encode_v2())
     assert serving.exchange(sock, b"ping") == b"ping"
     question = {"verb": "connections", "listener": None, "sort": "age", "limit": 9}
-    (row,) = Inquiries([serving.listener], 7).answer(question)["connections"]
+    (row,) = Inquiries([serving.listener], 7, Closings()).answer(question)["connections"]
     assert (row["peer"], row["received_bytes"]) == ("[2001:db8::7]:56324", 4)
 
 

@@ -1,17 +1,24 @@
 """What a worker answers about its connections."""
 
+import time
 from typing import Any
 
 import pytest
 
 from gaiod import Conn, Handler
+from gaiod.runtime.closings import Closings
 from gaiod.runtime.inquiries import ORDERS, Inquiries
+from gaiod.runtime.traffic import APART_MIN_S
 from runtime.conftest import Serve
 from runtime.support.serving import Recorder, Serving
 
 
+def _inquiries(*listeners: Serving) -> Inquiries:
+    return Inquiries([serving.listener for serving in listeners], 7, Closings())
+
+
 def _ask(*listeners: Serving, verb: str = "connections", **arguments: Any) -> dict[str, Any]:
-    inquiries = Inquiries([serving.listener for serving in listeners], 7)
+    inquiries = _inquiries(*listeners)
     if verb == "connections":
         arguments = {"listener": None, "sort": "age", "limit": 100, **arguments}
     return inquiries.answer({"verb": verb, **arguments})
@@ -42,6 +49,40 @@ def test_bytes_that_a_client_does_not_take_are_pending_and_stalled(serve: Serve)
     serving.step_until(lambda: _ask(serving)["connections"][0]["stalled_s"] > 0, "the stall")
     (row,) = _ask(serving)["connections"]
     assert 0 < row["pending_bytes"] < 64 << 20
+
+
+def test_connections_for_which_most_waits_come_first_when_they_are_asked_for(serve: Serve) -> None:
+    class Floods(Handler):
+        def on_open(self, conn: Conn) -> None:
+            conn.write(bytes(next(sizes)))
+
+    sizes = iter((32 << 20, 128 << 20, 64 << 20))
+    serving = serve(Floods())
+    for _ in range(3):
+        serving.connect()
+    serving.step_until(
+        lambda: all(row["waiting_s"] > 0 for row in _ask(serving)["connections"]), "all of them being stalled"
+    )
+    rows = _ask(serving, sort="buffered")["connections"]
+    assert [row["buffered_bytes"] >> 20 for row in rows] == sorted([row["buffered_bytes"] >> 20 for row in rows])[::-1]
+    assert rows[0]["buffered_bytes"] > 64 << 20
+
+
+def test_what_moves_most_now_comes_first_from_the_second_look_on(serve: Serve) -> None:
+    """Not what has moved most so far."""
+    serving = serve(Recorder())
+    inquiries = _inquiries(serving)
+    question = {"verb": "connections", "listener": None, "sort": "traffic", "limit": 10}
+    old, new = serving.connect(), serving.connect()
+    assert serving.exchange(old, bytes(60_000)) == bytes(60_000)
+    assert {row["bytes_per_s"] for row in inquiries.answer(question)["connections"]} == {None}
+    assert serving.exchange(new, bytes(1000)) == bytes(1000)
+    until_s = time.monotonic() + APART_MIN_S
+    serving.step_until(lambda: time.monotonic() > until_s, "time for a look of its own")
+    rows = inquiries.answer(question)["connections"]
+    assert [row["sent_bytes"] for row in rows] == [1000, 60_000]
+    assert rows[0]["bytes_per_s"] > rows[1]["bytes_per_s"] == 0
+    inquiries.tidy()
 
 
 def test_oldest_come_first(serve: Serve) -> None:

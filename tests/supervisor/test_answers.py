@@ -1,13 +1,15 @@
 """What the daemon does when it is asked over its control socket."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from core.support.waiting import LIMIT_S
+from core.support.waiting import LIMIT_S, MOMENT_S
 from e2e.support.clients import connect, exchange, is_ended
 
+from gaiod.supervisor import answers as module
 from gaiod.supervisor.answers import Answers
 from gaiod.supervisor.verbs import ControlError
 from gaiod.supervisor.watchman import Watchman
@@ -131,3 +133,51 @@ def test_commands_are_refused_before_it_serves(asked: Asked, verb: str, argument
     with pytest.raises(ControlError) as refused:
         asked.ask(verb, **arguments)
     assert refused.value.status == os.EX_TEMPFAIL
+
+
+def test_connection_is_explained_while_it_is_open_and_when_it_has_closed(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        (row,) = asked.connections()["connections"]
+        told = asked.ask("explain", connection=row["id"])["result"]
+        assert (told["id"], told["worker"], told["state"]) == (row["id"], 0, "open")
+        assert (told["listener"], told["sides"][0]["received_bytes"]) == ("echo", 4)
+    fleet.run_until(lambda: asked.connections()["total"] == 0)
+    told = asked.ask("explain", connection=row["id"])["result"]
+    assert (told["state"], told["reason"], told["peer"]) == ("closed", "peer_eof", row["peer"])
+
+
+def test_connection_that_nobody_knows_is_not_explained(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    instance = fleet.fleet.serving[0].process.instance
+    answer = asked.ask("explain", connection=f"{instance}-{2**40}")
+    assert (answer["ok"], answer["status"]) == (False, os.EX_UNAVAILABLE)
+    assert "it closed longer ago than its worker remembers, or never was" in answer["error"]
+    with pytest.raises(ControlError, match="there is no connection 999-1: its worker has ended") as refusal:
+        asked.ask("explain", connection="999-1")
+    assert refusal.value.status == os.EX_UNAVAILABLE
+
+
+def test_worker_that_hangs_is_said_to_when_its_connection_is_to_be_explained(
+    fleet: FleetUnderTest, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.serve()
+    monkeypatch.setattr(module, "PATIENCE_S", MOMENT_S)
+    process = fleet.fleet.serving[0].process
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        answer = asked.ask("explain", connection=f"{process.instance}-1")
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    assert (answer["ok"], answer["status"]) == (False, os.EX_TEMPFAIL)
+    assert "worker 0 did not answer" in answer["error"]
+
+
+def test_worker_that_dies_while_it_is_asked_is_said_to(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    process = fleet.fleet.serving[0].process
+    os.kill(process.pid, signal.SIGSTOP)
+    process.kill()
+    answer = asked.ask("explain", connection=f"{process.instance}-1")
+    assert (answer["ok"], answer["status"]) == (False, os.EX_UNAVAILABLE)

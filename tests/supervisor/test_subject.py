@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from e2e.support.clients import connect, exchange
 
-from gaiod.supervisor import subject as module
+from gaiod.core import counters
+from gaiod.runtime.stats import CELL
+from gaiod.supervisor import rates as module
 from gaiod.supervisor.reload import Reloads
 from gaiod.supervisor.subject import Subject
 from supervisor.support.fleets import FleetUnderTest
@@ -159,3 +161,32 @@ def test_drained_listener_is_shown_as_such_and_has_no_queue(fleet: FleetUnderTes
     fleet.fleet.drain_listener("echo", 0.0)
     (listener,) = seen.subject.status()["listeners"]
     assert (listener["state"], listener["queue"], listener["queue_limit"]) == ("drained", None, None)
+
+
+def test_worker_says_how_busy_it_was_and_how_late(
+    fleet: FleetUnderTest, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.serve()
+    (row,) = seen.subject.status()["workers"]
+    assert (row["busy"], row["loop_lag_s"]) == (None, None)
+    seen.subject.sample()
+    with connect(fleet.address) as sock:
+        assert exchange(sock, bytes(100)) == bytes(100)
+    monkeypatch.setattr(module, "SAMPLE_INTERVAL_S", 0.0)
+    (row,) = seen.subject.status()["workers"]
+    assert 0 < row["busy"] <= 1
+    assert row["loop_lag_s"] in (*counters.LAG_BOUNDS_S, module.LAG_MAX_S)
+
+
+def test_listener_says_who_is_waited_for_on_either_side(fleet: FleetUnderTest, seen: Seen) -> None:
+    fleet.serve()
+    memory = fleet.fleet.serving[0].process.memory
+    first = memory.layout.row(0)
+    for cell, value in (("upstream_pauses", 5), ("upstream_resumes", 3), ("upstream_buffered_bytes", 4096)):
+        memory.cells[first + CELL[cell]] = value
+    (listener,) = seen.subject.status()["listeners"]
+    assert listener["backpressure"] == {
+        "downstream": {"paused_connections": 0, "buffered_bytes": 0},
+        "upstream": {"paused_connections": 2, "buffered_bytes": 4096},
+    }
+    assert listener["connections_max"] == 10_000

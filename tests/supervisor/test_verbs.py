@@ -22,11 +22,12 @@ from gaiod.supervisor.verbs import (
 )
 
 EXAMPLES: dict[str, dict[str, Any]] = {
+    "explain": {"connection": "3-1831"},
     "kill": {"connection": "3-1831"},
     "drain": {"listener": "echo"},
     "publish": {"topic": "news", "message": "hello"},
 }
-READ_ONLY = {"status", "connections"}
+READ_ONLY = {"status", "connections", "explain"}
 
 
 def _line(verb: str, **arguments: Any) -> bytes:
@@ -112,7 +113,7 @@ def test_what_is_no_request_is_refused(line: bytes) -> None:
         (_line("statu"), "unknown verb 'statu'; did you mean status?"),
         (
             _line("fly"),
-            "unknown verb 'fly'; there is status, connections, kill, restart, reload, upgrade, drain, publish",
+            "unknown verb 'fly'; there is status, connections, explain, kill, restart, reload, upgrade, drain, publish",
         ),
         (_line("status", verbose=True), "status: unknown argument 'verbose'; it takes none"),
         (
@@ -134,7 +135,10 @@ def test_what_is_no_request_is_refused(line: bytes) -> None:
             _line("connections", listener=["echo"]),
             "connections: listener: write the name of a listener (null: all), as a JSON string",
         ),
-        (_line("connections", sort="size"), "connections: sort: 'size' is none of age, bytes, stalled"),
+        (
+            _line("connections", sort="size"),
+            "connections: sort: 'size' is none of age, bytes, stalled, buffered, traffic",
+        ),
         (_line("connections", sort=None), "connections: sort: write what comes first, as a JSON string"),
         (
             _line("kill", connection="3"),

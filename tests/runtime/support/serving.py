@@ -8,6 +8,7 @@ from core.support.sockets import listen
 from core.support.waiting import LIMIT_S
 
 from gaiod import Conn, Handler, OpResult, Watcher, WatcherClosed
+from gaiod.runtime.closings import Closings
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.settings import ListenerSettings
@@ -25,7 +26,10 @@ class Serving(Stepped):
         self._layout = Layout((len(plain.servers),))
         self.cells = memoryview(bytearray(8 * self._layout.size)).cast("q")
         super().__init__(Watcher(counters=self.cells, report_closes=True))
-        self.listener = Listener(plain, handler, self.watcher, self.cells, self._layout, number=0)
+        self.closings = Closings()
+        self.listener = Listener(
+            plain, handler, self.watcher, self.cells, self._layout, number=0, closings=self.closings
+        )
         self._clients = ExitStack()
         with sock or listen() as sock:
             self.address = sock.getsockname()

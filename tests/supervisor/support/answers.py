@@ -87,7 +87,9 @@ CONNECTIONS_RESULT: dict[str, Any] = {
             "received_bytes": 12.3 * 2**20,
             "sent_bytes": 17,
             "pending_bytes": 100_000,
-            "stalled_s": 70.0,
+            "stalled_s": 170.0,
+            "waiting_s": 70.0,
+            "buffered_bytes": 100_000,
         },
         {
             "id": "14-10003",
@@ -100,6 +102,8 @@ CONNECTIONS_RESULT: dict[str, Any] = {
             "sent_bytes": 0,
             "pending_bytes": 0,
             "stalled_s": None,
+            "waiting_s": None,
+            "buffered_bytes": 0,
         },
     ],
 }

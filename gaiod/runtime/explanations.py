@@ -1,0 +1,71 @@
+"""Where one connection stands, or why it closed: what a worker knows, as plain values. Sentences are for others."""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from gaiod.core.connection import Conn
+from gaiod.core.standing import relay_sink, standing
+from gaiod.runtime.closings import Closings
+from gaiod.runtime.connlog import peer_text
+from gaiod.runtime.listener import Listener
+from gaiod.runtime.tcpinfo import queues, tcp_info
+
+log = logging.getLogger("gaiod.worker")
+
+
+class Explanations:
+    """Explains the connections of a worker. `instance` begins their names: no other worker has it."""
+
+    def __init__(self, listeners: Sequence[Listener], instance: int, closings: Closings) -> None:
+        self._listeners = listeners
+        self._instance = instance
+        self._closings = closings
+
+    def explain(self, serial: int) -> dict[str, Any]:
+        """Return what is known of a connection. A client's and that which its handler opened for it go together."""
+        now_s = time.monotonic()
+        for listener in self._listeners:
+            conn = listener.find(serial)
+            if conn is not None:
+                return {"state": "open", **self._open(listener, conn, now_s)}
+        closed = self._closings.find(serial, now_s)
+        return {"state": "unknown"} if closed is None else {"state": "closed", **closed}
+
+    def _open(self, listener: Listener, conn: Conn, now_s: float) -> dict[str, Any]:
+        partner = listener.partner_of(conn) or relay_sink(conn)
+        both = [each for each in (conn, partner) if each is not None and not each.closed]
+        both.sort(key=listener.is_client, reverse=True)
+        first = both[0]
+        return {
+            "listener": listener.settings.name,
+            "handler": listener.settings.handler,
+            "peer": peer_text(first.peer_address),
+            "idle_timeout_s": listener.settings.idle_timeout_s,
+            "notes": listener.notes_on(first),
+            "sides": [self._side(listener, each, now_s) for each in both],
+        }
+
+    def _side(self, listener: Listener, conn: Conn, now_s: float) -> dict[str, Any]:
+        stands = standing(conn, now_s)
+        sink = relay_sink(conn)
+        if sink is not None:
+            stands["reading"]["to"] = self._name(sink)
+        return {
+            "side": "downstream" if listener.is_client(conn) else "upstream",
+            "id": self._name(conn),
+            "peer": peer_text(conn.peer_address),
+            "age_s": round(now_s - conn.opened_s, 3),
+            "idle_s": round(max(0.0, now_s - conn.active_s), 3),
+            "received_bytes": conn.bytes_received,
+            "sent_bytes": conn.bytes_sent,
+            "pending_bytes": conn.pending_write_bytes,
+            "stalled_s": round(conn.stalled_s(now_s), 3),
+            "close_reason": conn.close_reason,
+            **stands,
+            "kernel": {**queues(conn.fileno()), "tcp": tcp_info(conn.fileno())},
+        }
+
+    def _name(self, conn: Conn) -> str:
+        return f"{self._instance}-{conn.serial}"

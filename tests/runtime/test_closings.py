@@ -1,0 +1,74 @@
+"""What is remembered of connections that have closed."""
+
+import tracemalloc
+from typing import cast
+
+import pytest
+
+from gaiod import Conn, ProxyHeader
+from gaiod.core.sockets import name_of_peer
+from gaiod.runtime import closings as module
+from gaiod.runtime.closings import Closings
+from gaiod.testing.conn import ScriptedConn
+
+NAME = name_of_peer(("192.0.2.1", 5000))
+
+
+def _add(closings: Closings, serial: int, reason: str = "idle", header: ProxyHeader | None = None) -> None:
+    conn = ScriptedConn(serial=serial, bytes_received=7, bytes_sent=9, opened_s=10.0, proxy_header=header)
+    closings.add("front", cast(Conn, conn), NAME, reason, 70.0)
+
+
+def test_what_is_remembered_is_told() -> None:
+    closings = Closings()
+    _add(closings, 5)
+    assert closings.find(5, 75.0) == {
+        "listener": "front",
+        "peer": "192.0.2.1:5000",
+        "reason": "idle",
+        "closed_ago_s": 5.0,
+        "age_s": 60.0,
+        "received_bytes": 7,
+        "sent_bytes": 9,
+    }
+    assert closings.find(6, 75.0) is None
+    assert closings.find(0, 75.0) is None
+
+
+def test_oldest_is_forgotten_for_the_newest() -> None:
+    closings = Closings(3)
+    for serial in range(1, 5):
+        _add(closings, serial)
+    assert [serial for serial in range(1, 5) if closings.find(serial, 80.0)] == [2, 3, 4]
+
+
+def test_memory_is_that_of_the_ring_however_many_close() -> None:
+    tracemalloc.start()
+    try:
+        closings = Closings(100)
+        ring_bytes = tracemalloc.get_traced_memory()[0]
+        assert ring_bytes < 100 * module.ENTRY.size + 4096
+        _add(closings, 1)
+        before = tracemalloc.get_traced_memory()[0]
+        for serial in range(2, 1000):
+            _add(closings, serial)
+        assert tracemalloc.get_traced_memory()[0] < before + 20_000, "998 more of them take nothing"
+    finally:
+        tracemalloc.stop()
+
+
+def test_client_behind_a_balancer_is_who_was_announced() -> None:
+    closings = Closings()
+    _add(closings, 1, header=ProxyHeader(("2001:db8::9", 443), ("::1", 1)))
+    found = closings.find(1, 80.0)
+    assert found is not None
+    assert found["peer"] == "[2001:db8::9]:443"
+
+
+def test_reason_of_a_handlers_own_is_kept_and_too_many_of_them_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WORDS_MAX", 3)
+    closings = Closings()
+    for serial, reason in enumerate(("bored", "tired"), 1):
+        _add(closings, serial, reason)
+    found = [closings.find(serial, 80.0) for serial in (1, 2)]
+    assert [each and each["reason"] for each in found] == ["bored", "handler"]
