@@ -1,4 +1,4 @@
-"""The HTTP endpoint: /metrics, /livez and /readyz, on the supervisor's own watcher.
+"""The HTTP endpoint: a status page, /metrics, /livez and /readyz, on the supervisor's own watcher.
 
 prometheus_client's start_http_server is not for us: it has a thread for every client that is slow,
 and listens everywhere by default. Here a client has `REQUEST_TIMEOUT_S` for everything, and there are
@@ -41,13 +41,23 @@ ESCAPED = ("escaping=dots", "escaping=values")
 
 
 class Endpoint(Target):
-    """Answers one request per connection, and closes it."""
+    """Answers one request per connection, and closes it.
 
-    def __init__(self, watcher: Watcher, collector: Collector, is_ready: Callable[[], bool]) -> None:
+    Args:
+        watcher: what it runs on.
+        collector: what /metrics collects from, and what counts requests.
+        is_ready: returns what /readyz says.
+        page: returns the status page, which is at /.
+    """
+
+    def __init__(
+        self, watcher: Watcher, collector: Collector, is_ready: Callable[[], bool], page: Callable[[], "Answer"]
+    ) -> None:
         super().__init__(None, None)  # its connections have targets of their own
         self._watcher = watcher
         self._collector = collector
         self._is_ready = is_ready
+        self._page = page
         self._listeners: list[Conn] = []
         self._clients: dict[_Client, None] = {}  # the one that has taken longest first
         self._registry = CollectorRegistry(auto_describe=False)
@@ -89,6 +99,8 @@ class Endpoint(Target):
         if method not in ("GET", "HEAD"):
             return Answer(405, "only GET is possible here\n", {"allow": "GET, HEAD"})
         match path:
+            case "/":
+                return self._page()
             case "/metrics":
                 return self._metrics(headers)
             case "/livez":
@@ -96,7 +108,7 @@ class Endpoint(Target):
             case "/readyz":
                 return Answer(200, "ready\n") if self._is_ready() else Answer(503, "not ready\n")
             case _:
-                return Answer(404, "there is /metrics, /livez and /readyz\n")
+                return Answer(404, "there is a status page at /, /metrics, /livez and /readyz\n")
 
     def _metrics(self, headers: dict[str, str]) -> "Answer":
         encode, content_type = _encoder_for(headers.get("accept", ""))

@@ -10,7 +10,7 @@ from gaiod.core import ENGINE
 from gaiod.observe.collector import ServedListener
 from gaiod.runtime.feedcells import SOURCE_CELL
 from gaiod.runtime.plugins import label_of
-from gaiod.runtime.stats import CELL, SIDES, open_connections
+from gaiod.runtime.stats import CELL, SERVER_CELL, SERVER_FAILURES, SIDES, open_connections, open_to_server
 from gaiod.supervisor.feedcounts import SourceKey
 from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Member
@@ -123,6 +123,7 @@ class Subject:
                 key=lambda row: (row["worker"], row["instance"] or inf),
             ),
             "listeners": [self._listener(index, listener) for index, listener in enumerate(self.listeners())],
+            "servers": self._servers(),
             "feeder": self._feeder(),
             "sources": self._sources(),
         }
@@ -194,6 +195,23 @@ class Subject:
             "rates": self._samples.of_listener(listener.key, row),
             "backpressure": {side: _pressure(side, row, live) for side in SIDES},
         }
+
+    def _servers(self) -> list[dict[str, Any]]:
+        """Return a row for each server that a listener connects to. One is up if it is to all workers."""
+        rows = self.server_rows()
+        return [
+            {
+                "listener": each.settings.name,
+                "server": name,
+                "up": cells[SERVER_CELL["down"]] == 0,
+                "connections": open_to_server(cells),
+                "made": cells[SERVER_CELL["connections"]],
+                "failures": sum(cells[SERVER_CELL[f"failed_{why}"]] for why in SERVER_FAILURES),
+            }
+            for each in self.listeners()
+            for name in each.settings.servers
+            for cells in [rows.get((each.key, name), [0] * len(SERVER_CELL))]
+        ]
 
     def _feeder(self) -> dict[str, Any] | None:
         """Return a row for the process that runs the sources; None if no listener takes messages."""

@@ -17,7 +17,7 @@ from gaiod.runtime import logs
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.settings import Settings
 from gaiod.runtime.signals import Signals
-from gaiod.supervisor import privileges
+from gaiod.supervisor import page, privileges
 from gaiod.supervisor.answers import Answers
 from gaiod.supervisor.control import Control
 from gaiod.supervisor.fleet import Fleet
@@ -87,7 +87,9 @@ class Supervisor:
         )
         self._subject = Subject(self._fleet, self._reloads, lambda: self.state)
         collector = Collector(self._subject)
-        self._endpoint = Endpoint(self._watcher, collector, lambda: self._subject.is_ready)
+        self._endpoint = Endpoint(
+            self._watcher, collector, lambda: self._subject.is_ready, lambda: page.answer(self._subject.status())
+        )
         self._metrics: OpenListener | None = None
         answers = Answers(
             self._watcher,

@@ -33,6 +33,7 @@ def status_text(status: Row, now: float) -> str:
         *table(WORKERS, status.get("workers") or []),
         "",
         *table(LISTENERS, status.get("listeners") or []),
+        *_server_lines(status.get("servers") or []),
         *_feeder_lines(status.get("feeder"), status.get("sources") or []),
     ]
     return "\n".join(lines)
@@ -108,6 +109,16 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86400}d {whole % 86400 // 3600}h"
 
 
+def share(value: float | None) -> str:
+    """Return a part of a whole: `42%`."""
+    return UNKNOWN if value is None else f"{100 * value:.0f}%"
+
+
+def lag(bound_s: float | None) -> str:
+    """Return what nearly all rounds of a loop took less than: `<5ms`."""
+    return UNKNOWN if bound_s is None else f"<{1000 * bound_s:g}ms" if bound_s < 1 else f"<{bound_s:g}s"
+
+
 def number(count: float | None) -> str:
     """Return a number as it is."""
     return UNKNOWN if count is None else str(count)
@@ -152,6 +163,10 @@ def _feeder_lines(feeder: Row | None, sources: Sequence[Row]) -> list[str]:
     return [] if feeder is None else ["", *table(FEEDER, [feeder]), "", *table(SOURCES, sources)]
 
 
+def _server_lines(servers: Sequence[Row]) -> list[str]:
+    return ["", *table(SERVERS, servers)] if servers else []
+
+
 # -- the tables --------------------------------------------------------------------------------------
 
 
@@ -162,6 +177,10 @@ def _of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
 def _handler(row: Row) -> str:
     """Return a handler without its folder: the file and the class tell enough."""
     return shown(row.get("handler")).rpartition("/")[2]
+
+
+def _up(row: Row) -> str:
+    return "up" if row.get("up") else "down"
 
 
 def _rate_of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
@@ -194,6 +213,15 @@ LISTENERS = (
     Column("QUEUE", lambda row: f"{number(row.get('queue'))}/{number(row.get('queue_limit'))}"),
 )
 
+SERVERS = (
+    Column("LISTENER", _of("listener", shown), is_text=True),
+    Column("SERVER", _of("server", shown), is_text=True),
+    Column("STATE", _up, is_text=True),
+    Column("CONNS", _of("connections", number)),
+    Column("MADE", _of("made", number)),
+    Column("FAILED", _of("failures", number)),
+)
+
 FEEDER = (
     Column("FEEDER PID", _of("pid", number)),
     Column("STATE", _of("state", shown), is_text=True),
@@ -207,7 +235,7 @@ FEEDER = (
 SOURCES = (
     Column("LISTENER", _of("listener", shown), is_text=True),
     Column("SOURCE", _of("source", shown), is_text=True),
-    Column("STATE", lambda row: "up" if row.get("up") else "down", is_text=True),
+    Column("STATE", _up, is_text=True),
     Column("PUBLISHED", _of("published", number)),
     Column("REFUSED", _of("refused", number)),
     Column("RECONNECTS", _of("reconnects", number)),

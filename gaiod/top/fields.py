@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gaiod.supervisor.tables import UNKNOWN, duration, number, rate, shown, size, size_rate
+from gaiod.supervisor.tables import UNKNOWN, duration, lag, number, rate, share, shown, size, size_rate
 
 Row = Mapping[str, Any]
 
@@ -47,14 +47,6 @@ def _state(row: Row) -> str:
     return GOOD if row.get("state") in ("serving", "running") else NOTABLE
 
 
-def _share(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{100 * value:.0f}%"
-
-
-def _lag(value: float | None) -> str:
-    return UNKNOWN if value is None else f"<{1000 * value:g}ms" if value < 1 else f"<{value:g}s"
-
-
 def _rate_of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
     return lambda row: show((row.get("rates") or {}).get(key))
 
@@ -88,8 +80,8 @@ WORKERS: Sequence[Field] = (
     Field("PID", _of("pid", number), 4),
     Field("STATE", _of("state", shown), 0, is_text=True, style=_state),
     Field("CONNS", _of("connections", number), 1),
-    Field("BUSY", _of("busy", _share), 1, style=_at_least("busy", BUSY_MUCH)),
-    Field("LAG", _of("loop_lag_s", _lag), 2, style=_at_least("loop_lag_s", LAG_MUCH_S)),
+    Field("BUSY", _of("busy", share), 1, style=_at_least("busy", BUSY_MUCH)),
+    Field("LAG", _of("loop_lag_s", lag), 2, style=_at_least("loop_lag_s", LAG_MUCH_S)),
     Field("HEARTBEAT", _of("heartbeat_age_s", duration), 6, style=_at_least("heartbeat_age_s", HEARTBEAT_LATE_S)),
     Field("MEMORY", _of("memory_bytes", size), 3),
     Field("CPU", _of("cpu_seconds", duration), 5),

@@ -98,14 +98,14 @@ def test_pin_to_be_written_to_refuses_what_is_read_only(batch: Batch, data: Any)
         batch.pin(data, True)
 
 
-@pytest.mark.parametrize("data", ["text", 5, None, memoryview(b"hello")[::2]], ids=repr)
+@pytest.mark.parametrize("data", ["text", 5, None, memoryview(b"hello")[::2]], ids=type)
 @pytest.mark.parametrize("writable", [False, True])
 def test_pin_refuses_what_is_no_contiguous_buffer(batch: Batch, data: Any, writable: bool) -> None:
     with pytest.raises(TypeError):
         batch.pin(data, writable)
 
 
-@pytest.mark.parametrize("data", [array.array("d", [1.5, 2.5]), memoryview(bytearray(16)).cast("q")], ids=repr)
+@pytest.mark.parametrize("data", [array.array("d", [1.5, 2.5]), memoryview(bytearray(16)).cast("q")], ids=type)
 def test_pin_counts_bytes_and_not_items(batch: Batch, data: Any) -> None:
     assert len(batch.pin(data, True)) == 16
 

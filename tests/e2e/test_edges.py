@@ -207,7 +207,9 @@ def test_error_names_the_connection_as_everything_else_does(daemon: Start, tmp_p
     (tmp_path / "mine.py").write_text(IMPORTS + ECHOES.replace("conn.write(result.buffer)", "raise LookupError"))
     running = daemon(TOP + MINE)
     with connect(running.address("mine")) as sock:
-        (row,) = running.ask("connections", listener=None, sort="age", limit=10)["connections"]
+        (row,) = wait_until(
+            lambda: running.ask("connections", listener=None, sort="age", limit=10)["connections"], "a connection"
+        )
         sock.sendall(b"ping")
         assert is_ended(sock)
     running.wait_for(f"on_read raised; connection {row['id']} ({row['peer']}) is closed")

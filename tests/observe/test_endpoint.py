@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from gaiod.observe import endpoint as endpoint_module
 from gaiod.observe.endpoint import CLIENTS_MAX, REQUEST_MAX_BYTES, REQUEST_TIMEOUT_S
-from observe.support.endpoints import EndpointUnderTest, answer_of
+from observe.support.endpoints import PAGE, EndpointUnderTest, answer_of
 from observe.support.slots import value_of
 
 HALF_A_REQUEST = b"GET /metrics HTTP/1.1\r\nhost: x\r\n"
@@ -74,6 +74,12 @@ def test_metrics_are_not_compressed_when_the_client_does_not_take_gzip(
     assert b"\ngaiod_ready 1.0\n" in answer.body
 
 
+def test_status_page_is_at_the_root_whatever_is_asked_of_it(endpoint: EndpointUnderTest) -> None:
+    for target in ("/", "/?worker=1"):
+        answer = endpoint.ask(target)
+        assert (answer.status, answer.headers["content-type"], answer.body) == (200, "text/html", PAGE.body)
+
+
 def test_livez_is_green_while_the_loop_runs(endpoint: EndpointUnderTest) -> None:
     endpoint.daemon.is_ready = False
     assert (endpoint.ask("/livez").status, endpoint.ask("/livez").body) == (200, b"alive\n")
@@ -85,7 +91,7 @@ def test_readyz_follows_the_daemon(endpoint: EndpointUnderTest) -> None:
     assert (endpoint.ask("/readyz").status, endpoint.ask("/readyz").body) == (503, b"not ready\n")
 
 
-@pytest.mark.parametrize("target", ["/", "/metric", "/metrics/", "/livez/x", "//metrics", "/../etc/passwd", "*"])
+@pytest.mark.parametrize("target", ["/status", "/metric", "/metrics/", "/livez/x", "//metrics", "/../etc/passwd", "*"])
 def test_other_targets_are_not_found_and_those_there_are_named(endpoint: EndpointUnderTest, target: str) -> None:
     answer = endpoint.ask(target)
     assert answer.status == 404

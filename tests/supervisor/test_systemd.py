@@ -124,7 +124,7 @@ def test_address_of_another_kind_is_warned_of(caplog: pytest.LogCaptureFixture) 
     [
         ("/no/such/folder/notify", "No such file or directory"),
         (f"/{'x' * 200}", "AF_UNIX path too long"),
-        (f"@gaiod-nobody-{os.getpid()}", "Connection refused"),
+        ("@gaiod-nobody-listens-here", "Connection refused"),
     ],
 )
 def test_systemd_that_cannot_be_told_is_warned_of_once(
@@ -162,7 +162,7 @@ def test_systemd_that_comes_back_is_told_again(tmp_path: Path) -> None:
 # -- the watchdog --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pid", [None, os.getpid()])
+@pytest.mark.parametrize("pid", [None, os.getpid()], ids=["anybody", "this process"])
 def test_watchdog_interval_is_half_of_what_systemd_allows(pid: int | None) -> None:
     environment = {"WATCHDOG_USEC": "30000000"} | ({} if pid is None else {"WATCHDOG_PID": str(pid)})
     assert Notifier(environment).watchdog_interval_s == 15.0

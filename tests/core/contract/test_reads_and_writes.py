@@ -28,7 +28,7 @@ def test_read_fills_the_users_buffer_from_its_start(watcher: Watcher, stream_pai
 
 
 @pytest.mark.parametrize(
-    "buffer", [bytearray(8), array.array("q", [0]), memoryview(bytearray(8)), mmap.mmap(-1, 8)], ids=repr
+    "buffer", [bytearray(8), array.array("q", [0]), memoryview(bytearray(8)), mmap.mmap(-1, 8)], ids=type
 )
 def test_read_takes_any_writable_buffer(watcher: Watcher, stream_pair: NewPair, buffer: Any) -> None:
     near, far = stream_pair()
@@ -38,7 +38,7 @@ def test_read_takes_any_writable_buffer(watcher: Watcher, stream_pair: NewPair, 
     assert bytes(memoryview(buffer).cast("B")) == b"12345678"
 
 
-@pytest.mark.parametrize("buffer", [b"123", "text", 5, memoryview(b"123")], ids=repr)
+@pytest.mark.parametrize("buffer", [b"123", "text", 5, memoryview(b"123")], ids=type)
 def test_read_refuses_what_is_no_writable_buffer(watcher: Watcher, stream_pair: NewPair, buffer: Any) -> None:
     conn = watcher.delegate(stream_pair()[0])
     with pytest.raises(TypeError):
@@ -48,7 +48,7 @@ def test_read_refuses_what_is_no_writable_buffer(watcher: Watcher, stream_pair: 
     assert_quiet(watcher, 0)
 
 
-@pytest.mark.parametrize("buffer", ["text", 5, None, [1, 2], memoryview(b"123456")[::2]], ids=repr)
+@pytest.mark.parametrize("buffer", ["text", 5, None, [1, 2], memoryview(b"123456")[::2]], ids=type)
 def test_write_refuses_what_is_no_contiguous_buffer(watcher: Watcher, stream_pair: NewPair, buffer: Any) -> None:
     near, far = stream_pair()
     conn = watcher.delegate(near)

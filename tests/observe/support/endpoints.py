@@ -10,8 +10,11 @@ from core.support.waiting import LIMIT_S
 from runtime.support.stepping import Stepped
 
 from gaiod import Watcher
+from gaiod.observe.endpoint import Answer as Response
 from gaiod.observe.endpoint import Endpoint
 from observe.support.slots import FakeDaemon
+
+PAGE = Response(200, "<p>status</p>", {"content-type": "text/html"})
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class EndpointUnderTest(Stepped):
         self._clients = clients
         self.daemon = FakeDaemon()
         clients.callback(self.daemon.close)
-        self.endpoint = Endpoint(watcher, self.daemon.collector, lambda: self.daemon.is_ready)
+        self.endpoint = Endpoint(watcher, self.daemon.collector, lambda: self.daemon.is_ready, lambda: PAGE)
         with listen(backlog=1024) as sock:
             self.address = sock.getsockname()
             self.endpoint.open(sock)

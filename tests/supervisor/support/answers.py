@@ -5,6 +5,8 @@ from typing import Any
 AT = 1_750_000_000.0
 """When it is asked: a Unix time."""
 
+NOT_PAUSED = {side: {"paused_connections": 0, "buffered_bytes": 0} for side in ("downstream", "upstream")}
+
 STATUS_RESULT: dict[str, Any] = {
     "version": "0.2.0",
     "engine": "compiled",
@@ -29,6 +31,8 @@ STATUS_RESULT: dict[str, Any] = {
             "memory_bytes": 52 * 2**20,
             "cpu_seconds": 3723.0,
             "restarts": 2,
+            "busy": 0.42,
+            "loop_lag_s": 0.005,
         },
         {
             "worker": 1,
@@ -42,6 +46,8 @@ STATUS_RESULT: dict[str, Any] = {
             "memory_bytes": None,
             "cpu_seconds": None,
             "restarts": 12,
+            "busy": None,
+            "loop_lag_s": None,
         },
     ],
     "listeners": [
@@ -51,12 +57,14 @@ STATUS_RESULT: dict[str, Any] = {
             "handler": "echo",
             "state": "serving",
             "connections": 1234,
+            "connections_max": 1000,
             "accepted": 99_999,
             "received_bytes": 2**40,
             "sent_bytes": 2**40,
             "queue": 0,
             "queue_limit": 1024,
             "rates": {"accepted": 0.3, "received_bytes": 12.3 * 2**20, "sent_bytes": 900.0},
+            "backpressure": NOT_PAUSED,
         },
         {
             "listener": "local",
@@ -64,14 +72,19 @@ STATUS_RESULT: dict[str, Any] = {
             "handler": "/srv/handlers/balancer.py:Balancer",
             "state": "drained",
             "connections": 0,
+            "connections_max": 100,
             "accepted": 0,
             "received_bytes": 0,
             "sent_bytes": 0,
             "queue": None,
             "queue_limit": None,
             "rates": {"accepted": None, "received_bytes": None, "sent_bytes": None},
+            "backpressure": NOT_PAUSED,
         },
     ],
+    "servers": [],
+    "feeder": None,
+    "sources": [],
 }
 
 CONNECTIONS_RESULT: dict[str, Any] = {

@@ -1,0 +1,291 @@
+"""The status page of the metrics endpoint: what `gaiod top` shows of the daemon, for a browser.
+
+It shows what /metrics may show, for whoever may see that sees this: no address of a client, no process, no path, no
+text of an error. It costs as much as `gaiod status`, a few reads of /proc, and is made anew for each who asks.
+"""
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import inf
+from typing import Any
+
+from gaiod.observe.endpoint import Answer
+from gaiod.supervisor.tables import UNKNOWN, duration, lag, number, rate, share, shown, size, size_rate
+
+Row = Mapping[str, Any]
+
+BUSY_MUCH, LAG_MUCH_S, HEARTBEAT_LATE_S, FULL = 0.9, 1.0, 2.0, 0.9
+"""From here on something is said to be wrong."""
+
+STYLE = """
+:root { color-scheme: light dark; --bad: light-dark(#b3261e, #ff8a80); --good: light-dark(#1b6e34, #7fd18b);
+  --rule: light-dark(#ddd, #3a3f44); --soft: light-dark(#5c6268, #a0a7ad); --notable: light-dark(#8a5a00, #ffc266); }
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 72rem; padding: 1rem; font: 15px/1.45 system-ui, sans-serif;
+  background: light-dark(#fff, #16191c); color: light-dark(#1c1f22, #e4e7ea) }
+h1 { font-size: 1.35rem; margin: 0 }
+h2 { font-size: 1rem; margin: 1.6rem 0 .3rem }
+p { margin: .2rem 0; color: var(--soft) }
+ul { margin: 1rem 0; padding: .6rem 1rem .6rem 2rem; border-left: 4px solid var(--bad);
+  background: light-dark(#fdecea, #3b1f1d) }
+div { overflow-x: auto }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; white-space: nowrap }
+th, td { padding: .3rem .8rem .3rem 0; text-align: right; border-bottom: 1px solid var(--rule) }
+th { font-weight: 600; font-size: .85rem; color: var(--soft) }
+.text { text-align: left }
+.bad { color: var(--bad); font-weight: 600 } .notable { color: var(--notable) } .good { color: var(--good) }
+a { color: inherit }
+#silent { padding: .5rem 1rem; background: var(--bad); color: light-dark(#fff, #16191c) }
+"""
+
+SCRIPT = """
+"use strict";
+const look = async () => {
+  const silent = document.getElementById("silent");
+  try {
+    const answer = await fetch("", {cache: "no-store", signal: AbortSignal.timeout(4000)});
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    document.querySelector("main").replaceWith(page.querySelector("main"));
+    document.title = page.title;
+    silent.hidden = true;
+  } catch (error) {
+    document.title = "no answer - gaiod";
+    silent.hidden = false;
+  }
+  setTimeout(look, document.hidden ? 10000 : 2000);
+};
+setTimeout(look, 2000);
+"""
+
+
+def _source(text: str) -> str:
+    """Return how a Content-Security-Policy allows exactly this text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+HEADERS = {
+    "content-type": "text/html; charset=utf-8",
+    "cache-control": "no-store",
+    "content-security-policy": f"default-src 'none'; style-src {_source(STYLE)}; script-src {_source(SCRIPT)}; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+def answer(status: Row) -> Answer:
+    """Return the page as what the endpoint answers. `status` is what `Subject.status()` returns."""
+    return Answer(200, page(status), HEADERS)
+
+
+def page(status: Row) -> str:
+    """Return the page. Every text in it is escaped."""
+    wrong = problems(status)
+    title = f"{len(wrong)} to look at - gaiod" if wrong else f"{status['state']} - gaiod"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<noscript><meta http-equiv="refresh" content="5"></noscript>\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        '<p id="silent" role="alert" hidden>The daemon does not answer. What is below is old.</p>\n'
+        f"<main>\n{_main(status, wrong)}</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+    )
+
+
+def problems(status: Row) -> list[str]:
+    """Return what somebody should look at, a sentence each, and where to look."""
+    workers, listeners = status["workers"], status["listeners"]
+    reload, feeder = status["last_reload"], status["feeder"]
+    return [
+        *([] if status["ready"] else [f"Not ready: the daemon is {status['state']}; new clients should go elsewhere."]),
+        *(
+            ["The last reload failed, and changed nothing: gaiod status says why."]
+            if reload and not reload["ok"]
+            else []
+        ),
+        *(text for row in workers for text in _of_worker(row)),
+        *(text for row in listeners for text in _of_listener(row, _limit(row, workers))),
+        *(
+            f"{row['listener']}: server {row['server']} is down, and gets no connections."
+            for row in status["servers"]
+            if not row["up"]
+        ),
+        *(
+            ["The feeder does not run: no message comes from any source."]
+            if feeder and feeder["state"] != "running"
+            else []
+        ),
+        *(
+            f"{row['listener']}: source {row['source']} is down, and nothing comes from it."
+            for row in status["sources"]
+            if not row["up"]
+        ),
+    ]
+
+
+def _of_worker(row: Row) -> list[str]:
+    who = f"Worker {row['worker']}"
+    said = []
+    if row["state"] == "waiting":
+        said.append(f"{who} does not run: it died, and is started again in a moment.")
+    if (row["heartbeat_age_s"] or 0) >= HEARTBEAT_LATE_S:
+        said.append(f"{who} has not come round for {duration(row['heartbeat_age_s'])}: a hook of a handler blocks it.")
+    if (row["busy"] or 0) >= BUSY_MUCH:
+        said.append(f"{who} is busy {share(row['busy'])} of the time: more workers, or less work in its handlers.")
+    if (row["loop_lag_s"] or 0) >= LAG_MUCH_S:
+        said.append(f"{who} makes clients wait for {lag(row['loop_lag_s'])[1:]}: a hook of a handler takes long.")
+    return said
+
+
+def _of_listener(row: Row, limit: int) -> list[str]:
+    said = []
+    if row["state"] == "serving" and limit and row["connections"] >= FULL * limit:
+        said.append(f"{row['listener']} has {row['connections']} of at most {limit} connections (connections_max).")
+    if row["queue_limit"] and row["queue"] >= FULL * row["queue_limit"]:
+        said.append(f"{row['listener']}: {row['queue']} clients wait to be accepted, of at most {row['queue_limit']}.")
+    return said
+
+
+def _limit(row: Row, workers: Sequence[Row]) -> int:
+    """Return how many connections a listener may have in all its workers."""
+    return int(row["connections_max"]) * len({worker["worker"] for worker in workers})
+
+
+# -- its parts ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column: its title, what it shows of a row, whether that is text, and of which class it is ("": none)."""
+
+    title: str
+    show: Callable[[Row], str]
+    is_text: bool = False
+    mark: Callable[[Row], str] = lambda row: ""
+
+
+def _main(status: Row, wrong: Sequence[str]) -> str:
+    workers = status["workers"]
+    listeners = [{**row, "limit": _limit(row, workers)} for row in status["listeners"]]
+    feeder = [] if status["feeder"] is None else [status["feeder"]]
+    reload = status["last_reload"]
+    outcome = "none" if reload is None else "worked" if reload["ok"] else "failed"
+    items = "".join(f"<li>{escape(shown(text))}</li>" for text in wrong)
+    return (
+        f'<h1>gaiod: <span class="{_mark_of_state(status)}">{escape(status["state"])}</span></h1>\n'
+        f"<p>version {escape(status['version'])}, {escape(status['engine'])} engine; "
+        f"up {duration(status['uptime_s'])}; last reload: {outcome}</p>\n"
+        + (f"<ul>{items}</ul>\n" if wrong else '<p class="good">Nothing needs to be looked at.</p>\n')
+        + _table("Workers", WORKERS, workers)
+        + _table("Listeners", LISTENERS, listeners)
+        + _table("Servers", SERVERS, status["servers"])
+        + _table("Feeder", FEEDER, feeder)
+        + _table("Sources", SOURCES, status["sources"])
+        + "<p>Rates, busy and lag are of the last ten seconds. Paused: who does not take what is held for them. "
+        'More: <a href="metrics">metrics</a>, '
+        '<a href="readyz">readyz</a>; on the machine, <code>gaiod top</code>.</p>\n'
+    )
+
+
+def _table(title: str, fields: Sequence[Field], rows: Sequence[Row]) -> str:
+    """Return a table with its heading; nothing if it has no rows."""
+    if not rows:
+        return ""
+    head = "".join(f'<th scope="col"{_class("text" * field.is_text)}>{escape(field.title)}</th>' for field in fields)
+    lines = "".join(f"<tr>{''.join(_cell(field, row) for field in fields)}</tr>\n" for row in rows)
+    return f"<h2>{title}</h2>\n<div><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody></table></div>\n"
+
+
+def _cell(field: Field, row: Row) -> str:
+    return f"<td{_class('text' * field.is_text, field.mark(row))}>{escape(field.show(row))}</td>"
+
+
+def _class(*names: str) -> str:
+    kept = " ".join(filter(None, names))
+    return f' class="{kept}"' if kept else ""
+
+
+def _of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
+    return lambda row: show(row[key])
+
+
+def _rate_of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
+    return lambda row: show(row["rates"][key])
+
+
+def _paused(side: str) -> Field:
+    def show(row: Row) -> str:
+        paused, held = row["backpressure"][side]["paused_connections"], row["backpressure"][side]["buffered_bytes"]
+        return f"{paused} ({size(held)})" if paused or held else UNKNOWN
+
+    who = {"downstream": "clients", "upstream": "servers"}[side]
+    return Field(f"paused {who}", show, mark=lambda row: "notable" * (show(row) != UNKNOWN))
+
+
+def _mark_of_state(row: Row) -> str:
+    return "good" if row["state"] in ("serving", "running") else "notable"
+
+
+def _mark_of_up(row: Row) -> str:
+    return "good" if row["up"] else "bad"
+
+
+def _bad_from(key: str, much: float) -> Callable[[Row], str]:
+    return lambda row: "bad" * ((row[key] or 0) >= much)
+
+
+STATE = Field("state", _of("state", shown), is_text=True, mark=_mark_of_state)
+UP = Field("state", lambda row: "up" if row["up"] else "down", is_text=True, mark=_mark_of_up)
+LISTENER = Field("listener", _of("listener", shown), is_text=True)
+MEMORY, CPU = Field("memory", _of("memory_bytes", size)), Field("CPU time", _of("cpu_seconds", duration))
+RESTARTS = Field("died or hung", _of("restarts", number), mark=lambda row: "notable" * bool(row["restarts"]))
+HEARTBEAT = Field("heartbeat", _of("heartbeat_age_s", duration), mark=_bad_from("heartbeat_age_s", HEARTBEAT_LATE_S))
+
+WORKERS = (
+    Field("worker", _of("worker", number), is_text=True),
+    STATE,
+    Field("connections", _of("connections", number)),
+    Field("busy", _of("busy", share), mark=_bad_from("busy", BUSY_MUCH)),
+    Field("loop lag", _of("loop_lag_s", lag), mark=_bad_from("loop_lag_s", LAG_MUCH_S)),
+    HEARTBEAT,
+    MEMORY,
+    CPU,
+    RESTARTS,
+)
+LISTENERS = (
+    LISTENER,
+    Field("handler", _of("handler", shown), is_text=True),
+    STATE,
+    Field(
+        "open / limit",
+        lambda row: f"{row['connections']} / {row['limit']}",
+        mark=lambda row: "bad" * (row["connections"] >= FULL * (row["limit"] or inf)),
+    ),
+    Field("accepted", _rate_of("accepted", rate)),
+    Field("received", _rate_of("received_bytes", size_rate)),
+    Field("sent", _rate_of("sent_bytes", size_rate)),
+    Field("to be accepted", lambda row: UNKNOWN if row["queue"] is None else f"{row['queue']} / {row['queue_limit']}"),
+    _paused("downstream"),
+    _paused("upstream"),
+)
+SERVERS = (
+    LISTENER,
+    Field("server", _of("server", shown), is_text=True),
+    UP,
+    Field("open", _of("connections", number)),
+    Field("connections made", _of("made", number)),
+    Field("failed to connect", _of("failures", number), mark=lambda row: "notable" * bool(row["failures"])),
+)
+FEEDER = (STATE, HEARTBEAT, MEMORY, CPU, RESTARTS)
+SOURCES = (
+    LISTENER,
+    Field("source", _of("source", shown), is_text=True),
+    UP,
+    Field("published", _of("published", number)),
+    Field("refused", _of("refused", number)),
+    Field("reconnects", _of("reconnects", number)),
+    Field("gaps", _of("gaps", number)),
+)

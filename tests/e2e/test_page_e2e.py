@@ -1,0 +1,111 @@
+"""The status page of a running daemon: as a program asks for it, and in a browser."""
+
+import re
+import struct
+import subprocess
+import threading
+import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from core.support.waiting import LIMIT_S
+
+from e2e.support.clients import connect, exchange, request
+from e2e.support.daemons import ECHO
+from e2e.support.starting import Start
+from e2e.support.tools import tool
+
+WIDTH, HEIGHT = 900, 600
+
+
+def test_page_answers_who_asks(daemon: Start) -> None:
+    running = daemon(f"workers: 2\n{ECHO}")
+    got = request(running.metrics, "/")
+    assert (got.status, got.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert got.body.decode().count('<td class="text good">serving</td>') == 3
+    head = request(running.metrics, "/", method="HEAD")
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["content-security-policy"] == got.headers["content-security-policy"]
+    assert int(head.headers["content-length"]) > 1000
+    elsewhere = request(running.metrics, "/status")
+    assert (elsewhere.status, elsewhere.body) == (404, b"there is a status page at /, /metrics, /livez and /readyz\n")
+
+
+def _browse(folder: Path, url: str, *options: str) -> tuple[str, str]:
+    """Look at a page with Chromium; return its document as the script left it, and what the console said."""
+    done = subprocess.run(
+        [
+            tool("chromium", "chromium"),
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
+            f"--user-data-dir={folder / 'chromium'}", f"--window-size={WIDTH},{HEIGHT}",
+            "--enable-logging=stderr", "--v=0", *options, url,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=6 * LIMIT_S,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+
+
+def _pixels(png: bytes) -> tuple[int, int, bytes]:
+    """Return the width and the height of a picture, and its bytes as they were before compression."""
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", png[16:24])
+    data, place = b"", 8
+    while place < len(png):
+        size = int.from_bytes(png[place : place + 4])
+        if png[place + 4 : place + 8] == b"IDAT":
+            data += png[place + 8 : place + 8 + size]
+        place += size + 12
+    return width, height, zlib.decompress(data)
+
+
+def test_browser_shows_the_page_and_the_script_renews_it(daemon: Start, tmp_path: Path) -> None:
+    """The page of a moment ago, behind a prefix as of a proxy: the numbers in the end are those of the daemon."""
+    running = daemon(f"workers: 2\n{ECHO}")
+    old = request(running.metrics, "/")
+    asked: list[str] = []
+
+    class Prefixed(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            now = old if len(asked) == 1 else request(running.metrics, self.path.removeprefix("/gaiod"))
+            self.send_response(now.status)
+            for name in ("content-type", "content-security-policy", "x-content-type-options"):
+                if name in now.headers:
+                    self.send_header(name, now.headers[name])
+            self.end_headers()
+            self.wfile.write(now.body)
+
+        def log_message(self, *parts: object) -> None:
+            pass
+
+    picture = tmp_path / "page.png"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Prefixed) as front, connect(running.address()) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        thread = threading.Thread(target=front.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{front.server_port}/gaiod/"
+        # Virtual time: the browser's clock runs ahead while it waits for nothing, so its timers cost no time here.
+        dom, said = _browse(tmp_path, url, "--virtual-time-budget=5000", "--dump-dom", f"--screenshot={picture}")
+        front.shutdown()
+        thread.join()
+    assert said == "", "an error, or something that the policy forbids"
+    assert [path for path in asked if path != "/favicon.ico"][:2] == ["/gaiod/", "/gaiod/"]
+    assert re.search(r'<td class="text">echo</td>.*?<td>1 / \d+</td>', dom), dom
+    assert '<p id="silent" role="alert" hidden="">' in dom
+    width, height, pixels = _pixels(picture.read_bytes())
+    assert (width, height) == (WIDTH, HEIGHT)
+    assert len(set(pixels)) > 20, "nothing is to be seen in it"
+
+
+def test_browser_says_so_when_the_daemon_is_gone(daemon: Start, tmp_path: Path) -> None:
+    running = daemon()
+    page = request(running.metrics, "/")
+    file = tmp_path / "page.html"
+    file.write_bytes(page.body)  # of a file nothing can be fetched, as of a daemon that is gone
+    dom, _ = _browse(tmp_path, file.as_uri(), "--virtual-time-budget=3000", "--dump-dom")
+    assert '<p id="silent" role="alert">' in dom
+    assert "<title>no answer - gaiod</title>" in dom

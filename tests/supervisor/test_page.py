@@ -1,0 +1,197 @@
+"""The status page shows what /metrics may show, and what somebody should look at before the rest."""
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from gaiod.supervisor import page as module
+from gaiod.supervisor.page import HEADERS, answer, page, problems
+from gaiod.supervisor.tables import shown
+from supervisor.support.answers import AT, NOT_PAUSED, STATUS_RESULT
+
+WORKER, ABSENT = STATUS_RESULT["workers"]
+LISTENER, DRAINED = STATUS_RESULT["listeners"]
+SERVER = {"listener": "db", "server": "192.0.2.1:5432", "up": True, "connections": 3, "made": 17, "failures": 0}
+FEEDER = {
+    "pid": 820,
+    "state": "running",
+    "heartbeat_age_s": 0.1,
+    "memory_bytes": 2**24,
+    "cpu_seconds": 2.0,
+    "restarts": 0,
+}
+SOURCE = {
+    "listener": "ticks",
+    "source": "every",
+    "up": True,
+    "published": 1,
+    "refused": 0,
+    "reconnects": 0,
+    "gaps": 0,
+}
+FINE: dict[str, Any] = {
+    **STATUS_RESULT,
+    "workers": [WORKER, {**WORKER, "worker": 1}],
+    "listeners": [{**LISTENER, "connections_max": 10_000}],
+    "servers": [SERVER],
+    "feeder": FEEDER,
+    "sources": [SOURCE],
+}
+
+
+class Tables(HTMLParser):
+    """The tables of a page: a list of rows for each heading, a row being its cells by the title of their column."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[dict[str, str]]] = {}
+        self.items: list[str] = []
+        self._titles: list[str] = []
+        self._cells: list[str] = []
+        self._heading = ""
+        self._text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self._text = ""
+        if tag == "table":
+            self._titles, self.tables[self._heading] = [], []
+        elif tag == "tr":
+            self._cells = []
+
+    def handle_data(self, data: str) -> None:
+        self._text += data
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "h2":
+            self._heading = self._text
+        elif tag == "th":
+            self._titles.append(self._text)
+        elif tag == "td":
+            self._cells.append(self._text)
+        elif tag == "li":
+            self.items.append(self._text)
+        elif tag == "tr" and self._cells:
+            self.tables[self._heading].append(dict(zip(self._titles, self._cells, strict=True)))
+
+
+def test_page_has_a_table_of_everything_that_runs() -> None:
+    tables = Tables(page(FINE)).tables
+    assert list(tables) == ["Workers", "Listeners", "Servers", "Feeder", "Sources"]
+    first, second = tables["Workers"]
+    assert (first["worker"], second["worker"]) == ("0", "1")
+    assert (first["busy"], first["loop lag"], first["memory"]) == ("42%", "<5ms", "52.0 MiB")
+    (listener,) = tables["Listeners"]
+    assert (listener["open / limit"], listener["received"], listener["to be accepted"]) == (
+        "1234 / 20000",
+        "12.3 MiB/s",
+        "0 / 1024",
+    )
+    assert tables["Servers"][0]["state"] == "up"
+    assert tables["Sources"][0]["published"] == "1"
+
+
+def test_page_of_a_daemon_that_has_just_begun_has_no_empty_table() -> None:
+    begun = {**FINE, "workers": [], "listeners": [], "servers": [], "feeder": None, "sources": [], "last_reload": None}
+    assert Tables(page(begun)).tables == {}
+
+
+def test_numbers_that_are_not_known_yet_are_dashes() -> None:
+    tables = Tables(page({**FINE, "workers": [ABSENT], "listeners": [DRAINED]})).tables
+    assert {tables["Workers"][0][title] for title in ("busy", "loop lag", "heartbeat", "memory")} == {"-"}
+    assert {tables["Listeners"][0][title] for title in ("accepted", "sent", "to be accepted", "paused clients")} == {
+        "-"
+    }
+
+
+def test_paused_connections_are_told_by_side() -> None:
+    pressure = {**NOT_PAUSED, "upstream": {"paused_connections": 2, "buffered_bytes": 65536}}
+    (row,) = Tables(page({**FINE, "listeners": [{**LISTENER, "backpressure": pressure}]})).tables["Listeners"]
+    assert (row["paused clients"], row["paused servers"]) == ("-", "2 (64.0 KiB)")
+
+
+def test_nothing_needs_to_be_looked_at_when_all_is_well() -> None:
+    assert problems(FINE) == []
+    assert "Nothing needs to be looked at." in page(FINE)
+    assert "<title>serving - gaiod</title>" in page(FINE)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"ready": False, "state": "stopping"}, "Not ready: the daemon is stopping; new clients should go elsewhere."),
+        (
+            {"last_reload": {"ok": False, "at": AT, "error": "/etc/x"}},
+            "The last reload failed, and changed nothing: gaiod status says why.",
+        ),
+        ({"workers": [ABSENT]}, "Worker 1 does not run: it died, and is started again in a moment."),
+        (
+            {"workers": [{**WORKER, "heartbeat_age_s": 3.0}]},
+            "Worker 0 has not come round for 3.0s: a hook of a handler blocks it.",
+        ),
+        (
+            {"workers": [{**WORKER, "busy": 0.97}]},
+            "Worker 0 is busy 97% of the time: more workers, or less work in its handlers.",
+        ),
+        (
+            {"workers": [{**WORKER, "loop_lag_s": 11.0}]},
+            "Worker 0 makes clients wait for 11s: a hook of a handler takes long.",
+        ),
+        (
+            {"listeners": [{**LISTENER, "connections_max": 685}]},
+            "echo has 1234 of at most 1370 connections (connections_max).",
+        ),
+        (
+            {"listeners": [{**LISTENER, "connections_max": 10_000, "queue": 1000}]},
+            "echo: 1000 clients wait to be accepted, of at most 1024.",
+        ),
+        ({"servers": [{**SERVER, "up": False}]}, "db: server 192.0.2.1:5432 is down, and gets no connections."),
+        ({"feeder": {**FEEDER, "state": "waiting"}}, "The feeder does not run: no message comes from any source."),
+        ({"sources": [{**SOURCE, "up": False}]}, "ticks: source every is down, and nothing comes from it."),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "-".join(value),
+)
+def test_what_is_wrong_is_said_first_and_where_to_look(changed: dict[str, Any], sentence: str) -> None:
+    text = page({**FINE, **changed})
+    assert Tables(text).items == [sentence]
+    assert "<title>1 to look at - gaiod</title>" in text
+
+
+def test_page_has_nothing_that_metrics_may_not_show() -> None:
+    told = {
+        **FINE,
+        "pid": 48151,
+        "config": "/srv/secret/gaiod.yaml",
+        "last_reload": {"ok": False, "at": AT, "error": "/srv/secret/gaiod.yaml:1:1: no"},
+        "workers": [{**WORKER, "pid": 48152, "instance": 48153}],
+        "listeners": [{**LISTENER, "bind": "unix:/srv/secret/echo.sock"}],
+        "feeder": {**FEEDER, "pid": 48154},
+    }
+    text = page(told)
+    assert not re.search(r"4815\d|secret|unix:", text)
+
+
+def test_names_cannot_be_markup_or_control_characters() -> None:
+    name = "</td><script>alert(1)</script>\x1b[2J&\"'"
+    row = {**LISTENER, "listener": name, "handler": name}
+    text = page({**FINE, "listeners": [row], "servers": [{**SERVER, "server": name, "up": False}]})
+    assert text.count("<script>") == 1
+    assert "\x1b" not in text
+    assert "&lt;/td&gt;&lt;script&gt;" in text
+    assert Tables(text).tables["Servers"][0]["server"] == shown(name)
+
+
+def test_browser_is_told_to_run_and_load_nothing_else() -> None:
+    made = answer(FINE)
+    policy = made.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert (made.headers["cache-control"], made.headers["x-content-type-options"]) == ("no-store", "nosniff")
+    assert made.status == 200
+    assert made.body == page(FINE).encode()
+    assert HEADERS["content-type"] == "text/html; charset=utf-8"
+    assert not re.search(r"(src|href)=[\"'](?!metrics|readyz)", page(FINE))
+    assert not re.search(r"\son\w+=|\sstyle=", page(FINE)), "what the policy forbids"
+    assert "//" not in module.STYLE, "an address of something to load"
