@@ -266,6 +266,12 @@ METRICS = (
         GC_PAUSE_BOUNDS_S,
     ),
     Metric("gaiod_handler_errors_total", "counter", "Exceptions that a hook raised.", ("handler", "hook")),
+    Metric(
+        "gaiod_handler_slow_hooks_total",
+        "counter",
+        "Times that a hook blocked its loop for longer than slow_hook.",
+        ("handler", "hook"),
+    ),
     Metric("gaiod_scrape_duration_seconds", "gauge", "How long collecting this scrape took."),
     Metric("gaiod_scrapes_total", "counter", "Requests to the metrics endpoint, by HTTP status.", ("code",)),
 )

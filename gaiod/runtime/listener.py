@@ -19,8 +19,10 @@ from gaiod.runtime.connlog import ConnectionLog, peer_text
 from gaiod.runtime.dispatch import Target
 from gaiod.runtime.handler import Handler, SocketOptions
 from gaiod.runtime.logs import RateLimit
+from gaiod.runtime.plugins import label_of
 from gaiod.runtime.servers import HandlerCounts
 from gaiod.runtime.settings import ListenerSettings
+from gaiod.runtime.slowhooks import SlowHooks
 from gaiod.runtime.stats import ACCEPT_ERRORS, CELL, CLOSE_REASONS, DURATION_BOUNDS_S, Layout, bucket_of
 
 log = logging.getLogger("gaiod.worker")
@@ -59,6 +61,7 @@ class Listener(Target):
         number: int,
         connection_log: ConnectionLog | None = None,
         instance: int = 0,
+        slow: SlowHooks | None = None,
     ) -> None:
         """Make a listener; `open` lets it serve.
 
@@ -71,6 +74,7 @@ class Listener(Target):
             number: which of the layout's listeners this is.
             connection_log: where its connections are written down; None: nowhere.
             instance: begins the connections' names: no other worker has it.
+            slow: is told of its slow hooks; None: nobody is.
         """
         super().__init__(handler.on_read, handler.on_write)
         self.settings = settings
@@ -81,6 +85,8 @@ class Listener(Target):
         self._cells = cells
         self._row = layout.row(number)
         self._instance = instance
+        self._slow = slow if slow is not None else SlowHooks(None)
+        self._watch = self._slow.watch
         self._upstream = self._row + CELL["upstream_received_bytes"]
         self.counts = HandlerCounts(cells, layout, number, settings.servers)
         self._groups: WeakSet[Group] = WeakSet()
@@ -218,13 +224,28 @@ class Listener(Target):
             hook(*arguments)
         except Exception:
             self.failed(name, conn)
+        if self._watch.lap():
+            self.slow(name, conn, self._watch.took_ns)
+
+    def slow(self, hook: str, conn: Conn | None, took_ns: int) -> None:
+        """Count a hook that took too long, and log it."""
+        self._count(f"slow_hook_{hook}")
+        self._slow.is_over(*self.describe(hook, conn), took_ns)
+
+    def describe(self, hook: str, conn: Conn | None) -> tuple[str, str, str]:
+        """Return how log lines about a call of a hook name the listener and handler, the hook, and the connection."""
+        where = f"listener {self.name}, handler {label_of(self.settings.handler)}"
+        return where, hook, "" if conn is None else f"; connection {self._name_of(conn)}"
+
+    def _name_of(self, conn: Conn) -> str:
+        return f"{self._instance}-{conn.serial} ({peer_text(conn.peer_address)})"
 
     def failed(self, name: str, conn: Conn | None) -> None:
         """Deal with the exception that is being handled: a hook raised it."""
         self._count(f"handler_error_{name}")
         what = "nothing was closed"
         if conn is not None:
-            what = f"connection {self._instance}-{conn.serial} ({peer_text(conn.peer_address)}) is closed"
+            what = f"connection {self._name_of(conn)} is closed"
         self._tell(logging.ERROR, name, "%s raised; %s", name, what, traceback=True)
         if conn is not None:
             self.end(conn, "handler_error", abort=True)

@@ -58,6 +58,7 @@ LISTENER_CELLS = (
     *(f"rejected_{reason}" for reason in REJECT_REASONS),
     *(f"accept_error_{name}" for name in ACCEPT_ERRORS),
     *(f"handler_error_{hook}" for hook in HOOKS),
+    *(f"slow_hook_{hook}" for hook in HOOKS),
     "duration_ns",
     *(f"duration_le_{bound}" for bound in DURATION_BOUNDS_S),
     "duration_le_inf",
