@@ -14,7 +14,7 @@ class Stopwatch:
 
     Attributes:
         limit_ns: longer laps are too long; 0: it stands still.
-        since_ns: when the present lap began, in `time.monotonic_ns()` rounded down by a tick of the kernel (10 ms at most).
+        since_ns: when the present lap began, in `time.monotonic_ns()`, at most a tick of the kernel (10 ms) early.
         took_ns: what the last lap that was too long took.
         results: what is being worked through; None: nothing.
         index: how far.

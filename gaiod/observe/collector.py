@@ -31,6 +31,7 @@ from gaiod.runtime.stats import (
     DURATION_BOUNDS_S,
     GC_GENERATIONS,
     GC_PAUSE_BOUNDS_S,
+    PAUSE_REASONS,
     PUSH_DROP_REASONS,
     REJECT_REASONS,
     RESTART_REASONS,
@@ -302,6 +303,8 @@ class Collector(PrometheusCollector):
             scrape.add("gaiod_connections_rejected_total", row[CELL[f"rejected_{reason}"]], name, reason)
         for error in ACCEPT_ERRORS:
             scrape.add("gaiod_accept_errors_total", row[CELL[f"accept_error_{error}"]], name, error)
+        for reason in PAUSE_REASONS:
+            scrape.add("gaiod_accept_paused_seconds_total", row[CELL[f"accept_paused_{reason}_ns"]] / 1e9, name, reason)
         first = CELL[f"duration_le_{DURATION_BOUNDS_S[0]}"]
         buckets = row[first : first + len(DURATION_BOUNDS_S) + 1]
         scrape.add_buckets("gaiod_connection_duration_seconds", buckets, row[CELL["duration_ns"]] / 1e9, name)

@@ -20,6 +20,7 @@ from gaiod.runtime.dispatch import Target
 from gaiod.runtime.handler import Handler, SocketOptions
 from gaiod.runtime.logs import RateLimit
 from gaiod.runtime.plugins import label_of
+from gaiod.runtime.rests import Rests
 from gaiod.runtime.servers import HandlerCounts
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.slowhooks import SlowHooks
@@ -93,6 +94,7 @@ class Listener(Target):
         self._sockets: list[Conn] = []
         self._limits: dict[str, RateLimit] = {}
         self._log = connection_log if connection_log is not None and connection_log.wants_any else None
+        self._rests = Rests(lambda reason, ns: self._count(f"accept_paused_{reason}_ns", ns))
         self._peers: dict[int, str] = {}  # by serial number, for the log: a closed socket has no peer
         self._announcements: Announcements | None = None
         if settings.proxy_protocol is not None:
@@ -111,7 +113,7 @@ class Listener(Target):
         """Serve listening sockets, which are taken over."""
         for sock in sockets:
             self._sockets.append(self._watcher.accept(sock, context=self))
-        self._every(min(SWEEP_INTERVAL_MAX_S, self.settings.idle_timeout_s / SWEEPS_PER_TIMEOUT), self._close_idle)
+        self._every(min(SWEEP_INTERVAL_MAX_S, self.settings.idle_timeout_s / SWEEPS_PER_TIMEOUT), self._sweep)
         if type(self._handler).on_tick is not Handler.on_tick:
             self._every(self._handler.tick_interval_s, self._tick)
         if self._log is not None and self._log.every_s is not None:
@@ -121,6 +123,7 @@ class Listener(Target):
 
     def stop_accepting(self) -> None:
         """Accept no more; the connections go on."""
+        self._rests.look(self._sockets)
         for sock in self._sockets:
             self._watcher.free(sock)
         self._sockets.clear()
@@ -292,7 +295,9 @@ class Listener(Target):
     def _accept_failed(self, error: Exception) -> None:
         if isinstance(error, (ConnClosed, WatcherClosed)) or not self._sockets:
             return
-        name = errno.errorcode.get(getattr(error, "errno", None) or 0, "other")
+        code = getattr(error, "errno", None)
+        self._rests.failed(self._sockets, code)
+        name = errno.errorcode.get(code or 0, "other")
         self._count(f"accept_error_{name if name in ACCEPT_ERRORS else 'other'}")
         self._tell(logging.WARNING, "accept", "accepting failed: %s; it is tried again", error)
 
@@ -333,7 +338,9 @@ class Listener(Target):
     def _tick(self) -> None:
         self.call("on_tick", None, self._handler.on_tick)
 
-    def _close_idle(self) -> None:
+    def _sweep(self) -> None:
+        """Close who is idle, and count what cannot be counted as it happens."""
+        self._rests.look(self._sockets)
         since_s = time.monotonic() - self.settings.idle_timeout_s
         for conn in self._watcher.connections(context=self, idle_since_s=since_s):
             self.end(conn, "idle", abort=True)
