@@ -8,7 +8,6 @@ import traceback
 from threading import Event, Thread, get_ident
 from types import FrameType
 
-import gaiod
 from gaiod.core.operations import OpResult, OpType
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.slowhooks import SlowHooks
@@ -19,7 +18,7 @@ GRAIN_NS = 10_000_000
 FRAMES_MAX = 30
 """Of a stack, the innermost: a recursion must not fill the log."""
 
-OURS = os.path.dirname(gaiod.__file__)
+OURS = os.path.dirname(os.path.dirname(__file__))
 CALL = Listener.call.__code__
 
 
@@ -53,18 +52,23 @@ class Lookout:
 
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the loop's thread
-        while True:
-            self._event.clear()
-            if self._is_over:
-                return
-            self._event.wait(self._look())
+        while not self._is_over:
+            wait_s = self._look()
+            if wait_s is None:
+                self._event.wait()
+                self._event.clear()
+                wait_s = self._watch.limit_ns / 1e9  # not now: of a busy loop it would wait for every pass
+            if not self._is_over:
+                self._event.wait(wait_s)
+                self._event.clear()
 
     def _look(self) -> float | None:
         """Tell of a hook that is too slow; return when to look again, None: when a pass begins."""
         watch = self._watch
-        watch.is_watched = watch.results is not None
+        watch.is_watched = False  # first, then look: a pass that begins later calls `wake`
         if watch.results is None:
-            return None  # and a pass that has begun meanwhile calls `wake`
+            return None
+        watch.is_watched = True
         since_ns = watch.since_ns
         left_ns = watch.limit_ns + GRAIN_NS - (time.monotonic_ns() - since_ns)
         if left_ns > 0:

@@ -38,9 +38,9 @@ def test_slow_hook_is_in_the_log_and_in_the_metrics_until_a_reload_says_otherwis
     wait_until(lambda: slow() == 1, "its count")
     assert f'{tmp_path / "mine.py"}", line ' in running.log()
     assert "on_read blocks its worker for" in running.log()
-    running.configuration.write_text(f"slow_hook: false\n{beside()}")
-    running.ask("reload")
+    (tmp_path / "gaiod.yaml").write_text(f"slow_hook: false\n{beside()}")
+    assert running.ask("reload")["generation"] == 2, running.log()
     with connect(running.address("mine")) as sock:
         exchange(sock, b"second")
         assert exchange(sock, b"third") == b"third"
-    assert slow() == 1
+    assert slow() == 1, running.log()
