@@ -312,7 +312,6 @@ class Submission(Loop):
             os.close(fd)
             raise
         conn.is_listener = listening
-        conn.writable = listening  # what a listener stalls for is no room to write: see `rested_s`
         sock.close()
         self.delegated[sock] = ref(conn)  # weakly: who delegates by hand has the connection
         return conn
