@@ -16,6 +16,7 @@ PACKAGE = Path("gaiod")
 COMPILED = [
     "core/_flows.pyx",
     "core/_outboxes.pyx",
+    "core/_stopwatch.pyx",
     "core/_syscalls.pyx",
     "core/alarms.py",
     "core/connection.py",

@@ -132,6 +132,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         chart("Closed", "cps", Line("gaiod_connections_closed_total", "listener reason")),
         chart("Rejected", "cps", Line("gaiod_connections_rejected_total", "listener reason")),
         chart("Errors of accept", "cps", Line("gaiod_accept_errors_total", "listener errno")),
+        chart("Not accepting for lack of", "percentunit", Line("gaiod_accept_paused_seconds_total", "listener reason")),
         chart(
             "Waiting to be accepted", "short",
             Line("gaiod_listen_queue_length", "instance listener worker"),
@@ -141,6 +142,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         chart("Sent", "Bps", Line("gaiod_sent_bytes_total", TRAFFIC)),
         chart("How long connections were open", "s", Line("gaiod_connection_duration_seconds", "listener")),
         chart("Exceptions of hooks", "cps", Line("gaiod_handler_errors_total", "handler hook")),
+        chart("Slow hooks", "cps", Line("gaiod_handler_slow_hooks_total", "handler hook")),
     ),
     "Back-pressure": (
         chart("Paused connections", "short", Line("gaiod_backpressure_paused_connections", TRAFFIC)),

@@ -95,6 +95,7 @@ def _settings(config: Config, handlers: dict[str, HandlerUse]) -> Settings:
         workers=config.workers,
         pin_workers=config.pin_workers,
         heartbeat_timeout_s=config.heartbeat_timeout,
+        slow_hook_s=config.slow_hook,
         drain_timeout_s=config.drain_timeout,
         stop_grace_s=config.stop_grace,
         recycle=_recycle(config.recycle),

@@ -42,6 +42,9 @@ BACKLOG_MAX = 65_535
 NOTSENT_LOWAT_MIN_BYTES, NOTSENT_LOWAT_MAX_BYTES = 4096, 1 << 30
 """Below a few packets the line runs dry between two wake-ups; the kernel's own send buffers end far below the other."""
 
+SLOW_HOOK_MIN_S = 0.02
+"""Hooks are timed by the kernel's tick, which is 1 to 10 ms."""
+
 RECYCLE_MEMORY_MIN_BYTES = 32 << 20
 """What a worker has before its first connection (15.7 MB, CPython 3.11): less would replace it for ever."""
 
@@ -200,6 +203,9 @@ class Config(_Strict):
     workers: Annotated[int, BeforeValidator(parse_workers)] = DEFAULT.workers
     pin_workers: bool = DEFAULT.pin_workers
     heartbeat_timeout: Annotated[float, _duration(0.5, HOUR_S)] = DEFAULT.heartbeat_timeout_s
+    slow_hook: Annotated[float | None, _duration(SLOW_HOOK_MIN_S, HOUR_S), _or_false("duration", "100ms")] = (
+        DEFAULT.slow_hook_s
+    )
     drain_timeout: Annotated[float, _duration(0.0, DAY_S)] = DEFAULT.drain_timeout_s
     stop_grace: Annotated[float, _duration(0.0, HOUR_S)] = DEFAULT.stop_grace_s
     recycle: Recycle = Recycle()

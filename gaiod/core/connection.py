@@ -194,6 +194,10 @@ class Conn:
         """Return for how many seconds so far the peer did not take what was written, at `time.monotonic()` `now_s`."""
         return self.stall_s if self.writable else max(0.0, self.stall_s + now_s)
 
+    def rested_s(self, now_s: float) -> float:
+        """Return for how many seconds so far a listener did not accept: there was no descriptor, or no memory."""
+        return self.stall_s if self.stall_s >= 0 else self.stall_s + now_s
+
     def fileno(self) -> int:
         """Return the descriptor; -1 once closed. It is the watcher's: do not close it or read from it."""
         return self.fd

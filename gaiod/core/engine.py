@@ -1,6 +1,6 @@
 """The system calls of the engine in use: one interface, written twice.
 
-Interpreted: `syscalls.py`, `flows.py` and `outboxes.py`. Compiled: the same with an underscore, `.pyx`.
+Interpreted: `syscalls.py`, `flows.py`, `outboxes.py` and `stopwatch.py`. Compiled: the same with an underscore, `.pyx`.
 """
 
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from gaiod.core import ENGINE
 if TYPE_CHECKING or ENGINE == "interpreted":
     from gaiod.core.flows import Flow, Plumbing
     from gaiod.core.outboxes import Fan, Outbox, Parcel, Spool
+    from gaiod.core.stopwatch import Stopwatch
     from gaiod.core.syscalls import (
         Batch,
         Poller,
@@ -24,6 +25,7 @@ if TYPE_CHECKING or ENGINE == "interpreted":
 else:
     from gaiod.core._flows import Flow, Plumbing
     from gaiod.core._outboxes import Fan, Outbox, Parcel, Spool
+    from gaiod.core._stopwatch import Stopwatch
     from gaiod.core._syscalls import (
         Batch,
         Poller,
@@ -45,6 +47,7 @@ __all__ = [
     "Plumbing",
     "Poller",
     "Spool",
+    "Stopwatch",
     "accept",
     "connect",
     "open_stream",

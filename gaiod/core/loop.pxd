@@ -14,7 +14,6 @@ cdef int LOOP_ITERATIONS, LOOP_EVENTS, LOOP_BUSY_NS, SWAP_EXHAUSTED, LAG
 cdef uint32_t READABLE, WRITABLE, BROKEN
 cdef int BATCH_MAX, EVENTS_MAX, RECEIVES_MIN, SEND_ROUNDS, PASSES_PER_POLL, ACCEPTS_PER_PASS
 cdef int EAGAIN, EINTR
-cdef double ACCEPT_PAUSE_S
 cdef double inf
 
 
@@ -43,9 +42,6 @@ cdef class Loop(Fanout):
     @cython.locals(operation=OpResult, conn=Conn, fd=int, _=int)
     cdef _accept_ready(self, Conn listener)
     cdef _report_accept(self, OpResult operation, Conn conn, object error)
-    @cython.locals(starved=list, listener=Conn)
-    cdef _feed_starved(self)
-
     cdef _ring(self)
     @cython.locals(operation=OpResult, next_s=double)
     cdef _expire(self, Conn conn, bint reading)

@@ -51,10 +51,6 @@ PASSES_PER_POLL = 4
 ACCEPTS_PER_PASS = 64
 """Most connections one listener accepts in one pass, so that a flood of them starves nobody."""
 
-ACCEPT_PAUSE_S = 0.1
-"""How long a listener rests after the kernel had no descriptor or memory for a connection, unless
-a connection closes before. accept() would fail again at once, and epoll has no further edge to tell."""
-
 EAGAIN, EINTR = errno.EAGAIN, errno.EINTR
 ERRORS_FOR_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 ERRORS_OF_LISTENER = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
@@ -331,24 +327,13 @@ class Loop(Fanout):
                 return
             self._report_accept(operation, None, error)
             if -fd in ERRORS_FOR_LACK:
-                listener.readable = False
-                self.starved.append(listener)
-                self.released = False
-                self.alarms.arm(listener, True, self.poller.now() + ACCEPT_PAUSE_S)
+                self._rest(listener)
                 return
 
     def _report_accept(self, operation: OpResult, conn: Conn | None, error: Exception | None) -> None:
         """Complete one accept of a listener; its own operation stays pending."""
         self.counters[ACCEPT * OUTCOME_COUNT] += 1
         self._complete(self._new_operation(ACCEPT, conn, operation.context, inf), error)
-
-    def _feed_starved(self) -> None:
-        """Let listeners that lacked a descriptor try again."""
-        starved = self.starved
-        self.starved = []
-        for listener in starved:
-            listener.readable = True
-            self._read_on(listener)
 
     def _ring(self) -> None:
         """See to the alarms that are due."""

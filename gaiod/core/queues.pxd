@@ -12,7 +12,7 @@ from gaiod.core.operations cimport OpResult
 
 cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED, NOTHING, REST, ALL
 cdef int COMPLETE, EXPIRED, FAILED, OUTCOME_COUNT, RESUMES, PAUSED_NS, BUFFERED, EINPROGRESS, RECEIVES_FIRST
-cdef double inf
+cdef double inf, ACCEPT_PAUSE_S
 cdef list OPERATION_TYPES
 
 
@@ -61,6 +61,10 @@ cdef class Queues(Mover):
     @cython.locals(outcome=int)
     cdef _complete(self, OpResult operation, object error)
     cdef _read_on(self, Conn conn)
+    @cython.locals(now_s=double)
+    cdef _rest(self, Conn listener)
+    @cython.locals(starved=list, listener=Conn)
+    cdef _feed_starved(self)
     cdef _stall(self, Conn conn)
     @cython.locals(operation=OpResult, outbox=Outbox)
     cdef _write_on(self, Conn conn)

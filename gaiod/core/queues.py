@@ -33,6 +33,10 @@ from gaiod.core.outboxes import ALL, NOTHING, REST
 
 EINPROGRESS = errno.EINPROGRESS
 
+ACCEPT_PAUSE_S = 0.1
+"""How long a listener rests after the kernel had no descriptor or memory for a connection, unless
+a connection closes before. accept() would fail again at once, and epoll has no further edge to tell."""
+
 RECEIVES_FIRST = 512
 """Receives prepared for the first batch: as many as one takes."""
 
@@ -114,6 +118,24 @@ class Queues(Mover):
         if operation is None or operation.kind > POST:
             return ALL
         return REST if conn.outbox.offset else NOTHING
+
+    def _rest(self, listener: Conn) -> None:
+        """Accept no more for a while: there is no descriptor, or no memory."""
+        now_s = self.poller.now()
+        listener.readable = False
+        listener.stall_s -= now_s
+        self.starved.append(listener)
+        self.released = False
+        self.alarms.arm(listener, True, now_s + ACCEPT_PAUSE_S)
+
+    def _feed_starved(self) -> None:
+        """Let listeners that lacked a descriptor try again."""
+        starved = self.starved
+        self.starved = []
+        for listener in starved:
+            listener.stall_s += self.poller.now()
+            listener.readable = True
+            self._read_on(listener)
 
     def _stall(self, conn: Conn) -> None:
         """Send no more: the kernel is full. It tells with an edge when it is not."""

@@ -19,8 +19,8 @@ from prometheus_client.registry import Collector as PrometheusCollector
 from gaiod.core import ENGINE, counters
 from gaiod.observe import feeds
 from gaiod.observe.feeds import SourceKey
+from gaiod.observe.hookcounts import HookCounts
 from gaiod.observe.metrics import METRICS
-from gaiod.runtime.hooks import HOOKS
 from gaiod.runtime.plugins import label_of
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import (
@@ -31,6 +31,7 @@ from gaiod.runtime.stats import (
     DURATION_BOUNDS_S,
     GC_GENERATIONS,
     GC_PAUSE_BOUNDS_S,
+    PAUSE_REASONS,
     PUSH_DROP_REASONS,
     REJECT_REASONS,
     RESTART_REASONS,
@@ -202,7 +203,7 @@ class Collector(PrometheusCollector):
                 self._add_traffic(scrape, slot, listener)
         feeds.add_feeder(scrape, self._subject.feeder())
         source_rows = self._subject.source_rows()
-        errors: Counter[tuple[str, str]] = Counter()
+        hooks = HookCounts()
         server_rows = self._subject.server_rows()
         for listener in listeners:
             row = self._subject.row(listener.key)
@@ -214,10 +215,8 @@ class Collector(PrometheusCollector):
                 self._add_push(scrape, listener, row, slots)
             if listener.settings.sources:
                 feeds.add_feed(scrape, listener.settings, row, source_rows)
-            for hook in HOOKS:
-                errors[listener.key[1], hook] += row[CELL[f"handler_error_{hook}"]]
-        for (handler, hook), count in errors.items():
-            scrape.add("gaiod_handler_errors_total", count, handler, hook)
+            hooks.add(listener.key[1], row)
+        hooks.tell(scrape)
         for code, count in sorted(self._scrapes.items()):
             scrape.add("gaiod_scrapes_total", count, code)
         scrape.add("gaiod_scrape_duration_seconds", time.perf_counter() - began_s)
@@ -304,6 +303,8 @@ class Collector(PrometheusCollector):
             scrape.add("gaiod_connections_rejected_total", row[CELL[f"rejected_{reason}"]], name, reason)
         for error in ACCEPT_ERRORS:
             scrape.add("gaiod_accept_errors_total", row[CELL[f"accept_error_{error}"]], name, error)
+        for reason in PAUSE_REASONS:
+            scrape.add("gaiod_accept_paused_seconds_total", row[CELL[f"accept_paused_{reason}_ns"]] / 1e9, name, reason)
         first = CELL[f"duration_le_{DURATION_BOUNDS_S[0]}"]
         buckets = row[first : first + len(DURATION_BOUNDS_S) + 1]
         scrape.add_buckets("gaiod_connection_duration_seconds", buckets, row[CELL["duration_ns"]] / 1e9, name)

@@ -69,6 +69,12 @@ METRICS = (
         "gaiod_connections_rejected_total", "counter", "Connections closed unserved, by why.", ("listener", "reason")
     ),
     Metric("gaiod_accept_errors_total", "counter", "Failures of accept(), by errno.", ("listener", "errno")),
+    Metric(
+        "gaiod_accept_paused_seconds_total",
+        "counter",
+        "How long a worker accepted nobody for lack of descriptors (fd) or memory, counted at least once a second.",
+        ("listener", "reason"),
+    ),
     Metric("gaiod_listen_queue_length", "gauge", "Connections waiting to be accepted (TCP).", ("listener", "worker")),
     Metric(
         "gaiod_listen_queue_limit", "gauge", "Connections that can wait to be accepted (TCP).", ("listener", "worker")
@@ -266,6 +272,12 @@ METRICS = (
         GC_PAUSE_BOUNDS_S,
     ),
     Metric("gaiod_handler_errors_total", "counter", "Exceptions that a hook raised.", ("handler", "hook")),
+    Metric(
+        "gaiod_handler_slow_hooks_total",
+        "counter",
+        "Times that a hook blocked its loop for longer than slow_hook.",
+        ("handler", "hook"),
+    ),
     Metric("gaiod_scrape_duration_seconds", "gauge", "How long collecting this scrape took."),
     Metric("gaiod_scrapes_total", "counter", "Requests to the metrics endpoint, by HTTP status.", ("code",)),
 )

@@ -2,10 +2,12 @@
 
 cimport cython
 
+from gaiod.core._stopwatch cimport Stopwatch as TypedStopwatch
 from gaiod.core.connection cimport Conn
 from gaiod.core.operations cimport OpResult
 
 cdef int READ, WRITE, TIMER, POST
+cdef TypedStopwatch UNWATCHED
 
 
 cdef class Target:
@@ -13,5 +15,7 @@ cdef class Target:
     cdef public object on_write
 
 
-@cython.locals(result=OpResult, kind=int, target=Target, conn=Conn)
-cpdef dispatch(list results)
+@cython.locals(result=OpResult)
+cpdef dispatch(list results, TypedStopwatch watch=*)
+@cython.locals(kind=int, target=Target, conn=Conn)
+cdef _hand_over(OpResult result, TypedStopwatch watch)

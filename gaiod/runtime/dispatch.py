@@ -3,6 +3,7 @@
 from typing import Any
 
 from gaiod.core.connection import Conn
+from gaiod.core.engine import Stopwatch
 from gaiod.core.operations import OpResult
 
 READ, WRITE, TIMER, POST = 0, 1, 5, 6  # values of OpType
@@ -27,22 +28,36 @@ class Target:
         """Deal with the exception being handled, which `on_read` or `on_write` raised. The daemon's own: a bug."""
         raise  # noqa: PLE0704 - called from the except clause below
 
+    def slow(self, hook: str, conn: Conn | None, took_ns: int) -> None:
+        """Take note that `on_read` or `on_write` took longer than it should. The daemon's own do not matter."""
 
-def dispatch(results: list[OpResult]) -> None:
+
+UNWATCHED = Stopwatch(0)
+
+
+def dispatch(results: list[OpResult], watch: Stopwatch | None = None) -> None:
     """Hand every completion over. A timer's or a post's context is called with the completion.
 
-    What succeeded on a connection that has closed since is nobody's any more.
+    What succeeded on a connection that has closed since is nobody's any more. `watch` times each hook; those that
+    a target calls by itself, in `take` or for a timer, it has to time.
     """
+    if watch is None:
+        watch = UNWATCHED
+    watch.begin(results)
     for result in results:
-        kind = result.kind
-        if kind == READ or kind == WRITE:
-            conn = result.conn
-            target = conn.context
-            if result.error is not None:
-                target.take(result)
-                continue
-            if conn.closed:
-                continue  # by a hook that was called a moment ago: there is nothing to go on with
+        _hand_over(result, watch)
+        watch.step()
+    watch.end()
+
+
+def _hand_over(result: OpResult, watch: Stopwatch) -> None:
+    kind = result.kind
+    if kind == READ or kind == WRITE:
+        conn = result.conn
+        target = conn.context
+        if result.error is not None:
+            target.take(result)
+        elif not conn.closed:  # else by a hook that was called a moment ago: there is nothing to go on with
             try:
                 if kind == READ:
                     target.on_read(conn, result)
@@ -50,8 +65,12 @@ def dispatch(results: list[OpResult]) -> None:
                     target.on_write(conn, result)
             except Exception:
                 target.failed("on_read" if kind == READ else "on_write", conn)
-        elif kind == TIMER or kind == POST:
-            if result.error is None:
-                result.context(result)
-        else:
-            result.context.take(result)
+            if watch.lap():
+                target.slow("on_read" if kind == READ else "on_write", conn, watch.took_ns)
+            return
+    elif kind == TIMER or kind == POST:
+        if result.error is None:
+            result.context(result)
+    else:
+        result.context.take(result)
+    watch.lap()

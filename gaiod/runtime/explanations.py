@@ -34,7 +34,7 @@ class Explanations:
         return {"state": "unknown"} if closed is None else {"state": "closed", **closed}
 
     def _open(self, listener: Listener, conn: Conn, now_s: float) -> dict[str, Any]:
-        partner = listener.partner_of(conn) or relay_sink(conn)
+        partner = _partner_of(listener, conn) or relay_sink(conn)
         both = [each for each in (conn, partner) if each is not None and not each.closed]
         both.sort(key=listener.is_client, reverse=True)
         first = both[0]
@@ -43,7 +43,7 @@ class Explanations:
             "handler": listener.settings.handler,
             "peer": peer_text(first.peer_address),
             "idle_timeout_s": listener.settings.idle_timeout_s,
-            "notes": listener.notes_on(first),
+            "notes": _notes_on(listener, first),
             "sides": [self._side(listener, each, now_s) for each in both],
         }
 
@@ -69,3 +69,19 @@ class Explanations:
 
     def _name(self, conn: Conn) -> str:
         return f"{self._instance}-{conn.serial}"
+
+
+def _partner_of(listener: Listener, conn: Conn) -> Conn | None:
+    """Return the connection that goes with one; None: there is none, or its handler cannot say."""
+    try:
+        return listener.handler.partner_of(conn)
+    except Exception:
+        return None  # a question about a connection must not cost it
+
+
+def _notes_on(listener: Listener, conn: Conn) -> list[str]:
+    """Return what the handler says of a client's connection."""
+    try:
+        return [str(note) for note in listener.handler.notes_on(conn)]
+    except Exception as error:
+        return [f"Its handler does not say more: notes_on raised {error!r}."]

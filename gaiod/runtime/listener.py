@@ -20,8 +20,11 @@ from gaiod.runtime.connlog import ConnectionLog, peer_text
 from gaiod.runtime.dispatch import Target
 from gaiod.runtime.handler import Handler, SocketOptions
 from gaiod.runtime.logs import RateLimit
+from gaiod.runtime.plugins import label_of
+from gaiod.runtime.rests import Rests
 from gaiod.runtime.servers import HandlerCounts
 from gaiod.runtime.settings import ListenerSettings
+from gaiod.runtime.slowhooks import SlowHooks
 from gaiod.runtime.stats import ACCEPT_ERRORS, CELL, CLOSE_REASONS, DURATION_BOUNDS_S, Layout, bucket_of
 
 log = logging.getLogger("gaiod.worker")
@@ -61,6 +64,7 @@ class Listener(Target):
         connection_log: ConnectionLog | None = None,
         instance: int = 0,
         closings: Closings | None = None,
+        slow: SlowHooks | None = None,
     ) -> None:
         """Make a listener; `open` lets it serve.
 
@@ -74,23 +78,27 @@ class Listener(Target):
             connection_log: where its connections are written down; None: nowhere.
             instance: begins the connections' names: no other worker has it.
             closings: where it is remembered why they closed; None: nowhere.
+            slow: is told of its slow hooks; None: nobody is.
         """
         super().__init__(handler.on_read, handler.on_write)
         self.settings = settings
         self.name = settings.name
         self.active = 0
-        self._handler = handler
+        self.handler = handler
         self._watcher = watcher
         self._cells = cells
         self._row = layout.row(number)
         self._instance = instance
         self._closings = closings
+        self._slow = slow if slow is not None else SlowHooks(None)
+        self._watch = self._slow.watch
         self._upstream = self._row + CELL["upstream_received_bytes"]
         self.counts = HandlerCounts(cells, layout, number, settings.servers)
         self._groups: WeakSet[Group] = WeakSet()
         self._sockets: list[Conn] = []
         self._limits: dict[str, RateLimit] = {}
         self._log = connection_log if connection_log is not None and connection_log.wants_any else None
+        self._rests = Rests(lambda reason, ns: self._count(f"accept_paused_{reason}_ns", ns))
         self._peers: dict[int, str] = {}  # by serial number, for the log: a closed socket has no peer
         self._announcements: Announcements | None = None
         if settings.proxy_protocol is not None:
@@ -109,16 +117,17 @@ class Listener(Target):
         """Serve listening sockets, which are taken over."""
         for sock in sockets:
             self._sockets.append(self._watcher.accept(sock, context=self))
-        self._every(min(SWEEP_INTERVAL_MAX_S, self.settings.idle_timeout_s / SWEEPS_PER_TIMEOUT), self._close_idle)
-        if type(self._handler).on_tick is not Handler.on_tick:
-            self._every(self._handler.tick_interval_s, self._tick)
+        self._every(min(SWEEP_INTERVAL_MAX_S, self.settings.idle_timeout_s / SWEEPS_PER_TIMEOUT), self._sweep)
+        if type(self.handler).on_tick is not Handler.on_tick:
+            self._every(self.handler.tick_interval_s, self._tick)
         if self._log is not None and self._log.every_s is not None:
             self._every(self._log.every_s, self._log_alive)
         if self._sockets:  # an operator may have drained the listener before this worker came
-            self.call("on_start", None, self._handler.on_start)
+            self.call("on_start", None, self.handler.on_start)
 
     def stop_accepting(self) -> None:
         """Accept no more; the connections go on."""
+        self._rests.look(self._sockets)
         for sock in self._sockets:
             self._watcher.free(sock)
         self._sockets.clear()
@@ -153,26 +162,12 @@ class Listener(Target):
         """Return an open connection of either kind; None: it has none of that number."""
         return next((conn for conn in self._watcher.connections(context=self) if conn.serial == serial), None)
 
-    def partner_of(self, conn: Conn) -> Conn | None:
-        """Return the connection that goes with one; None: there is none, or its handler cannot say."""
-        try:
-            return self._handler.partner_of(conn)
-        except Exception:
-            return None  # a question about a connection must not cost it
-
-    def notes_on(self, conn: Conn) -> list[str]:
-        """Return what the handler says of a client's connection."""
-        try:
-            return [str(note) for note in self._handler.notes_on(conn)]
-        except Exception as error:
-            return [f"Its handler does not say more: notes_on raised {error!r}."]
-
     # -- what the feed brings ----------------------------------------------------------------------------
 
     def deliver(self, topic: str, data: bytes) -> None:
         """Let the handler have a message. Before the listener serves, and once all is over, nobody wants it."""
         if self._sockets or self.active:
-            self.call("on_message", None, self._handler.on_message, topic, data)
+            self.call("on_message", None, self.handler.on_message, topic, data)
 
     def count_missed(self, messages: int) -> None:
         """Count messages that did not get here."""
@@ -195,9 +190,8 @@ class Listener(Target):
         )
         self._groups.add(group)
         if policy == "disconnect":
-            self._every(
-                min(SWEEP_INTERVAL_MAX_S, grace_s / SWEEPS_PER_TIMEOUT), lambda: self._end_stalled(group, grace_s)
-            )
+            interval_s = min(SWEEP_INTERVAL_MAX_S, grace_s / SWEEPS_PER_TIMEOUT)
+            self._every(interval_s, lambda: _end_stalled(group, grace_s))
         return group
 
     @property
@@ -205,17 +199,14 @@ class Listener(Target):
         """Whether so much is published and not dealt out yet that what feeds the handler should wait."""
         return any(group.pending_bytes > BEHIND_BYTES for group in self._groups)
 
-    def _end_stalled(self, group: Group, grace_s: float) -> None:
-        group.disconnect_stalled(grace_s)
-
     def timer(self, delay_s: float, data: Any) -> None:
         """As `Handler.timer`."""
-        self._after(delay_s, lambda: self.call("on_timer", None, self._handler.on_timer, data))
+        self._after(delay_s, lambda: self.call("on_timer", None, self.handler.on_timer, data))
 
     def post(self, data: Any) -> None:
         """As `Handler.post`."""
         try:
-            self._watcher.post(lambda result: self.call("on_post", None, self._handler.on_post, data))
+            self._watcher.post(lambda result: self.call("on_post", None, self.handler.on_post, data))
         except WatcherClosed:
             pass  # the thread that posts cannot know
 
@@ -230,11 +221,11 @@ class Listener(Target):
         elif operation is CLOSE:
             self._closed(conn, result.buffer)
         elif operation is CONNECT:
-            self.call("on_connect", conn, self._handler.on_connect, conn, result)
+            self.call("on_connect", conn, self.handler.on_connect, conn, result)
         elif operation is RELAY and not isinstance(result.error, ConnClosed):
-            self.call("on_relay", conn, self._handler.on_relay, conn, result)
+            self.call("on_relay", conn, self.handler.on_relay, conn, result)
         elif isinstance(result.error, EOFError):
-            self.call("on_eof", conn, self._handler.on_eof, conn)
+            self.call("on_eof", conn, self.handler.on_eof, conn)
         elif isinstance(result.error, DeadlineExceeded):
             self.end(conn, "deadline", abort=True)
         elif isinstance(result.error, OSError) and result.error.errno != errno.ECANCELED:
@@ -246,13 +237,28 @@ class Listener(Target):
             hook(*arguments)
         except Exception:
             self.failed(name, conn)
+        if self._watch.lap():
+            self.slow(name, conn, self._watch.took_ns)
+
+    def slow(self, hook: str, conn: Conn | None, took_ns: int) -> None:
+        """Count a hook that took too long, and log it."""
+        self._count(f"slow_hook_{hook}")
+        self._slow.is_over(*self.describe(hook, conn), took_ns)
+
+    def describe(self, hook: str, conn: Conn | None) -> tuple[str, str, str]:
+        """Return how log lines about a call of a hook name the listener and handler, the hook, and the connection."""
+        where = f"listener {self.name}, handler {label_of(self.settings.handler)}"
+        return where, hook, "" if conn is None else f"; connection {self._name_of(conn)}"
+
+    def _name_of(self, conn: Conn) -> str:
+        return f"{self._instance}-{conn.serial} ({peer_text(conn.peer_address)})"
 
     def failed(self, name: str, conn: Conn | None) -> None:
         """Deal with the exception that is being handled: a hook raised it."""
         self._count(f"handler_error_{name}")
         what = "nothing was closed"
         if conn is not None:
-            what = f"connection {self._instance}-{conn.serial} ({peer_text(conn.peer_address)}) is closed"
+            what = f"connection {self._name_of(conn)} is closed"
         self._tell(logging.ERROR, name, "%s raised; %s", name, what, traceback=True)
         if conn is not None:
             self.end(conn, "handler_error", abort=True)
@@ -286,7 +292,7 @@ class Listener(Target):
                 self._peers[conn.serial] = peer
             if self._log.wants_opened:
                 self._log.opened(self.settings.name, conn, peer)
-        self.call("on_open", conn, self._handler.on_open, conn)
+        self.call("on_open", conn, self.handler.on_open, conn)
 
     def _not_announced(self, message: str) -> None:
         self._count("rejected_proxy_protocol")
@@ -299,7 +305,9 @@ class Listener(Target):
     def _accept_failed(self, error: Exception) -> None:
         if isinstance(error, (ConnClosed, WatcherClosed)) or not self._sockets:
             return
-        name = errno.errorcode.get(getattr(error, "errno", None) or 0, "other")
+        code = getattr(error, "errno", None)
+        self._rests.failed(self._sockets, code)
+        name = errno.errorcode.get(code or 0, "other")
         self._count(f"accept_error_{name if name in ACCEPT_ERRORS else 'other'}")
         self._tell(logging.WARNING, "accept", "accepting failed: %s; it is tried again", error)
 
@@ -318,7 +326,7 @@ class Listener(Target):
                     self._log.closed(self.settings.name, conn, peer, reason)
             if self._closings is not None:
                 self._closings.add(self.settings.name, conn, name, reason, now_s)
-        self.call("on_close", None, self._handler.on_close, conn, reason)
+        self.call("on_close", None, self.handler.on_close, conn, reason)
 
     # -- time ----------------------------------------------------------------------------------------
 
@@ -341,9 +349,11 @@ class Listener(Target):
         self._watcher.timer(time.monotonic() + delay_s, context=ring)
 
     def _tick(self) -> None:
-        self.call("on_tick", None, self._handler.on_tick)
+        self.call("on_tick", None, self.handler.on_tick)
 
-    def _close_idle(self) -> None:
+    def _sweep(self) -> None:
+        """Close who is idle, and count what cannot be counted as it happens."""
+        self._rests.look(self._sockets)
         since_s = time.monotonic() - self.settings.idle_timeout_s
         for conn in self._watcher.connections(context=self, idle_since_s=since_s):
             self.end(conn, "idle", abort=True)
@@ -365,6 +375,10 @@ class Listener(Target):
             more = limit.take_refused()
             suffix = f" ({more} more like this before)" if more else ""
             log.log(level, f"listener %s: {text}%s", self.settings.name, *arguments, suffix, exc_info=traceback)
+
+
+def _end_stalled(group: Group, grace_s: float) -> None:
+    group.disconnect_stalled(grace_s)
 
 
 class _Rejected(Target):

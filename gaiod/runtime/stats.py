@@ -40,6 +40,9 @@ REJECT_REASONS = ("limit", "proxy_protocol")
 """Why a connection was closed before its handler saw it."""
 
 ACCEPT_ERRORS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "other")
+PAUSE_REASONS = ("fd", "memory")
+"""Why a listener accepted nobody for a while."""
+
 DURATION_BOUNDS_S = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0)
 
 SIDES = ("downstream", "upstream")
@@ -57,7 +60,9 @@ LISTENER_CELLS = (
     *(f"closed_{reason}" for reason in CLOSE_REASONS),
     *(f"rejected_{reason}" for reason in REJECT_REASONS),
     *(f"accept_error_{name}" for name in ACCEPT_ERRORS),
+    *(f"accept_paused_{reason}_ns" for reason in PAUSE_REASONS),
     *(f"handler_error_{hook}" for hook in HOOKS),
+    *(f"slow_hook_{hook}" for hook in HOOKS),
     "duration_ns",
     *(f"duration_le_{bound}" for bound in DURATION_BOUNDS_S),
     "duration_le_inf",

@@ -31,9 +31,11 @@ from gaiod.runtime.feed import FeedLink
 from gaiod.runtime.gcstats import GcStats
 from gaiod.runtime.inquiries import Inquiries
 from gaiod.runtime.listener import Listener
+from gaiod.runtime.lookout import Lookout
 from gaiod.runtime.plugins import HandlerLoadError, build_options, load_handler
 from gaiod.runtime.settings import ConnectionLogSettings, listener_settings_from, log_settings_from
 from gaiod.runtime.signals import Signals
+from gaiod.runtime.slowhooks import SlowHooks
 from gaiod.runtime.startup import map_cells, receive_settings
 from gaiod.runtime.stats import HEARTBEAT, Layout
 from gaiod.version import __version__
@@ -86,6 +88,7 @@ class Worker:
         self._watcher = Watcher(counters=cells, report_closes=True)
         if message["cpu"] is not None:
             self._watcher.set_loop_affinity(message["cpu"])
+        self._slow = SlowHooks(message["slow_hook_s"])
         self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
         leaving = {"timeout_s": message["drain_timeout_s"], "eager": True}
         signals = Signals(self._watcher, [signal.SIGTERM], lambda number: self._leave(leaving))
@@ -108,7 +111,10 @@ class Worker:
         gc.freeze()  # what exists now lives as long as the process: never visit it again
         gc.set_threshold(*GC_THRESHOLDS)
         self._channel.take_received()
+        lookout = Lookout(self._slow)
+        lookout.start()
         self._loop()
+        lookout.stop()
         signals.close(ignore=True)
         return self._exit_status
 
@@ -142,6 +148,7 @@ class Worker:
                 connection_log=connection_log,
                 instance=message["instance"],
                 closings=self._closings,
+                slow=self._slow,
             )
             self._listeners.append(listener)
             self._sockets.append([socket.socket(fileno=fd) for fd in fds])
@@ -187,18 +194,18 @@ class Worker:
         beat(None)
 
     def _loop(self) -> None:
-        wait_io = self._watcher.wait_io
+        wait_io, watch = self._watcher.wait_io, self._slow.watch
         while not self._ended:
-            dispatch(wait_io())
+            dispatch(wait_io(), watch)
         until_s = time.monotonic() + GOODBYE_S
         while self._channel.is_sending and time.monotonic() < until_s:
-            dispatch(wait_io(until_s - time.monotonic()))
+            dispatch(wait_io(until_s - time.monotonic()), watch)
         for listener in self._listeners:
             listener.close_all(abort=True)
         self._watcher.close()
         try:
             while True:
-                dispatch(wait_io())
+                dispatch(wait_io(), watch)
         except WatcherClosed:
             pass  # every completion was taken
 

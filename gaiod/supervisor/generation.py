@@ -63,6 +63,7 @@ class Generation:
             ],
             "feed": {"address": feed_address, "keys": self.feed_keys},
             "heartbeat_interval_s": self.heartbeat_interval_s,
+            "slow_hook_s": settings.slow_hook_s,
             "drain_timeout_s": settings.drain_timeout_s,
             "cpu": _cpu_of(worker) if settings.pin_workers else None,
             "log": dataclasses.asdict(settings.log),

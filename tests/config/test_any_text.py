@@ -18,6 +18,7 @@ CORPUS = [file.read_text() for file in sorted((Path(__file__).parent / "refused"
 VALID = """workers: auto
 pin_workers: true
 heartbeat_timeout: 10s
+slow_hook: 100ms
 recycle: {age: 1d, memory: 512MiB, connections: false}
 user: gaiod
 group: adm

@@ -118,6 +118,8 @@ def test_worker_survives_without_a_free_descriptor(daemon: Start, clients: ExitS
         passed_s = time.monotonic() - began_s
         assert cpu_s(worker) - used_s < CPU_SHARE_MAX * passed_s + 1 / os.sysconf("SC_CLK_TCK")
         assert _accept_errors(running.scrape()) < 20 + 20 * passed_s, "accept() is called in a loop"
+        paused = {"listener": "echo", "reason": "fd"}
+        assert running.scrape().value("gaiod_accept_paused_seconds_total", **paused) > 0
         assert all(exchange(sock, b"meanwhile") == b"meanwhile" for sock in served)
         served.pop().close()
         assert exchange(waiting[0], b"room") == b"room"

@@ -12,6 +12,7 @@ from gaiod.runtime.stats import (
     GC_CELLS,
     GC_GENERATIONS,
     LISTENER_GAUGES,
+    PAUSE_REASONS,
     REJECT_REASONS,
     SERVER_CELL,
     SERVER_GAUGES,
@@ -70,6 +71,8 @@ def test_every_reason_hook_and_bucket_has_a_cell() -> None:
     wanted += [f"rejected_{reason}" for reason in REJECT_REASONS]
     wanted += [f"accept_error_{name}" for name in ACCEPT_ERRORS]
     wanted += [f"handler_error_{hook}" for hook in HOOKS]
+    wanted += [f"slow_hook_{hook}" for hook in HOOKS]
+    wanted += [f"accept_paused_{reason}_ns" for reason in PAUSE_REASONS]
     wanted += [f"duration_le_{bound}" for bound in (*DURATION_BOUNDS_S, "inf")]
     assert set(wanted) <= set(CELL)
     first = CELL[f"duration_le_{DURATION_BOUNDS_S[0]}"]

@@ -192,7 +192,7 @@ def start() -> Iterator[Start]:
 
 def publish(serving: Serving, topic: str, data: bytes) -> None:
     """Have a message come from the feeder."""
-    handler = serving.listener._handler
+    handler = serving.listener.handler
     handler.on_message(topic, handler.encode_message(handler.options, topic, data))
 
 

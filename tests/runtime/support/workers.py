@@ -31,10 +31,12 @@ class WorkerUnderTest:
 
     Attributes:
         feeder: the address of the feeder that it is told of.
+        slow_hook_s: how long its hooks may take; None: as long as they like.
         feed_keys: of the listeners that take messages.
     """
 
     feeder = ""
+    slow_hook_s: float | None = None
     feed_keys: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, folder: Path, command: tuple[str, ...], sockets: list[socket.socket]) -> None:
@@ -69,6 +71,7 @@ class WorkerUnderTest:
             "dump": self._dump,
             "cpu": None,
             "heartbeat_interval_s": HEARTBEAT_INTERVAL_S,
+            "slow_hook_s": self.slow_hook_s,
             "drain_timeout_s": 0.0,
             "feed": {"address": self.feeder, "keys": dict(self.feed_keys)},
             "log": asdict(LogSettings()),
