@@ -10,6 +10,15 @@ from core.support.sockets import NewPair, has_ipv6, pairs_of
 from gaiod.core.watcher import Watcher
 
 
+LONGEST = ("test_packaging.py", "test_sanitizers.py")
+"""Files that take minutes, for a compiler runs. They come first, so that nobody has to wait for them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the longest files run first."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def no_leaked_descriptors() -> Iterator[None]:
     """Fail a test that leaves a file descriptor open."""

@@ -33,8 +33,10 @@ ul { margin: 1rem 0; padding: .6rem 1rem .6rem 2rem; border-left: 4px solid var(
   background: light-dark(#fdecea, #3b1f1d) }
 div { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; white-space: nowrap }
+div + p { margin-top: 1.2rem }
 th, td { padding: .3rem .8rem .3rem 0; text-align: right; border-bottom: 1px solid var(--rule) }
 th { font-weight: 600; font-size: .85rem; color: var(--soft) }
+th:last-child, td:last-child { padding-right: 0 }
 .text { text-align: left }
 .bad { color: var(--bad); font-weight: 600 } .notable { color: var(--notable) } .good { color: var(--good) }
 a { color: inherit }
