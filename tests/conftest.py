@@ -9,7 +9,6 @@ from core.support.sockets import NewPair, has_ipv6, pairs_of
 
 from gaiod.core.watcher import Watcher
 
-
 LONGEST = ("test_packaging.py", "test_sanitizers.py")
 """Files that take minutes, for a compiler runs. They come first, so that nobody has to wait for them at the end."""
 
