@@ -6,6 +6,7 @@ text of an error. It costs as much as `gaiod status`, a few reads of /proc, and 
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -21,46 +22,74 @@ BUSY_MUCH, LAG_MUCH_S, HEARTBEAT_LATE_S, FULL = 0.9, 1.0, 2.0, 0.9
 """From here on something is said to be wrong."""
 
 STYLE = """
-:root { color-scheme: light dark; --bad: light-dark(#b3261e, #ff8a80); --good: light-dark(#1b6e34, #7fd18b);
-  --rule: light-dark(#ddd, #3a3f44); --soft: light-dark(#5c6268, #a0a7ad); --notable: light-dark(#8a5a00, #ffc266); }
+:root { color-scheme: light dark; --page: #fff; --text: #1c1f22; --soft: #5c6268; --rule: #ddd; --good: #1b6e34;
+  --notable: #8a5a00; --bad: #b3261e; --alarm: #fdecea }
+@media (prefers-color-scheme: dark) { :root { --page: #16191c; --text: #e4e7ea; --soft: #a0a7ad; --rule: #3a3f44;
+  --good: #7fd18b; --notable: #ffc266; --bad: #ff8a80; --alarm: #3b1f1d } }
 * { box-sizing: border-box }
-body { margin: 0 auto; max-width: 72rem; padding: 1rem; font: 15px/1.45 system-ui, sans-serif;
-  background: light-dark(#fff, #16191c); color: light-dark(#1c1f22, #e4e7ea) }
+body { margin: 0 auto; max-width: 72rem; padding: 1rem; font: 15px/1.45 system-ui, sans-serif; background: var(--page);
+  color: var(--text) }
 h1 { font-size: 1.35rem; margin: 0 }
 h2 { font-size: 1rem; margin: 1.6rem 0 .3rem }
 p { margin: .2rem 0; color: var(--soft) }
-ul { margin: 1rem 0; padding: .6rem 1rem .6rem 2rem; border-left: 4px solid var(--bad);
-  background: light-dark(#fdecea, #3b1f1d) }
+ul { margin: 1rem 0; padding: .6rem 1rem .6rem 2rem; border-left: 4px solid var(--bad); background: var(--alarm) }
+footer { margin-top: 1.4rem }
+a { color: inherit }
 div { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; white-space: nowrap }
-div + p { margin-top: 1.2rem }
+tr { background: var(--page) }
+tr:has(.bad) { background: var(--alarm) }
 th, td { padding: .3rem .8rem .3rem 0; text-align: right; border-bottom: 1px solid var(--rule) }
-th { font-weight: 600; font-size: .85rem; color: var(--soft) }
-th:last-child, td:last-child { padding-right: 0 }
+th:first-child, td:first-child { padding-left: .3rem }
+th:last-child, td:last-child { padding-right: .3rem }
+th { font-weight: 600 }
+thead th { font-size: .85rem; color: var(--soft) }
+th:first-child { position: sticky; left: 0; background: inherit }
 .text { text-align: left }
-.bad { color: var(--bad); font-weight: 600 } .notable { color: var(--notable) } .good { color: var(--good) }
-a { color: inherit }
-#silent { padding: .5rem 1rem; background: var(--bad); color: light-dark(#fff, #16191c) }
+.good { color: var(--good) }
+.notable { color: var(--notable); font-weight: 600 }
+.bad { color: var(--bad); font-weight: 600 }
+#silent { padding: .5rem 1rem; background: var(--bad); color: var(--page) }
 """
 
 SCRIPT = """
 "use strict";
+let seen = new Date();
+const boxes = () => [...document.querySelectorAll("main div")];
+const show = (page) => {
+  const places = new Map(boxes().map((box) => [box.id, box.scrollLeft]));
+  const focused = document.activeElement.id;
+  document.querySelector("main").replaceWith(page.querySelector("main"));
+  document.title = page.title;
+  boxes().forEach((box) => { box.scrollLeft = places.get(box.id) || 0; });
+  if (focused) document.getElementById(focused)?.focus({preventScroll: true});
+};
 const look = async () => {
   const silent = document.getElementById("silent");
   try {
     const answer = await fetch("", {cache: "no-store", signal: AbortSignal.timeout(4000)});
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    document.querySelector("main").replaceWith(page.querySelector("main"));
-    document.title = page.title;
+    if (!answer.ok || !page.querySelector("main")) throw new Error("this is somebody else's answer");
+    show(page);
+    seen = new Date();
     silent.hidden = true;
   } catch (error) {
     document.title = "no answer - gaiod";
+    if (silent.hidden) silent.querySelector("time").textContent = seen.toLocaleTimeString();
     silent.hidden = false;
   }
   setTimeout(look, document.hidden ? 10000 : 2000);
 };
 setTimeout(look, 2000);
 """
+"""A look that is replaced keeps how far its tables were moved to the side, and the focus."""
+
+
+FOOTER = (
+    "<footer><p>Rates, busy and lag are of the last ten seconds. Paused: who does not take what is held for them. "
+    'More: <a href="metrics">metrics</a>, <a href="readyz">readyz</a>; on the machine, <code>gaiod top</code>.</p>'
+    "</footer>\n"
+)
 
 
 def _source(text: str) -> str:
@@ -80,11 +109,11 @@ HEADERS = {
 
 def answer(status: Row) -> Answer:
     """Return the page as what the endpoint answers. `status` is what `Subject.status()` returns."""
-    return Answer(200, page(status), HEADERS)
+    return Answer(200, page(status, time.time()), HEADERS)
 
 
-def page(status: Row) -> str:
-    """Return the page. Every text in it is escaped."""
+def page(status: Row, now: float) -> str:
+    """Return the page. Every text in it is escaped. `now` is a Unix time."""
     wrong = problems(status)
     title = f"{len(wrong)} to look at - gaiod" if wrong else f"{status['state']} - gaiod"
     return (
@@ -92,8 +121,8 @@ def page(status: Row) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<noscript><meta http-equiv="refresh" content="5"></noscript>\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        '<p id="silent" role="alert" hidden>The daemon does not answer. What is below is old.</p>\n'
-        f"<main>\n{_main(status, wrong)}</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+        '<p id="silent" role="alert" hidden>The daemon does not answer. What is below is of <time></time>.</p>\n'
+        f"<main>\n{_main(status, now, wrong)}</main>\n{FOOTER}<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
@@ -110,6 +139,11 @@ def problems(status: Row) -> list[str]:
         ),
         *(text for row in workers for text in _of_worker(row)),
         *(text for row in listeners for text in _of_listener(row, _limit(row, workers))),
+        *(
+            f"{row['listener']} takes no new connections: somebody drained it, and the next reload opens it again."
+            for row in listeners
+            if row["state"] != "serving" and status["state"] != "stopping"
+        ),
         *(
             f"{row['listener']}: server {row['server']} is down, and gets no connections."
             for row in status["servers"]
@@ -152,8 +186,8 @@ def _of_listener(row: Row, limit: int) -> list[str]:
 
 
 def _limit(row: Row, workers: Sequence[Row]) -> int:
-    """Return how many connections a listener may have in all its workers."""
-    return int(row["connections_max"]) * len({worker["worker"] for worker in workers})
+    """Return how many connections a listener may have in all workers that serve."""
+    return int(row["connections_max"]) * sum(worker["state"] == "serving" for worker in workers)
 
 
 # -- its parts ---------------------------------------------------------------------------------------
@@ -161,48 +195,64 @@ def _limit(row: Row, workers: Sequence[Row]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column: its title, what it shows of a row, whether that is text, and of which class it is ("": none)."""
+    """A column.
+
+    Attributes:
+        title: what is above it.
+        show: what it shows of a row.
+        is_text: it is not a number.
+        is_name: it says what the row is about.
+        mark: the class of what it shows; "": none.
+    """
 
     title: str
     show: Callable[[Row], str]
     is_text: bool = False
+    is_name: bool = False
     mark: Callable[[Row], str] = lambda row: ""
 
 
-def _main(status: Row, wrong: Sequence[str]) -> str:
+def _main(status: Row, now: float, wrong: Sequence[str]) -> str:
     workers = status["workers"]
     listeners = [{**row, "limit": _limit(row, workers)} for row in status["listeners"]]
     feeder = [] if status["feeder"] is None else [status["feeder"]]
-    reload = status["last_reload"]
-    outcome = "none" if reload is None else "worked" if reload["ok"] else "failed"
     items = "".join(f"<li>{escape(shown(text))}</li>" for text in wrong)
     return (
         f'<h1>gaiod: <span class="{_mark_of_state(status)}">{escape(status["state"])}</span></h1>\n'
         f"<p>version {escape(status['version'])}, {escape(status['engine'])} engine; "
-        f"up {duration(status['uptime_s'])}; last reload: {outcome}</p>\n"
+        f"up {duration(status['uptime_s'])}; generation {status['generation']}; "
+        f"last reload: {_outcome(status['last_reload'], now)}</p>\n"
         + (f"<ul>{items}</ul>\n" if wrong else '<p class="good">Nothing needs to be looked at.</p>\n')
         + _table("Workers", WORKERS, workers)
         + _table("Listeners", LISTENERS, listeners)
         + _table("Servers", SERVERS, status["servers"])
         + _table("Feeder", FEEDER, feeder)
         + _table("Sources", SOURCES, status["sources"])
-        + "<p>Rates, busy and lag are of the last ten seconds. Paused: who does not take what is held for them. "
-        'More: <a href="metrics">metrics</a>, '
-        '<a href="readyz">readyz</a>; on the machine, <code>gaiod top</code>.</p>\n'
     )
 
 
+def _outcome(reload: Row | None, now: float) -> str:
+    if reload is None:
+        return "none"
+    return f"{'worked' if reload['ok'] else 'failed'}, {duration(now - reload['at'])} ago"
+
+
 def _table(title: str, fields: Sequence[Field], rows: Sequence[Row]) -> str:
-    """Return a table with its heading; nothing if it has no rows."""
+    """Return a table with its heading, in a box that the keyboard can move to the side; nothing if it has no rows."""
     if not rows:
         return ""
+    name = title.lower()
     head = "".join(f'<th scope="col"{_class("text" * field.is_text)}>{escape(field.title)}</th>' for field in fields)
     lines = "".join(f"<tr>{''.join(_cell(field, row) for field in fields)}</tr>\n" for row in rows)
-    return f"<h2>{title}</h2>\n<div><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody></table></div>\n"
+    return (
+        f'<h2 id="{name}">{title}</h2>\n<div id="{name}-box" role="region" tabindex="0" aria-labelledby="{name}">'
+        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody></table></div>\n"
+    )
 
 
 def _cell(field: Field, row: Row) -> str:
-    return f"<td{_class('text' * field.is_text, field.mark(row))}>{escape(field.show(row))}</td>"
+    start, end = ('th scope="row"', "th") if field.is_name else ("td", "td")
+    return f"<{start}{_class('text' * field.is_text, field.mark(row))}>{escape(field.show(row))}</{end}>"
 
 
 def _class(*names: str) -> str:
@@ -241,13 +291,13 @@ def _bad_from(key: str, much: float) -> Callable[[Row], str]:
 
 STATE = Field("state", _of("state", shown), is_text=True, mark=_mark_of_state)
 UP = Field("state", lambda row: "up" if row["up"] else "down", is_text=True, mark=_mark_of_up)
-LISTENER = Field("listener", _of("listener", shown), is_text=True)
+LISTENER = Field("listener", _of("listener", shown), is_text=True, is_name=True)
 MEMORY, CPU = Field("memory", _of("memory_bytes", size)), Field("CPU time", _of("cpu_seconds", duration))
 RESTARTS = Field("died or hung", _of("restarts", number), mark=lambda row: "notable" * bool(row["restarts"]))
 HEARTBEAT = Field("heartbeat", _of("heartbeat_age_s", duration), mark=_bad_from("heartbeat_age_s", HEARTBEAT_LATE_S))
 
 WORKERS = (
-    Field("worker", _of("worker", number), is_text=True),
+    Field("worker", _of("worker", number), is_text=True, is_name=True),
     STATE,
     Field("connections", _of("connections", number)),
     Field("busy", _of("busy", share), mark=_bad_from("busy", BUSY_MUCH)),
@@ -275,7 +325,7 @@ LISTENERS = (
 )
 SERVERS = (
     LISTENER,
-    Field("server", _of("server", shown), is_text=True),
+    Field("server", _of("server", shown), is_text=True, is_name=True),
     UP,
     Field("open", _of("connections", number)),
     Field("connections made", _of("made", number)),
@@ -284,7 +334,7 @@ SERVERS = (
 FEEDER = (STATE, HEARTBEAT, MEMORY, CPU, RESTARTS)
 SOURCES = (
     LISTENER,
-    Field("source", _of("source", shown), is_text=True),
+    Field("source", _of("source", shown), is_text=True, is_name=True),
     UP,
     Field("published", _of("published", number)),
     Field("refused", _of("refused", number)),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gaiod.supervisor import page as module
-from gaiod.supervisor.page import HEADERS, answer, page, problems
+from gaiod.supervisor.page import HEADERS, answer, problems
 from gaiod.supervisor.tables import shown
 from supervisor.support.answers import AT, NOT_PAUSED, STATUS_RESULT
 
@@ -41,6 +41,10 @@ FINE: dict[str, Any] = {
 }
 
 
+def page(status: dict[str, Any]) -> str:
+    return module.page(status, AT)
+
+
 class Tables(HTMLParser):
     """The tables of a page: a list of rows for each heading, a row being its cells by the title of their column."""
 
@@ -52,11 +56,14 @@ class Tables(HTMLParser):
         self._cells: list[str] = []
         self._heading = ""
         self._text = ""
+        self._is_row = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self._text = ""
-        if tag == "table":
+        if tag == "th":
+            self._is_row = ("scope", "row") in attrs
+        elif tag == "table":
             self._titles, self.tables[self._heading] = [], []
         elif tag == "tr":
             self._cells = []
@@ -67,9 +74,9 @@ class Tables(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "h2":
             self._heading = self._text
-        elif tag == "th":
+        elif tag == "th" and not self._is_row:
             self._titles.append(self._text)
-        elif tag == "td":
+        elif tag in ("td", "th"):
             self._cells.append(self._text)
         elif tag == "li":
             self.items.append(self._text)
@@ -78,7 +85,9 @@ class Tables(HTMLParser):
 
 
 def test_page_has_a_table_of_everything_that_runs() -> None:
-    tables = Tables(page(FINE)).tables
+    text = page(FINE)
+    assert "version 0.2.0, compiled engine; up 3d 4h; generation 3; last reload: worked, 4m 10s ago" in text
+    tables = Tables(text).tables
     assert list(tables) == ["Workers", "Listeners", "Servers", "Feeder", "Sources"]
     first, second = tables["Workers"]
     assert (first["worker"], second["worker"]) == ("0", "1")
@@ -144,6 +153,10 @@ def test_nothing_needs_to_be_looked_at_when_all_is_well() -> None:
             "echo has 1234 of at most 1370 connections (connections_max).",
         ),
         (
+            {"listeners": [{**LISTENER, "connections_max": 10_000, "state": "draining"}]},
+            "echo takes no new connections: somebody drained it, and the next reload opens it again.",
+        ),
+        (
             {"listeners": [{**LISTENER, "connections_max": 10_000, "queue": 1000}]},
             "echo: 1000 clients wait to be accepted, of at most 1024.",
         ),
@@ -159,6 +172,30 @@ def test_what_is_wrong_is_said_first_and_where_to_look(changed: dict[str, Any], 
     assert "<title>1 to look at - gaiod</title>" in text
 
 
+def test_limit_is_that_of_the_workers_that_serve() -> None:
+    """One that does not run takes no connections."""
+    listener = {**LISTENER, "connections_max": 1300}
+    half = {**FINE, "workers": [WORKER, ABSENT], "listeners": [listener]}
+    assert "echo has 1234 of at most 1300 connections (connections_max)." in problems(half)
+    assert Tables(page(half)).tables["Listeners"][0]["open / limit"] == "1234 / 1300"
+    assert problems({**FINE, "listeners": [listener]}) == []
+
+
+def test_stop_is_told_once_and_not_again_for_each_listener() -> None:
+    stopping = {**FINE, "ready": False, "state": "stopping", "listeners": [{**LISTENER, "state": "draining"}]}
+    assert problems(stopping) == ["Not ready: the daemon is stopping; new clients should go elsewhere."]
+
+
+def test_tables_can_be_heard_and_moved_by_keyboard() -> None:
+    """Every row and column has a header, and each box that may be too wide has a name and takes the focus."""
+    text = page(FINE)
+    assert '<html lang="en">' in text
+    assert '<th scope="row" class="text">echo</th>' in text
+    assert text.count("<table>") == text.count('role="region" tabindex="0" aria-labelledby=') == 5
+    names = re.findall(r'aria-labelledby="(\w+)"', text)
+    assert names == re.findall(r'<h2 id="(\w+)">', text)
+
+
 def test_page_has_nothing_that_metrics_may_not_show() -> None:
     told = {
         **FINE,
@@ -171,6 +208,7 @@ def test_page_has_nothing_that_metrics_may_not_show() -> None:
     }
     text = page(told)
     assert not re.search(r"4815\d|secret|unix:", text)
+    assert "last reload: failed, 0.0s ago" in text
 
 
 def test_names_cannot_be_markup_or_control_characters() -> None:
@@ -190,7 +228,7 @@ def test_browser_is_told_to_run_and_load_nothing_else() -> None:
     assert "unsafe" not in policy
     assert (made.headers["cache-control"], made.headers["x-content-type-options"]) == ("no-store", "nosniff")
     assert made.status == 200
-    assert made.body == page(FINE).encode()
+    assert b"<h1>gaiod: " in made.body
     assert HEADERS["content-type"] == "text/html; charset=utf-8"
     assert not re.search(r"(src|href)=[\"'](?!metrics|readyz)", page(FINE))
     assert not re.search(r"\son\w+=|\sstyle=", page(FINE)), "what the policy forbids"
