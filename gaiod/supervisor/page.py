@@ -187,7 +187,7 @@ def _of_listener(row: Row, limit: int) -> list[str]:
 
 def _limit(row: Row, workers: Sequence[Row]) -> int:
     """Return how many connections a listener may have in all workers that serve."""
-    return int(row["connections_max"]) * sum(worker["state"] == "serving" for worker in workers)
+    return int(row["connections_max"]) * len([worker for worker in workers if worker["state"] == "serving"])
 
 
 # -- its parts ---------------------------------------------------------------------------------------
