@@ -113,8 +113,10 @@ class Worker:
         self._channel.take_received()
         lookout = Lookout(self._slow)
         lookout.start()
-        self._loop()
-        lookout.stop()
+        try:
+            self._loop()
+        finally:
+            lookout.stop()  # a process whose loop has failed must end, and at once
         signals.close(ignore=True)
         return self._exit_status
 

@@ -188,8 +188,7 @@ def _of_listener(row: Row, limit: int) -> list[str]:
 
 def _limit(row: Row, workers: Sequence[Row]) -> int:
     """Return how many connections a listener may have in all workers that serve."""
-    serving = [worker for worker in workers if worker["state"] == "serving"]
-    return len(serving) * int(row["connections_max"])
+    return int(row["connections_max"]) * len([worker for worker in workers if worker["state"] == "serving"])
 
 
 # -- its parts ---------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ def test_slow_hook_is_in_the_log_and_in_the_metrics_until_a_reload_says_otherwis
     assert "on_read blocks its worker for" in running.log()
     (tmp_path / "gaiod.yaml").write_text(f"slow_hook: false\n{beside()}")
     assert running.ask("reload")["generation"] == 2, running.log()
+    wait_until(lambda: {row["generation"] for row in running.ask("status")["workers"]} == {2}, "the old worker's end")
     with connect(running.address("mine")) as sock:
         exchange(sock, b"second")
         assert exchange(sock, b"third") == b"third"

@@ -44,6 +44,7 @@ def _begin(window: Screen, command: str = TOP) -> str:
 
 def _leave(window: Screen, status: int) -> None:
     """Wait for the shell's prompt; see that the terminal is what it was."""
+    window.wait_for(lambda text: KEYS not in text and text.rstrip().endswith(PROMPT.rstrip()))
     window.type("echo status $?; stty -a | tr ' ' '\\n' | grep -x 'icanon\\|echo'", "Enter")
     text = window.wait_for(lambda text: f"status {status}\nicanon\necho\n" in text)
     assert KEYS not in text, "the picture is gone, and what was before is there again"

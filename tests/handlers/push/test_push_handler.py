@@ -201,7 +201,7 @@ def test_messages_reach_those_who_want_them(start: Start) -> None:
     one, both = serving.connect(), serving.connect()
     one.sendall(b"SUBSCRIBE a\n")
     both.sendall(b"SUBSCRIBE a b\n")
-    subscribers = serving.listener._handler.subscribers  # type: ignore[attr-defined]
+    subscribers = serving.listener.handler.subscribers  # type: ignore[attr-defined]
     serving.step_until(lambda: (subscribers.members("a"), subscribers.members("b")) == (2, 1), "the subscriptions")
     publish(serving, "b", b"first")
     assert serving.receive(both, 6) == b"first\n"
@@ -237,7 +237,7 @@ def test_subscriber_that_goes_is_forgotten(start: Start) -> None:
     client = serving.connect()
     client.close()
     serving.step_until(lambda: serving.listener.clients()[0].at_eof, "the FIN")
-    subscribers = serving.listener._handler.subscribers  # type: ignore[attr-defined]
+    subscribers = serving.listener.handler.subscribers  # type: ignore[attr-defined]
     assert len(subscribers) == 1, "it may still receive, for all that is known"
 
     def is_forgotten() -> bool:
