@@ -1,12 +1,15 @@
-"""Draw panels of the dashboard from a daemon to which things happen: `python tests/bench/pictures.py --help`.
+"""Draw the status page, and panels of the dashboard, of a daemon to which things happen: `pictures.py --help`.
 
 A daemon serves an echo, a proxy and push; a client stops reading, a worker is killed, a server dies, the
-configuration is reloaded. A Prometheus scrapes it, and is asked what the dashboard's panels ask.
+configuration is reloaded. A Prometheus scrapes it, and is asked what the dashboard's panels ask; while the server is
+dead, Chromium looks at the page.
 """
 
 import argparse
 import re
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
@@ -16,7 +19,8 @@ from harness.processes import BenchError
 from harness.prometheus import Series
 from harness.story import Mark, Plan, Seen, run
 
-GRAFANA = Path(__file__).parent.parent.parent / "deploy" / "grafana"
+DEPLOY = Path(__file__).parent.parent.parent / "deploy"
+GRAFANA = DEPLOY / "grafana"
 sys.path.append(str(GRAFANA))
 
 from generate import expressions  # noqa: E402 - what a panel asks is said beside the dashboard
@@ -55,6 +59,25 @@ SERIES_MAX = 8
 """In a panel: those with the largest values."""
 SIZE_INCHES = (13, 3.3)
 """Of a row of panels."""
+
+PAGE_WIDTH, PAGE_HEIGHT = 1100, 960
+
+
+def photograph(url: str, path: Path) -> None:
+    """Take a picture of a page with Chromium.
+
+    Raises:
+        BenchError: there is none.
+    """
+    with tempfile.TemporaryDirectory(prefix="gaiod-chromium-", ignore_cleanup_errors=True) as folder:
+        command = [
+            "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
+            f"--user-data-dir={folder}", f"--window-size={PAGE_WIDTH},{PAGE_HEIGHT}", f"--screenshot={path}", url,
+        ]  # fmt: skip
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise BenchError(f"chromium: {error}") from error
 
 
 def panel(row: str, title: str) -> Panel:
@@ -198,14 +221,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--unit", type=float, default=10.0, help="seconds; all of it takes eleven times as long")
     parser.add_argument("--scrape-interval", type=float, default=1.0, help="of Prometheus, in seconds")
-    parser.add_argument("--folder", type=Path, default=GRAFANA, help="where the pictures are saved")
+    parser.add_argument("--folder", type=Path, default=GRAFANA, help="where the panels are saved")
+    parser.add_argument("--page", type=Path, default=DEPLOY / "status.png", help="where the status page is saved")
     arguments = parser.parse_args(argv)
     wanted = list(dict.fromkeys(expression for picture in PICTURES.values() for expression in asked(picture)))
     try:
-        seen = run(Plan(arguments.unit, arguments.scrape_interval), wanted)
+        seen = run(Plan(arguments.unit, arguments.scrape_interval), wanted, lambda url: photograph(url, arguments.page))
     except BenchError as error:
         print(f"pictures.py: {error}", file=sys.stderr)
         return 1
+    print(arguments.page)
     for name, picture in PICTURES.items():
         draw(seen, picture, arguments.folder / f"{name}.png")
         print(arguments.folder / f"{name}.png")

@@ -1,6 +1,7 @@
-"""The pictures of the dashboard: the same in seconds shows what happened, and every panel has something to show."""
+"""The pictures of dashboard and page: the same in seconds shows what happened, and all have something to show."""
 
 import pickle
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from e2e.support.tools import tool
 from harness.processes import BenchError
 from harness.prometheus import Prometheus, Series
 from harness.story import Plan, Seen, answer_of, run
-from pictures import PICTURES, asked, lines_of, panel
+from pictures import PAGE_HEIGHT, PAGE_WIDTH, PICTURES, asked, lines_of, panel, photograph
 
 BENCH = Path(__file__).parent
 DRAW = """
@@ -25,15 +26,24 @@ for name, picture in PICTURES.items():
 """In a process of its own: matplotlib leaves its fonts open."""
 
 SIZE_MAX_BYTES = 200_000
+BLANK_BYTES = 10_000
+"""A page with nothing on it takes less than half of this."""
 PLAN = Plan(unit_s=1.0, every_s=0.2)
 EXPRESSIONS = list(dict.fromkeys(expression for picture in PICTURES.values() for expression in asked(picture)))
 
 
 @pytest.fixture(scope="module")
-def seen() -> Seen:
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The picture of the status page, once there is one."""
+    return tmp_path_factory.mktemp("page") / "status.png"
+
+
+@pytest.fixture(scope="module")
+def seen(page: Path) -> Seen:
     """What was seen; that every panel has values is what `run` sees to."""
     tool("prometheus", "prometheus")
-    return run(PLAN, EXPRESSIONS)
+    tool("chromium", "chromium")
+    return run(PLAN, EXPRESSIONS, lambda url: photograph(url, page))
 
 
 def _line(seen: Seen, row: str, title: str, legend: str) -> Series:
@@ -83,6 +93,13 @@ def test_pictures_are_drawn_and_small(seen: Seen, tmp_path: Path) -> None:
         picture = (tmp_path / f"{name}.png").read_bytes()
         assert picture.startswith(b"\x89PNG")
         assert len(picture) < SIZE_MAX_BYTES
+
+
+def test_page_is_photographed(seen: Seen, page: Path) -> None:
+    picture = page.read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert struct.unpack(">II", picture[16:24]) == (PAGE_WIDTH, PAGE_HEIGHT)
+    assert BLANK_BYTES < len(picture) < SIZE_MAX_BYTES
 
 
 @pytest.mark.parametrize("found", [[], [({}, [(1.0, float("nan"))])]], ids=["no series", "nothing but gaps"])

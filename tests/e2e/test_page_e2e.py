@@ -10,12 +10,25 @@ from pathlib import Path
 
 from core.support.waiting import LIMIT_S
 
-from e2e.support.clients import connect, exchange, request
+from e2e.support.clients import connect, exchange, is_ended, request
 from e2e.support.daemons import ECHO
+from e2e.support.programs import free_port
 from e2e.support.starting import Start
 from e2e.support.tools import tool
 
 WIDTH, HEIGHT = 900, 600
+
+HANDLER = """
+from gaiod import Conn, Handler, OpResult
+
+
+class Shout(Handler):
+    def on_open(self, conn: Conn) -> None:
+        conn.read()
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        conn.write(bytes(result.buffer).upper())
+"""
 
 
 def test_page_answers_who_asks(daemon: Start) -> None:
@@ -29,6 +42,34 @@ def test_page_answers_who_asks(daemon: Start) -> None:
     assert int(head.headers["content-length"]) > 1000
     elsewhere = request(running.metrics, "/status")
     assert (elsewhere.status, elsewhere.body) == (404, b"there is a status page at /, /metrics, /livez and /readyz\n")
+
+
+def test_page_tells_nothing_that_metrics_do_not(daemon: Start, tmp_path: Path) -> None:
+    """A path, a client and an error are there to be told; of addresses there are those that labels have."""
+    folder = tmp_path / "private"
+    folder.mkdir()
+    (folder / "shout.py").write_text(HANDLER)
+    config = f"""\
+metrics: {{listen: "127.0.0.1:0"}}
+listeners:
+  shout: {{bind: "unix:{folder}/shout.sock", handler: {folder}/shout.py}}
+  db: {{bind: "127.0.0.1:0", handler: proxy, with: {{servers: ["127.0.0.1:{free_port()}"]}}}}
+"""
+    running = daemon(config)
+    with connect(f"unix:{folder}/shout.sock") as sock, connect(running.address("db")) as refused:
+        assert exchange(sock, b"ping") == b"PING"
+        assert is_ended(refused), "its server is down"
+        (tmp_path / "gaiod.yaml").write_text("listeners: {}\n")
+        assert running.gaiod("reload").returncode != 0
+        text = request(running.metrics, "/").body.decode()
+        metrics = request(running.metrics, "/metrics").body.decode()
+    assert "last reload: failed" in text
+    assert '<td class="text">shout</td>' in text, "the handler, by its label"
+    assert "private" not in text
+    assert "gaiod.yaml" not in text
+    addresses = re.findall(r"\d+\.\d+\.\d+\.\d+:\d+", text)
+    assert addresses, "the server's"
+    assert [address for address in addresses if f'server="{address}"' not in metrics] == []
 
 
 def _browse(folder: Path, url: str, *options: str) -> tuple[str, str]:

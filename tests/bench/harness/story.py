@@ -194,8 +194,13 @@ class Users:
                 received += len(data)
 
 
-def run(plan: Plan, expressions: list[str]) -> Seen:
+def run(plan: Plan, expressions: list[str], look: Callable[[str], None]) -> Seen:
     """Run a daemon, its clients and a Prometheus, let things happen, and return what it has stored of them.
+
+    Args:
+        plan: how long it takes.
+        expressions: what Prometheus is asked in the end.
+        look: called while a server is down, with the address of the daemon's status page.
 
     Raises:
         BenchError: something did not start.
@@ -210,7 +215,7 @@ def run(plan: Plan, expressions: list[str]) -> Seen:
             users = Users(gaiod)
             start_s = time.time()
             with users.using():
-                marks = [Mark(at_s - start_s, text) for at_s, text in _scenes(plan.unit_s, gaiod, users, two)]
+                marks = [Mark(at_s - start_s, text) for at_s, text in _scenes(plan.unit_s, gaiod, users, two, look)]
                 end_s = time.time()
             series = {expression: answer_of(scraper, plan, expression, start_s, end_s) for expression in expressions}
     return Seen(marks, series, end_s - start_s)
@@ -226,7 +231,9 @@ def _servers() -> Iterator[tuple[_Server, _Server]]:
             server.stop()
 
 
-def _scenes(unit_s: float, gaiod: Daemon, users: Users, server: _Server) -> list[tuple[float, str]]:
+def _scenes(
+    unit_s: float, gaiod: Daemon, users: Users, server: _Server, look: Callable[[str], None]
+) -> list[tuple[float, str]]:
     """Let things happen; return when which did, in Unix time."""
     marks: list[tuple[float, str]] = []
 
@@ -249,14 +256,18 @@ def _scenes(unit_s: float, gaiod: Daemon, users: Users, server: _Server) -> list
     happens("server dies")
     server.stop()
     time.sleep(1.5 * unit_s)
+    look(f"http://127.0.0.1:{gaiod.metrics_port}/")
     happens("it is back")
     server.start()
     time.sleep(1.5 * unit_s)
     happens("reload")
-    before = set(gaiod.workers)
     os.kill(gaiod.pid, signal.SIGHUP)
     until_s = time.monotonic() + TIMEOUT_S
-    while before & set(gaiod.workers) and time.monotonic() < until_s:  # a loaded machine takes its time to replace them
+    while Path(
+        f"/proc/{gaiod.workers[1]}"
+    ).exists():  # worker 1 as it was started; it drains, and a loaded machine is slow
+        if time.monotonic() > until_s:
+            raise BenchError("gaiod: the reload did not replace worker 1")
         time.sleep(unit_s / 10)
     time.sleep(1.5 * unit_s)
     return marks
