@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core.support.waiting import LIMIT_S
 
-from e2e.support.clients import connect, exchange, request
+from e2e.support.clients import connect, exchange, request, scrape
 from e2e.support.daemons import ECHO
 from e2e.support.starting import Start
 from e2e.support.tools import tool
@@ -119,3 +119,16 @@ def test_browser_says_so_when_the_daemon_is_gone(daemon: Start, tmp_path: Path) 
     dom, _ = _browse(tmp_path, file.as_uri(), "--virtual-time-budget=3000", "--dump-dom")
     assert '<p id="silent" role="alert">' in dom
     assert "<title>no answer - gaiod</title>" in dom
+
+
+def test_browser_renews_a_page_whose_address_has_a_password(daemon: Start, tmp_path: Path) -> None:
+    """As in a bookmark of a page behind a proxy that asks who it is: nothing relative can be fetched there."""
+    running = daemon()
+    scrape(running.metrics)
+    before = scrape(running.metrics).value("gaiod_scrapes_total", code="200")
+    url = f"http://operator:secret@{running.metrics}/"
+    dom, said = _browse(tmp_path, url, "--virtual-time-budget=3000", "--dump-dom")
+    assert said == ""
+    assert '<p id="silent" role="alert" hidden="">' in dom
+    looks = scrape(running.metrics).value("gaiod_scrapes_total", code="200") - before - 1  # that scrape itself
+    assert looks >= 2, "the page, and what renewed it"
