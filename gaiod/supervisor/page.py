@@ -67,7 +67,7 @@ const show = (page) => {
 const look = async () => {
   const silent = document.getElementById("silent");
   try {
-    const here = location.origin + location.pathname;
+    const here = location.origin + location.pathname + location.search;
     const answer = await fetch(here, {cache: "no-store", signal: AbortSignal.timeout(4000)});
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (!answer.ok || !page.querySelector("main")) throw new Error("this is somebody else's answer");
