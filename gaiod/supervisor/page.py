@@ -68,7 +68,8 @@ const show = (page) => {
 const look = async () => {
   const silent = document.getElementById("silent");
   try {
-    const answer = await fetch("", {cache: "no-store", signal: AbortSignal.timeout(4000)});
+    const here = location.origin + location.pathname + location.search;
+    const answer = await fetch(here, {cache: "no-store", signal: AbortSignal.timeout(4000)});
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (!answer.ok || !page.querySelector("main")) throw new Error("this is somebody else's answer");
     show(page);
@@ -83,7 +84,11 @@ const look = async () => {
 };
 setTimeout(look, 2000);
 """
-"""A look that is replaced keeps how far its tables were moved to the side, and the focus."""
+"""A look that is replaced keeps how far its tables were moved to the side, and the focus.
+
+It fetches its own address without `user:password@`, which "" would have too: browsers refuse to fetch that, and
+send the password they were given by themselves.
+"""
 
 
 FOOTER = (

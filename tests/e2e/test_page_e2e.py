@@ -104,7 +104,7 @@ def _pixels(png: bytes) -> tuple[int, int, bytes]:
 
 
 def test_browser_shows_the_page_and_the_script_renews_it(daemon: Start, tmp_path: Path) -> None:
-    """The page of a moment ago, behind a prefix as of a proxy: the numbers in the end are those of the daemon.
+    """The page of a moment ago, behind a prefix and a query as of a proxy: in the end it has the numbers of now.
 
     In between, the proxy answers by itself, which costs nothing of what is shown.
     """
@@ -114,7 +114,7 @@ def test_browser_shows_the_page_and_the_script_renews_it(daemon: Start, tmp_path
 
     class Prefixed(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path != "/gaiod/":
+            if self.path != "/gaiod/?key=1":
                 self.send_error(404)  # an icon that a browser asks for
                 return
             asked.append(self.path)
@@ -137,7 +137,7 @@ def test_browser_shows_the_page_and_the_script_renews_it(daemon: Start, tmp_path
         assert exchange(sock, b"ping") == b"ping"
         thread = threading.Thread(target=front.serve_forever)
         thread.start()
-        url = f"http://127.0.0.1:{front.server_port}/gaiod/"
+        url = f"http://127.0.0.1:{front.server_port}/gaiod/?key=1"
         # Virtual time: the browser's clock runs ahead while it waits for nothing, so its timers cost no time here.
         dom, said = _browse(tmp_path, url, "--virtual-time-budget=7000", "--dump-dom", f"--screenshot={picture}")
         front.shutdown()
@@ -160,3 +160,16 @@ def test_browser_says_so_when_the_daemon_is_gone(daemon: Start, tmp_path: Path) 
     dom, _ = _browse(tmp_path, file.as_uri(), "--virtual-time-budget=3000", "--dump-dom")
     assert '<p id="silent" role="alert">' in dom
     assert "<title>no answer - gaiod</title>" in dom
+
+
+def test_browser_renews_a_page_whose_address_has_a_password(daemon: Start, tmp_path: Path) -> None:
+    """As in a bookmark of a page behind a proxy that asks who it is: nothing relative can be fetched there."""
+    running = daemon()
+    running.scrape()
+    before = running.scrape().value("gaiod_scrapes_total", code="200")
+    url = f"http://operator:secret@{running.metrics}/"
+    dom, said = _browse(tmp_path, url, "--virtual-time-budget=3000", "--dump-dom")
+    assert said == ""
+    assert '<p id="silent" role="alert" hidden="">' in dom
+    looks = running.scrape().value("gaiod_scrapes_total", code="200") - before - 1  # that scrape itself
+    assert looks >= 2, "the page, and what renewed it"
