@@ -262,15 +262,22 @@ def _scenes(
     time.sleep(1.5 * unit_s)
     happens("reload")
     os.kill(gaiod.pid, signal.SIGHUP)
-    until_s = time.monotonic() + TIMEOUT_S
-    while Path(
-        f"/proc/{gaiod.workers[1]}"
-    ).exists():  # worker 1 as it was started; it drains, and a loaded machine is slow
-        if time.monotonic() > until_s:
-            raise BenchError("gaiod: the reload did not replace worker 1")
-        time.sleep(unit_s / 10)
+    _wait_for_end(gaiod.workers[1])  # it drains, and a loaded machine is slow
     time.sleep(1.5 * unit_s)
     return marks
+
+
+def _wait_for_end(worker: int) -> None:
+    """Return once a worker is gone that the daemon was started with.
+
+    Raises:
+        BenchError: it is still there.
+    """
+    until_s = time.monotonic() + TIMEOUT_S
+    while Path(f"/proc/{worker}").exists():
+        if time.monotonic() > until_s:
+            raise BenchError(f"gaiod: the reload did not replace process {worker}")
+        time.sleep(PAUSE_S)
 
 
 def answer_of(
