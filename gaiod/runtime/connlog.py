@@ -74,7 +74,7 @@ class ConnectionLog:
             log.info("connection closed", extra=fields(**who, **self._traffic(conn), reason=reason))
 
     def _who(self, listener: str, conn: Conn, peer: str) -> dict[str, Any]:
-        return {"conn": f"{self._instance}-{conn.serial}", "listener": listener, "peer": peer}
+        return {"conn": name_of(conn, self._instance), "listener": listener, "peer": peer}
 
     def _traffic(self, conn: Conn) -> dict[str, Any]:
         now_s = self._clock()
@@ -100,6 +100,11 @@ class ConnectionLog:
             self._left -= 1
         self._left -= 1
         return True
+
+
+def name_of(conn: Conn, instance: int) -> str:
+    """Write the name that a connection has everywhere: no other worker has this `instance`."""
+    return f"{instance}-{conn.serial}"
 
 
 def peer_text(address: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from gaiod.core.connection import Conn
 from gaiod.core.standing import relay_sink, standing
 from gaiod.runtime.closings import Closings
-from gaiod.runtime.connlog import peer_text
+from gaiod.runtime.connlog import name_of, peer_text
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.tcpinfo import queues, tcp_info
 
@@ -51,24 +51,28 @@ class Explanations:
         stands = standing(conn, now_s)
         sink = relay_sink(conn)
         if sink is not None:
-            stands["reading"]["to"] = self._name(sink)
+            stands["reading"]["to"] = name_of(sink, self._instance)
         return {
             "side": "downstream" if listener.is_client(conn) else "upstream",
-            "id": self._name(conn),
-            "peer": peer_text(conn.peer_address),
-            "age_s": round(now_s - conn.opened_s, 3),
-            "idle_s": round(max(0.0, now_s - conn.active_s), 3),
-            "received_bytes": conn.bytes_received,
-            "sent_bytes": conn.bytes_sent,
-            "pending_bytes": conn.pending_write_bytes,
-            "stalled_s": round(conn.stalled_s(now_s), 3),
+            **facts_of(conn, self._instance, now_s),
             "close_reason": conn.close_reason,
             **stands,
             "kernel": {**queues(conn.fileno()), "tcp": tcp_info(conn.fileno())},
         }
 
-    def _name(self, conn: Conn) -> str:
-        return f"{self._instance}-{conn.serial}"
+
+def facts_of(conn: Conn, instance: int, now_s: float) -> dict[str, Any]:
+    """Return what is said of a connection wherever one is told of."""
+    return {
+        "id": name_of(conn, instance),
+        "peer": peer_text(conn.peer_address),
+        "age_s": round(now_s - conn.opened_s, 3),
+        "idle_s": round(max(0.0, now_s - conn.active_s), 3),
+        "received_bytes": conn.bytes_received,
+        "sent_bytes": conn.bytes_sent,
+        "pending_bytes": conn.pending_write_bytes,
+        "stalled_s": round(conn.stalled_s(now_s), 3),
+    }
 
 
 def _partner_of(listener: Listener, conn: Conn) -> Conn | None:

@@ -8,8 +8,7 @@ from typing import Any
 from gaiod.core.connection import Conn
 from gaiod.core.standing import buffered_bytes, waiting_s
 from gaiod.runtime.closings import Closings
-from gaiod.runtime.connlog import peer_text
-from gaiod.runtime.explanations import Explanations
+from gaiod.runtime.explanations import Explanations, facts_of
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.traffic import Traffic
 
@@ -65,15 +64,8 @@ class Inquiries:
     def _row(self, listener: Listener, conn: Conn, now_s: float) -> dict[str, Any]:
         rate = self._traffic.rate(conn, now_s)
         return {
-            "id": f"{self._instance}-{conn.serial}",
+            **facts_of(conn, self._instance, now_s),
             "listener": listener.settings.name,
-            "peer": peer_text(conn.peer_address),
-            "age_s": round(now_s - conn.opened_s, 3),
-            "idle_s": round(max(0.0, now_s - conn.active_s), 3),
-            "received_bytes": conn.bytes_received,
-            "sent_bytes": conn.bytes_sent,
-            "pending_bytes": conn.pending_write_bytes,
-            "stalled_s": round(conn.stalled_s(now_s), 3),
             "waiting_s": round(waiting_s(conn, now_s), 3),
             "buffered_bytes": buffered_bytes(conn),
             "bytes_per_s": None if rate is None else round(rate, 1),

@@ -16,7 +16,7 @@ from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.announcements import Announcements
 from gaiod.runtime.closings import Closings
-from gaiod.runtime.connlog import ConnectionLog, peer_text
+from gaiod.runtime.connlog import ConnectionLog, name_of, peer_text
 from gaiod.runtime.dispatch import Target
 from gaiod.runtime.handler import Handler, SocketOptions
 from gaiod.runtime.logs import RateLimit
@@ -251,7 +251,7 @@ class Listener(Target):
         return where, hook, "" if conn is None else f"; connection {self._name_of(conn)}"
 
     def _name_of(self, conn: Conn) -> str:
-        return f"{self._instance}-{conn.serial} ({peer_text(conn.peer_address)})"
+        return f"{name_of(conn, self._instance)} ({peer_text(conn.peer_address)})"
 
     def failed(self, name: str, conn: Conn | None) -> None:
         """Deal with the exception that is being handled: a hook raised it."""
