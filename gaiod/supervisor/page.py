@@ -15,7 +15,21 @@ from math import inf
 from typing import Any
 
 from gaiod.observe.endpoint import Answer
-from gaiod.supervisor.tables import UNKNOWN, duration, lag, number, rate, share, shown, size, size_rate
+from gaiod.supervisor.tables import (
+    UNKNOWN,
+    duration,
+    lag,
+    number,
+    of,
+    rate,
+    rate_of,
+    share,
+    shown,
+    size,
+    size_rate,
+    up_or_down,
+    with_limits,
+)
 
 Row = Mapping[str, Any]
 
@@ -134,7 +148,7 @@ def page(status: Row, now: float) -> str:
 
 def problems(status: Row) -> list[str]:
     """Return what somebody should look at, a sentence each, and where to look."""
-    workers, listeners = status["workers"], status["listeners"]
+    workers, listeners = status["workers"], with_limits(status)
     reload, feeder = status["last_reload"], status["feeder"]
     return [
         *([] if status["ready"] else [f"Not ready: the daemon is {status['state']}; new clients should go elsewhere."]),
@@ -144,7 +158,7 @@ def problems(status: Row) -> list[str]:
             else []
         ),
         *(text for row in workers for text in _of_worker(row)),
-        *(text for row in listeners for text in _of_listener(row, _limit(row, workers))),
+        *(text for row in listeners for text in _of_listener(row)),
         *(
             f"{row['listener']} takes no new connections: somebody drained it, and the next reload opens it again."
             for row in listeners
@@ -182,18 +196,13 @@ def _of_worker(row: Row) -> list[str]:
     return said
 
 
-def _of_listener(row: Row, limit: int) -> list[str]:
-    said = []
+def _of_listener(row: Row) -> list[str]:
+    limit, said = row["limit"], []
     if row["state"] == "serving" and limit and row["connections"] >= FULL * limit:
         said.append(f"{row['listener']} has {row['connections']} of at most {limit} connections (connections_max).")
     if row["queue_limit"] and row["queue"] >= FULL * row["queue_limit"]:
         said.append(f"{row['listener']}: {row['queue']} clients wait to be accepted, of at most {row['queue_limit']}.")
     return said
-
-
-def _limit(row: Row, workers: Sequence[Row]) -> int:
-    """Return how many connections a listener may have in all workers that serve."""
-    return int(row["connections_max"]) * len([worker for worker in workers if worker["state"] == "serving"])
 
 
 # -- its parts ---------------------------------------------------------------------------------------
@@ -219,8 +228,6 @@ class Field:
 
 
 def _main(status: Row, now: float, wrong: Sequence[str]) -> str:
-    workers = status["workers"]
-    listeners = [{**row, "limit": _limit(row, workers)} for row in status["listeners"]]
     feeder = [] if status["feeder"] is None else [status["feeder"]]
     items = "".join(f"<li>{escape(shown(text))}</li>" for text in wrong)
     return (
@@ -229,8 +236,8 @@ def _main(status: Row, now: float, wrong: Sequence[str]) -> str:
         f"up {duration(status['uptime_s'])}; generation {status['generation']}; "
         f"last reload: {_outcome(status['last_reload'], now)}</p>\n"
         + (f"<ul>{items}</ul>\n" if wrong else '<p class="good">Nothing needs to be looked at.</p>\n')
-        + _table("Workers", WORKERS, workers)
-        + _table("Listeners", LISTENERS, listeners)
+        + _table("Workers", WORKERS, status["workers"])
+        + _table("Listeners", LISTENERS, with_limits(status))
         + _table("Servers", SERVERS, status["servers"])
         + _table("Feeder", FEEDER, feeder)
         + _table("Sources", SOURCES, status["sources"])
@@ -266,14 +273,6 @@ def _class(*names: str) -> str:
     return f' class="{kept}"' if kept else ""
 
 
-def _of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
-    return lambda row: show(row[key])
-
-
-def _rate_of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
-    return lambda row: show(row["rates"][key])
-
-
 def _paused(side: str) -> Field:
     def show(row: Row) -> str:
         paused, held = row["backpressure"][side]["paused_connections"], row["backpressure"][side]["buffered_bytes"]
@@ -295,19 +294,19 @@ def _bad_from(key: str, much: float) -> Callable[[Row], str]:
     return lambda row: "bad" * ((row[key] or 0) >= much)
 
 
-STATE = Field("state", _of("state", shown), is_text=True, mark=_mark_of_state)
-UP = Field("state", lambda row: "up" if row["up"] else "down", is_text=True, mark=_mark_of_up)
-LISTENER = Field("listener", _of("listener", shown), is_text=True, is_name=True)
-MEMORY, CPU = Field("memory", _of("memory_bytes", size)), Field("CPU time", _of("cpu_seconds", duration))
-RESTARTS = Field("died or hung", _of("restarts", number), mark=lambda row: "notable" * bool(row["restarts"]))
-HEARTBEAT = Field("heartbeat", _of("heartbeat_age_s", duration), mark=_bad_from("heartbeat_age_s", HEARTBEAT_LATE_S))
+STATE = Field("state", of("state", shown), is_text=True, mark=_mark_of_state)
+UP = Field("state", up_or_down, is_text=True, mark=_mark_of_up)
+LISTENER = Field("listener", of("listener", shown), is_text=True, is_name=True)
+MEMORY, CPU = Field("memory", of("memory_bytes", size)), Field("CPU time", of("cpu_seconds", duration))
+RESTARTS = Field("died or hung", of("restarts", number), mark=lambda row: "notable" * bool(row["restarts"]))
+HEARTBEAT = Field("heartbeat", of("heartbeat_age_s", duration), mark=_bad_from("heartbeat_age_s", HEARTBEAT_LATE_S))
 
 WORKERS = (
-    Field("worker", _of("worker", number), is_text=True, is_name=True),
+    Field("worker", of("worker", number), is_text=True, is_name=True),
     STATE,
-    Field("connections", _of("connections", number)),
-    Field("busy", _of("busy", share), mark=_bad_from("busy", BUSY_MUCH)),
-    Field("loop lag", _of("loop_lag_s", lag), mark=_bad_from("loop_lag_s", LAG_MUCH_S)),
+    Field("connections", of("connections", number)),
+    Field("busy", of("busy", share), mark=_bad_from("busy", BUSY_MUCH)),
+    Field("loop lag", of("loop_lag_s", lag), mark=_bad_from("loop_lag_s", LAG_MUCH_S)),
     HEARTBEAT,
     MEMORY,
     CPU,
@@ -315,35 +314,35 @@ WORKERS = (
 )
 LISTENERS = (
     LISTENER,
-    Field("handler", _of("handler", shown), is_text=True),
+    Field("handler", of("handler", shown), is_text=True),
     STATE,
     Field(
         "open / limit",
         lambda row: f"{row['connections']} / {row['limit']}",
         mark=lambda row: "bad" * (row["connections"] >= FULL * (row["limit"] or inf)),
     ),
-    Field("accepted", _rate_of("accepted", rate)),
-    Field("received", _rate_of("received_bytes", size_rate)),
-    Field("sent", _rate_of("sent_bytes", size_rate)),
+    Field("accepted", rate_of("accepted", rate)),
+    Field("received", rate_of("received_bytes", size_rate)),
+    Field("sent", rate_of("sent_bytes", size_rate)),
     Field("to be accepted", lambda row: UNKNOWN if row["queue"] is None else f"{row['queue']} / {row['queue_limit']}"),
     _paused("downstream"),
     _paused("upstream"),
 )
 SERVERS = (
     LISTENER,
-    Field("server", _of("server", shown), is_text=True, is_name=True),
+    Field("server", of("server", shown), is_text=True, is_name=True),
     UP,
-    Field("open", _of("connections", number)),
-    Field("connections made", _of("made", number)),
-    Field("failed to connect", _of("failures", number), mark=lambda row: "notable" * bool(row["failures"])),
+    Field("open", of("connections", number)),
+    Field("connections made", of("made", number)),
+    Field("failed to connect", of("failures", number), mark=lambda row: "notable" * bool(row["failures"])),
 )
 FEEDER = (STATE, HEARTBEAT, MEMORY, CPU, RESTARTS)
 SOURCES = (
     LISTENER,
-    Field("source", _of("source", shown), is_text=True, is_name=True),
+    Field("source", of("source", shown), is_text=True, is_name=True),
     UP,
-    Field("published", _of("published", number)),
-    Field("refused", _of("refused", number)),
-    Field("reconnects", _of("reconnects", number)),
-    Field("gaps", _of("gaps", number)),
+    Field("published", of("published", number)),
+    Field("refused", of("refused", number)),
+    Field("reconnects", of("reconnects", number)),
+    Field("gaps", of("gaps", number)),
 )

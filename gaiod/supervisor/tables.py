@@ -71,6 +71,31 @@ def table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     ]
 
 
+# -- what rows have in them, for all who draw tables ---------------------------------------------------
+
+
+def of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
+    """Return how a column shows a value of a row."""
+    return lambda row: show(row.get(key))
+
+
+def rate_of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
+    """Return how a column shows one of the rates of a listener."""
+    return lambda row: show((row.get("rates") or {}).get(key))
+
+
+def up_or_down(row: Row) -> str:
+    """Return the state of a server or a source."""
+    return "up" if row.get("up") else "down"
+
+
+def with_limits(status: Row) -> list[dict[str, Any]]:
+    """Return the listeners of a status, and as `limit` how many connections each may have in all workers that serve."""
+    serving = sum(worker.get("state") == "serving" for worker in status.get("workers") or [])
+    listeners = status.get("listeners") or []
+    return [{**row, "limit": serving * (row.get("connections_max") or 0)} for row in listeners]
+
+
 # -- units -------------------------------------------------------------------------------------------
 
 
@@ -170,86 +195,74 @@ def _server_lines(servers: Sequence[Row]) -> list[str]:
 # -- the tables --------------------------------------------------------------------------------------
 
 
-def _of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
-    return lambda row: show(row.get(key))
-
-
 def _handler(row: Row) -> str:
     """Return a handler without its folder: the file and the class tell enough."""
     return shown(row.get("handler")).rpartition("/")[2]
 
 
-def _up(row: Row) -> str:
-    return "up" if row.get("up") else "down"
-
-
-def _rate_of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
-    return lambda row: show((row.get("rates") or {}).get(key))
-
-
 WORKERS = (
-    Column("WORKER", _of("worker", number)),
-    Column("INSTANCE", _of("instance", number)),
-    Column("PID", _of("pid", number)),
-    Column("STATE", _of("state", shown), is_text=True),
-    Column("GEN", _of("generation", number)),
-    Column("AGE", _of("age_s", duration)),
-    Column("HEARTBEAT", _of("heartbeat_age_s", duration)),
-    Column("CONNS", _of("connections", number)),
-    Column("MEMORY", _of("memory_bytes", size)),
-    Column("CPU", _of("cpu_seconds", duration)),
-    Column("RESTARTS", _of("restarts", number)),
+    Column("WORKER", of("worker", number)),
+    Column("INSTANCE", of("instance", number)),
+    Column("PID", of("pid", number)),
+    Column("STATE", of("state", shown), is_text=True),
+    Column("GEN", of("generation", number)),
+    Column("AGE", of("age_s", duration)),
+    Column("HEARTBEAT", of("heartbeat_age_s", duration)),
+    Column("CONNS", of("connections", number)),
+    Column("MEMORY", of("memory_bytes", size)),
+    Column("CPU", of("cpu_seconds", duration)),
+    Column("RESTARTS", of("restarts", number)),
 )
 
 LISTENERS = (
-    Column("LISTENER", _of("listener", shown), is_text=True),
-    Column("BIND", _of("bind", shown), is_text=True),
+    Column("LISTENER", of("listener", shown), is_text=True),
+    Column("BIND", of("bind", shown), is_text=True),
     Column("HANDLER", _handler, is_text=True),
-    Column("STATE", _of("state", shown), is_text=True),
-    Column("CONNS", _of("connections", number)),
-    Column("ACCEPTED", _rate_of("accepted", rate)),
-    Column("RECEIVED", _rate_of("received_bytes", size_rate)),
-    Column("SENT", _rate_of("sent_bytes", size_rate)),
+    Column("STATE", of("state", shown), is_text=True),
+    Column("CONNS", of("connections", number)),
+    Column("ACCEPTED", rate_of("accepted", rate)),
+    Column("RECEIVED", rate_of("received_bytes", size_rate)),
+    Column("SENT", rate_of("sent_bytes", size_rate)),
     Column("QUEUE", lambda row: f"{number(row.get('queue'))}/{number(row.get('queue_limit'))}"),
 )
 
 SERVERS = (
-    Column("LISTENER", _of("listener", shown), is_text=True),
-    Column("SERVER", _of("server", shown), is_text=True),
-    Column("STATE", _up, is_text=True),
-    Column("CONNS", _of("connections", number)),
-    Column("MADE", _of("made", number)),
-    Column("FAILED", _of("failures", number)),
+    Column("LISTENER", of("listener", shown), is_text=True),
+    Column("SERVER", of("server", shown), is_text=True),
+    Column("STATE", up_or_down, is_text=True),
+    Column("CONNS", of("connections", number)),
+    Column("MADE", of("made", number)),
+    Column("FAILED", of("failures", number)),
 )
 
 FEEDER = (
-    Column("FEEDER PID", _of("pid", number)),
-    Column("STATE", _of("state", shown), is_text=True),
-    Column("AGE", _of("age_s", duration)),
-    Column("HEARTBEAT", _of("heartbeat_age_s", duration)),
-    Column("MEMORY", _of("memory_bytes", size)),
-    Column("CPU", _of("cpu_seconds", duration)),
-    Column("RESTARTS", _of("restarts", number)),
+    Column("FEEDER PID", of("pid", number)),
+    Column("STATE", of("state", shown), is_text=True),
+    Column("AGE", of("age_s", duration)),
+    Column("HEARTBEAT", of("heartbeat_age_s", duration)),
+    Column("MEMORY", of("memory_bytes", size)),
+    Column("CPU", of("cpu_seconds", duration)),
+    Column("RESTARTS", of("restarts", number)),
 )
 
 SOURCES = (
-    Column("LISTENER", _of("listener", shown), is_text=True),
-    Column("SOURCE", _of("source", shown), is_text=True),
-    Column("STATE", _up, is_text=True),
-    Column("PUBLISHED", _of("published", number)),
-    Column("REFUSED", _of("refused", number)),
-    Column("RECONNECTS", _of("reconnects", number)),
-    Column("GAPS", _of("gaps", number)),
+    Column("LISTENER", of("listener", shown), is_text=True),
+    Column("SOURCE", of("source", shown), is_text=True),
+    Column("STATE", up_or_down, is_text=True),
+    Column("PUBLISHED", of("published", number)),
+    Column("REFUSED", of("refused", number)),
+    Column("RECONNECTS", of("reconnects", number)),
+    Column("GAPS", of("gaps", number)),
 )
 
 CONNECTIONS = (
-    Column("ID", _of("id", shown)),
-    Column("LISTENER", _of("listener", shown), is_text=True),
-    Column("PEER", _of("peer", shown), is_text=True),
-    Column("AGE", _of("age_s", duration)),
-    Column("IDLE", _of("idle_s", duration)),
-    Column("RECEIVED", _of("received_bytes", size)),
-    Column("SENT", _of("sent_bytes", size)),
-    Column("PENDING", _of("buffered_bytes", size)),
-    Column("STALLED", _of("waiting_s", duration)),
+    Column("ID", of("id", shown)),
+    Column("LISTENER", of("listener", shown), is_text=True),
+    Column("PEER", of("peer", shown), is_text=True),
+    Column("AGE", of("age_s", duration)),
+    Column("IDLE", of("idle_s", duration)),
+    Column("RECEIVED", of("received_bytes", size)),
+    Column("SENT", of("sent_bytes", size)),
+    Column("PENDING", of("buffered_bytes", size)),
+    Column("STALLED", of("waiting_s", duration)),
 )

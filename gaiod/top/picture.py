@@ -13,7 +13,7 @@ from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gaiod.supervisor.tables import duration, shown
+from gaiod.supervisor.tables import duration, shown, with_limits
 from gaiod.top.fields import BAD, CONNECTIONS, FEEDER, GOOD, LISTENERS, NOTABLE, SOURCES, WORKERS, Field, Row
 from gaiod.top.looks import SORTS, Look
 
@@ -97,7 +97,7 @@ def _sections(status: Mapping[str, Any], height: int | None) -> list[Section]:
     feeder = status.get("feeder")
     tables: tuple[tuple[Sequence[Field], Sequence[Row]], ...] = (
         (WORKERS, status.get("workers") or []),
-        (LISTENERS, _with_limits(status)),
+        (LISTENERS, with_limits(status)),
         (FEEDER, [] if feeder is None else [feeder]),
         (SOURCES, status.get("sources") or []),
     )
@@ -109,14 +109,6 @@ def _height(section: Section) -> int:
     """Return its lines: an empty one, the titles, the rows, and what is said of those that are hidden."""
     _, rows, hidden = section
     return 2 + len(rows) + bool(hidden)
-
-
-def _with_limits(status: Mapping[str, Any]) -> list[Row]:
-    """Return the listeners, the limit of each over all workers that serve."""
-    serving = sum(worker.get("state") == "serving" for worker in status.get("workers") or [])
-    return [
-        {**row, "limit": serving * (row.get("connections_max") or 0)} for row in status.get("listeners") or []
-    ]  # fmt: skip
 
 
 def _connections(look: Look, width: int, left: int) -> list[RenderableType]:
