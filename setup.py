@@ -51,12 +51,10 @@ def extension(name: str) -> Extension:
     )
 
 
-def extensions() -> list[Extension]:
-    """Return the extensions as C; none where there is no Cython."""
-    try:
-        from Cython.Build import cythonize
-    except ImportError:
-        return []
+def generate(extensions: list[Extension]) -> None:
+    """Have extensions made of C that Cython generates now: of their names and options nothing changes."""
+    from Cython.Build import cythonize
+
     directives = {
         "language_level": 3,
         "boundscheck": False,  # every index in the core comes from a counter beside its list
@@ -66,12 +64,18 @@ def extensions() -> list[Extension]:
         "binding": False,  # plain C methods, which the interpreter calls faster than ones that act like functions
         "embedsignature": True,
     }
-    made = [extension(name) for name in COMPILED]
-    return cythonize(made, compiler_directives=directives, build_dir="build/cython", force=True)
+    made = cythonize(
+        extensions, nthreads=os.cpu_count(), compiler_directives=directives, build_dir="build/cython", force=True
+    )
+    for old, new in zip(extensions, made, strict=True):
+        old.sources = new.sources
 
 
 class BuildOrDoWithout(build_ext):
-    """Build the extensions, or say in one line that gaiod will run interpreted."""
+    """Build the extensions, or say in one line that gaiod will run interpreted.
+
+    Only here is Cython run: pip starts this file three times for one wheel, twice to ask what it is called.
+    """
 
     def finalize_options(self) -> None:
         """Compile on every CPU: it is what an installation waits for."""
@@ -81,6 +85,7 @@ class BuildOrDoWithout(build_ext):
     def run(self) -> None:
         """Build them, or do without."""
         try:
+            generate(self.extensions)
             super().run()
         except Exception as error:
             print(
@@ -90,6 +95,6 @@ class BuildOrDoWithout(build_ext):
 
 
 if sys.platform == "linux":
-    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildOrDoWithout})
+    setup(ext_modules=[extension(name) for name in COMPILED], cmdclass={"build_ext": BuildOrDoWithout})
 else:
     setup()  # the compiled engine speaks epoll; elsewhere gaiod runs interpreted, on kqueue
