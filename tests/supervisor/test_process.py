@@ -14,8 +14,7 @@ from core.support.sockets import listen
 from core.support.waiting import LIMIT_S
 from e2e.support.clients import connect, echoes, exchange
 from e2e.support.handlers import HANGS
-from e2e.support.procfs import descriptors_of
-from e2e.support.waiting import wait_until
+from e2e.support.procfs import descriptors_of, targets_of
 
 from gaiod import Watcher
 from gaiod.runtime.dispatch import dispatch
@@ -123,17 +122,7 @@ def test_worker_has_none_of_the_supervisors_other_descriptors(starting: Starting
         target = os.readlink(f"/proc/self/fd/{foreign.fileno()}")
         starting.start()
         starting.run_until_ready()
-        targets = wait_until(lambda: _targets_of(starting.worker.pid), "descriptors that stay while they are looked at")
-        assert target not in targets
-
-
-def _targets_of(pid: int) -> set[str]:
-    """Return what a process's descriptors are; nothing if one was closed meanwhile."""
-    folder = f"/proc/{pid}/fd"
-    try:
-        return {os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)}
-    except FileNotFoundError:
-        return set()
+        assert target not in targets_of(starting.worker.pid)
 
 
 def test_worker_ends_with_0_when_it_is_drained(starting: Starting) -> None:

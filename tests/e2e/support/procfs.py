@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -63,6 +64,15 @@ def descriptors_of(pid: int) -> set[int]:
     return {int(name) for name in os.listdir(PROC / str(pid) / "fd")}
 
 
+def targets_of(pid: int) -> set[str]:
+    """Return what the descriptors of a process are open on; but for those that it closes meanwhile."""
+    targets = set()
+    for link in (PROC / str(pid) / "fd").iterdir():
+        with suppress(FileNotFoundError):
+            targets.add(os.readlink(link))
+    return targets
+
+
 def is_stopped(pid: int) -> bool:
     """Tell whether a process was stopped by a signal."""
     return _stat(pid)[:1] == ["T"]
@@ -78,8 +88,8 @@ def inodes_of(pid: int, address: str) -> set[int]:
     where = f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{int(port):04X}"
     lines = [line.split() for line in (PROC / "net" / "tcp").read_text().splitlines()[1:]]
     listening = {int(line[9]) for line in lines if line[1] == where and line[3] == "0A"}
-    links = {os.readlink(link) for link in (PROC / str(pid) / "fd").iterdir()}
-    return {inode for inode in listening if f"socket:[{inode}]" in links}
+    targets = targets_of(pid)
+    return {inode for inode in listening if f"socket:[{inode}]" in targets}
 
 
 def status_of(pid: int) -> dict[str, str]:
