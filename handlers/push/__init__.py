@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from gaiod import Conn, Group, Handler, OpResult, Source
 
 from .framing import frame
+from .half_closed import HalfClosed
 from .last_values import LastValues
 from .options import GRACE_DEFAULT_S, PushOptions
 from .subscription import Subscription, SubscriptionError
@@ -14,8 +15,9 @@ from .subscription import Subscription, SubscriptionError
 class Push(Handler):
     """Puts each connection into the group of its topics; what comes from the sources goes to the group.
 
-    What a client sends beyond its subscription is read, so that its end is noticed, and ignored. Its FIN says only
-    that: it goes on receiving.
+    What a client sends beyond its subscription is read, so that its end is noticed, and ignored. Its FIN does not tell
+    whether it has gone or only says no more: it goes on receiving for `half_closed_timeout`, and then its subscription
+    ends.
     """
 
     Options = PushOptions
@@ -25,6 +27,7 @@ class Push(Handler):
     def __init__(self, options: PushOptions) -> None:
         super().__init__(options)
         self._last = LastValues(options.memory_limit if options.last_value else 0)
+        self._half_closed = HalfClosed(options.half_closed_timeout)
 
     @classmethod
     def sources_of(cls, options: PushOptions) -> Sequence[Source]:
@@ -82,20 +85,40 @@ class Push(Handler):
     def on_eof(self, conn: Conn) -> None:
         asked = conn.data
         if asked is None:
+            now_s = time.monotonic()
+            self._half_closed.add(conn, now_s)
+            if not self._half_closed.is_timed:
+                self._await_half_closed(now_s)
             return
         if not asked.is_refused:
-            self._refuse(conn, asked.incomplete())
+            self._refuse(conn, asked.incomplete(), "peer_eof")
         conn.close()
+
+    def on_timer(self, data: None) -> None:
+        now_s = time.monotonic()
+        for conn in self._half_closed.take_due(now_s):
+            conn.close()  # what is queued for it goes first
+        self._await_half_closed(now_s)
+
+    def on_close(self, conn: Conn, reason: str) -> None:
+        self._half_closed.remove(conn)
 
     def on_message(self, topic: str, data: bytes) -> None:
         self._last.keep(topic, data)
         self.subscribers.publish(data, topic)
 
+    def _await_half_closed(self, now_s: float) -> None:
+        """Ring when the first of those that have ended their side is to end."""
+        self._half_closed.is_timed = len(self._half_closed) > 0
+        if self._half_closed.is_timed:
+            self.timer(self._half_closed.next_in_s(now_s), None)
+
     # -- what an operator asks ---------------------------------------------------------------------------
 
     def notes_on(self, conn: Conn) -> Iterable[str]:
         if conn.data is None:
-            return ()
+            left_s = self._half_closed.left_s(conn, time.monotonic())
+            return () if left_s is None else (f"It has ended its side; its subscription ends in {left_s:.1f} s.",)
         if conn.data.is_refused:
             return ("Its subscription was refused.",)
         return ("It has not said yet what it subscribes to.",)
@@ -109,12 +132,12 @@ class Push(Handler):
                 conn.write(last)
             self.subscribers.add(conn, topic)
 
-    def _refuse(self, conn: Conn, error: SubscriptionError) -> None:
+    def _refuse(self, conn: Conn, error: SubscriptionError, reason: str = "handler") -> None:
         """Tell a client what is wrong with its line; it is closed when it has ended, too, or at its deadline.
 
         Closing with bytes unread would send a RST, which can overtake the text.
         """
         conn.data.is_refused = True
-        conn.close_reason = "handler"
-        conn.write(b"ERROR %s\n" % str(error).encode())
+        conn.close_reason = reason
+        conn.write(frame(self.options.framing, b"ERROR %s\n" % str(error).encode()))
         conn.shutdown_write()

@@ -197,6 +197,7 @@ class PushOptions:
     last_value: bool = False
     slow_consumer: SlowConsumerOptions = SlowConsumerOptions()
     memory_limit: Annotated[int, Unit("size", 1 << 20, 1 << 40)] = 256 << 20
+    half_closed_timeout: Annotated[float, Unit("duration", 0.1, 86_400.0)] = 1.0
     feeds: tuple[FeedKind, ...] = dataclasses.field(init=False)
     """`source`, one or several, as a tuple."""
 

@@ -1,6 +1,5 @@
 """The handler, as scripts and with clients: who gets which messages, what a bad subscription line leads to."""
 
-import socket
 import struct
 import subprocess
 import sys
@@ -49,7 +48,6 @@ def test_client_gets_the_listeners_topic_and_what_it_says_is_ignored() -> None:
         (Opened(), [Join("ticks"), Read()]),
         (Message("ticks", b"one\n"), [Publish(b"one\n", "ticks")]),
         (Arrived(b"whatever"), [Read()]),
-        (PeerDone(), []),
         (Message("ticks", b"two\n"), [Publish(b"two\n", "ticks")]),
     )
 
@@ -68,7 +66,6 @@ def test_client_chooses_topics_with_its_first_line_in_whatever_pieces_it_comes()
         (Arrived(b"IBE a b"), [Read()]),
         (Arrived(b"c a\r\nand more\n"), [Join("a"), Join("bc"), Read()]),
         (Arrived(b"SUBSCRIBE d\n"), [Read()]),
-        (PeerDone(), []),
     )
 
 
@@ -107,6 +104,16 @@ def test_client_that_ends_before_its_line_does_is_told() -> None:
         (Opened(), [Read()]),
         (Arrived(b"SUBSCRIBE a"), [Read()]),
         (PeerDone(), [Write(error), ShutdownWrite(), Close()]),
+    )
+
+
+def test_client_that_expects_lengths_is_told_in_a_message_of_its_framing() -> None:
+    error = b"ERROR write SUBSCRIBE name[ name...] and a newline\n"
+    assert_script(
+        push(subscribe={}, framing="length_prefixed"),
+        (Started(), [GROUP]),
+        (Opened(), [Read()]),
+        (Arrived(b"HELLO\n"), [Write(struct.pack(">I", len(error)) + error), ShutdownWrite(), Read()]),
     )
 
 
@@ -209,15 +216,6 @@ def test_messages_reach_those_who_want_them(start: Start) -> None:
     assert (serving.receive(one, 7), serving.receive(both, 7)) == (b"second\n", b"second\n")
 
 
-def test_fin_of_a_subscriber_does_not_end_its_subscription(start: Start) -> None:
-    serving = start(framing="length_prefixed")
-    client = serving.connect()
-    client.shutdown(socket.SHUT_WR)
-    serving.step_until(lambda: serving.listener.clients()[0].at_eof, "the FIN")
-    publish(serving, "default", b"still here")
-    assert serving.receive(client, 14) == struct.pack(">I", 10) + b"still here"
-
-
 def test_client_that_says_nothing_in_time_is_closed(start: Start) -> None:
     serving = start(subscribe={"timeout": MOMENT_S})
     assert serving.is_ended(serving.connect())
@@ -230,23 +228,6 @@ def test_client_whose_line_is_endless_is_told_and_closed_at_its_deadline(start: 
     client.sendall(b"x" * 100_000)
     assert serving.receive(client, 100) == b"ERROR the line has more than 256 bytes\n"
     serving.step_until(lambda: serving.closes() == {"handler": 1}, "the end")
-
-
-def test_subscriber_that_goes_is_forgotten(start: Start) -> None:
-    serving = start()
-    client = serving.connect()
-    client.close()
-    serving.step_until(lambda: serving.listener.clients()[0].at_eof, "the FIN")
-    subscribers = serving.listener.handler.subscribers  # type: ignore[attr-defined]
-    assert len(subscribers) == 1, "it may still receive, for all that is known"
-
-    def is_forgotten() -> bool:
-        publish(serving, "default", b"a")
-        return len(subscribers) == 0
-
-    serving.step_until(is_forgotten, "the end, once something was sent that nobody takes")
-    serving.step_until(serving.closes, "the end being counted")
-    assert serving.closes() == {"peer_reset": 1}
 
 
 def test_worker_that_has_the_handler_stays_light() -> None:
