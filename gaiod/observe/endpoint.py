@@ -24,6 +24,7 @@ from gaiod.core.watcher import Watcher
 from gaiod.observe import exposition
 from gaiod.observe.collector import Collector
 from gaiod.runtime.dispatch import Target
+from gaiod.runtime.logs import LimitedLog
 from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.metrics")
@@ -60,6 +61,7 @@ class Endpoint(Target):
         self._page = page
         self._listeners: list[Conn] = []
         self._clients: dict[_Client, None] = {}  # the one that has taken longest first
+        self._limited = LimitedLog(log)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(collector)
         ProcessCollector(registry=self._registry)
@@ -80,11 +82,11 @@ class Endpoint(Target):
             return
         if result.error is not None:
             if not isinstance(result.error, (ConnClosed, WatcherClosed)):
-                log.warning("accepting failed: %s; it is tried again", result.error)
+                self._limited.tell(logging.WARNING, "accept", "accepting failed: %s; it is tried again", result.error)
             return
         if len(self._clients) >= CLIENTS_MAX:
             next(iter(self._clients)).evict()
-        self._clients[_Client(result.conn, self._answer, self._gone)] = None
+        self._clients[_Client(result.conn, self._answer, self._gone, self._limited)] = None
 
     def _gone(self, client: "_Client") -> None:
         del self._clients[client]
@@ -165,10 +167,12 @@ class _Client(Target):
         conn: Conn,
         answer: Callable[[str, str, dict[str, str]], Answer],
         gone: Callable[["_Client"], None],
+        limited: LimitedLog,
     ) -> None:
         super().__init__(self._read, self._written)
         self._answer = answer
         self._gone: Callable[[_Client], None] | None = gone
+        self._limited = limited
         self._conn = conn
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_MAX_BYTES)
         self._deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
@@ -182,7 +186,7 @@ class _Client(Target):
 
     def failed(self, hook: str, conn: Conn | None) -> None:
         """Answering raised: a bug of the daemon's, which must not end it for one request."""
-        log.exception("answering a request failed")
+        self._limited.tell(logging.ERROR, "answering", "answering a request failed", traceback=True)
         self.evict()
 
     def evict(self) -> None:

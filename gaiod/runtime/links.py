@@ -18,6 +18,7 @@ from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.dispatch import Target
+from gaiod.runtime.logs import LimitedLog
 from gaiod.runtime.peers import peer_uid
 from gaiod.runtime.records import Reader, RecordError
 
@@ -92,7 +93,12 @@ class Link(Target):
         """The worker is gone, or says nothing."""
         if result.operation is not OpType.CLOSE and not self._conn.closed:
             if isinstance(result.error, DeadlineExceeded):
-                log.warning("somebody connected, and said nothing for %g s; closing it", HELLO_TIMEOUT_S)
+                self._links.limited.tell(
+                    logging.WARNING,
+                    "silent",
+                    "somebody connected, and said nothing for %g s; closing it",
+                    HELLO_TIMEOUT_S,
+                )
             self.cut()
 
     def _read(self, conn: Conn, result: OpResult) -> None:
@@ -105,7 +111,7 @@ class Link(Target):
                 self.feeds, answer = self._links.greet(wanted[0])
                 self.send(answer)
         except (RecordError, KeyError, TypeError, AttributeError) as error:
-            log.warning("a worker is not understood, and cut off: %s", error)
+            self._links.limited.tell(logging.WARNING, "worker", "a worker is not understood, and cut off: %s", error)
             self.cut()
             return
         conn.read()
@@ -141,12 +147,14 @@ class Links(Target):
 
     Attributes:
         changed: guards what other threads look at; notified when nobody is behind any more.
+        limited: the log. Everybody on the machine can connect here: not each who does gets a line.
     """
 
     def __init__(self, watcher: Watcher, greet: Greet, left: Callable[[], None]) -> None:
         super().__init__(None, None)  # the links have targets of their own
         self.greet = greet
         self.changed = Condition()
+        self.limited = LimitedLog(log)
         self._watcher = watcher
         self._left = left
         self._links: set[Link] = set()
@@ -192,11 +200,14 @@ class Links(Target):
         """Take a worker, or the failure of accepting one."""
         if result.error is not None:
             if not isinstance(result.error, (ConnClosed, WatcherClosed)):
-                log.warning("accepting a worker failed: %s; it is tried again", result.error)
+                self.limited.tell(
+                    logging.WARNING, "accept", "accepting a worker failed: %s; it is tried again", result.error
+                )
             return
         conn = result.conn
-        if peer_uid(conn.fileno()) not in (None, os.geteuid()):
-            log.warning("another user connected as if it were a worker; closing it")
+        uid = peer_uid(conn.fileno())
+        if uid not in (None, os.geteuid()):
+            self.limited.tell(logging.WARNING, "stranger", "user %s connected as if it were a worker; closing it", uid)
             conn.context = _STRANGER
             conn.abort()
             return
@@ -205,7 +216,12 @@ class Links(Target):
     def _fell_behind(self, link: Link) -> None:
         if link.waiting_bytes > LINK_MAX_BYTES:
             mib = LINK_MAX_BYTES >> 20
-            log.warning("a worker has not taken %d MiB, and is cut off; it counts what it misses", mib)
+            self.limited.tell(
+                logging.WARNING,
+                "behind",
+                "a worker has not taken %d MiB, and is cut off; it counts what it misses",
+                mib,
+            )
             link.cut()
         elif link not in self._behind and not link.is_stalled(time.monotonic()):
             self._behind.add(link)
@@ -221,7 +237,13 @@ class Links(Target):
         now_s = time.monotonic()
         stalled = {link for link in self._behind if link.is_stalled(now_s)}
         if stalled:
-            log.warning("%d of %d workers take nothing; nobody waits for them", len(stalled), len(self._links))
+            self.limited.tell(
+                logging.WARNING,
+                "stalled",
+                "%d of %d workers take nothing; nobody waits for them",
+                len(stalled),
+                len(self._links),
+            )
             self._behind -= stalled
             self._tell()
         self._is_looking = bool(self._behind)

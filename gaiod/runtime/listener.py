@@ -19,7 +19,7 @@ from gaiod.runtime.closings import Closings
 from gaiod.runtime.connlog import ConnectionLog, name_of, peer_text
 from gaiod.runtime.dispatch import Target
 from gaiod.runtime.handler import Handler, SocketOptions
-from gaiod.runtime.logs import RateLimit
+from gaiod.runtime.logs import LimitedLog
 from gaiod.runtime.plugins import label_of
 from gaiod.runtime.rests import Rests
 from gaiod.runtime.servers import HandlerCounts
@@ -33,9 +33,6 @@ log = logging.getLogger("gaiod.worker")
 ACCEPT, CLOSE, CONNECT, RELAY = OpType.ACCEPT, OpType.CLOSE, OpType.CONNECT, OpType.RELAY
 
 FIRST_DURATION = CELL[f"duration_le_{DURATION_BOUNDS_S[0]}"]
-
-LOG_INTERVAL_S = 1.0
-"""At most one message of a kind per listener in this time: an error per connection must not fill a disk."""
 
 BEHIND_BYTES = 256 * 1024
 """What one send of the fan-out takes. More does not make it cheaper."""
@@ -96,7 +93,7 @@ class Listener(Target):
         self.counts = HandlerCounts(cells, layout, number, settings.servers)
         self._groups: WeakSet[Group] = WeakSet()
         self._sockets: list[Conn] = []
-        self._limits: dict[str, RateLimit] = {}
+        self._tell = LimitedLog(log, f"listener {settings.name}").tell
         self._log = connection_log if connection_log is not None and connection_log.wants_any else None
         self._rests = Rests(lambda reason, ns: self._count(f"accept_paused_{reason}_ns", ns))
         self._peers: dict[int, str] = {}  # by serial number, for the log: a closed socket has no peer
@@ -367,14 +364,6 @@ class Listener(Target):
         assert self._log is not None
         for conn in self.clients():
             self._log.alive(self.settings.name, conn, self._peers.get(conn.serial, "-"))
-
-    def _tell(self, level: int, kind: str, text: str, *arguments: object, traceback: bool = False) -> None:
-        """Log a message of some kind, unless there was one a moment ago."""
-        limit = self._limits.setdefault(kind, RateLimit(LOG_INTERVAL_S))
-        if limit.allows(time.monotonic()):
-            more = limit.take_refused()
-            suffix = f" ({more} more like this before)" if more else ""
-            log.log(level, f"listener %s: {text}%s", self.settings.name, *arguments, suffix, exc_info=traceback)
 
 
 def _end_stalled(group: Group, grace_s: float) -> None:

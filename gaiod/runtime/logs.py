@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Hashable
 from math import isfinite
 from typing import Any
 
@@ -28,6 +29,10 @@ CONTROL |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029, *range(0x202A, 0
 """What ends a line, moves a terminal's cursor, or reorders what it shows (Unicode's directions)."""
 IN_QUOTES = {**CONTROL, ord("\n"): "\\n", ord("\t"): "\\t", ord('"'): '\\"', ord("\\"): "\\\\"}
 QUOTED = frozenset(' "=\\')
+
+
+LIMITED_INTERVAL_S = 1.0
+"""At most one line of a kind in this time: what somebody can cause at will must not fill a disk."""
 
 
 class LogError(GaiodError):
@@ -168,6 +173,40 @@ class RateLimit:
         """Return how often it said no since this was asked last."""
         refused, self._refused = self._refused, 0
         return refused
+
+
+class LimitedLog:
+    """Logs what others can cause as often as they like: of each kind a line now and then, and how many more there were.
+
+    Whatever a client, a server or another user of the machine can bring about goes through one of these.
+    """
+
+    def __init__(self, log: logging.Logger, about: str = "") -> None:
+        """Make it.
+
+        Args:
+            log: where lines go.
+            about: what they are about, before each of them.
+        """
+        self._log = log
+        self._before = f"{about}: " if about else ""
+        self._limits: dict[Hashable, RateLimit] = {}
+
+    def tell(self, level: int, kind: Hashable, text: str, *arguments: object, traceback: bool = False) -> None:
+        """Log a message, unless there was one of its kind a moment ago.
+
+        Args:
+            level: as `logging` has it.
+            kind: of these there are few, known when the program is written.
+            text: with a place for each of `arguments`.
+            arguments: put into it.
+            traceback: add that of the exception that is being handled.
+        """
+        limit = self._limits.setdefault(kind, RateLimit(LIMITED_INTERVAL_S))
+        if limit.allows(time.monotonic()):
+            more = limit.take_refused()
+            suffix = f" ({more} more like this before)" if more else ""
+            self._log.log(level, f"%s{text}%s", self._before, *arguments, suffix, exc_info=traceback)
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:

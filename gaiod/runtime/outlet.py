@@ -14,15 +14,11 @@ from gaiod.runtime.feedcells import SOURCE_CELL, row
 from gaiod.runtime.handler import Handler
 from gaiod.runtime.inlets import Inlet
 from gaiod.runtime.intake import Intake
-from gaiod.runtime.logs import RateLimit
+from gaiod.runtime.logs import LimitedLog
 from gaiod.runtime.records import MESSAGE_MAX_BYTES, TOPIC_MAX_BYTES
 from gaiod.runtime.sources import IDLE_TIMEOUT_S
 
 log = logging.getLogger("gaiod.feeder")
-
-LOG_INTERVAL_S = 1.0
-"""At most one message of a kind per source in this time."""
-
 
 OVERHEAD_BYTES = 512
 """What a message of a thread takes beside its bytes, until the loop has sent it. It bounds small ones, too: the loop
@@ -74,14 +70,13 @@ class SourceOutlet:
             route: sends (topic, message, encoded message), in the loop's thread.
         """
         self._means = means
-        self._name = f"source {source} of listener {listener}"
+        self.tell = LimitedLog(log, f"source {source} of listener {listener}").tell
         self._inlet_name = f"{listener}/{source}"
         self._row = row(number)
         self._encode = encode
         self._route = route
         self._is_open = True
         self._inlets: list[Inlet] = []
-        self._limits: dict[str, RateLimit] = {}
 
     # -- what a source uses ------------------------------------------------------------------------------
 
@@ -93,7 +88,7 @@ class SourceOutlet:
             encoded = _checked(topic, self._encode(topic, data))
         except Exception as error:
             self._count("refused")
-            self.tell(logging.WARNING, "refused", f"a message is refused: {error}")
+            self.tell(logging.WARNING, "refused", "a message is refused: %s", error)
             raise
         if get_ident() == self._means.thread:
             self._send(topic, data, encoded)
@@ -159,14 +154,6 @@ class SourceOutlet:
         for inlet in inlets:
             inlet.close()
 
-    def tell(self, level: int, kind: str, text: str, *, traceback: bool = False) -> None:
-        """Log a message of some kind, unless there was one a moment ago."""
-        limit = self._limits.setdefault(kind, RateLimit(LOG_INTERVAL_S))
-        if limit.allows(time.monotonic()):
-            more = limit.take_refused()
-            suffix = f" ({more} more like this before)" if more else ""
-            log.log(level, "%s: %s%s", self._name, text, suffix, exc_info=traceback)
-
     def _send(self, topic: str, data: bytes, encoded: bytes) -> None:
         if self._is_open:
             self._count("published")
@@ -177,7 +164,7 @@ class SourceOutlet:
             try:
                 action()
             except Exception:
-                self.tell(logging.ERROR, what, f"what its {what} was for raised; the source goes on", traceback=True)
+                self.tell(logging.ERROR, what, "what its %s was for raised; the source goes on", what, traceback=True)
 
     def _count(self, cell: str) -> None:
         with self._means.lock:

@@ -21,7 +21,7 @@ from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.dispatch import Target
-from gaiod.runtime.logs import fields
+from gaiod.runtime.logs import LimitedLog, fields
 from gaiod.runtime.peers import peer_uid
 from gaiod.supervisor.control_path import FolderError, control_path, make_folder
 from gaiod.supervisor.sockets import UNIX, BindError, SocketOptions, open_listener
@@ -78,6 +78,7 @@ class Control(Target):
         self._answer = answer
         self._socket: Conn | None = None
         self._clients: set[_Client] = set()
+        self._limited = LimitedLog(log)
 
     def open(self, sock: socket.socket) -> None:
         """Serve a listening socket, which is taken over."""
@@ -95,13 +96,13 @@ class Control(Target):
         """Take a new client, or the failure of accepting one."""
         if result.error is not None:
             if not isinstance(result.error, (ConnClosed, WatcherClosed)):
-                log.warning("accepting failed: %s; it is tried again", result.error)
+                self._limited.tell(logging.WARNING, "accept", "accepting failed: %s; it is tried again", result.error)
         elif self._socket is None:
             _turn_away(result.conn, "gaiod is about to end; try again when it is there again")
         elif len(self._clients) >= CLIENTS_MAX:
             _turn_away(result.conn, f"{CLIENTS_MAX} clients are connected already; try again when one is done")
         else:
-            self._clients.add(_Client(result.conn, self._answer, self._clients.discard))
+            self._clients.add(_Client(result.conn, self._answer, self._clients.discard, self._limited))
 
 
 class _TurnedAway(Target):
@@ -129,11 +130,12 @@ def _turn_away(conn: Conn, why: str) -> None:
 class _Client(Target):
     """One connection: its requests, one after the other. `gone` is told of its end."""
 
-    def __init__(self, conn: Conn, answer: Answer, gone: Callable[["_Client"], None]) -> None:
+    def __init__(self, conn: Conn, answer: Answer, gone: Callable[["_Client"], None], limited: LimitedLog) -> None:
         super().__init__(self._read, self._written)
         self._conn = conn
         self._answer = answer
         self._gone = gone
+        self._limited = limited
         self._uid = peer_uid(conn.fileno())
         self._received = bytearray()
         self._request_until_s: float | None = None  # None: no byte of the next request is there
@@ -159,7 +161,9 @@ class _Client(Target):
 
     def failed(self, hook: str, conn: Conn | None) -> None:
         """A bug of the daemon's, which must not end it for one request."""
-        log.exception("serving a client failed; its connection is closed")
+        self._limited.tell(
+            logging.ERROR, "serving", "serving a client failed; its connection is closed", traceback=True
+        )
         self._end()
 
     def _read(self, conn: Conn, result: OpResult) -> None:
@@ -208,7 +212,7 @@ class _Client(Target):
         except ControlError as error:
             reply(refused(str(error), error.status))
         except Exception:
-            log.exception("answering %r failed", bytes(line[:200]))
+            self._limited.tell(logging.ERROR, "answering", "answering %r failed", bytes(line[:200]), traceback=True)
             if not reply.is_used:
                 reply(refused("answering failed: a bug; the daemon's log has the traceback", os.EX_SOFTWARE))
 
@@ -223,7 +227,7 @@ class _Client(Target):
         try:
             line = _line_of(answer)
         except (TypeError, ValueError):
-            log.exception("an answer is not JSON")
+            self._limited.tell(logging.ERROR, "json", "an answer is not JSON", traceback=True)
             line = _line_of(refused("the answer is not JSON: a bug; the daemon's log has more", os.EX_SOFTWARE))
         if not self._conn.closed:
             self._conn.write(line, deadline=time.monotonic() + REQUEST_TIMEOUT_S)

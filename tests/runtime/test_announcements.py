@@ -9,7 +9,7 @@ from core.support.sockets import reset, unix_listener
 from core.support.waiting import MOMENT_S
 
 from gaiod import Conn, OpResult, ProxyHeader
-from gaiod.runtime import listener
+from gaiod.runtime import logs
 from gaiod.runtime.closings import Closings
 from gaiod.runtime.draining import Drain
 from gaiod.runtime.inquiries import Inquiries
@@ -231,7 +231,7 @@ def test_balancer_that_only_looks_whether_the_port_is_open_is_not_logged(
 def test_rejections_are_all_counted_and_logged_once_in_a_while(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "LOG_INTERVAL_S", 1e9)
+    monkeypatch.setattr(logs, "LIMITED_INTERVAL_S", 1e9)
     serving = serve(Notes(), proxy_protocol=LOOPBACK)
     for number in range(1, 6):
         serving.dial().sendall(b"GET / HTTP/1.1\r\n\r\n")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from gaiod.runtime import links as module
+from gaiod.runtime import logs
 from gaiod.runtime.links import BEHIND_BYTES
 from runtime.support.feeding import INSTANCE, Feeding, Played
 
@@ -80,8 +81,19 @@ def test_another_user_is_closed_unheard(
     monkeypatch.setattr(module, "peer_uid", lambda fd: os.geteuid() + 1)
     worker = feeding.worker()
     feeding.step_until(lambda: worker.is_closed, "the end of the link")
-    assert "another user connected" in caplog.text
+    assert f"user {os.geteuid() + 1} connected as if it were a worker" in caplog.text
     assert feeding.feeds.links.feeds == set()
+
+
+def test_other_users_cannot_fill_the_log(
+    feeding: Feeding, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "peer_uid", lambda fd: os.geteuid() + 1)
+    monkeypatch.setattr(logs, "LIMITED_INTERVAL_S", 1e9)
+    for _ in range(20):
+        stranger = feeding.worker()
+        feeding.step_until(lambda: stranger.is_closed, "the end of the link")  # noqa: B023 - called in this round
+    assert len(caplog.records) == 1
 
 
 # -- who is behind -------------------------------------------------------------------------------------------

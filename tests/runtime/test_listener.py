@@ -11,7 +11,7 @@ from core.support.sockets import reset
 from core.support.waiting import LIMIT_S, MOMENT_S, TIME_UNIT
 
 from gaiod import Conn, Handler, OpResult
-from gaiod.runtime import listener
+from gaiod.runtime import logs
 from runtime.conftest import Serve
 from runtime.support.serving import Recorder
 
@@ -85,7 +85,7 @@ def test_connection_is_rejected_and_counted_when_it_is_one_too_many(serve: Serve
 def test_rejections_are_logged_once_in_a_while(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "LOG_INTERVAL_S", FOREVER_S)
+    monkeypatch.setattr(logs, "LIMITED_INTERVAL_S", FOREVER_S)
     serving = serve(Recorder(), connections_max=1)
     for _ in range(5):
         serving.connect()
@@ -202,16 +202,12 @@ def test_exceptions_are_all_counted_and_logged_once_in_a_while(
     interval_s: float,
     messages: int,
 ) -> None:
-    monkeypatch.setattr(listener, "LOG_INTERVAL_S", interval_s)
+    monkeypatch.setattr(logs, "LIMITED_INTERVAL_S", interval_s)
     serving = serve(Breaks("on_open"))
     for _ in range(5):
         serving.connect()
     assert serving.count("handler_error_on_open") == 5
     assert len(caplog.records) == messages
-
-
-def test_exceptions_are_logged_at_most_once_in_a_second() -> None:
-    assert listener.LOG_INTERVAL_S == 1.0
 
 
 def test_connection_that_a_hook_closed_before_it_raised_is_closed_once(serve: Serve) -> None:

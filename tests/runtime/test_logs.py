@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gaiod.runtime.logs import FORMATS, LogError, RateLimit, configure, fields, lost_lines
+from gaiod.runtime.logs import (
+    FORMATS,
+    LIMITED_INTERVAL_S,
+    LimitedLog,
+    LogError,
+    RateLimit,
+    configure,
+    fields,
+    lost_lines,
+)
 from gaiod.runtime.settings import LogSettings
 
 
@@ -171,3 +181,22 @@ def test_rate_limit_says_yes_once_an_interval_and_counts_what_it_refused() -> No
     assert [limit.allows(now_s) for now_s in (100.0, 100.5, 100.9, 101.0, 101.5)] == [True, False, False, True, False]
     assert limit.take_refused() == 3
     assert limit.take_refused() == 0
+
+
+def test_what_others_can_cause_is_logged_once_an_interval_with_how_often_it_was(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    limited = LimitedLog(logging.getLogger("gaiod.test"), "listener 100%")
+    for uid in range(1000):
+        limited.tell(logging.WARNING, "stranger", "user %d connected", uid)
+    limited.tell(logging.WARNING, "other", "of another kind")
+    now_s += LIMITED_INTERVAL_S
+    limited.tell(logging.WARNING, "stranger", "user %d connected", 7)
+    assert caplog.messages == [
+        "listener 100%: user 0 connected",
+        "listener 100%: of another kind",
+        "listener 100%: user 7 connected (999 more like this before)",
+    ]
+    assert LIMITED_INTERVAL_S == 1.0
