@@ -177,10 +177,15 @@ class Proxy(Handler):
             for endpoint in endpoints:
                 Checks(self, endpoint, self.options.check, self._dice).start()
 
-    def set_down(self, endpoint: Endpoint, is_down: bool) -> None:
-        """Take note of what the checks of an endpoint say."""
-        self.pool.set_down(endpoint, is_down, time.monotonic())
-        if is_down:
+    def checked(self, endpoint: Endpoint, passed: bool, began_s: float) -> None:
+        """Take note of one check of an endpoint, which began at `began_s`."""
+        if self.pool.checked(endpoint, passed, began_s, time.monotonic()):
+            self._queue.serve()
+
+    def set_down(self, endpoint: Endpoint, why: str | None) -> None:
+        """Take note of what the checks of an endpoint add up to: None, or why the last one failed."""
+        self.pool.set_down(endpoint, why, time.monotonic())
+        if why is not None:
             for session in list(endpoint.sessions):
                 session.close("no_server")
         self._queue.serve()

@@ -1,11 +1,13 @@
 """Who is healthy: what failed connects say of an endpoint, and what checks say."""
 
+import errno
+import os
 import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gaiod import Conn, OpResult
+from gaiod import Conn, DeadlineExceeded, OpResult
 
 from .options import EXPECT_MAX_BYTES, CheckOptions, PassiveOptions
 from .servers import Endpoint
@@ -16,8 +18,23 @@ if TYPE_CHECKING:
 FIRST_SHARE = 0.1
 """Of its weight that an endpoint has when it comes back: a cold cache must not get everybody at once."""
 
+SOON = 0.1
+"""Of the interval: when an endpoint's first check comes, and what is between the checks that bring it up again. So
+a server that is back is used within an interval, whatever `rise` is."""
+
 JITTER = 0.1
 """Checks come up to so much earlier or later than the interval says: workers must not ask in step."""
+
+
+SHOWN_BYTES = 60
+"""Of an answer that the log repeats: enough to recognise it by."""
+
+ENDINGS = {
+    "deadline": "no answer in time",
+    "peer_eof": "the server closed the connection",
+    "peer_reset": "the server reset the connection",
+}
+"""What the log says of a check whose connection was closed for that reason."""
 
 
 class Passive:
@@ -34,12 +51,28 @@ class Passive:
         duration_s = min(self.options.eject * 2.0 ** min(endpoint.ejections, 32), self.options.eject_max)
         endpoint.failures = 0
         endpoint.ejections += 1
+        endpoint.ejected_s = now_s
         endpoint.ejected_until_s = now_s + duration_s
         return duration_s
+
+    def checked(self, endpoint: Endpoint, passed: bool, began_s: float) -> bool:
+        """Take note of a check that began at `began_s`; tell whether it ends the endpoint's ejection.
+
+        It does, unless clients could not connect after a check had ended the last one: then checks do not see
+        what clients see, and the ejection runs its (growing) time. A check that fails sees something again.
+        """
+        if not passed:
+            endpoint.is_on_trial = False
+            return False
+        if not endpoint.ejected_until_s or began_s < endpoint.ejected_s or endpoint.is_on_trial:
+            return False
+        endpoint.is_on_trial = True
+        return True
 
     def succeeded(self, endpoint: Endpoint) -> None:
         """Take note of a connect that succeeded; only who has its full share again is as good as new."""
         endpoint.failures = 0
+        endpoint.is_on_trial = False
         if endpoint.returned_s is None and not endpoint.ejected_until_s:
             endpoint.ejections = 0
 
@@ -60,12 +93,20 @@ class Passive:
 
 
 class Verdict:
-    """What the checks of one endpoint add up to: `fall` failures in a row: down; `rise` successes in a row: up."""
+    """What the checks of one endpoint add up to: `fall` failures in a row: down; `rise` successes in a row: up.
+
+    Before the first result nothing speaks for the endpoint, so a first one that is a failure is enough.
+    """
 
     def __init__(self, options: CheckOptions) -> None:
         self._options = options
-        self._against = 0  # results in a row that contradict it
+        self._against = options.fall - 1  # results in a row that contradict it
         self.is_down = False
+
+    @property
+    def is_rising(self) -> bool:
+        """Whether it is down, and the last result says otherwise."""
+        return self.is_down and self._against > 0
 
     def take(self, passed: bool) -> bool:
         """Take a result; tell whether it changed the verdict."""
@@ -89,21 +130,23 @@ class Checks:
         self._options = options
         self._dice = dice
         self._verdict = Verdict(options)
+        self._began_s = 0.0
 
     def start(self) -> None:
-        """Begin within the next interval, or soon."""
-        self._proxy.timer(self._dice.random() * self._options.interval, self)
+        """Begin soon: nothing is known of the endpoint."""
+        self._proxy.timer(self._dice.random() * SOON * self._options.interval, self)
 
     def ring(self) -> None:
         """Check once: it is time."""
         if self._endpoint.is_gone:
             return
         options = self._options
-        send = options.send.encode()
+        send = options.send_bytes
         if self._proxy.announces:
             send = self._proxy.header_for(None) + send
-        probe = Probe(send, options.expect.encode(), self._done)
-        deadline_s = time.monotonic() + options.timeout
+        probe = Probe(send, options.expect_bytes, self._done)
+        self._began_s = time.monotonic()
+        deadline_s = self._began_s + options.timeout
         try:
             conn = self._proxy.connect(
                 self._endpoint.target, data=probe, deadline=deadline_s, options=self._proxy.options_of(self._endpoint)
@@ -113,30 +156,36 @@ class Checks:
         else:
             probe.begin(conn, deadline_s)
 
-    def _done(self, passed: bool) -> None:
-        endpoint = self._endpoint
+    def _done(self, failure: str | None) -> None:
+        """Take what came of a check: None, or why it failed."""
+        endpoint, proxy = self._endpoint, self._proxy
         if endpoint.is_gone:
             return
+        passed = failure is None
         endpoint.server.stats.checked(passed)
+        proxy.checked(endpoint, passed, self._began_s)
         if self._verdict.take(passed):
-            self._proxy.set_down(endpoint, self._verdict.is_down)
+            took_ms = (time.monotonic() - self._began_s) * 1e3
+            proxy.set_down(endpoint, f"{failure}, after {took_ms:.0f} ms" if failure else None)
         self._again()
 
     def _again(self) -> None:
-        self._proxy.timer(self._options.interval * self._dice.uniform(1 - JITTER, 1 + JITTER), self)
+        interval_s = self._options.interval * (SOON if self._verdict.is_rising else 1.0)
+        self._proxy.timer(interval_s * self._dice.uniform(1 - JITTER, 1 + JITTER), self)
 
 
 class Probe:
     """One check: the `data` of its connection. Passed: the server took the connection, and answered as expected."""
 
-    __slots__ = ("_deadline_s", "_done", "_expect", "_passed", "_received", "_send")
+    __slots__ = ("_deadline_s", "_done", "_expect", "_failure", "_received", "_send", "_step")
 
-    def __init__(self, send: bytes, expect: bytes, done: Callable[[bool], None]) -> None:
+    def __init__(self, send: bytes, expect: bytes, done: Callable[[str | None], None]) -> None:
         self._send = send
         self._expect = expect
         self._done = done
         self._received = b""
-        self._passed = False
+        self._step = "connect"
+        self._failure: str | None = ""  # why it failed; None: it passed; empty: how it closes will tell
         self._deadline_s = 0.0
 
     def begin(self, conn: Conn, deadline_s: float) -> None:
@@ -148,14 +197,18 @@ class Probe:
     def connected(self, conn: Conn, result: OpResult) -> None:
         """Go on once it is connected, or failed to."""
         if result.error is not None:
+            self._failure = why(result.error)
             conn.abort()
-        elif self._expect:
+            return
+        self._step = "send" if self._send else "expect"
+        if self._expect:
             conn.read(deadline=self._deadline_s)
         elif not self._send:
             self._pass(conn)
 
     def wrote(self, conn: Conn) -> None:
         """Be content with having sent, where no answer is expected."""
+        self._step = "expect"
         if not self._expect:
             self._pass(conn)
 
@@ -167,12 +220,36 @@ class Probe:
         elif len(self._received) < EXPECT_MAX_BYTES:
             conn.read(deadline=self._deadline_s)
         else:
+            self._failure = f"it is not in the first {EXPECT_MAX_BYTES} bytes"
             conn.abort()
 
     def closed(self, conn: Conn, reason: str) -> None:
         """Tell what came of it. Whatever goes wrong closes the connection, so nothing else can."""
-        self._done(self._passed)
+        if self._failure is None:
+            self._done(None)
+            return
+        failure = self._failure or ENDINGS.get(reason, reason)
+        if self._step == "expect":
+            came = shown_bytes(self._received) if self._received else "nothing"
+            failure = f"expected {shown_bytes(self._expect)}, got {came}; {failure}"
+        self._done(f"{self._step}: {failure}")
 
     def _pass(self, conn: Conn) -> None:
-        self._passed = True
+        self._failure = None
         conn.close()
+
+
+def why(error: Exception) -> str:
+    """Say for the log why a server could not be connected to."""
+    if isinstance(error, DeadlineExceeded):
+        return ENDINGS["deadline"]
+    number = getattr(error, "errno", None)
+    if number == errno.EAGAIN:
+        return "its backlog is full"
+    return os.strerror(number) if number else str(error)
+
+
+def shown_bytes(data: bytes) -> str:
+    """Make what a server said fit for the log: one line, printable, not too long."""
+    text = repr(data[:SHOWN_BYTES])[2:-1].replace('"', '\\"').replace("\\'", "'")
+    return f'"{text}{"..." if len(data) > SHOWN_BYTES else ""}"'

@@ -1,5 +1,6 @@
 """What `with:` may say: the dataclasses are its schema. config/proxy.yaml says when to change what."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -11,6 +12,9 @@ from .addresses import parse_address
 SERVERS_MAX = 256
 EXPECT_MAX_BYTES = 4096
 """The most that is read of a server's answer to a check."""
+
+HEX_SHOWN_BYTES = 32
+"""A longer text is not repeated in hexadecimal: who has so much has a tool for it."""
 
 KEEPALIVE_MAX_S = 9 * 3600.0
 """Linux takes no TCP_KEEPIDLE above 32,767 s."""
@@ -36,9 +40,38 @@ class QueueOptions:
     timeout: Annotated[float, Unit("duration", 0.01, 3600.0)] = 5.0
 
 
-def _few_bytes(text: str) -> None:
-    if len(text.encode()) > EXPECT_MAX_BYTES:
-        raise ValueError(f"has {len(text.encode())} bytes; write at most {EXPECT_MAX_BYTES}")
+ESCAPE = re.compile(r"\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2})")
+"""What double quotes would have turned into one character."""
+
+
+def _ascii(text: str) -> None:
+    """Refuse a text of which it is not plain which bytes are meant."""
+    if not text.isascii():
+        wrong = next(character for character in text if not character.isascii())
+        known = all(ord(character) < 256 for character in text)
+        data = text.encode("latin-1" if known else "utf-8")
+        shown = f"; write {data.hex(' ')}" if len(data) <= HEX_SHOWN_BYTES else ""
+        raise ValueError(f"holds U+{ord(wrong):04X}, a character and not a byte; use the key that ends in _hex{shown}")
+    found = ESCAPE.search(text)
+    if found is not None:
+        raise ValueError(
+            f"holds {found[0]} as it stands here, a backslash and what follows; put the text in double quotes (or use "
+            "the key that ends in _hex, if a backslash is meant)"
+        )
+    _few_bytes(len(text))
+
+
+def _hex(text: str) -> None:
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        raise ValueError("is not bytes in hexadecimal; write two digits for each, such as 50 49 4e 47 0d 0a") from None
+    _few_bytes(len(data))
+
+
+def _few_bytes(size: int) -> None:
+    if size > EXPECT_MAX_BYTES:
+        raise ValueError(f"has {size} bytes; write at most {EXPECT_MAX_BYTES}")
 
 
 @dataclass(frozen=True)
@@ -49,8 +82,19 @@ class CheckOptions:
     timeout: Annotated[float, Unit("duration", 0.01, 60.0)] = 2.0
     rise: Annotated[int, Unit("count", 1, 100)] = 2
     fall: Annotated[int, Unit("count", 1, 100)] = 3
-    send: Annotated[str, Check(_few_bytes)] = ""
-    expect: Annotated[str, Check(_few_bytes)] = ""
+    send: Annotated[str, Check(_ascii)] = ""
+    send_hex: Annotated[str, Check(_hex)] = ""
+    expect: Annotated[str, Check(_ascii)] = ""
+    expect_hex: Annotated[str, Check(_hex)] = ""
+    send_bytes: bytes = field(init=False)
+    expect_bytes: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("send", "expect"):
+            text, digits = getattr(self, name), getattr(self, f"{name}_hex")
+            if text and digits:
+                raise ValueError(f"check has {name} and {name}_hex; keep one of them")
+            object.__setattr__(self, f"{name}_bytes", text.encode("ascii") or bytes.fromhex(digits))
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,14 @@ class Pool:
 
     Attributes:
         servers: as configured.
-        members: the endpoints that clients are for: of servers that are no backups, or of the backups where
-            those are all unusable; where all are ejected, all the same.
+        members: the endpoints that may get clients, backups included; where all are ejected, these all the same.
     """
 
     def __init__(self, name: str, options: ProxyOptions, servers: Iterable[Server], dice: random.Random) -> None:
         """Make the pool of some servers; `name` is the listener's, for the log."""
         self.servers = tuple(servers)
         self.members: list[Endpoint] = []
-        self._open: list[Endpoint] = []  # members whose server is not full
+        self._open: list[list[Endpoint]] = [[], []]  # members whose server is not full: servers, backups
         self._name = name
         self._balance = balance_of(options.balance, dice)
         self._passive = Passive(options.passive)
@@ -46,12 +45,17 @@ class Pool:
     # -- choosing ------------------------------------------------------------------------------------
 
     def choose(self, now_s: float, key: int, tried: Collection[Endpoint] = ()) -> Endpoint | None:
-        """Return who gets a client, somebody not among `tried` if there is one; None: nobody can take it now."""
+        """Return who gets a client; None: nobody can take it now.
+
+        A server rather than a backup, somebody who was not tried rather than a server: a backup gets the client
+        where all servers are unusable, full or tried.
+        """
         if now_s >= self._due_s:
             self.refresh(now_s)
-        endpoints = self._open
+        servers, backups = self._open
+        endpoints = servers or backups
         if tried:
-            endpoints = [endpoint for endpoint in endpoints if endpoint not in tried] or endpoints
+            endpoints = _without(tried, servers) or _without(tried, backups) or endpoints
         if len(endpoints) > 1:
             return self._balance.choose(endpoints, key)
         return endpoints[0] if endpoints else None
@@ -81,10 +85,12 @@ class Pool:
 
     # -- what becomes known ----------------------------------------------------------------------------
 
-    def succeeded(self, endpoint: Endpoint) -> None:
-        """Take note of a connect that succeeded."""
+    def succeeded(self, endpoint: Endpoint, began_s: float, now_s: float) -> None:
+        """Take note of a connect that succeeded; `began_s` says when it began."""
         if endpoint.failures or endpoint.ejections:
             self._passive.succeeded(endpoint)
+            if endpoint.ejected_until_s and began_s >= endpoint.ejected_s:  # all are ejected, and used all the same
+                self._end_ejection(endpoint, now_s, "a client was connected")
 
     def failed(self, endpoint: Endpoint, now_s: float) -> None:
         """Take note of a connect that failed."""
@@ -94,11 +100,26 @@ class Pool:
             self._warn(f"server {endpoint} is ejected for {duration_s:g} s: it could not be connected to")
             self.refresh(now_s)
 
-    def set_down(self, endpoint: Endpoint, is_down: bool, now_s: float) -> None:
-        """Take note of what the active checks say."""
-        endpoint.is_down = is_down
-        if is_down:
-            self._warn(f"server {endpoint} is down: its checks fail")
+    def checked(self, endpoint: Endpoint, passed: bool, began_s: float, now_s: float) -> bool:
+        """Take note of one active check, which began at `began_s`; tell whether the endpoint is back by that."""
+        if not self._passive.checked(endpoint, passed, began_s):
+            return False
+        self._end_ejection(endpoint, now_s, "a check passed")
+        return not endpoint.is_down
+
+    def _end_ejection(self, endpoint: Endpoint, now_s: float, why: str) -> None:
+        """Let an endpoint return before its time."""
+        endpoint.ejected_until_s = 0.0
+        self._passive.returned(endpoint, now_s)
+        if not endpoint.is_down:
+            self._say(f"server {endpoint} is up: {why}, which ends its ejection")
+        self.refresh(now_s)
+
+    def set_down(self, endpoint: Endpoint, why: str | None, now_s: float) -> None:
+        """Take note of what the active checks add up to: None, or why the last one failed, and with it the server."""
+        endpoint.is_down = why is not None
+        if why is not None:
+            self._warn(f"server {endpoint} is down: its checks fail; {why}")
         else:
             self._say(f"server {endpoint} is up: its checks pass")
             self._passive.returned(endpoint, now_s)
@@ -139,8 +160,12 @@ class Pool:
             for endpoint in server.endpoints:
                 self._see_to_time(endpoint, now_s)
             self._set_up(server)
-        self.members = self._chosen_members()
-        self._open = [each for each in self.members if each.server.active < each.server.connections_max]
+        self.members = self._usable_members()
+        self._open = [[], []]
+        for endpoint in self.members:
+            server = endpoint.server
+            if server.active < server.connections_max:
+                self._open[server.backup].append(endpoint)
 
     def _see_to_time(self, endpoint: Endpoint, now_s: float) -> None:
         """Let an endpoint return whose time has come, and one that has returned have its share."""
@@ -150,7 +175,8 @@ class Pool:
                 return
             endpoint.ejected_until_s = 0.0
             self._passive.returned(endpoint, now_s)
-            self._say(f"server {endpoint} returns")
+            if not endpoint.is_down:
+                self._say(f"server {endpoint} returns")
         if endpoint.returned_s is not None:
             self._passive.raise_weight(endpoint, now_s)
             self._due_s = min(self._due_s, now_s + self._passive.options.slow_start / SLOW_START_STEPS)
@@ -160,22 +186,25 @@ class Pool:
         if server.is_up != is_up:
             server.is_up = server.stats.up = is_up
 
-    def _chosen_members(self) -> list[Endpoint]:
-        """Return the first that are usable: servers, backups; and where all of those are ejected, these."""
+    def _usable_members(self) -> list[Endpoint]:
+        """Return those that are neither down nor ejected; and where all of those are ejected, these."""
         usable = [each for server in self.servers for each in server.endpoints if not each.is_down]
         allowed = [endpoint for endpoint in usable if not endpoint.ejected_until_s]
         all_ejected = bool(usable) and not allowed
         if all_ejected and not self._all_ejected:
             self._warn("every server is ejected: clients are sent to them all the same")
         self._all_ejected = all_ejected
-        candidates = usable if all_ejected else allowed
-        return [each for each in candidates if not each.server.backup] or candidates
+        return usable if all_ejected else allowed
 
     def _say(self, text: str) -> None:
         log.info("listener %s: %s", self._name, text)
 
     def _warn(self, text: str) -> None:
         log.warning("listener %s: %s", self._name, text)
+
+
+def _without(tried: Collection[Endpoint], endpoints: list[Endpoint]) -> list[Endpoint]:
+    return [endpoint for endpoint in endpoints if endpoint not in tried]
 
 
 def _what_stays(server: Server) -> str:

@@ -58,7 +58,9 @@ class Endpoint:
         active: connections to it, pending ones included.
         failures: failed connects in a row.
         ejections: how often in a row it was ejected.
+        ejected_s: when it was ejected last.
         ejected_until_s: no client is sent to it before; 0: it is not ejected.
+        is_on_trial: a check has ended its last ejection, and nothing has shown yet that the check was right.
         returned_s: when it came back, as long as it gets fewer clients for that; None: it gets its full share.
         is_down: active checks say so.
         is_gone: its name does not lead to it any more; what is connected stays.
@@ -69,8 +71,8 @@ class Endpoint:
     """
 
     __slots__ = (
-        "active", "current", "ejected_until_s", "ejections", "failures", "is_down", "is_gone", "returned_s", "seed",
-        "server", "sessions", "target", "weight",
+        "active", "current", "ejected_s", "ejected_until_s", "ejections", "failures", "is_down", "is_gone",
+        "is_on_trial", "returned_s", "seed", "server", "sessions", "target", "weight",
     )  # fmt: skip
 
     def __init__(self, server: Server, target: Target) -> None:
@@ -79,7 +81,9 @@ class Endpoint:
         self.active = 0
         self.failures = 0
         self.ejections = 0
+        self.ejected_s = 0.0
         self.ejected_until_s = 0.0
+        self.is_on_trial = False
         self.returned_s: float | None = None
         self.is_down = False
         self.is_gone = False

@@ -119,7 +119,7 @@ class Session:
         self.is_connected = True
         self.until_s = now_s + proxy.draw_age()
         endpoint.server.stats.connected(now_s - server.opened_s)
-        proxy.pool.succeeded(endpoint)
+        proxy.pool.succeeded(endpoint, server.opened_s, now_s)
         limit = proxy.options.buffer_limit
         try:
             if proxy.announces:

@@ -1,11 +1,12 @@
 """Proxies in this process, and servers; closed at the end."""
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from runtime.support.proxying import Backend, Proxying
+from runtime.support.proxying import Backend, Proxying, text_of
 
 Start = Callable[..., Proxying]
 
@@ -44,3 +45,16 @@ def start() -> Iterator[Start]:
             return proxy
 
         yield start
+
+
+@pytest.fixture
+def black_hole() -> Iterator[str]:
+    """A listener whose queue is full: the kernel answers no further SYN."""
+    sock = socket.create_server(("127.0.0.1", 0), backlog=0)
+    held = [socket.socket() for _ in range(4)]
+    for each in held:
+        each.setblocking(False)
+        each.connect_ex(sock.getsockname())
+    yield text_of(sock.getsockname())
+    for each in (sock, *held):
+        each.close()

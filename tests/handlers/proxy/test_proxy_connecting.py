@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from runtime.support.proxying import Backend, Proxying, closed_address, text_of
 
 Start = Callable[..., Proxying]
@@ -61,19 +60,6 @@ def test_client_that_goes_while_it_waits_for_its_next_try_is_forgotten(start: St
     while time.monotonic() < until_s:
         proxy.step()
     assert proxy.count_of_server("failed_refused") == tries
-
-
-@pytest.fixture
-def black_hole() -> Any:
-    """A listener whose queue is full: the kernel answers no further SYN."""
-    sock = socket.create_server(("127.0.0.1", 0), backlog=0)
-    held = [socket.socket() for _ in range(4)]
-    for each in held:
-        each.setblocking(False)
-        each.connect_ex(sock.getsockname())
-    yield text_of(sock.getsockname())
-    for each in (sock, *held):
-        each.close()
 
 
 def test_server_that_does_not_answer_is_given_up_in_time(start: Start, black_hole: str, backend: Backend) -> None:

@@ -1,7 +1,9 @@
 """Health checks: what results add up to, and what a server must do to pass one."""
 
 import logging
+import re
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,14 +21,16 @@ QUICK = {"interval": 0.05, "timeout": 0.5, "rise": 2, "fall": 2}
 @pytest.mark.parametrize(
     ("rise", "fall", "results", "verdicts"),
     [
-        (2, 3, "--- ++ ---", "uud du uud"),
-        (2, 3, "--+--+ ---", "uuuuuu uud"),
-        (2, 3, "---+-+-++", "uudddddd" + "u"),
+        (2, 3, "+--- ++ ---", "uuud du uud"),
+        (2, 3, "+--+--+ ---", "uuuuuuu uud"),
+        (2, 3, "+---+-+-++", "uuudddddd" + "u"),
         (1, 1, "-+-+", "dudu"),
         (3, 1, "+++-++-+++", "uuudddddd" + "u"),
+        (2, 3, "-++--- ++", "dduuud du"),
     ],
 )
 def test_verdict_changes_after_so_many_results_in_a_row(rise: int, fall: int, results: str, verdicts: str) -> None:
+    """A first one that is a failure is enough: nothing has spoken for the server yet."""
     verdict = Verdict(CheckOptions(rise=rise, fall=fall))
     before = False
     for result, expected in zip(results.replace(" ", ""), verdicts.replace(" ", ""), strict=True):
@@ -41,7 +45,8 @@ def proxying(start: Start) -> Start:
     """A starter of proxies that check one server."""
 
     def begin(server: Any, check: dict[str, Any] | None = None, **values: Any) -> Proxying:
-        return start(server, check={**QUICK, **(check or {})}, passive={"slow_start": 0.0}, **values)
+        values = {"passive": {"slow_start": 0.0}, **values}
+        return start(server, check={**QUICK, **(check or {})}, **values)
 
     return begin
 
@@ -73,7 +78,7 @@ def test_server_that_refuses_goes_down_and_comes_up_again(proxying: Start, caplo
     proxy = proxying(text_of(address))
     stats = proxy.handler.pool.servers[0].stats
     proxy.step_until(lambda: not stats.up, "the server being down")
-    assert proxy.count_of_server("checks_failed") == 2
+    assert proxy.count_of_server("checks_failed") == 1, "the first is enough"
     with proxy.connect() as client:
         assert proxy.is_ended(client)
     assert proxy.closes() == {"no_server": 1}
@@ -83,10 +88,11 @@ def test_server_that_refuses_goes_down_and_comes_up_again(proxying: Start, caplo
     client, far = proxy.pair(again)
     proxy.carry(client, far, b"hello")
     label = proxy.handler.pool.servers[0].label
-    assert caplog.messages[:2] == [
-        f"listener front: server {label} is down: its checks fail",
-        f"listener front: server {label} is up: its checks pass",
-    ]
+    down, up = caplog.messages[:2]
+    assert re.fullmatch(
+        rf"listener front: server {label} is down: its checks fail; connect: Connection refused, after \d+ ms", down
+    )
+    assert up == f"listener front: server {label} is up: its checks pass"
     again.close()
 
 
@@ -123,6 +129,90 @@ def test_server_that_does_not_answer_fails(proxying: Start, backend: Backend, ho
         reset(sock)
     proxy.step_until(lambda: proxy.count_of_server("checks_failed") == 1, "the check")
     assert proxy.count_of_server("checks_passed") == 0
+
+
+def why(proxy: Proxying, caplog: pytest.LogCaptureFixture) -> str:
+    """Wait until the server is down, and return what the log says of that."""
+    proxy.step_until(lambda: not proxy.handler.pool.servers[0].stats.up, "the server being down")
+    (line,) = (message for message in caplog.messages if "is down" in message)
+    return re.sub(r"after \d+ ms$", "after some ms", line.partition("its checks fail; ")[2])
+
+
+@pytest.mark.parametrize(
+    ("check", "answer", "how", "expected"),
+    [
+        ({"expect": "PONG"}, b"-LOADING\r\n", "end", 'got "-LOADING\\r\\n"; the server closed the connection'),
+        ({"expect": "PONG"}, b'"', "end", 'got "\\""; the server closed the connection'),
+        ({"expect": "PONG"}, b"", "reset", "got nothing; the server reset the connection"),
+        ({"expect": "PONG"}, b"x" * 70, "silence", f'got "{"x" * 60}..."; no answer in time'),
+        ({"expect": "PONG"}, bytes(4096), "silence", f'got "{chr(92)}x00'),
+    ],
+)
+def test_log_says_why_a_check_failed(
+    proxying: Start,
+    backend: Backend,
+    caplog: pytest.LogCaptureFixture,
+    check: dict[str, Any],
+    answer: bytes,
+    how: str,
+    expected: str,
+) -> None:
+    """The step, what was expected, what came, and how long it took."""
+    proxy = proxying(backend, check={"send": "PING\r\n", "timeout": 0.2, **check})
+    sock = proxy.accepted_by(backend)
+    proxy.receive(sock, 6)
+    sock.sendall(answer)
+    if how == "end":
+        sock.close()
+    elif how == "reset":
+        reset(sock)
+    text = why(proxy, caplog)
+    assert text.startswith(f'expect: expected "PONG", {expected}')
+    assert text.endswith(", after some ms")
+
+
+def test_log_says_that_a_check_was_not_even_connected_in_time(
+    proxying: Start, caplog: pytest.LogCaptureFixture, black_hole: str
+) -> None:
+    assert why(proxying(black_hole, check={"timeout": 0.1}), caplog) == "connect: no answer in time, after some ms"
+
+
+def test_check_may_be_any_bytes(proxying: Start, backend: Backend) -> None:
+    proxy = proxying(backend, check={"send_hex": "00 84 FF", "expect_hex": "84"})
+    assert answer(proxy, backend, b"\xff\x84") == b"\x00\x84\xff"
+    assert proxy.count_of_server("checks_passed") == 1
+
+
+def test_server_that_is_back_is_used_within_an_interval_whatever_rise_says(proxying: Start) -> None:
+    """The checks that bring it up follow each other soon."""
+    address = closed_address()
+    proxy = proxying(text_of(address), check={"interval": 0.5, "rise": 3})
+    stats = proxy.handler.pool.servers[0].stats
+    proxy.step_until(lambda: not stats.up, "the server being down")
+    again = Backend(socket.create_server(address))
+    began_s = time.monotonic()
+    proxy.step_until(lambda: proxy.count_of_server("checks_passed") >= 1, "a check that passes")
+    first_s = time.monotonic()
+    proxy.step_until(lambda: stats.up, "the server being up")
+    assert proxy.count_of_server("checks_passed") == 3
+    assert time.monotonic() - first_s < 0.4, f"three intervals are 1.5 s; the first took {first_s - began_s:.2f} s"
+    again.close()
+
+
+def test_check_that_passes_brings_an_ejected_server_back(proxying: Start, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gaiod.handler.proxy")
+    address = closed_address()
+    passive = {"failures": 1, "eject": 300.0, "slow_start": 0.0}
+    proxy = proxying(text_of(address), passive=passive)
+    stats = proxy.handler.pool.servers[0].stats
+    proxy.connect()
+    proxy.step_until(lambda: bool(proxy.handler.pool.servers[0].endpoints[0].ejections), "the ejection")
+    again = Backend(socket.create_server(address))
+    proxy.step_until(lambda: stats.up, "the server being up")
+    assert caplog.messages[-1].endswith(("which ends its ejection", "its checks pass"))
+    client, far = proxy.pair(again)
+    proxy.carry(client, far, b"hello")
+    again.close()
 
 
 def test_server_passes_with_having_been_sent_something_where_nothing_is_expected(

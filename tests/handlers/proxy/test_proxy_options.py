@@ -76,6 +76,12 @@ def test_empty_check_means_checks_with_every_default() -> None:
     assert options.check.fall == 3
 
 
+def test_bytes_of_a_check_are_those_that_the_file_says() -> None:
+    check = load("servers: ['db:1']", r'check: {send: "PING\r\n\0", expect_hex: "00 84Ff"}').check
+    assert check is not False
+    assert (check.send_bytes, check.expect_bytes) == (b"PING\r\n\0", b"\x00\x84\xff")
+
+
 AT = "listeners.db.with"
 
 
@@ -107,6 +113,30 @@ AT = "listeners.db.with"
         (["servers: [a:1]", "tcp: {keepalive: 1500ms}"], f"7:24: {AT}.tcp.keepalive: is not in whole seconds"),
         (["servers: [a:1]", "passive: {eject: 10m}"], f"6:7: {AT}: passive.eject_max is below passive.eject; write"),
         (["servers: [a:1]", f"check: {{expect: {'x' * 4097}}}"], f"7:23: {AT}.check.expect: has 4097 bytes; write at"),
+        (
+            ["servers: [a:1]", "check: {send_hex: '0g'}"],
+            f"7:25: {AT}.check.send_hex: is not bytes in hexadecimal; write",
+        ),
+        (
+            ["servers: [a:1]", "check: {send_hex: 84}"],
+            f"7:25: {AT}.check.send_hex: is a whole number; write text (put it",
+        ),
+        (
+            ["servers: [a:1]", "check: {send: x, send_hex: '00'}"],
+            f"6:7: {AT}: check has send and send_hex; keep one of them",
+        ),
+        (
+            ["servers: [a:1]", r'check: {send: "\x00\x84"}'],
+            f"7:21: {AT}.check.send: holds U+0084, a character and not a byte; use the key that ends in _hex",
+        ),
+        (
+            ["servers: [a:1]", "check: {expect: 5 €}"],
+            f"7:23: {AT}.check.expect: holds U+20AC, a character and not a byte; use the key that ends in",
+        ),
+        (
+            ["servers: [a:1]", r"check: {send: 'PING\r\n'}"],
+            rf"7:21: {AT}.check.send: holds \r as it stands here, a backslash and what follows; put the text in double",
+        ),
         (["servers: [a:1]", "check: ~"], f"7:14: {AT}.check: is empty; write false or a mapping (key: value)"),
         (["servers: [a:1]", "check: true"], f"7:14: {AT}.check: is a boolean; write false or a mapping (key: value)"),
         (["servers: [a:1]", "tcp: {congestion: 5}"], f"7:25: {AT}.tcp.congestion: is a whole number; write false or"),

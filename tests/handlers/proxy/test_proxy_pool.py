@@ -54,9 +54,9 @@ def test_all_get_clients() -> None:
 def test_backups_get_none_while_a_server_is_usable() -> None:
     pool = pool_of("10.0.0.1:1", {"address": "10.0.0.2:1", "backup": True})
     assert chosen(pool) == {"10.0.0.1:1"}
-    pool.set_down(endpoint(pool, 0), True, 0.0)
+    pool.set_down(endpoint(pool, 0), "connect: refused", 0.0)
     assert chosen(pool) == {"10.0.0.2:1"}
-    pool.set_down(endpoint(pool, 0), False, 0.0)
+    pool.set_down(endpoint(pool, 0), None, 0.0)
     assert chosen(pool) == {"10.0.0.1:1"}
 
 
@@ -67,12 +67,25 @@ def test_who_was_tried_is_chosen_only_where_there_is_nobody_else() -> None:
     assert chosen(pool, tried=(first, second)) == {"10.0.0.1:1", "10.0.0.2:1"}
 
 
-def test_full_server_gets_nobody_and_clients_wait_rather_than_go_to_a_backup() -> None:
-    pool = pool_of({"address": "10.0.0.1:1", "connections_max": 2}, {"address": "10.0.0.2:1", "backup": True})
-    first = endpoint(pool, 0)
+def test_backup_is_tried_when_all_servers_were() -> None:
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1", {"address": "10.0.0.3:1", "backup": True})
+    first, second, backup = (endpoint(pool, number) for number in range(3))
+    assert chosen(pool, tried=(first,)) == {"10.0.0.2:1"}
+    assert chosen(pool, tried=(first, second)) == {"10.0.0.3:1"}
+    assert chosen(pool, tried=(first, second, backup)) == {"10.0.0.1:1", "10.0.0.2:1"}, "then they are tried again"
+
+
+def test_backup_gets_clients_when_all_servers_are_full_and_nobody_does_when_it_is_full_too() -> None:
+    pool = pool_of(
+        {"address": "10.0.0.1:1", "connections_max": 2},
+        {"address": "10.0.0.2:1", "backup": True, "connections_max": 1},
+    )
+    first, backup = endpoint(pool, 0), endpoint(pool, 1)
     pool.take(first)
     assert chosen(pool) == {"10.0.0.1:1"}
     pool.take(first)
+    assert chosen(pool) == {"10.0.0.2:1"}
+    pool.take(backup)
     assert pool.choose(0.0, 0) is None
     assert pool.is_waiting_worthwhile
     assert pool.give_back(first), "there is room where there was none"
@@ -82,7 +95,7 @@ def test_full_server_gets_nobody_and_clients_wait_rather_than_go_to_a_backup() -
 
 def test_nobody_is_chosen_and_waiting_is_in_vain_when_all_are_down() -> None:
     pool = pool_of("10.0.0.1:1")
-    pool.set_down(endpoint(pool, 0), True, 0.0)
+    pool.set_down(endpoint(pool, 0), "connect: refused", 0.0)
     assert pool.choose(0.0, 0) is None
     assert not pool.is_waiting_worthwhile
 
@@ -103,7 +116,7 @@ def test_server_is_ejected_after_failures_in_a_row_and_returns(caplog: pytest.Lo
     pool = pool_of("10.0.0.1:1", "10.0.0.2:1")
     pool.failed(endpoint(pool, 0), 0.0)
     assert chosen(pool) == {"10.0.0.1:1", "10.0.0.2:1"}
-    pool.succeeded(endpoint(pool, 0))
+    pool.succeeded(endpoint(pool, 0), 0.0, 0.0)
     pool.failed(endpoint(pool, 0), 0.0)
     assert chosen(pool) == {"10.0.0.1:1", "10.0.0.2:1"}, "one success, and it begins anew"
     pool.failed(endpoint(pool, 0), 0.0)
@@ -125,7 +138,7 @@ def test_ejection_takes_twice_as_long_each_time_up_to_its_maximum() -> None:
         assert chosen(pool, now_s + duration_s - 0.1) == {"10.0.0.2:1"}
         now_s += duration_s
         assert len(chosen(pool, now_s)) == 2
-    pool.succeeded(endpoint(pool, 0))
+    pool.succeeded(endpoint(pool, 0), now_s, now_s)
     fail(pool, 0, now_s)
     assert len(chosen(pool, now_s + 10.0)) == 2, "a success, and it begins anew"
 
@@ -169,7 +182,7 @@ def test_server_that_fails_again_before_it_has_its_share_is_ejected_for_longer()
     pool = pool_of("10.0.0.1:1", "10.0.0.2:1", passive=PassiveOptions(failures=1, eject=10.0, slow_start=20.0))
     fail(pool, 0, 0.0, times=1)
     pool.refresh_if_due(10.0)
-    pool.succeeded(endpoint(pool, 0))
+    pool.succeeded(endpoint(pool, 0), 10.0, 10.0)
     fail(pool, 0, 15.0, times=1)
     assert chosen(pool, 34.9) == {"10.0.0.2:1"}
     assert chosen(pool, 35.0) == {"10.0.0.1:1", "10.0.0.2:1"}
@@ -177,9 +190,99 @@ def test_server_that_fails_again_before_it_has_its_share_is_ejected_for_longer()
 
 def test_server_that_comes_up_begins_slowly_too() -> None:
     pool = pool_of("10.0.0.1:1", "10.0.0.2:1", passive=PassiveOptions(slow_start=20.0))
-    pool.set_down(endpoint(pool, 0), True, 0.0)
-    pool.set_down(endpoint(pool, 0), False, 5.0)
+    pool.set_down(endpoint(pool, 0), "connect: refused", 0.0)
+    pool.set_down(endpoint(pool, 0), None, 5.0)
     assert endpoint(pool, 0).weight == 0.1
+
+
+# -- ejection and checks -------------------------------------------------------------------------------
+
+
+def test_check_that_passes_ends_an_ejection_and_log_and_metric_agree(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gaiod.handler.proxy")
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1")
+    fail(pool, 0, 5.0)
+    assert not pool.checked(endpoint(pool, 0), True, 4.9, 5.1), "it began before the ejection"
+    assert not pool.servers[0].stats.up
+    assert pool.checked(endpoint(pool, 0), True, 5.5, 6.0)
+    assert pool.servers[0].stats.up
+    assert chosen(pool, 6.0) == {"10.0.0.1:1", "10.0.0.2:1"}
+    assert caplog.messages[1:] == ["listener db: server 10.0.0.1:1 is up: a check passed, which ends its ejection"]
+
+
+def test_server_that_its_check_brings_back_begins_slowly() -> None:
+    pool = pool_of("10.0.0.1:1", passive=PassiveOptions(failures=1, slow_start=20.0))
+    fail(pool, 0, 0.0, times=1)
+    pool.checked(endpoint(pool, 0), True, 1.0, 1.0)
+    assert endpoint(pool, 0).weight == 0.1
+
+
+def test_server_that_passes_checks_and_refuses_clients_stays_ejected_for_longer_and_longer() -> None:
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1")
+    first = endpoint(pool, 0)
+    fail(pool, 0, 0.0)
+    assert pool.checked(first, True, 1.0, 1.0), "checks are believed once"
+    fail(pool, 0, 2.0)
+    for now_s in (3.0, 10.0, 21.9):
+        assert not pool.checked(first, True, now_s, now_s)
+        assert chosen(pool, now_s) == {"10.0.0.2:1"}
+    assert len(chosen(pool, 22.0)) == 2, "20 s, then 40 s"
+    fail(pool, 0, 22.0)
+    assert not pool.checked(first, True, 30.0, 30.0)
+    assert chosen(pool, 61.9) == {"10.0.0.2:1"}
+
+
+@pytest.mark.parametrize("what", ["a client was connected", "a check failed"])
+def test_checks_are_believed_again_once_they_were_right(what: str) -> None:
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1")
+    first = endpoint(pool, 0)
+    fail(pool, 0, 0.0)
+    assert pool.checked(first, True, 1.0, 1.0)
+    if what == "a client was connected":
+        pool.succeeded(first, 1.5, 1.5)
+    fail(pool, 0, 2.0)
+    if what == "a check failed":
+        assert not pool.checked(first, False, 2.5, 2.5)
+    assert pool.checked(first, True, 3.0, 3.0)
+    assert len(chosen(pool, 3.0)) == 2
+
+
+def test_check_that_passes_does_not_bring_back_a_server_that_is_down_before_enough_have(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "gaiod.handler.proxy")
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1")
+    first = endpoint(pool, 0)
+    fail(pool, 0, 0.0)
+    pool.set_down(first, "connect: Connection refused, after 1 ms", 1.0)
+    assert not pool.checked(first, True, 2.0, 2.0)
+    assert chosen(pool, 2.0) == {"10.0.0.2:1"}
+    pool.set_down(first, None, 3.0)
+    assert len(chosen(pool, 3.0)) == 2
+    assert caplog.messages[1:] == [
+        "listener db: server 10.0.0.1:1 is down: its checks fail; connect: Connection refused, after 1 ms",
+        "listener db: server 10.0.0.1:1 is up: its checks pass",
+    ]
+
+
+def test_ejection_of_a_server_that_is_down_ends_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gaiod.handler.proxy")
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1")
+    fail(pool, 0, 0.0)
+    pool.set_down(endpoint(pool, 0), "connect: refused", 1.0)
+    assert chosen(pool, 11.0) == {"10.0.0.2:1"}
+    assert "returns" not in caplog.text
+
+
+def test_client_that_can_be_connected_ends_an_ejection_too(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gaiod.handler.proxy")
+    pool = pool_of("10.0.0.1:1")
+    fail(pool, 0, 5.0)
+    pool.succeeded(endpoint(pool, 0), 4.0, 6.0)
+    assert not pool.servers[0].stats.up, "that connect began before the ejection"
+    pool.succeeded(endpoint(pool, 0), 6.0, 6.1)
+    assert pool.servers[0].stats.up
+    assert caplog.messages[-1].endswith("is up: a client was connected, which ends its ejection")
 
 
 # -- names ---------------------------------------------------------------------------------------------
@@ -236,9 +339,9 @@ def test_last_good_answer_is_kept_when_looking_up_fails(caplog: pytest.LogCaptur
 def test_server_is_up_while_one_of_its_addresses_is() -> None:
     pool = pool_of("db:5432")
     first, second = pool.resolved(pool.servers[0], Answer("db", ("10.0.0.1", "10.0.0.2")), 0.0)
-    pool.set_down(first, True, 0.0)
+    pool.set_down(first, "connect: refused", 0.0)
     assert pool.servers[0].stats.up
-    pool.set_down(second, True, 0.0)
+    pool.set_down(second, "connect: refused", 0.0)
     assert not pool.servers[0].stats.up
 
 

@@ -140,7 +140,7 @@ def test_those_who_wait_are_let_go_when_every_server_goes_down(start: Start, bac
     proxy = start(one_at_a_time(backend))
     proxy.pair(backend)
     (waiting,) = queued(proxy, 1)
-    proxy.handler.set_down(proxy.handler.pool.servers[0].endpoints[0], True)
+    proxy.handler.set_down(proxy.handler.pool.servers[0].endpoints[0], "connect: refused")
     assert proxy.is_ended(waiting)
     assert proxy.closes() == {"no_server": 1}
     assert proxy.count("upstream_queued") == 0
