@@ -26,6 +26,7 @@ from gaiod.runtime.handler import Handler
 from gaiod.runtime.proxy_protocol import ProxyHeader
 from gaiod.runtime.servers import ServerStats
 from gaiod.runtime.sources import Outlet, Source
+from gaiod.runtime.termination import Termination
 from gaiod.runtime.units import Check, Duration, Size, Unit
 from gaiod.version import __version__
 
@@ -48,6 +49,7 @@ __all__ = [
     "ServerStats",
     "Size",
     "Source",
+    "Termination",
     "TooManyOperations",
     "Unit",
     "UnsupportedConn",

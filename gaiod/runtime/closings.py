@@ -1,26 +1,54 @@
 """The connections that closed lately, and why: a ring in one block of memory, for `gaiod explain`."""
 
 import struct
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from gaiod.core.connection import Conn
 from gaiod.core.sockets import name_of_peer, peer_of_name
-from gaiod.runtime.connlog import peer_text
+from gaiod.runtime.connlog import ending_of, peer_text
+from gaiod.runtime.termination import Termination
 
-ENTRY = struct.Struct("=qddqqHH28s")
-"""Serial number, opened and closed in `time.monotonic()`, bytes received and sent, listener, reason, the peer."""
+ENTRY = struct.Struct("=qddqqHHH28s6x")
+"""Serial number, opened and closed in `time.monotonic()`, bytes received and sent, listener, termination, server, the
+peer."""
 
 CLOSINGS_MAX = 4096
-"""288 KiB for a worker, of which the system gives what is used. A closing costs 1 us here, and as much for asking the
+"""320 KiB for a worker, of which the system gives what is used. A closing costs 1 us here, and as much for asking the
 kernel who it was (CPython 3.11)."""
 
 CELLS = ENTRY.size // 8
 """Of an entry, 8 bytes each: the first is the serial number, which is never 0."""
 
 WORDS_MAX = 1000
-"""Listeners and reasons that are remembered by number. A handler could make up a reason for every connection."""
+"""Listeners, servers and terminations that are remembered by number, each. A handler could make up a reason for every
+connection."""
 
-OTHER = "handler"
+Word = TypeVar("Word")
+
+OTHER = Termination("handler", phase="data")
+
+
+class Words(Generic[Word]):
+    """What is remembered by number: the same word by the same one. Of too many, the later ones are the first."""
+
+    def __init__(self, first: Word) -> None:
+        self._words = [first]
+        self._numbers: dict[object, int] = {first: 0}
+
+    def number(self, word: Word, key: object = None) -> int:
+        """Return the number of a word; `key` is what makes it another than the others, if not the word itself."""
+        key = word if key is None else key
+        number = self._numbers.get(key)
+        if number is None:
+            if len(self._words) >= WORDS_MAX:
+                return 0
+            number = self._numbers[key] = len(self._words)
+            self._words.append(word)
+        return number
+
+    def word(self, number: int) -> Word:
+        """Return the word of a number."""
+        return self._words[number]
 
 
 class Closings:
@@ -30,10 +58,19 @@ class Closings:
         self._size = size
         self._ring = bytearray(size * ENTRY.size)
         self._count = 0
-        self._words = [OTHER]
-        self._numbers = {OTHER: 0}
+        self._names: Words[str | None] = Words(None)
+        self._terminations = Words(OTHER)
 
-    def add(self, listener: str, conn: Conn, name: bytes | None, reason: str, now_s: float) -> None:
+    def add(
+        self,
+        listener: str,
+        conn: Conn,
+        name: bytes | None,
+        termination: Termination,
+        *,
+        server: str | None,
+        now_s: float,
+    ) -> None:
         """Remember one; `name` is its peer's address as the kernel has it."""
         header = conn.proxy_header
         if header is not None and header.source is not None:
@@ -46,8 +83,9 @@ class Closings:
             now_s,
             conn.bytes_received,
             conn.bytes_sent,
-            self._number(listener),
-            self._number(reason),
+            self._names.number(listener),
+            self._terminations.number(termination, _key(termination)),
+            self._names.number(server),
             name or b"",
         )
         self._count += 1
@@ -58,22 +96,19 @@ class Closings:
         if serial == 0 or serial not in serials:
             return None
         entry = ENTRY.unpack_from(self._ring, serials.index(serial) * ENTRY.size)
-        _, opened_s, closed_s, received, sent, listener, reason, name = entry
+        _, opened_s, closed_s, received, sent, listener, termination, server, name = entry
         return {
-            "listener": self._words[listener],
+            "listener": self._names.word(listener),
             "peer": peer_text(peer_of_name(name)),
-            "reason": self._words[reason],
+            "server": self._names.word(server),
+            **ending_of(self._terminations.word(termination)),
             "closed_ago_s": round(now_s - closed_s, 3),
             "age_s": round(closed_s - opened_s, 3),
             "received_bytes": received,
             "sent_bytes": sent,
         }
 
-    def _number(self, word: str) -> int:
-        number = self._numbers.get(word)
-        if number is None:
-            if len(self._words) >= WORDS_MAX:
-                return 0
-            number = self._numbers[word] = len(self._words)
-            self._words.append(word)
-        return number
+
+def _key(termination: Termination) -> tuple[str, str, str, str, str]:
+    """Return what tells terminations apart: as text, those of the same reason are equal."""
+    return str(termination), termination.who, termination.how, termination.cause, termination.phase

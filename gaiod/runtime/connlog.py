@@ -12,6 +12,7 @@ from typing import Any
 from gaiod.core.connection import Conn
 from gaiod.runtime.logs import RateLimit, fields
 from gaiod.runtime.settings import ConnectionLogSettings
+from gaiod.runtime.termination import Termination
 
 log = logging.getLogger("gaiod.connections")
 
@@ -67,11 +68,13 @@ class ConnectionLog:
             who = self._who(listener, conn, peer)
             log.info("connection open", extra=fields(**who, **self._traffic(conn), pending=conn.pending_write_bytes))
 
-    def closed(self, listener: str, conn: Conn, peer: str, reason: str) -> None:
-        """Tell of the end of a connection."""
+    def closed(self, listener: str, conn: Conn, peer: str, termination: Termination, server: str | None) -> None:
+        """Tell of the end of a connection, and of the server it was with, if it was with one."""
         if self._may_write():
             who = self._who(listener, conn, peer)
-            log.info("connection closed", extra=fields(**who, **self._traffic(conn), reason=reason))
+            if server is not None:
+                who["server"] = server
+            log.info("connection closed", extra=fields(**who, **self._traffic(conn), **ending_of(termination)))
 
     def _who(self, listener: str, conn: Conn, peer: str) -> dict[str, Any]:
         return {"conn": name_of(conn, self._instance), "listener": listener, "peer": peer}
@@ -100,6 +103,13 @@ class ConnectionLog:
             self._left -= 1
         self._left -= 1
         return True
+
+
+def ending_of(termination: Termination) -> dict[str, str]:
+    """Return the fields that tell of the end of a connection: those of them that say something."""
+    told = {"reason": str(termination), "who": termination.who, "how": termination.how}
+    told |= {"cause": termination.cause} if termination.cause else {}
+    return {**told, "phase": termination.phase}
 
 
 def name_of(conn: Conn, instance: int) -> str:

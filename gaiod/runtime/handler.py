@@ -125,7 +125,11 @@ class Handler:
         conn.close()
 
     def on_close(self, conn: Conn, reason: str) -> None:
-        """Let go of what belongs to a connection that has closed, whatever the reason."""
+        """Let go of what belongs to a connection that has closed, whatever the reason.
+
+        The reason is a word, and a `gaiod.Termination`: `reason.who` ended it, `how`, for which `cause`. A handler that
+        closes a connection says why beforehand, in `conn.close_reason`: a word of its own, or a `Termination`.
+        """
 
     def on_tick(self) -> None:
         """Do what is to be done every `tick_interval_s`."""
@@ -158,6 +162,17 @@ class Handler:
 
         For a client's, that which this handler opened for it, and the other way round. A relay is seen without.
         """
+        return None
+
+    def phase_of(self, conn: Conn) -> str:
+        """Return how far a client's connection is: a word for its line in the log, `gaiod connections` and `explain`.
+
+        It is asked once more when the connection has closed, before `on_close`.
+        """
+        return "closing" if conn.at_eof else "data"
+
+    def server_of(self, conn: Conn) -> str | None:
+        """Return the server that a client's connection is with, as `servers_of` names it; None: none. As `phase_of`."""
         return None
 
     def notes_on(self, conn: Conn) -> Iterable[str]:

@@ -19,20 +19,20 @@ from gaiod.runtime.closings import Closings
 from gaiod.runtime.connlog import ConnectionLog, name_of, peer_text
 from gaiod.runtime.dispatch import Target
 from gaiod.runtime.handler import Handler, SocketOptions
+from gaiod.runtime.ledger import Ledger, phase_at_end, server_of
 from gaiod.runtime.logs import LimitedLog
 from gaiod.runtime.plugins import label_of
 from gaiod.runtime.rests import Rests
 from gaiod.runtime.servers import HandlerCounts
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.slowhooks import SlowHooks
-from gaiod.runtime.stats import ACCEPT_ERRORS, CELL, CLOSE_REASONS, DURATION_BOUNDS_S, Layout, bucket_of
+from gaiod.runtime.stats import ACCEPT_ERRORS, CELL, Layout
+from gaiod.runtime.termination import Termination, of_error, termination_of
 
 log = logging.getLogger("gaiod.worker")
 
 # As names of their own: a member of an enumeration is looked up by its metaclass, five times per connection and hook.
 ACCEPT, CLOSE, CONNECT, RELAY = OpType.ACCEPT, OpType.CLOSE, OpType.CONNECT, OpType.RELAY
-
-FIRST_DURATION = CELL[f"duration_le_{DURATION_BOUNDS_S[0]}"]
 
 BEHIND_BYTES = 256 * 1024
 """What one send of the fan-out takes. More does not make it cheaper."""
@@ -86,7 +86,6 @@ class Listener(Target):
         self._cells = cells
         self._row = layout.row(number)
         self._instance = instance
-        self._closings = closings
         self._slow = slow if slow is not None else SlowHooks(None)
         self._watch = self._slow.watch
         self._upstream = self._row + CELL["upstream_received_bytes"]
@@ -94,9 +93,8 @@ class Listener(Target):
         self._groups: WeakSet[Group] = WeakSet()
         self._sockets: list[Conn] = []
         self._tell = LimitedLog(log, f"listener {settings.name}").tell
-        self._log = connection_log if connection_log is not None and connection_log.wants_any else None
+        self._ledger = Ledger(settings.name, cells, self._row, connection_log, closings)
         self._rests = Rests(lambda reason, ns: self._count(f"accept_paused_{reason}_ns", ns))
-        self._peers: dict[int, str] = {}  # by serial number, for the log: a closed socket has no peer
         self._announcements: Announcements | None = None
         if settings.proxy_protocol is not None:
             self._announcements = Announcements(
@@ -117,8 +115,8 @@ class Listener(Target):
         self._every(min(SWEEP_INTERVAL_MAX_S, self.settings.idle_timeout_s / SWEEPS_PER_TIMEOUT), self._sweep)
         if type(self.handler).on_tick is not Handler.on_tick:
             self._every(self.handler.tick_interval_s, self._tick)
-        if self._log is not None and self._log.every_s is not None:
-            self._every(self._log.every_s, self._log_alive)
+        if self._ledger.every_s is not None:
+            self._every(self._ledger.every_s, lambda: self._ledger.alive(self.clients()))
         if self._sockets:  # an operator may have drained the listener before this worker came
             self.call("on_start", None, self.handler.on_start)
 
@@ -226,7 +224,7 @@ class Listener(Target):
         elif isinstance(result.error, DeadlineExceeded):
             self.end(conn, "deadline", abort=True)
         elif isinstance(result.error, OSError) and result.error.errno != errno.ECANCELED:
-            self.end(conn, "peer_reset", abort=True)
+            self.end(conn, of_error(result.error, conn.fileno(), is_client=self.is_client(conn)), abort=True)
 
     def call(self, name: str, conn: Conn | None, hook: Callable[..., None], *arguments: Any) -> None:
         """Call a hook; what it raises costs `conn`, and is counted and logged."""
@@ -258,7 +256,7 @@ class Listener(Target):
             what = f"connection {self._name_of(conn)} is closed"
         self._tell(logging.ERROR, name, "%s raised; %s", name, what, traceback=True)
         if conn is not None:
-            self.end(conn, "handler_error", abort=True)
+            self.end(conn, Termination("handler_error", "handler", "error", name), abort=True)
 
     def _accepted(self, conn: Conn | None, result: OpResult) -> None:
         if result.error is not None:
@@ -281,14 +279,8 @@ class Listener(Target):
     def _admit(self, conn: Conn) -> None:
         """Let the handler have a connection."""
         conn.context = self
-        self._count("accepted")
         conn.traffic = self._row
-        if self._log is not None:
-            peer = peer_text(conn.peer_address)
-            if self._log.wants_closed or self._log.every_s is not None:
-                self._peers[conn.serial] = peer
-            if self._log.wants_opened:
-                self._log.opened(self.settings.name, conn, peer)
+        self._ledger.opened(conn)
         self.call("on_open", conn, self.handler.on_open, conn)
 
     def _not_announced(self, message: str) -> None:
@@ -309,20 +301,12 @@ class Listener(Target):
         self._tell(logging.WARNING, "accept", "accepting failed: %s; it is tried again", error)
 
     def _closed(self, conn: Conn, name: bytes | None) -> None:
-        reason = conn.close_reason or ("peer_eof" if conn.at_eof else "handler")
-        if conn.traffic != self._upstream:
+        is_client = self.is_client(conn)
+        reason = termination_of(conn.close_reason, at_eof=conn.at_eof, is_client=is_client)
+        if is_client:
             self.active -= 1
-            now_s = time.monotonic()
-            age_s = now_s - conn.opened_s
-            self._count(f"closed_{reason if reason in CLOSE_REASONS else 'handler'}")
-            self._count("duration_ns", int(age_s * 1e9))
-            self._cells[self._row + FIRST_DURATION + bucket_of(age_s, DURATION_BOUNDS_S)] += 1
-            if self._log is not None:
-                peer = self._peers.pop(conn.serial, "-")
-                if self._log.wants_closed:
-                    self._log.closed(self.settings.name, conn, peer, reason)
-            if self._closings is not None:
-                self._closings.add(self.settings.name, conn, name, reason, now_s)
+            reason = reason.in_phase(phase_at_end(self.handler, conn, reason))
+            self._ledger.closed(conn, name, reason, server_of(self.handler, conn))
         self.call("on_close", None, self.handler.on_close, conn, reason)
 
     # -- time ----------------------------------------------------------------------------------------
@@ -359,11 +343,6 @@ class Listener(Target):
 
     def _count(self, cell: str, amount: int = 1) -> None:
         self._cells[self._row + CELL[cell]] += amount
-
-    def _log_alive(self) -> None:
-        assert self._log is not None
-        for conn in self.clients():
-            self._log.alive(self.settings.name, conn, self._peers.get(conn.serial, "-"))
 
 
 def _end_stalled(group: Group, grace_s: float) -> None:

@@ -30,8 +30,9 @@ WORKER_LOST = "worker_lost"
 """Why connections closed that were open when their worker died. The supervisor counts them: nobody else can."""
 
 CLOSE_REASONS = (
-    "peer_eof", "peer_reset", "handler", "idle", "deadline", "drain", "handler_error", "forgotten", "admin",
-    "max_age", "no_server", "slow_consumer", WORKER_LOST,
+    "peer_eof", "peer_reset", "user_timeout", "keepalive", "unreachable", "server_eof", "server_reset", "server_down",
+    "no_server", "handler", "idle", "half_closed_timeout", "max_age", "deadline", "slow_consumer", "drain", "admin",
+    "handler_error", "forgotten", "error", WORKER_LOST,
 )  # fmt: skip
 RESTART_REASONS = ("exit", "signal", "watchdog", "reload", "recycle", "admin")
 """Why a worker was replaced by another."""

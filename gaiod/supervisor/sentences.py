@@ -8,23 +8,44 @@ from gaiod.supervisor.tables import duration, shown, size
 Told = Mapping[str, Any]
 
 REASONS = {
-    "peer_eof": "The peer sent its end, and everything for it was sent.",
-    "peer_reset": "The peer reset it, or the kernel gave it up: what was sent was not acknowledged, or not taken, for "
-    "user_timeout.",
+    "peer_eof": "The client sent its end first, and everything for it was sent.",
+    "peer_reset": "The client reset it.",
+    "user_timeout": "What was sent was not acknowledged, or not taken, for user_timeout: the kernel gave it up.",
+    "keepalive": "Keepalive probes were not answered: the other machine, or the way to it, is gone.",
+    "unreachable": "What was sent was not acknowledged, and a router said that there is no way there.",
+    "server_eof": "The server sent its end first, and everything was passed on.",
+    "server_reset": "The server reset its connection, so the client was reset, too.",
+    "server_down": "Its server was found to be down, and on_down closes who is connected to it.",
+    "no_server": "There was no server for it.",
     "handler": "Its handler closed it.",
-    "idle": "Nothing moved for too long: idle_timeout, or the proxy's half_closed_timeout.",
-    "deadline": "The peer did not do in time what a deadline of its handler's demanded.",
-    "drain": "Its worker or its listener was drained (a stop, a reload, `gaiod drain`), and it had not ended in time.",
-    "handler_error": "A hook of its handler raised an exception; the log has the traceback.",
-    "forgotten": "Its handler forgot it: nothing was asked for on it, and nobody had it any more. That is a bug.",
-    "admin": "An operator closed it: `gaiod kill`.",
+    "idle": "Nothing moved for idle_timeout.",
+    "half_closed_timeout": "One direction had ended, and nothing moved in the other for half_closed_timeout.",
     "max_age": "It was as old as max_age allows.",
-    "no_server": "There was no server for it: none could be connected to, or its own was found to be down.",
+    "deadline": "The peer did not do in time what a deadline of its handler's demanded.",
     "slow_consumer": "It did not take what was published: more waited than slow_consumer.limit allows, or for longer "
     "than grace.",
+    "drain": "Its worker or its listener was drained (a stop, a reload, `gaiod drain`), and it had not ended in time.",
+    "admin": "An operator closed it: `gaiod kill`.",
+    "handler_error": "A hook of its handler raised an exception; the log has the traceback.",
+    "forgotten": "Its handler forgot it: nothing was asked for on it, and nobody had it any more. That is a bug.",
+    "error": "The kernel refused to go on with it, which neither end is to blame for.",
     "worker_lost": "Its worker died, and all its connections with it; the log says of what.",
 }
 """A sentence for each of `gaiod.runtime.stats.CLOSE_REASONS`."""
+
+CAUSES = {
+    "down": "All of them are down: their checks fail.",
+    "full": "All of them have their connections_max, and as many clients wait as queue.length allows.",
+    "queue_timeout": "All of them had their connections_max for as long as queue.timeout lets a client wait.",
+    "unresolved": "Their names could not be resolved.",
+    "no_resources": "gaiod lacked descriptors, memory or ports: raise its limits.",
+    "connect_refused": "None could be connected to, as often as retries allows; the last refused.",
+    "connect_timeout": "None could be connected to, as often as retries allows; the last did not answer in time.",
+    "connect_unreachable": "None could be connected to, as often as retries allows; there is no way to the last.",
+    "connect_reset": "None could be connected to, as often as retries allows; the last reset the connection.",
+    "connect_other": "None could be connected to, as often as retries allows.",
+}
+"""A sentence for each of `gaiod.runtime.stats.UNAVAILABLE_CAUSES`, but the unspecific one."""
 
 WHO = {"downstream": "the client", "upstream": "the server"}
 OTHER = {"downstream": "upstream", "upstream": "downstream"}
@@ -39,9 +60,20 @@ def _closed(told: Told) -> Iterator[str]:
     word = told["reason"]
     yield f"connection {told['id']} is closed: {shown(word)}"
     yield f"  {REASONS.get(word, f'Its handler closed it, and calls that {shown(word)}.')}"
+    if word == "no_server" and told.get("cause") in CAUSES:
+        yield f"  {CAUSES[told['cause']]}"
+    if "who" in told:
+        yield f"  {_ending(told)}"
     yield f"  It was from {shown(told['peer'])}, on listener {shown(told['listener'])}, worker {told['worker']}."
     yield f"  It closed {duration(told['closed_ago_s'])} ago, after {duration(told['age_s'])}."
     yield f"  It received {size(told['received_bytes'])}, and was sent {size(told['sent_bytes'])}."
+
+
+def _ending(told: Told) -> str:
+    """Return the termination state, as the log has it, in a sentence."""
+    cause = f" ({shown(told['cause'])})" if told.get("cause") else ""
+    server = f"; its server was {shown(told['server'])}" if told.get("server") else ""
+    return f"Ended by: {shown(told['who'])}; how: {shown(told['how'])}{cause}; phase: {shown(told['phase'])}{server}."
 
 
 def _open(told: Told) -> Iterator[str]:

@@ -163,11 +163,11 @@ def test_subscriber_that_does_not_read_is_told_with_what_waits_for_it(
 @pytest.mark.parametrize(
     ("end", "reason", "sentence"),
     [
-        (lambda running, sock, name: sock.close(), "peer_eof", "The peer sent its end"),
-        (lambda running, sock, name: reset(sock), "peer_reset", "The peer reset it"),
+        (lambda running, sock, name: sock.close(), "peer_eof", "The client sent its end"),
+        (lambda running, sock, name: reset(sock), "peer_reset", "The client reset it"),
         (lambda running, sock, name: running.gaiod("kill", name), "admin", "An operator closed it"),
         (lambda running, sock, name: sock.sendall(b"raise"), "handler_error", "A hook of its handler raised"),
-        (lambda running, sock, name: None, "idle", "Nothing moved for too long"),
+        (lambda running, sock, name: None, "idle", "Nothing moved for idle_timeout"),
     ],
     ids=["peer_eof", "peer_reset", "admin", "handler_error", "idle"],
 )

@@ -38,12 +38,12 @@ def test_traffic_is_told_by_listener_handler_worker_and_side(fake: FakeDaemon) -
 
 
 def test_active_connections_are_those_accepted_and_not_closed(fake: FakeDaemon) -> None:
-    fake.set("accepted", 100)
+    fake.set("accepted", 1000)
     for number, reason in enumerate(CLOSE_REASONS, 1):
         fake.set(f"closed_{reason}", number)
     collector = fake.collector
-    assert value_of(collector, "gaiod_connections_accepted_total", **TRAFFIC) == 100
-    assert value_of(collector, "gaiod_connections_active", **TRAFFIC) == 100 - sum(range(1, len(CLOSE_REASONS) + 1))
+    assert value_of(collector, "gaiod_connections_accepted_total", **TRAFFIC) == 1000
+    assert value_of(collector, "gaiod_connections_active", **TRAFFIC) == 1000 - sum(range(1, len(CLOSE_REASONS) + 1))
     for number, reason in enumerate(CLOSE_REASONS, 1):
         assert value_of(collector, "gaiod_connections_closed_total", listener="l0", reason=reason) == number
 

@@ -11,6 +11,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.connlog import ConnectionLog, peer_text
 from gaiod.runtime.settings import ConnectionLogSettings
+from gaiod.runtime.termination import Termination
 
 
 class Lines(logging.Handler):
@@ -54,16 +55,25 @@ class Clock:
 
 def test_closed_says_who_how_much_how_long_and_why(lines: list[tuple[str, dict[str, Any]]], conn: Conn) -> None:
     log = ConnectionLog(ConnectionLogSettings(closed=True), 3, lambda lines: None, Clock(conn.opened_s + 1.5))
-    log.closed("echo", conn, "127.0.0.1:80", "idle")
+    idle = Termination("idle", "gaiod", "timeout", "idle_timeout", "data")
+    log.closed("echo", conn, "127.0.0.1:80", idle, "192.0.2.9:80")
     assert lines == [
         (
             "connection closed",
             {
-                "conn": f"3-{conn.serial}", "listener": "echo", "peer": "127.0.0.1:80",
-                "received": 0, "sent": 0, "duration_s": 1.5, "stalled_s": 0.0, "reason": "idle",
+                "conn": f"3-{conn.serial}", "listener": "echo", "peer": "127.0.0.1:80", "server": "192.0.2.9:80",
+                "received": 0, "sent": 0, "duration_s": 1.5, "stalled_s": 0.0, "reason": "idle", "who": "gaiod",
+                "how": "timeout", "cause": "idle_timeout", "phase": "data",
             },
         )
     ]  # fmt: skip
+
+
+def test_closed_does_not_say_what_there_is_not(lines: list[tuple[str, dict[str, Any]]], conn: Conn) -> None:
+    log = ConnectionLog(ConnectionLogSettings(closed=True), 3, lambda lines: None)
+    log.closed("echo", conn, "127.0.0.1:80", Termination("peer_eof", "client", "fin", phase="data"), None)
+    assert "server" not in lines[0][1]
+    assert "cause" not in lines[0][1]
 
 
 def test_opened_and_alive_say_who(lines: list[tuple[str, dict[str, Any]]], conn: Conn) -> None:

@@ -57,7 +57,12 @@ CLOSED: dict[str, Any] = {
     "state": "closed",
     "listener": "front",
     "peer": "192.0.2.1:50000",
+    "server": "192.0.2.9:80",
     "reason": "idle",
+    "who": "gaiod",
+    "how": "timeout",
+    "cause": "idle_timeout",
+    "phase": "data",
     "closed_ago_s": 12.0,
     "age_s": 250.0,
     "received_bytes": 2**20,
@@ -78,7 +83,8 @@ the client: 192.0.2.1:50000, connection 3-1831
 
 CLOSED_TEXT = """\
 connection 3-1831 is closed: idle
-  Nothing moved for too long: idle_timeout, or the proxy's half_closed_timeout.
+  Nothing moved for idle_timeout.
+  Ended by: gaiod; how: timeout (idle_timeout); phase: data; its server was 192.0.2.9:80.
   It was from 192.0.2.1:50000, on listener front, worker 0.
   It closed 12s ago, after 4m 10s.
   It received 1.0 MiB, and was sent 17 B."""
