@@ -27,7 +27,7 @@ from gaiod.runtime.servers import HandlerCounts
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.slowhooks import SlowHooks
 from gaiod.runtime.stats import ACCEPT_ERRORS, CELL, Layout
-from gaiod.runtime.termination import Termination, of_error, termination_of
+from gaiod.runtime.termination import Termination, of_client, of_error, termination_of
 
 log = logging.getLogger("gaiod.worker")
 
@@ -305,7 +305,7 @@ class Listener(Target):
         reason = termination_of(conn.close_reason, at_eof=conn.at_eof, is_client=is_client)
         if is_client:
             self.active -= 1
-            reason = reason.in_phase(phase_at_end(self.handler, conn, reason))
+            reason = of_client(reason).in_phase(phase_at_end(self.handler, conn, reason))
             self._ledger.closed(conn, name, reason, server_of(self.handler, conn))
         self.call("on_close", None, self.handler.on_close, conn, reason)
 

@@ -89,7 +89,7 @@ KNOWN = {
 """What a word alone means."""
 
 OF_SERVER = {"peer_eof": "server_eof", "peer_reset": "server_reset"}
-"""What is said of a client's connection when that to its server ended so."""
+"""What is said of a client's connection when that to its server ended so: the client is its peer, not the server."""
 
 RESETS = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
 
@@ -116,10 +116,17 @@ def termination_of(reason: str | None, *, at_eof: bool = False, is_client: bool 
 
 
 def of_server(termination: Termination) -> Termination:
-    """Return the same of a connection to a server, where `termination` is said as of a client's."""
+    """Return the same with the server for the client: of a connection to a server, whose peer that is."""
     if termination.who != "client":
         return termination
-    word = OF_SERVER.get(termination, str(termination))
+    return Termination(termination, "server", termination.how, termination.cause, termination.phase)
+
+
+def of_client(termination: Termination) -> Termination:
+    """Return what is said of a client's connection, where the end may be that of the one to its server."""
+    word = OF_SERVER.get(termination)
+    if word is None or termination.who != "server":
+        return termination
     return Termination(word, "server", termination.how, termination.cause, termination.phase)
 
 

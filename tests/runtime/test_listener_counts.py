@@ -10,7 +10,7 @@ import pytest
 from core.support.sockets import listen, reset
 from core.support.waiting import LIMIT_S, soon
 
-from gaiod import Conn, DeadlineExceeded, Handler, OpResult
+from gaiod import Conn, DeadlineExceeded, Handler, OpResult, Termination
 from gaiod.runtime.stats import CLOSE_REASONS, WORKER_LOST
 from runtime.conftest import Serve
 from runtime.support.serving import Recorder, Serving
@@ -195,7 +195,8 @@ def test_connection_of_the_handlers_own_is_counted_as_upstream_and_not_as_accept
             assert serving.count("downstream_sent_bytes") == 10
             assert (serving.count("accepted"), serving.listener.active) == (1, 1)
         serving.step_until(lambda: handler.closed, "the end of the upstream connection")
-    assert handler.closed == ["server_eof"]
+    assert handler.closed == ["peer_eof"]
+    assert [(each.who, each.how) for each in handler.closed if isinstance(each, Termination)] == [("server", "fin")]
     assert (serving.closes(), serving.listener.active, serving.durations()) == ({}, 1, [0] * 9)
 
 

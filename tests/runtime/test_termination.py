@@ -10,7 +10,7 @@ import pytest
 
 from gaiod import Termination
 from gaiod.runtime.stats import CLOSE_REASONS, WORKER_LOST
-from gaiod.runtime.termination import KNOWN, of_error, termination_of
+from gaiod.runtime.termination import KNOWN, of_client, of_error, termination_of
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def test_every_reason_is_known_by_its_word() -> None:
     [
         (None, False, True, ("handler", "handler", "close", "")),
         (None, True, True, ("peer_eof", "client", "fin", "")),
-        (None, True, False, ("server_eof", "server", "fin", "")),
+        (None, True, False, ("peer_eof", "server", "fin", "")),
         ("peer_reset", True, True, ("peer_reset", "client", "reset", "")),
-        ("peer_reset", False, False, ("server_reset", "server", "reset", "")),
+        ("peer_reset", False, False, ("peer_reset", "server", "reset", "")),
         ("deadline", False, False, ("deadline", "server", "timeout", "deadline")),
         ("idle", False, False, ("idle", "gaiod", "timeout", "idle_timeout")),
         ("of its own", False, True, ("of its own", "handler", "close", "")),
@@ -89,9 +89,16 @@ def test_errno_says_what_it_was(number: int, told: tuple[str, str, str, str]) ->
 
 def test_error_of_a_server_is_the_servers() -> None:
     assert _told(of_error(OSError(errno.EPIPE, "x"), -1, is_client=False)) == (
-        "server_reset", "server", "reset", "EPIPE",
+        "peer_reset", "server", "reset", "EPIPE",
     )  # fmt: skip
     assert _told(of_error(OSError(errno.EIO, "x"), -1, is_client=False)) == ("error", "gaiod", "error", "EIO")
+
+
+def test_what_a_server_did_has_its_own_words_when_it_is_said_of_a_client() -> None:
+    reset = of_error(OSError(errno.EPIPE, "x"), -1, is_client=False)
+    assert _told(of_client(reset)) == ("server_reset", "server", "reset", "EPIPE")
+    for same in (Termination("peer_eof", "client", "fin"), Termination("user_timeout", "server", "timeout")):
+        assert of_client(same) is same
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much was not acknowledged")
