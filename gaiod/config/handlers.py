@@ -9,6 +9,7 @@ from typing import Any
 from gaiod.config.errors import Keys, Refused, Report, dotted
 from gaiod.config.options import check_options, place_of_value
 from gaiod.config.references import resolve_reference
+from gaiod.config.schema import LISTENER_KEYS
 from gaiod.config.yaml import Document
 from gaiod.runtime import plugins
 from gaiod.runtime.handler import Handler
@@ -112,7 +113,7 @@ def _options(
         message = f"{handler.__name__}.Options is no dataclass; put @dataclass above it"
         report.add(document.place_of((*keys, "handler")), (*keys, "handler"), message)
         return None
-    options = check_options(handler.Options, values, at, document, report)
+    options = check_options(handler.Options, values, at, document, report, beside=LISTENER_KEYS)
     return None if any(error.key.startswith(dotted(at)) for error in report.errors) else options
 
 

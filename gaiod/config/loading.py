@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gaiod.config.errors import WHOLE_FILE, ConfigErrors, Place, Report
 from gaiod.config.handlers import HandlerUse, LoadHandler, check_handlers
+from gaiod.config.loops import check_loops
 from gaiod.config.schema import Config, Listener, Log, ProxyProtocol, Recycle, check_schema
 from gaiod.config.yaml import read_document
 from gaiod.runtime.settings import (
@@ -62,6 +63,7 @@ def loads(
         config = check_schema(document, report)
         where = None if folder is None else Path(folder)
         handlers = check_handlers(document, report, folder=where, load_handler=load_handler)
+        check_loops(document, report, handlers)
     if config is None or report.errors:
         raise ConfigErrors(report.errors)
     return _settings(config, handlers)

@@ -5,6 +5,7 @@ nested dataclasses, and the markers of `gaiod.runtime.units`. Not pydantic's wor
 only the keys that the file gives, and each problem needs its own place in the file.
 """
 
+from collections.abc import Collection
 from dataclasses import is_dataclass
 from typing import Any, Literal
 
@@ -22,13 +23,16 @@ def check_options(
     keys: Keys,
     document: Document,
     report: Report,
+    *,
+    beside: Collection[str] = (),
 ) -> dict[str, Any]:
     """Check `values` against the dataclass `kind`.
 
-    `keys` leads to the `with:`, which the document may lack. What does not fit goes into `report`.
+    `keys` leads to the `with:`, which the document may lack; `beside` are the keys that may stand beside it. What
+    does not fit goes into `report`.
     Returns the values with units as numbers (seconds, bytes), and nested options as dicts and lists.
     """
-    plain: dict[str, Any] = _Checker(document, report).value(kind, values, keys)
+    plain: dict[str, Any] = _Checker(document, report, keys, beside).value(kind, values, keys)
     return plain
 
 
@@ -40,25 +44,34 @@ def place_of_value(keys: Keys, document: Document) -> Place:
 class _Checker:
     """Walks the values and their types together."""
 
-    def __init__(self, document: Document, report: Report) -> None:
+    def __init__(self, document: Document, report: Report, top: Keys, beside: Collection[str]) -> None:
         self._document = document
         self._report = report
+        self._top = top
+        self._beside = beside
+        self._holes = 0  # values that were refused, before or here: what holds one is not checked as a whole
 
     def value(self, annotation: Any, value: Any, keys: Keys) -> Any:
         """Return the plain value; None after a problem, which is reported."""
         shape = shape_of(annotation)
+        if keys in self._document.refused or keys in self._document.incomplete:
+            self._holes += 1
         if keys in self._document.refused or (value is None and shape.optional):
             return None
         try:
             return self._checked(shape, value, keys)
         except Refused as refused:
-            self._report.add(place_of_value(keys, self._document), keys, str(refused))
+            self._add(place_of_value(keys, self._document), keys, str(refused))
             return None
 
+    def _add(self, place: Place, keys: Keys, message: str) -> None:
+        self._holes += 1
+        self._report.add(place, keys, message)
+
     def _checked(self, shape: Shape, value: Any, keys: Keys) -> Any:
-        before = len(self._report.errors)
+        before = self._holes
         plain = self._read(shape, value, keys)
-        if len(self._report.errors) == before:  # nothing in it was refused
+        if self._holes == before:
             for mark in shape.checks:
                 _apply(mark, plain)
         return plain
@@ -85,8 +98,11 @@ class _Checker:
         options = options_of(shape.bare)
         for key in value.keys() - options.keys():
             at = (*keys, key)
-            message = unknown(key, list(options), what="unknown option")
-            self._report.add(self._document.place_of_key(at), at, message)
+            if keys == self._top and key in self._beside:
+                message = f"is a key of the listener, and no option of its handler; write it beside {keys[-1]}:"
+            else:
+                message = unknown(key, list(options), what="unknown option")
+            self._add(self._document.place_of_key(at), at, message)
         for key, option in options.items():
             if option.required and key not in value and keys not in self._document.incomplete:
                 self._add_missing((*keys, key), shape_of(option.annotation).wanted)
@@ -98,7 +114,7 @@ class _Checker:
 
     def _add_missing(self, keys: Keys, wanted: str) -> None:
         place = self._document.keys.get(keys[:-1]) or place_of_value(keys[:-1], self._document)
-        self._report.add(place, keys, f"missing; add {keys[-1]}: {wanted}")
+        self._add(place, keys, f"missing; add {keys[-1]}: {wanted}")
 
 
 def _apply(mark: Check, value: object) -> None:

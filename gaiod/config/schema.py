@@ -154,6 +154,10 @@ class Listener(_Strict):
     ] = None
 
 
+LISTENER_KEYS = tuple(field.alias or name for name, field in Listener.model_fields.items())
+"""What may stand beside a listener's `with:`."""
+
+
 class Recycle(_Strict):
     """`recycle`."""
 

@@ -18,6 +18,7 @@ TRANSLATIONS = (
         "mapping values are not allowed",
         "a ':' where no key can be; indent like the line above, or quote the text",
     ),
+    ("expected alphabetic or numeric character", "unquoted text cannot start with * or &; put it in quotes"),
     ("could not find expected ':'", "a key has no ':' after it; write key: value"),
     ("expected <block end>", "this does not line up with what is above; indent one mapping's keys alike"),
     ("expected ',' or '}'", "a comma or a closing }} is missing before this; add it"),

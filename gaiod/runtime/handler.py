@@ -77,6 +77,7 @@ class Handler:
     def servers_of(cls, options: Any) -> tuple[str, ...]:
         """Return what metrics are to call the servers that a listener with these options connects to.
 
+        One that is called by its address (`127.0.0.1:5432`, `unix:/run/db.sock`) must not be the listener itself.
         A `ValueError` that it raises is told the operator as what is wrong with the options.
         """
         return ()

@@ -11,6 +11,7 @@ BROKEN = {
     r"found character '\t'": "a:\n\tb: 1",
     "cannot start any token": "a: @x",
     "mapping values are not allowed": "a: b: c",
+    "expected alphabetic or numeric character": "a: *:5433",
     "could not find expected ':'": "a: 1\nb",
     "expected <block end>": "a: 1\n- b",
     "expected ',' or '}'": "{a: 1 'b': 2}",

@@ -100,6 +100,8 @@ AT = "listeners.db.with"
             ["servers: [{address: 'a:1', weight: 0}]"],
             f"6:42: {AT}.servers[0].weight: 0 is out of range; write 1 to 256",
         ),
+        (["servers: [22:22]"], f"6:17: {AT}.servers[0]: 22:22 is a number in base 60 to some; put it in quotes"),
+        (["servers: [{address: 22:22}]"], f"6:27: {AT}.servers[0].address: 22:22 is a number in base 60 to some; put"),
         (["servers: [5]"], f"6:17: {AT}.servers[0]: is a whole number; write text or a mapping (key: value)"),
         (["servers: [a:1]", "balance: leastconn"], f"7:16: {AT}.balance: not one of the choices; did you mean"),
         (

@@ -1,0 +1,127 @@
+"""Listeners that connect to themselves, or to each other in a circle: one client would take every place."""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, NamedTuple
+
+from gaiod.config.addresses import SYSTEMD, UNIX, is_any_port, parse_bind
+from gaiod.config.errors import Keys, Refused, Report
+from gaiod.config.handlers import HandlerUse
+from gaiod.config.options import place_of_value
+from gaiod.config.yaml import Document
+
+Host = IPv4Address | IPv6Address
+
+
+class _Place(NamedTuple):
+    """Where one listens, or connects to."""
+
+    host: Host | None
+    port: int
+    path: str
+    """Of a unix socket, its symbolic links followed: /var/run is /run."""
+
+
+def check_loops(document: Document, report: Report, uses: Mapping[str, HandlerUse]) -> None:
+    """Report each server through which a listener gets back to itself.
+
+    `servers_of` names them. Names are not looked up: what they lead to now says little about later.
+    """
+    listeners = {name: _place_of(document.value["listeners"][name].get("bind")) for name in uses}
+    leads_to = {
+        name: {server: _listeners_at(_place_of(server), listeners) for server in use.servers}
+        for name, use in uses.items()
+    }
+    for name, servers in leads_to.items():
+        for server, following in servers.items():
+            way = next(filter(None, (_way(each, name, leads_to) for each in following)), None)
+            if way is not None:
+                keys = _keys_of(document, name, server)
+                report.add(place_of_value(keys, document), keys, _words(server, (name, *way)))
+
+
+def _words(server: str, way: tuple[str, ...]) -> str:
+    if len(way) == 2:
+        return f"{server} is this listener itself; write the address of a server"
+    return f"{server} leads back to this listener ({' -> '.join(way)}); write the address of a server"
+
+
+def _way(start: str, goal: str, leads_to: Mapping[str, Mapping[str, list[str]]]) -> tuple[str, ...] | None:
+    """Return the listeners from one to another, both included; None: there is no way."""
+    ways: list[tuple[str, ...]] = [(start,)]
+    seen = {start}
+    for way in ways:
+        if way[-1] == goal:
+            return way
+        for following in leads_to[way[-1]].values():
+            for name in following:
+                if name not in seen:
+                    seen.add(name)
+                    ways.append((*way, name))
+    return None
+
+
+def _listeners_at(server: _Place | None, listeners: Mapping[str, _Place | None]) -> list[str]:
+    if server is None:
+        return []
+    return [name for name, place in listeners.items() if place is not None and _leads_to(server, place)]
+
+
+def _leads_to(server: _Place, listener: _Place) -> bool:
+    """Tell whether who connects to `server` gets the listener."""
+    if (server.port, server.path) != (listener.port, listener.path):
+        return False
+    host, bound = server.host, listener.host
+    if host is None or bound is None:
+        return host is bound
+    if host.is_unspecified:  # the kernel takes it for the loopback address
+        host = ip_address("127.0.0.1" if host.version == 4 else "::1")
+    if not bound.is_unspecified:
+        return host == bound
+    return bound.version == host.version and _is_own(host)  # [::] is bound without IPv4
+
+
+def _is_own(host: Host) -> bool:
+    """Tell whether an address is one of this machine's: only those can be bound."""
+    if host.is_loopback:
+        return True
+    family = socket.AF_INET if host.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(host), 0))
+    except OSError:
+        return False
+    return True
+
+
+def _place_of(value: object) -> _Place | None:
+    """Return the place that an address names; None where that is not known, or it is none."""
+    try:
+        text = parse_bind(value)
+    except Refused:
+        return None  # a name, or what the schema complains about
+    if text.startswith(UNIX):
+        return _Place(None, 0, os.path.realpath(text.removeprefix(UNIX)))
+    if text.startswith(SYSTEMD) or is_any_port(text):
+        return None
+    host, _, port = text.rpartition(":")
+    address = ip_address(host.strip("[]"))
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return _Place(mapped or address, int(port), "")
+
+
+def _keys_of(document: Document, name: str, server: str) -> Keys:
+    """Return the way to the text that names a server; to the listener's `with:` where it is not there as such."""
+    keys: Keys = ("listeners", name, "with")
+    options = document.value["listeners"][name].get("with")
+    return next((found for found, text in _texts(options, keys) if text == server), keys)
+
+
+def _texts(value: Any, keys: Keys) -> Iterator[tuple[Keys, str]]:
+    if isinstance(value, str):
+        yield keys, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _texts(item, (*keys, key))
