@@ -3,7 +3,6 @@
 import logging
 import os
 import platform
-import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from importlib.resources import as_file, files
@@ -12,6 +11,7 @@ from pathlib import Path
 import click
 
 from gaiod.admin import COMMANDS
+from gaiod.runtime.inheritance import begin_daemon
 from gaiod.version import __version__
 
 EXIT_USAGE, EXIT_NOPERM, EXIT_CONFIG = 64, 77, 78
@@ -46,12 +46,14 @@ def main() -> None:
 def serve(config: Path | None, allow_root: bool) -> None:
     """Run the daemon in the foreground, until SIGTERM or SIGINT.
 
-    SIGHUP reloads the configuration, SIGUSR2 replaces the daemon by the version that is installed now.
+    SIGHUP reloads the configuration, SIGUSR1 follows a log file that was moved away, SIGUSR2 replaces the daemon by
+    the version that is installed now.
 
     Exit status: 0 stopped in order, 64 wrong usage, 70 workers died again and again or one did not stop in
     time, 71 an address cannot be bound, 77 it would run with rights that it should not have, 78 the
     configuration is wrong.
     """
+    begin_daemon()
     if os.getpid() == 1:
         from gaiod.supervisor.init import become_child_of_init
 
@@ -61,11 +63,9 @@ def serve(config: Path | None, allow_root: bool) -> None:
     from gaiod.supervisor.preflight import PreflightFailed, read_settings
     from gaiod.supervisor.privileges import PrivilegeError, check_start
     from gaiod.supervisor.supervisor import Supervisor
+    from gaiod.supervisor.upgrade import own_command
 
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for number in (signal.SIGHUP, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # until the daemon takes them: they must not end it while it starts
-    with _packaged_default() if config is None else nullcontext(config) as path:
+    with _packaged_default() if config is None else nullcontext(_absolute(config)) as path:
         try:
             settings = read_settings(path)
             check_start(settings, path, allow_root=allow_root)
@@ -78,7 +78,19 @@ def serve(config: Path | None, allow_root: bool) -> None:
             sys.exit(EXIT_NOPERM)
         if config is None:
             logging.getLogger("gaiod").info("no --config was given: serving the packaged default, %s", path)
-        sys.exit(Supervisor(settings, path).run())
+        chosen = [] if config is None else ["--config", str(path)]
+        if allow_root:
+            chosen.append("--allow-root")
+        sys.exit(Supervisor(settings, path, own_command("serve", *chosen)).run())
+
+
+def _absolute(path: Path) -> Path:
+    """Return a path that means the same file whatever becomes of the working directory. Links stay as they are."""
+    try:
+        return path.absolute()
+    except FileNotFoundError:
+        click.echo(f"{path}: the working directory was removed; give the absolute path of the configuration", err=True)
+        sys.exit(EXIT_CONFIG)
 
 
 def _packaged_default() -> AbstractContextManager[Path]:
@@ -124,9 +136,3 @@ def version() -> None:
 
 for command in COMMANDS:
     main.add_command(command)
-
-
-def forget_working_directory() -> None:
-    """Take out what `python -m` puts first on the path: where gaiod is started must not decide what it imports."""
-    if not sys.flags.safe_path and sys.path and sys.path[0] in ("", os.getcwd()):
-        del sys.path[0]

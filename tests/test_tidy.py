@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "top": {"supervisor", "top"},
     "testing": {"core", "runtime", "testing"},
     "__init__": {"core", "runtime", "version"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "runtime"},
     "version": set(),
 }
 """Rooms of the house: cli -> supervisor -> runtime -> core, with config and observe to the side. `top` is a client."""

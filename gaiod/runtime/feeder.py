@@ -33,6 +33,7 @@ from gaiod.runtime.channel import Channel
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.feedcells import HEARTBEAT, SIZE
 from gaiod.runtime.feeds import Feeds
+from gaiod.runtime.inheritance import FOR_SUPERVISOR, take_known_state
 from gaiod.runtime.inlets import LAYOUT
 from gaiod.runtime.settings import log_settings_from
 from gaiod.runtime.startup import map_cells, receive_settings
@@ -50,7 +51,7 @@ GOODBYE_S = 0.5
 PATIENCE_S = 0.02
 """When an operator's message is tried again while workers are behind."""
 
-IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN)
+IGNORED = (signal.SIGTERM, signal.SIGINT, *FOR_SUPERVISOR, signal.SIGTTIN)
 """SIGTTIN: a source that reads from a terminal gets an error, and does not stop the process."""
 
 
@@ -102,6 +103,7 @@ class Feeder:
 
         def beat(result: OpResult | None) -> None:
             self._cells[HEARTBEAT] = time.monotonic_ns()
+            logs.follow()
             self._watcher.timer(time.monotonic() + interval_s, context=beat)
 
         beat(None)
@@ -159,6 +161,7 @@ class Feeder:
 
 def main() -> None:
     """Run as a process of its own."""
+    take_known_state()
     sys.exit(Feeder(int(sys.argv[1])).run())
 
 

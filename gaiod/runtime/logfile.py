@@ -94,6 +94,15 @@ class LogFile(LogOutput):
             self.release()
         super().close()
 
+    def follow(self) -> None:
+        """See to it that the file at the path is the one that lines will go to."""
+        self.acquire()
+        try:
+            if self._fd != CLOSED and self._follow():
+                self._has_told = False
+        finally:
+            self.release()
+
     def _write(self, data: bytes) -> None:
         is_at_path = self._fd == CLOSED or self._follow()
         super()._write(data)

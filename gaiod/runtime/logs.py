@@ -64,6 +64,13 @@ def configure(settings: LogSettings, *, role: str) -> None:
     root.setLevel(logging.INFO)
 
 
+def follow() -> None:
+    """Open a log file anew that was moved away: a process that has nothing to say must not keep the old one open."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LogFile):
+            handler.follow()
+
+
 def lost_lines() -> int:
     """Return how many lines could not be written since `configure` was called."""
     return sum(handler.lost for handler in logging.getLogger().handlers if isinstance(handler, LogOutput))

@@ -29,6 +29,7 @@ from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.draining import Drain
 from gaiod.runtime.feed import FeedLink
 from gaiod.runtime.gcstats import GcStats
+from gaiod.runtime.inheritance import ignore_what_is_for_the_supervisor, take_known_state
 from gaiod.runtime.inquiries import Inquiries
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.lookout import Lookout
@@ -92,8 +93,8 @@ class Worker:
         self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
         leaving = {"timeout_s": message["drain_timeout_s"], "eager": True}
         signals = Signals(self._watcher, [signal.SIGTERM], lambda number: self._leave(leaving))
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)  # what goes to all processes is for the supervisor to decide
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what goes to all processes is for the supervisor to decide
+        ignore_what_is_for_the_supervisor()
         try:
             log_settings = log_settings_from(message["log"])
             logs.configure(log_settings, role=f"worker {message['worker']}")
@@ -191,6 +192,7 @@ class Worker:
             cells[heartbeat] = time.monotonic_ns()
             cells[lost] = logs.lost_lines()
             self._inquiries.tidy()
+            logs.follow()
             self._watcher.timer(time.monotonic() + interval_s, context=beat)
 
         beat(None)
@@ -265,6 +267,7 @@ def _refuse(channel: socket.socket, why: str) -> NoReturn:
 
 def main() -> None:
     """Run as a process of its own."""
+    take_known_state()
     sys.exit(Worker(int(sys.argv[1])).run())
 
 

@@ -9,7 +9,9 @@ installed for that (tini, docker run --init); where something is, gaiod is not p
 import os
 import signal
 
-HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+from gaiod.runtime.inheritance import FOR_SUPERVISOR
+
+HANDED_ON = (signal.SIGTERM, signal.SIGINT, *FOR_SUPERVISOR)
 """What the daemon is told by signals."""
 
 SI_KERNEL = 128

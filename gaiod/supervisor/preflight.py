@@ -22,6 +22,7 @@ from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.dispatch import Target
 from gaiod.runtime.handler import Handler
+from gaiod.runtime.inheritance import ignore_what_is_for_the_supervisor
 from gaiod.runtime.plugins import HandlerLoadError, is_file, load_handler
 from gaiod.runtime.settings import Settings, settings_from
 from gaiod.supervisor.privileges import PrivilegeError, check_is_roots_alone
@@ -114,8 +115,9 @@ def _fork(path: Path) -> tuple[int, socket.socket]:
             if obey is not None:
                 obey()
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
+            ignore_what_is_for_the_supervisor()
             # A child that hangs, or leaves processes behind, must not keep listeners open.
             os.closerange(3, theirs.fileno())
             os.closerange(theirs.fileno() + 1, os.sysconf("SC_OPEN_MAX"))

@@ -15,6 +15,7 @@ from typing import Any
 
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.channel import Channel
+from gaiod.runtime.inheritance import ignore_what_is_for_the_supervisor
 from gaiod.runtime.settings import RecycleSettings
 from gaiod.supervisor.slots import Memory, anonymous_file
 
@@ -39,6 +40,18 @@ class Phase(Enum):
     SERVING = auto()
     DRAINING = auto()
     ENDED = auto()
+
+
+def begin_child() -> Callable[[], None]:
+    """Return what a child does before it executes anything: signals that all processes get must not end it there."""
+    obey = die_with_parent()
+
+    def begin() -> None:
+        ignore_what_is_for_the_supervisor()
+        if obey is not None:
+            obey()
+
+    return begin
 
 
 def die_with_parent() -> Callable[[], None] | None:
@@ -104,7 +117,7 @@ class ChildProcess:
                 stdin=stdin,
                 env={key: value for key, value in os.environ.items() if key not in SUPERVISORS_OWN},
                 process_group=0,  # a Ctrl-C goes to the whole group: the supervisor decides, from the first moment on
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 - the supervisor has one thread
+                preexec_fn=begin_child(),  # noqa: PLW1509 - the supervisor has one thread
             )
         except BaseException:
             os.close(self._dump)

@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from gaiod.core.watcher import Watcher
+from gaiod.runtime import logs
 from gaiod.runtime.settings import Settings
 from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Failure, Generation
@@ -170,6 +171,24 @@ class Reloads:
                     asker(STOPPING)
             else:
                 self._start(later)
+
+
+FIXED = {"user": "user", "group": "group", "control_listen": "control.listen"}
+"""Settings that stay as they are while the daemon runs, and their keys."""
+
+
+def check_change(before: Settings, after: Settings) -> str | None:
+    """Return why settings cannot be taken on while the daemon runs; None: they can."""
+    for name, key in FIXED.items():
+        old, new = getattr(before, name), getattr(after, name)
+        if old != new:
+            change = f"from {old or 'false'} to {new or 'false'}"
+            return f"{key}: a reload cannot change it {change}; restart gaiod, or leave it"
+    try:
+        logs.check(after.log)
+    except logs.LogError as error:
+        return str(error)
+    return None
 
 
 def changes(before: Settings, after: Settings) -> list[str]:

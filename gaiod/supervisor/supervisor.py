@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Failure, Generation
 from gaiod.supervisor.listeners import OpenListener, Prepared
 from gaiod.supervisor.opening import Opening
-from gaiod.supervisor.reload import Asker, Outcome, Reloads
+from gaiod.supervisor.reload import Asker, Outcome, Reloads, check_change
 from gaiod.supervisor.sockets import SYSTEMD, BindError, bound_address
 from gaiod.supervisor.subject import Subject
 from gaiod.supervisor.systemd import Notifier
@@ -56,15 +56,17 @@ class State(Enum):
 class Supervisor:
     """Runs the daemon that a configuration file describes."""
 
-    def __init__(self, settings: Settings, path: Path) -> None:
+    def __init__(self, settings: Settings, path: Path, command: Sequence[str]) -> None:
         """Make it; `run` does everything.
 
         Args:
             settings: what the file said.
-            path: the file, to be read again at every reload.
+            path: the file, to be read again at every reload; absolute.
+            command: what starts another version of the daemon.
         """
         self._settings = settings
         self._path = path
+        self._command = command
         self._state = State.STARTING
         self._exit_status = 0
         self._was_told = False  # to stop, by a signal
@@ -80,7 +82,7 @@ class Supervisor:
             path,
             self._listeners,
             self._fleet,
-            check=self._check,
+            check=lambda settings: check_change(self._settings, settings),
             begun=lambda: self._notifier.reloading("reloading the configuration"),
             adopted=self._adopt,
             ended=self._tell_status,
@@ -115,10 +117,12 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve until a signal ends it, and return the exit status."""
+        signals = self._take_signals()  # from now on there is something to be put in order
         try:
             prepared = self._opening.open(self._settings, self._path)
         except (BindError, OSError, privileges.PrivilegeError, logs.LogError) as error:
             log.error("%s", error)
+            signals.close()
             self._close()
             match error:
                 case privileges.PrivilegeError():
@@ -132,14 +136,6 @@ class Supervisor:
             log.warning(
                 "no compiled engine: install a C compiler and Python's headers, and gaiod again, for 3x the speed"
             )
-        actions: dict[signal.Signals, Callable[[signal.Signals], None]] = {
-            signal.SIGTERM: self._take_stop,
-            signal.SIGINT: self._take_stop,
-            signal.SIGCHLD: lambda number: self._reap(),
-            signal.SIGHUP: lambda number: self.reload(_nobody),
-            signal.SIGUSR2: lambda number: self.upgrade(_nobody),
-        }
-        signals = Signals(self._watcher, list(actions), lambda number: actions[number](number))
         try:
             self._launch(prepared)
             self._loop()
@@ -147,6 +143,21 @@ class Supervisor:
             signals.close()
             self._close()
         return self._exit_status
+
+    def _take_signals(self) -> Signals:
+        actions: dict[signal.Signals, Callable[[signal.Signals], None]] = {
+            signal.SIGTERM: self._take_stop,
+            signal.SIGINT: self._take_stop,
+            signal.SIGCHLD: lambda number: self._reap(),
+            signal.SIGHUP: lambda number: self.reload(_nobody),
+            signal.SIGUSR1: lambda number: self._follow_log(),
+            signal.SIGUSR2: lambda number: self.upgrade(_nobody),
+        }
+        return Signals(self._watcher, list(actions), lambda number: actions[number](number))
+
+    def _follow_log(self) -> None:
+        """Tell where the log goes: writing opens a file anew that was moved away, and others look each second."""
+        log.info("SIGUSR1: the log goes to %s", self._settings.log.file or "standard error, as before")
 
     def _launch(self, prepared: Prepared) -> None:
         if self._opening.predecessor is None:
@@ -219,20 +230,6 @@ class Supervisor:
         log.warning("no %s: %s", what, refusal)
         asker((os.EX_TEMPFAIL, refusal))
         return True
-
-    def _check(self, settings: Settings) -> str | None:
-        """Return why settings cannot be taken on while the daemon runs; None: they can."""
-        fixed = {"user": "user", "group": "group", "control_listen": "control.listen"}
-        for name, key in fixed.items():
-            before, after = getattr(self._settings, name), getattr(settings, name)
-            if before != after:
-                change = f"from {before or 'false'} to {after or 'false'}"
-                return f"{key}: a reload cannot change it {change}; restart gaiod, or leave it"
-        try:
-            logs.check(settings.log)
-        except logs.LogError as error:
-            return str(error)
-        return None
 
     def _adopt(self, prepared: Prepared) -> None:
         """Bring what is the supervisor's own in line with a configuration. It serves already: nothing may fail."""
@@ -339,7 +336,11 @@ class Supervisor:
         sockets, control = self._opening.handed_over(self._settings.control_listen)
         try:
             self._upgrade = Upgrade(
-                self._watcher, sockets, control, lambda status, text: self._take_upgraded(asker, status, text)
+                self._watcher,
+                self._command,
+                sockets,
+                control,
+                lambda status, text: self._take_upgraded(asker, status, text),
             )
         except OSError as error:
             log.error("the upgrade failed: no process can be started: %s", error)
@@ -371,6 +372,7 @@ class Supervisor:
     def _tick(self) -> None:
         """Feed systemd's watchdog while no worker hangs, and remember what rates are made of."""
         self._subject.sample()
+        logs.follow()
         now_s, interval_s = time.monotonic(), self._notifier.watchdog_interval_s
         if interval_s is not None and now_s - self._fed_s >= interval_s / 2 and self._watchman.all_beat:
             self._fed_s = now_s

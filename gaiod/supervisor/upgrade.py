@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 from gaiod.core.operations import OpResult
@@ -44,6 +44,17 @@ Sockets = dict[str, tuple[list[int], bool]]
 """Descriptors by where they are bound, and whether every worker serves all of them: `Listeners.handed_over`."""
 
 
+def own_command(*arguments: str) -> list[str]:
+    """Return what starts the program that is installed now as this one was, with other arguments.
+
+    To be called early: it does not depend on the working directory any more, which may be swapped or removed.
+    """
+    before = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
+    if before[-1:] == sys.argv[:1]:  # a script, and neither -m nor -c
+        before[-1] = os.path.abspath(before[-1])
+    return [sys.executable, *before, *arguments]
+
+
 class Upgrade:
     """The old daemon's side: it starts the new one.
 
@@ -51,12 +62,18 @@ class Upgrade:
     """
 
     def __init__(
-        self, watcher: Watcher, sockets: Sockets, control: dict[str, int], done: Callable[[int, str], None]
+        self,
+        watcher: Watcher,
+        command: Sequence[str],
+        sockets: Sockets,
+        control: dict[str, int],
+        done: Callable[[int, str], None],
     ) -> None:
-        """Start the program that is installed now, with the arguments of this one.
+        """Start the program that is installed now.
 
         Args:
             watcher: the supervisor's.
+            command: what starts it.
             sockets: what is handed over.
             control: the control socket's descriptor, by its path; empty if there is none.
             done: called with the outcome.
@@ -73,7 +90,7 @@ class Upgrade:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, *sys.orig_argv[1:]],
+                    command,
                     pass_fds=[theirs.fileno(), *fds],
                     env=environment,
                     stdin=subprocess.DEVNULL,

@@ -30,7 +30,7 @@ def _home(tmp_path: Path) -> Path:
 # -- while it starts -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_signal_for_a_daemon_that_serves_does_not_end_one_that_starts(daemon: Start, number: signal.Signals) -> None:
     running = daemon(ready=False)
     wait_until(lambda: _ignores(running.pid, number), "the command to begin")
@@ -156,7 +156,7 @@ def test_metrics_are_told_until_the_last_worker_has_ended(daemon: Start) -> None
 # -- what a worker may do --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_signal_that_goes_to_all_processes_ends_no_worker(daemon: Start, number: signal.Signals) -> None:
     running = daemon()
     worker = running.worker

@@ -1,12 +1,14 @@
 """The log of a running daemon: its formats, its file, and the lines about connections."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
-from e2e.support.clients import connect, exchange
+from e2e.support.clients import connect, echoes, exchange
 from e2e.support.daemons import ECHO
+from e2e.support.procfs import files_of, session_of
 from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
 
@@ -45,3 +47,25 @@ def test_file_that_is_moved_away_is_opened_anew(daemon: Start, tmp_path: Path, w
         return path.exists() and "connection opened" in path.read_text()
 
     wait_until(look, "a line in the new file")
+
+
+def test_rotated_file_is_let_go_of_by_processes_that_have_nothing_to_say(daemon: Start, tmp_path: Path) -> None:
+    path = tmp_path / "gaiod.log"
+    push = 'feed: {bind: "127.0.0.1:0", handler: push, with: {source: {every: 1h}}}'
+    running = daemon(f"log: {{file: {path}}}\n{ECHO}  {push}\n", ready=False)
+    wait_until(lambda: path.exists() and "ready:" in path.read_text(), "readiness")
+    rotated = path.rename(tmp_path / "gaiod.log.1")
+    processes = session_of(running.pid)
+    assert len(processes) == 3, "a supervisor, a worker, a feeder"
+    wait_until(lambda: not any(str(rotated) in files_of(pid) for pid in processes), "the old file to be closed")
+    assert all(str(path) in files_of(pid) for pid in processes)
+
+
+def test_signal_of_logrotate_recipes_opens_the_log_anew(daemon: Start, tmp_path: Path) -> None:
+    path = tmp_path / "gaiod.log"
+    running = daemon(f"log: {{file: {path}}}\n{ECHO}", ready=False)
+    wait_until(lambda: path.exists() and "ready:" in path.read_text(), "readiness")
+    path.rename(tmp_path / "gaiod.log.1")
+    running.send_to_all(signal.SIGUSR1)
+    wait_until(lambda: path.exists() and f"SIGUSR1: the log goes to {path}" in path.read_text(), "the line about it")
+    assert echoes(running.ask("status")["listeners"][0]["bind"])

@@ -5,6 +5,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from core.support.sockets import listen
@@ -13,7 +14,7 @@ from core.support.waiting import LIMIT_S, MOMENT_S
 from gaiod import Watcher
 from gaiod.runtime.dispatch import dispatch
 from gaiod.supervisor import upgrade as module
-from gaiod.supervisor.upgrade import VARIABLE, Predecessor, Upgrade, predecessor
+from gaiod.supervisor.upgrade import VARIABLE, Predecessor, Upgrade, own_command, predecessor
 
 READY = "from gaiod.supervisor.upgrade import predecessor\nimport os, sys, time\nold = predecessor(os.environ)\n"
 
@@ -36,10 +37,10 @@ class Upgrading:
     def __init__(self, watcher: Watcher, code: str) -> None:
         self._watcher = watcher
         self.outcomes: list[tuple[int, str]] = []
-        sys.orig_argv = ["python", "-c", code]
         self.listener = listen()
         sockets = {"here": ([self.listener.fileno()], False)}
-        self.upgrade = Upgrade(watcher, sockets, {"auto": 2}, lambda *outcome: self.outcomes.append(outcome))
+        command = [sys.executable, "-c", code]
+        self.upgrade = Upgrade(watcher, command, sockets, {"auto": 2}, lambda *outcome: self.outcomes.append(outcome))
 
     def run(self) -> tuple[int, str]:
         """Run the loop until it is over, and return how."""
@@ -57,13 +58,35 @@ class Upgrading:
 
 
 @pytest.fixture
-def start(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Upgrading]]:
+def start(watcher: Watcher) -> Iterator[list[Upgrading]]:
     """Where upgrades are kept until the end of the test."""
-    monkeypatch.setattr(sys, "orig_argv", sys.orig_argv)
     started: list[Upgrading] = []
     yield started
     for each in started:
         each.close()
+
+
+# -- the program -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("started", "begins"),
+    [
+        (["python", "-X", "dev", "-m", "gaiod", "serve", "-c", "a.yaml"], ["-X", "dev", "-m", "gaiod"]),
+        (["python3", "bin/gaiod", "serve", "--config=a.yaml"], ["{folder}/bin/gaiod"]),
+        (["python3", "/opt/bin/gaiod", "serve"], ["/opt/bin/gaiod"]),
+    ],
+    ids=["module", "relative script", "script"],
+)
+def test_program_is_found_again_wherever_the_daemon_was_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, started: list[str], begins: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    at = started.index("serve")
+    monkeypatch.setattr(sys, "orig_argv", started)
+    monkeypatch.setattr(sys, "argv", ["/lib/gaiod/__main__.py" if "-m" in started else started[at - 1], *started[at:]])
+    expected = [sys.executable, *(each.format(folder=tmp_path) for each in begins), "serve", "--config", "/a.yaml"]
+    assert own_command("serve", "--config", "/a.yaml") == expected
 
 
 # -- the old daemon --------------------------------------------------------------------------------------

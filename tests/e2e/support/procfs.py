@@ -96,3 +96,12 @@ def status_of(pid: int) -> dict[str, str]:
     """Return what /proc/PID/status says."""
     lines = (PROC / str(pid) / "status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def files_of(pid: int) -> set[str]:
+    """Return what a process has open, as /proc/PID/fd calls it."""
+    found = set()
+    for link in (PROC / str(pid) / "fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.add(os.readlink(link))
+    return found
