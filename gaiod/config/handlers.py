@@ -34,6 +34,7 @@ class HandlerUse:
     servers: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     buffer_limit_bytes: int | None = None
+    notsent_lowat_bytes: int | None = None
 
 
 def check_handlers(
@@ -87,7 +88,8 @@ def _use(reference: str, handler: type[Handler], options: dict[str, Any]) -> Han
             options,
             servers=_servers(handler, built),
             sources=_sources(handler, built),
-            buffer_limit_bytes=_buffer_limit_bytes(handler, built),
+            buffer_limit_bytes=_bytes("buffer_limit_of", handler.buffer_limit_of(built)),
+            notsent_lowat_bytes=_bytes("notsent_lowat_of", handler.notsent_lowat_of(built)),
         )
     except ValueError as error:
         raise Refused(str(error)) from error
@@ -165,13 +167,12 @@ def _check_labels(what: str, names: tuple[str, ...], limit: int) -> None:
             raise Refused(f"has {count} {what}s called {name!r}; give each a name of its own")
 
 
-def _buffer_limit_bytes(handler: type[Handler], options: Any) -> int | None:
-    """Return what one direction of a connection may hold.
+def _bytes(method: str, size: Any) -> int | None:
+    """Return what a method of a handler returned.
 
     Raises:
         TypeError: it is no number.
     """
-    limit = handler.buffer_limit_of(options)
-    if not (limit is None or (type(limit) is int and limit >= 0)):
-        raise TypeError(f"buffer_limit_of() returned {limit!r}, which is no number of bytes")
-    return limit
+    if not (size is None or (type(size) is int and size >= 0)):
+        raise TypeError(f"{method}() returned {size!r}, which is no number of bytes")
+    return size

@@ -138,9 +138,14 @@ def _listener(name: str, config: Listener, handler: HandlerUse) -> ListenerSetti
         keepalive_s=config.keepalive,
         user_timeout_s=config.user_timeout,
         congestion=config.congestion,
-        notsent_lowat_bytes=config.notsent_lowat,
+        notsent_lowat_bytes=_notsent_lowat_bytes(config, handler),
         proxy_protocol=_proxy_protocol(config.proxy_protocol),
     )
+
+
+def _notsent_lowat_bytes(config: Listener, handler: HandlerUse) -> int | None:
+    """Return what the file says, be it nothing at all; the handler says it where the file does not."""
+    return config.notsent_lowat if "notsent_lowat" in config.model_fields_set else handler.notsent_lowat_bytes
 
 
 def _proxy_protocol(config: ProxyProtocol | None) -> ProxyProtocolSettings | None:

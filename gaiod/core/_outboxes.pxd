@@ -65,7 +65,9 @@ cdef class Outbox:
     cdef void* pop_last(self) noexcept nogil
     cdef void* remove(self, int i) noexcept nogil
     cdef void forget(self, Fan fan, Parcel parcel, int cell) noexcept nogil
-    cdef Py_ssize_t clear(self, int cell, bint keeps_begun) except -1
+    cdef Py_ssize_t clear(self, int cell) except -1
+    cdef Py_ssize_t shed(self, int cell, bint keeps_newest) except -1
+    cdef int give_up_last(self, int cell) except -1
 
 
 @cython.final

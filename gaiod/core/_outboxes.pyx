@@ -240,17 +240,20 @@ cdef class Outbox:
         return True
 
     cdef void keep_limit(self, Fan fan) noexcept nogil:
-        cdef int begun
+        cdef int begun = 1 if self.offset else 0    # what was begun has to be sent
+        if self.spool.policy == LATEST_ONLY:
+            return                          # what waits is the state of its topics
         while self.is_full():
             if self.spool.policy == DISCONNECT:
                 self.is_over = True
                 return
-            begun = 1 if self.offset else 0
-            if self.count == begun:
-                return                      # what was begun has to be sent
             if self.spool.policy == DROP_NEWEST:
+                if self.count == begun:
+                    return
                 self.forget(fan, <Parcel>self.pop_last(), DROPPED_NEWEST)
             else:
+                if self.count <= begun + 1:
+                    return                  # the newest is what the others are dropped for
                 self.forget(fan, <Parcel>self.remove(begun), DROPPED_OLDEST)
 
     cdef bint is_full(self) noexcept nogil:
@@ -277,33 +280,52 @@ cdef class Outbox:
         fan.let_go(self.spool, parcel)
         self.spool.count(cell, 1)
 
-    cdef Py_ssize_t clear(self, int cell, bint keeps_begun) except -1:
+    cdef Py_ssize_t clear(self, int cell) except -1:
         """Forget what waits, and return how many bytes that were.
 
         Args:
             cell: what each message counts as.
-            keeps_begun: but for one of which a part was sent.
         """
         cdef Py_ssize_t before = self.waiting_bytes
-        cdef int kept = 1 if keeps_begun and self.offset else 0
-        cdef void* parcel
-        while self.count > kept:
-            parcel = self.pop_last()
-            self.waiting_bytes -= (<Parcel>parcel).size
-            if self.count == 0:
-                self.waiting_bytes += self.offset
-                self.offset = 0
-            self.spool.count(cell, 1)
-            self.spool.let_go(<Parcel>parcel)
-            if (<Parcel>parcel).references == 0 and (<Parcel>parcel).is_owned:
-                (<Parcel>parcel).is_owned = False
-                Py_DECREF(<Parcel>parcel)
+        self.waiting_bytes += self.offset
+        self.offset = 0
+        while self.count:
+            self.give_up_last(cell)
+        free(self.ring)
+        self.ring = NULL
+        self.room = self.first = 0
+        self.spool.queue(self.waiting_bytes - before)
+        return before - self.waiting_bytes
+
+    cdef Py_ssize_t shed(self, int cell, bint keeps_newest) except -1:
+        """As `clear`, but for a message of which a part was sent, and for the newest if that is to be kept."""
+        cdef Py_ssize_t before = self.waiting_bytes
+        cdef int begun = 1 if self.offset else 0
+        cdef void* newest = NULL
+        if keeps_newest and self.count > begun:
+            newest = self.pop_last()
+        while self.count > begun:
+            self.give_up_last(cell)
+        if newest != NULL:
+            self.ring[(self.first + self.count) & (self.room - 1)] = newest
+            self.count += 1
         if self.count == 0:
             free(self.ring)
             self.ring = NULL
             self.room = self.first = 0
         self.spool.queue(self.waiting_bytes - before)
         return before - self.waiting_bytes
+
+    cdef int give_up_last(self, int cell) except -1:
+        """Forget the newest that waits. With the GIL: it may have been the last reference."""
+        cdef void* parcel = self.pop_last()
+        self.waiting_bytes -= (<Parcel>parcel).size
+        self.spool.count(cell, 1)
+        self.spool.let_go(<Parcel>parcel)
+        if (<Parcel>parcel).references == 0 and (<Parcel>parcel).is_owned:
+            (<Parcel>parcel).is_owned = False
+            Py_DECREF(<Parcel>parcel)
+        return 0
 
 
 cdef class Fan:

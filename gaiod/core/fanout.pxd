@@ -8,7 +8,7 @@ from gaiod.core.group cimport Group, Topic
 from gaiod.core.relays cimport Relays
 
 cdef int PUBLISHED, DROPPED_MEMORY, FANOUT, FANOUT_NS, EAGAIN, EINTR, TURNS_MAX
-cdef int DISCONNECT
+cdef int DISCONNECT, DROP_OLDEST, LATEST_ONLY
 cdef double GOLDEN_RATIO
 
 
@@ -34,7 +34,7 @@ cdef class Fanout(Relays):
     @cython.locals(outbox=Outbox, group=Group)
     cdef _caught_up(self, Conn conn)
     cdef _disconnect(self, Conn conn)
-    @cython.locals(conn=Conn, outbox=Outbox, slowest=list, enough=Py_ssize_t)
+    @cython.locals(conn=Conn, outbox=Outbox, slowest=list, enough=Py_ssize_t, policy=int)
     cdef _shed(self, Group group)
 
 

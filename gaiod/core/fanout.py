@@ -13,7 +13,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.counters import DROPPED_MEMORY, FANOUT, FANOUT_BOUNDS_S, FANOUT_NS, PUBLISHED
 from gaiod.core.engine import Fan, Parcel
 from gaiod.core.group import SLOW_CONSUMER, Group, Topic
-from gaiod.core.outboxes import DISCONNECT
+from gaiod.core.outboxes import DISCONNECT, DROP_OLDEST, LATEST_ONLY
 from gaiod.core.relays import Relays
 
 EAGAIN, EINTR = errno.EAGAIN, errno.EINTR
@@ -185,16 +185,19 @@ class Fanout(Relays):
     def _shed(self, group: Group) -> None:
         """Forget messages until there is memory again: those who are furthest behind lose theirs first.
 
-        If all that is left are messages that were begun, which cannot be dropped, they are disconnected.
+        Whoever is promised what would be forgotten is disconnected instead: with DISCONNECT everything, with
+        LATEST_ONLY what waits. With DROP_OLDEST the newest message is kept. If all that is left cannot be dropped,
+        being begun or the newest, they are disconnected, too.
         """
         enough = int(group.memory_limit * SHED_TO)
+        policy = group.spool.policy
         slowest = sorted(group.behind, key=_waiting, reverse=True)
         for conn in slowest:
             if group.spool.held_bytes <= enough:
                 return
             outbox = conn.outbox
-            conn.pending_write_bytes -= outbox.clear(DROPPED_MEMORY, True)
-            if group.spool.policy == DISCONNECT:
+            conn.pending_write_bytes -= outbox.shed(DROPPED_MEMORY, policy == DROP_OLDEST)
+            if policy == DISCONNECT or policy == LATEST_ONLY:
                 self._disconnect(conn)
             elif outbox.count == 0:
                 self._caught_up(conn)

@@ -260,7 +260,7 @@ class Group:
         outbox = conn.outbox
         assert outbox is not None
         self.part(conn, None)
-        lost: int = outbox.clear(DROPPED_DISCONNECT if conn.close_reason == SLOW_CONSUMER else DROPPED_CLOSED, False)
+        lost: int = outbox.clear(DROPPED_DISCONNECT if conn.close_reason == SLOW_CONSUMER else DROPPED_CLOSED)
         self.behind.discard(conn)
         conn.outbox = None
         return lost

@@ -34,7 +34,8 @@ QUEUE_BYTES = 8
 """What a message that waits costs in each outbox: a reference."""
 
 DISCONNECT, DROP_OLDEST, DROP_NEWEST, LATEST_ONLY = range(4)
-"""What is done about a member for whom a message does not fit."""
+"""What is done about a member for whom a message does not fit. With DROP_OLDEST the newest message waits in any case,
+be it behind the rest of one that was begun; with LATEST_ONLY the newest of each topic does, and there is no limit."""
 
 NOTHING, REST, ALL = range(3)
 """What an outbox may send in a turn; REST: of a message that was begun."""
@@ -223,18 +224,22 @@ class Outbox:
 
     def _keep_limit(self) -> None:
         policy = self._spool.policy
+        if policy == LATEST_ONLY:
+            return  # what waits is the state of its topics
+        begun = int(self.offset > 0)  # what was begun has to be sent
         while self._is_full():
             if policy == DISCONNECT:
                 self.is_over = True
                 return
-            first = int(self.offset > 0)
-            if len(self._queue) == first:
-                return  # what was begun has to be sent
             if policy == DROP_NEWEST:
+                if len(self._queue) == begun:
+                    return
                 self._forget(self._queue.pop(), DROPPED_NEWEST)
             else:
-                before = self._queue[first]
-                del self._queue[first]
+                if len(self._queue) <= begun + 1:
+                    return  # the newest is what the others are dropped for
+                before = self._queue[begun]
+                del self._queue[begun]
                 self._forget(before, DROPPED_OLDEST)
 
     def _is_full(self) -> bool:
@@ -246,21 +251,29 @@ class Outbox:
         self._spool.let_go(parcel)
         self._spool.add(cell, 1)
 
-    def clear(self, cell: int, keeps_begun: bool) -> int:
+    def clear(self, cell: int) -> int:
         """Forget what waits, and return how many bytes that were.
 
         Args:
             cell: what each message counts as.
-            keeps_begun: but for one of which a part was sent.
         """
         before = self.waiting_bytes
-        kept = int(keeps_begun and self.offset > 0)
-        while len(self._queue) > max(kept, 1):
+        self.waiting_bytes += self.offset
+        self.offset = 0
+        while self._queue:
             self._forget(self._queue.pop(), cell)
-        if self._queue and not kept:
-            self.waiting_bytes += self.offset
-            self.offset = 0
+        self._spool.queue(self.waiting_bytes - before)
+        return before - self.waiting_bytes
+
+    def shed(self, cell: int, keeps_newest: bool) -> int:
+        """As `clear`, but for a message of which a part was sent, and for the newest if that is to be kept."""
+        before = self.waiting_bytes
+        begun = int(self.offset > 0)
+        newest = self._queue.pop() if keeps_newest and len(self._queue) > begun else None
+        while len(self._queue) > begun:
             self._forget(self._queue.pop(), cell)
+        if newest is not None:
+            self._queue.append(newest)
         self._spool.queue(self.waiting_bytes - before)
         return before - self.waiting_bytes
 

@@ -230,10 +230,10 @@ class Watcher(Submission):
             limit: most bytes that wait for one member beyond what the kernel took, and so the longest message. A
                 message also counts as 8 bytes at least.
             policy: what is done when one more does not fit: `disconnect` the member (`close_reason` is
-                "slow_consumer"), `drop_oldest` or `drop_newest` of those that wait, or `latest_only`: keep one for
-                each topic, always.
+                "slow_consumer"), `drop_oldest` of those that wait but the newest, `drop_newest`, or `latest_only`:
+                the newest of each topic waits, always, and nothing else. `limit` is then for each message.
             memory_limit: most bytes of memory that the messages waiting for anybody take. Beyond, those who are
-                furthest behind lose theirs, or are disconnected.
+                furthest behind lose theirs; with `disconnect` and `latest_only` they are disconnected.
             cells: index of the counters that it adds to (`counters.GROUP_CELLS`).
 
         Raises:

@@ -88,6 +88,14 @@ class Handler:
         return None
 
     @classmethod
+    def notsent_lowat_of(cls, options: Any) -> int | None:
+        """Return what `notsent_lowat` of a listener with these options is where it is not written, in bytes.
+
+        None: the kernel takes as much ahead of what it has sent as its send buffer holds.
+        """
+        return None
+
+    @classmethod
     def sources_of(cls, options: Any) -> Sequence[Source]:
         """Return the sources that feed a listener with these options: new ones, not started.
 
@@ -220,10 +228,12 @@ class Handler:
 
         Args:
             limit: most bytes that wait for one connection beyond what the kernel took, and so the longest message.
-            policy: what is done when one more does not fit: `disconnect` (reason `slow_consumer`), `drop_oldest`,
-                `drop_newest`, or `latest_only`: keep one for each topic, always.
+            policy: what is done when one more does not fit: `disconnect` (reason `slow_consumer`), `drop_oldest`: the
+                newest always waits, `drop_newest`, or `latest_only`: the newest of each topic waits, always, and
+                nothing else. `limit` is then for each message, and not for all.
             grace_s: with `disconnect`, also close who has taken nothing for so long while something waited.
-            memory_limit: most bytes of memory that the messages waiting for anybody take.
+            memory_limit: most bytes of memory that the messages waiting for anybody take. Beyond, those who are
+                furthest behind lose theirs; with `disconnect` and `latest_only` they are closed.
 
         Raises:
             RuntimeError: as `connect`.

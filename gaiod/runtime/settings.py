@@ -49,7 +49,8 @@ class ListenerSettings:
     congestion: str | None = None
     """The algorithm of TCP's congestion control; None: the system's."""
     notsent_lowat_bytes: int | None = None
-    """Most bytes that the kernel takes ahead of what it has sent; None: its whole send buffer."""
+    """Most bytes that the kernel takes ahead of what it has sent; None: its whole send buffer. What the handler wants
+    (`Handler.notsent_lowat_of`), unless the file says it."""
     proxy_protocol: ProxyProtocolSettings | None = None
     """None: the first byte is the client's."""
 

@@ -11,6 +11,10 @@ from .last_values import LastValues
 from .options import GRACE_DEFAULT_S, PushOptions
 from .subscription import Subscription, SubscriptionError
 
+LATEST_NOTSENT_LOWAT_BYTES = 16 << 10
+"""What the kernel takes ahead of what it has sent where only the latest counts: none of that can be replaced any more,
+and without a limit it is MiB of messages that are long out of date. Less would be a wake-up for every few packets."""
+
 
 class Push(Handler):
     """Puts each connection into the group of its topics; what comes from the sources goes to the group.
@@ -44,6 +48,10 @@ class Push(Handler):
                 f"has {len(message)} bytes with its frame; at most {options.message_max_bytes} are possible"
             )
         return message
+
+    @classmethod
+    def notsent_lowat_of(cls, options: PushOptions) -> int | None:
+        return LATEST_NOTSENT_LOWAT_BYTES if options.slow_consumer.policy == "latest_only" else None
 
     # -- hooks -----------------------------------------------------------------------------------------
 

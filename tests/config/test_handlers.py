@@ -87,15 +87,31 @@ def test_servers_are_bounded_because_each_has_series_of_its_own(load_handler: Lo
         loads(_servers(SERVERS_MAX + 1), load_handler=load_handler)
 
 
-@pytest.mark.parametrize("limit", [-1, 1.5, "much", True])
-def test_limit_that_is_no_number_of_bytes_is_a_bug_of_the_handler(limit: Any) -> None:
-    class Limits(Handler):
-        @classmethod
-        def buffer_limit_of(cls, options: Any) -> Any:
-            return limit
+@pytest.mark.parametrize("method", ["buffer_limit_of", "notsent_lowat_of"])
+@pytest.mark.parametrize("size", [-1, 1.5, "much", True])
+def test_size_that_is_no_number_of_bytes_is_a_bug_of_the_handler(size: Any, method: str) -> None:
+    sizes = type("Sizes", (Handler,), {method: classmethod(lambda cls, options: size)})
+    with pytest.raises(ConfigErrors, match=f"Sizes failed with TypeError, {method}"):
+        loads("listeners: {a: {bind: 127.0.0.1:1, handler: x}}", load_handler=lambda reference: sizes)
 
-    with pytest.raises(ConfigErrors, match="Limits failed with TypeError, buffer_limit_of"):
-        loads("listeners: {a: {bind: 127.0.0.1:1, handler: x}}", load_handler=lambda reference: Limits)
+
+class LatestFirst(Handler):
+    """A handler for which it matters how much the kernel takes ahead."""
+
+    @classmethod
+    def notsent_lowat_of(cls, options: Any) -> int | None:
+        return 8192
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [("", 8192), (", notsent_lowat: 64KiB", 65536), (", notsent_lowat: false", None)],
+    ids=["not written", "a size", "no limit"],
+)
+def test_handler_says_how_much_the_kernel_takes_ahead_where_the_file_does_not(written: str, wanted: int | None) -> None:
+    text = f"listeners: {{a: {{bind: 127.0.0.1:1, handler: x{written}}}}}"
+    (listener,) = loads(text, load_handler=lambda reference: LatestFirst).listeners
+    assert listener.notsent_lowat_bytes == wanted
 
 
 # -- sources -----------------------------------------------------------------------------------------------

@@ -33,8 +33,11 @@ class Subscriber(Member):
         self.own: list[int] = []
         self.left_by = ""
 
-    def check(self, drops: bool) -> None:
-        """See that what came is what was published for it, whole and in order, and if nothing may be dropped all."""
+    def check(self, policy: str, drops: bool) -> None:
+        """See that what came is what was published for it, whole and in order, and if nothing may be dropped all.
+
+        Of what a policy promises to keep, the last comes, unless the member was disconnected.
+        """
         numbers, rest = split(self.stream)
         assert rest == b"" or self.left_by in ("abort", "slow_consumer")
         for topic, expected in self.expected.items():
@@ -42,6 +45,11 @@ class Subscriber(Member):
             assert came == sorted(came), f"out of order in {topic}"
             if not drops and self.left_by in ("", "close"):
                 assert came == expected
+            if policy == "latest_only" and self.left_by in ("", "close"):
+                assert came[-1:] == expected[-1:], f"not the latest of {topic}"
+        if policy == "drop_oldest" and self.left_by in ("", "close"):
+            newest = max((number for expected in self.expected.values() for number in expected), default=None)
+            assert newest is None or newest in numbers, "not the newest"
         own = [number for number in numbers if number >= OWN]
         assert own == self.own[: len(own)]
         if self.left_by in ("", "close"):
@@ -58,7 +66,7 @@ class Play:
         self.dice = random.Random(seed)
         self.cells = Cells()
         self.published = self.deliverable = 0
-        policy = self.dice.choice(list(POLICIES))
+        self.policy = policy = self.dice.choice(list(POLICIES))
         limit = self.dice.choice((300_000, 1_000_000, 50_000_000))
         memory_limit = limit * self.dice.choice((1, 3))
         self.drops = policy != "disconnect" or memory_limit < 50_000_000
@@ -143,7 +151,7 @@ class Play:
         for member in self.members:
             while member.conn.closed and not member.at_end:
                 member.read()
-            member.check(self.drops)
+            member.check(self.policy, self.drops)
         assert self.deliverable == self.cells["deliveries"] + sum(self.cells.dropped.values())
         assert (self.group.waiting_bytes, self.group.held_bytes, self.group.pending_bytes) == (0, 0, 0)
 

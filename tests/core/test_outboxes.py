@@ -125,6 +125,26 @@ def test_message_that_was_begun_is_not_replaced_by_the_latest(
     pair.check(cells, [0, 3], {"replaced": 2})
 
 
+@pytest.mark.parametrize(("policy", "reason"), [("drop_oldest", "oldest"), ("latest_only", "replaced")])
+def test_newest_message_waits_behind_the_rest_of_one_that_was_begun_whatever_the_limit(
+    watcher: Watcher, stream_pair: NewPair, cells: Cells, policy: str, reason: str
+) -> None:
+    pair = Pair(watcher, stream_pair, policy, limit=BIG)
+    for number in range(1, 4):
+        pair.publish(number, BIG)
+    pair.check(cells, [0, 3], {reason: 2})
+
+
+def test_latest_of_every_topic_waits_whatever_the_limit(watcher: Watcher, stream_pair: NewPair, cells: Cells) -> None:
+    pair = Pair(watcher, stream_pair, "latest_only", limit=BIG)
+    for topic in "cdef":
+        pair.group.add(pair.slow.conn, topic)
+        pair.group.add(pair.fast.conn, topic)
+    for number, topic in enumerate("abcdefabc", 1):
+        pair.publish(number, BIG // 2, topic)
+    pair.check(cells, [0, 7, 8, 9, 4, 5, 6], {"replaced": 3})
+
+
 def test_disconnect_closes_whoever_is_over_the_limit(watcher: Watcher, stream_pair: NewPair, cells: Cells) -> None:
     pair = Pair(watcher, stream_pair, "disconnect", limit=BIG)
     conn = pair.slow.conn
@@ -162,10 +182,11 @@ def test_rest_of_a_message_is_not_dropped_when_memory_is_short(
         assert group.held_bytes <= memory_limit
     assert fast.numbers == [1, 2, 3, 4]
     drain(watcher, group, slow, slower)
-    if policy == "disconnect":
+    if policy in ("disconnect", "latest_only"):
         assert (slower.conn.close_reason, slower.numbers) == ("slow_consumer", [])
         assert set(cells.dropped) <= {"memory", "disconnect"}
     else:
+        assert policy == "drop_newest" or slower.numbers[-1] == 4, "the newest is kept"
         assert cells["deliveries"] + sum(cells.dropped.values()) == 13
         assert slower.numbers[0] == 0
         assert split(slower.stream)[1] == split(slow.stream)[1] == b""

@@ -36,7 +36,7 @@ def subscriber(running: Daemon, *topics: str) -> Iterator[socket.socket]:
             sock.sendall(f"SUBSCRIBE {' '.join(topics)}\n".encode())
         wait_until(lambda: running.scrape().total("gaiod_push_subscribers") > before, "the subscription")
         yield sock
-        reset(sock)  # a FIN would not end it
+        reset(sock)  # a FIN would end it later
     wait_until(lambda: running.scrape().total("gaiod_push_subscribers") == before, "the end of the subscription")
 
 
@@ -137,6 +137,34 @@ def test_last_value_greets_a_new_subscriber(daemon: Start) -> None:
         assert running.gaiod("publish", "price", value).returncode == 0
     with subscriber(running) as sock:
         assert line_of(sock) == b"1.25\n"
+
+
+STALE_MAX_BYTES = 1 << 20
+"""What its own kernel has for a subscriber on the loopback that has not read for a while, generously."""
+
+
+def test_subscriber_that_reads_again_gets_little_that_is_out_of_date_and_then_the_latest(
+    daemon: Start, tmp_path: Path
+) -> None:
+    """Neither do MiB wait in the kernel, nor is the latest missing behind a message that was begun."""
+    inbox = tmp_path / "inbox"
+    slow = "slow_consumer: {policy: latest_only, limit: 64KiB}"
+    running = daemon(HEAD + listener(f'{slow}, source: {{lines: "unix:{inbox}"}}'))
+    with subscriber(running) as sock, socket.socket(socket.AF_UNIX) as producer:
+        producer.connect(str(inbox))
+        for number in range(2000):
+            producer.sendall(b"%08d%s\n" % (number, b"x" * 8000))
+
+        def have_come() -> bool:
+            samples = running.scrape()
+            return samples.value("gaiod_push_published_total", listener="ticks", source="lines") == 2000
+
+        wait_until(have_come, "all of them being published")
+        size = 0
+        with sock.makefile("rb") as lines:
+            while not (line := lines.readline()).startswith(b"00001999"):
+                size += len(line)
+        assert size < STALE_MAX_BYTES
 
 
 def test_subscription_that_is_wrong_is_answered_and_ended(daemon: Start) -> None:

@@ -93,6 +93,7 @@ def test_what_needs_a_listener_says_so_when_it_is_called_too_early(name: str) ->
 def test_handler_that_says_nothing_of_servers_has_none_and_no_limit() -> None:
     assert Handler.servers_of(None) == ()
     assert Handler.buffer_limit_of(None) is None
+    assert Handler.notsent_lowat_of(None) is None
 
 
 def test_connect_opens_a_connection_of_the_handlers_own_when_it_is_called_from_a_hook() -> None:

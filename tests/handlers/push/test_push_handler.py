@@ -57,6 +57,11 @@ def test_group_gets_the_limits_of_the_options() -> None:
     assert_script(push(slow_consumer=slow), (Started(), [MakeGroup(4096, "latest_only")]))
 
 
+@pytest.mark.parametrize(("policy", "size"), [("latest_only", 16384), ("drop_oldest", None), ("disconnect", None)])
+def test_kernel_takes_little_ahead_where_only_the_latest_counts(policy: str, size: int | None) -> None:
+    assert Push.notsent_lowat_of(push(slow_consumer={"policy": policy}).options) == size
+
+
 def test_client_chooses_topics_with_its_first_line_in_whatever_pieces_it_comes() -> None:
     assert_script(
         push(subscribe={}),
