@@ -116,9 +116,11 @@ class SourceOutlet:
         """As `Outlet.reconnected`."""
         self._count("reconnects")
 
-    def gap(self) -> None:
+    def gap(self, reason: str) -> None:
         """As `Outlet.gap`."""
         self._count("gaps")
+        if self._is_open:
+            self.tell(logging.WARNING, "gap", "messages may be missing: %s", reason)
 
     def timer(self, delay_s: float, action: Callable[[], None]) -> None:
         """As `Outlet.timer`."""

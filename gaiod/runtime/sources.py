@@ -59,8 +59,12 @@ class Outlet(Protocol):
     def reconnected(self) -> None:
         """Count that the source was cut off, and no longer is. Any thread may call this."""
 
-    def gap(self) -> None:
-        """Count that messages may be missing here, one or many. Any thread may call this."""
+    def gap(self, reason: str) -> None:
+        """Count that messages may be missing here, one or many, and log why. Any thread may call this.
+
+        Args:
+            reason: a sentence for the log, which has one of them a second at most.
+        """
 
     def timer(self, delay_s: float, action: Callable[[], None]) -> None:
         """Have `action()` called once in the loop's thread, `delay_s` seconds from now. Call it in that thread."""

@@ -3,13 +3,17 @@
 import time
 from collections.abc import Iterable, Sequence
 
-from gaiod import Conn, Group, Handler, OpResult, Source
+from gaiod import Conn, Group, Handler, OpResult, Source, Termination
 
 from .framing import frame
 from .half_closed import HalfClosed
 from .last_values import LastValues
 from .options import GRACE_DEFAULT_S, PushOptions
 from .subscription import Subscription, SubscriptionError
+
+LEFT = Termination("peer_eof", "client", "fin", "half_closed_timeout")
+LEFT_EARLY = Termination("peer_eof", "client", "fin", "subscription")
+REFUSED = Termination("handler", "client", "error", "subscription")
 
 LATEST_NOTSENT_LOWAT_BYTES = 16 << 10
 """What the kernel takes ahead of what it has sent where only the latest counts: none of that can be replaced any more,
@@ -99,12 +103,13 @@ class Push(Handler):
                 self._await_half_closed(now_s)
             return
         if not asked.is_refused:
-            self._refuse(conn, asked.incomplete(), "peer_eof")
+            self._refuse(conn, asked.incomplete(), LEFT_EARLY)
         conn.close()
 
     def on_timer(self, data: None) -> None:
         now_s = time.monotonic()
         for conn in self._half_closed.take_due(now_s):
+            conn.close_reason = conn.close_reason or LEFT
             conn.close()  # what is queued for it goes first
         self._await_half_closed(now_s)
 
@@ -140,7 +145,7 @@ class Push(Handler):
                 conn.write(last)
             self.subscribers.add(conn, topic)
 
-    def _refuse(self, conn: Conn, error: SubscriptionError, reason: str = "handler") -> None:
+    def _refuse(self, conn: Conn, error: SubscriptionError, reason: Termination = REFUSED) -> None:
         """Tell a client what is wrong with its line; it is closed when it has ended, too, or at its deadline.
 
         Closing with bytes unread would send a RST, which can overtake the text.

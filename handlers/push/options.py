@@ -118,7 +118,18 @@ def _check_redis_names(names: Sequence[str]) -> None:
             raise ValueError(f"names {shown(name)} twice; write it once")
 
 
-RedisNames = Annotated[list[str], Check(_check_redis_names)]
+def _check_streams(names: Sequence[str]) -> None:
+    _check_redis_names(names)
+    for name in names:
+        if is_pattern(name):
+            raise ValueError(
+                f"names {shown(name)}, and streams have no patterns: it would never be read; write each stream's name, "
+                "or the pattern in channels"
+            )
+
+
+Channels = Annotated[list[str], Check(_check_redis_names)]
+Streams = Annotated[list[str], Check(_check_streams)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +138,8 @@ class RedisOptions(FeedOptions):
 
     kind = "redis"
     redis: Annotated[str, Check(check_redis_url)] = dataclasses.field(repr=False)
-    channels: RedisNames = dataclasses.field(default_factory=list)
-    streams: RedisNames = dataclasses.field(default_factory=list)
+    channels: Channels = dataclasses.field(default_factory=list)
+    streams: Streams = dataclasses.field(default_factory=list)
     field: str = "message"
     password_file: str | None = None
 

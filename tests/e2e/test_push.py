@@ -109,8 +109,10 @@ def test_messages_of_every_source_reach_a_subscriber(daemon: Start, tmp_path: Pa
 
 
 def test_standard_input_is_a_source(daemon: Start) -> None:
-    """Of a daemon in a pipe; the tests' own has none to read, so its end leaves the source down and the rest up."""
+    """Of a daemon in a pipe; the tests' own has none to read: it ends at once, and is not down for that."""
     running = daemon(HEAD + listener('source: {lines: "-"}'))
+    wait_until(lambda: "standard input has ended" in running.log(), "its end")
+    assert source_states(running) == {"publish": True, "lines": True}
     with subscriber(running) as sock:
         assert running.gaiod("publish", "default", "all the same").returncode == 0
         assert line_of(sock) == b"all the same\n"
@@ -150,6 +152,7 @@ def test_subscriber_that_reads_again_gets_little_that_is_out_of_date_and_then_th
     inbox = tmp_path / "inbox"
     slow = "slow_consumer: {policy: latest_only, limit: 64KiB}"
     running = daemon(HEAD + listener(f'{slow}, source: {{lines: "unix:{inbox}"}}'))
+    wait_until(inbox.exists, "the source's socket")
     with subscriber(running) as sock, socket.socket(socket.AF_UNIX) as producer:
         producer.connect(str(inbox))
         for number in range(2000):

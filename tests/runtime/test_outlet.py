@@ -36,12 +36,22 @@ def outlet(feeding: Feeding) -> Outlet:
 def test_what_a_source_says_is_counted(feeding: Feeding, outlet: Outlet) -> None:
     outlet.publish(b"one", "t")
     outlet.publish(b"two", "t")
-    outlet.gap()
+    outlet.gap("something is gone")
     for _ in range(3):
         outlet.reconnected()
     counts = [feeding.count("ticks", "one", cell) for cell in ("published", "refused", "reconnects", "gaps")]
     assert counts == [2, 0, 3, 1]
     assert feeding.count("ticks", "publish", "published") == 0
+
+
+def test_gap_is_told_with_its_reason_and_not_each_of_many(
+    feeding: Feeding, outlet: Outlet, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(1000):
+        outlet.gap(f"entry {number} is gone")
+    assert feeding.count("ticks", "one", "gaps") == 1000
+    assert "source one of listener ticks: messages may be missing: entry 0 is gone" in caplog.text
+    assert caplog.text.count("is gone") < 10
 
 
 def test_source_is_up_until_it_says_otherwise(feeding: Feeding, outlet: Outlet) -> None:
@@ -55,7 +65,7 @@ def test_source_is_up_until_it_says_otherwise(feeding: Feeding, outlet: Outlet) 
 def test_threads_that_count_lose_nothing(feeding: Feeding, outlet: Outlet) -> None:
     def count() -> None:
         for _ in range(5000):
-            outlet.gap()
+            outlet.gap("something is gone")
 
     threads = [feeding.run_in_thread(count) for _ in range(4)]
     for thread in threads:
@@ -141,7 +151,7 @@ def test_nothing_comes_of_an_outlet_whose_source_was_stopped(feeding: Feeding, o
     assert feeding.count("ticks", "one", "up") == 0
     outlet.publish(b"late", "t")
     outlet.publish(b"refuse", "t")
-    outlet.gap()
+    outlet.gap("something is gone")
     outlet.reconnected()
     outlet.up = True
     assert [feeding.count("ticks", "one", cell) for cell in ("published", "refused", "up", "reconnects", "gaps")] == (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..options import LinesOptions
 from .cutting import Cutter
+from .place import Place
 
 if TYPE_CHECKING:
     from .lines import Publisher
@@ -103,19 +104,22 @@ class Reader:
                 break
             self._publisher.publish(self._cutter.feed(data))
         self._publisher.publish(self._cutter.end())
-        log.info("lines of standard input have ended")
+        log.info("lines: standard input has ended, and all of it is published; nothing more comes from there")
+        self._wait(None)  # it is not down: it has done what it was to do
 
     def _read_path(self) -> None:
         """Read what is at the path now, until something else is."""
         self._open()
         try:
-            is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
-            if is_file and self._is_first and self._options.read_from == "end":
-                os.lseek(self._fd, 0, os.SEEK_END)
+            state = os.fstat(self._fd)
+            place = None
+            if stat.S_ISREG(state.st_mode):
+                begins_at_end = self._is_first and self._options.read_from == "end"
+                place = Place(self._fd, state.st_size if begins_at_end else 0)
             self._is_first = False
             self._works()
-            if is_file:
-                self._follow(self._fd)
+            if place is not None:
+                self._follow(self._fd, place)
             else:
                 self._drain()
         finally:
@@ -132,23 +136,25 @@ class Reader:
             os.close(self._fd)
         self._fd = -1
 
-    def _follow(self, fd: int) -> None:
+    def _follow(self, fd: int, place: Place) -> None:
         """Read a file and what is added to it, until another one has its name and this one is at its end."""
         while True:
             is_replaced = self._is_replaced(fd)  # before the end is looked for: then nothing can be added unseen
-            while data := os.read(fd, READ_BYTES):
+            data = place.read(READ_BYTES)
+            if not place.is_intact():
+                self._outlet.gap(f"{self._path} was truncated or written anew; it is read from its start")
+                self._cutter.forget()
+                place.rewind()
+            elif data:
+                place.advance(data)
                 self._publisher.publish(self._cutter.feed(data))
-                self._wait(0)
-            if is_replaced:
+            elif is_replaced:
                 self._publisher.publish(self._cutter.end())
                 return
-            if os.fstat(fd).st_size < os.lseek(fd, 0, os.SEEK_CUR):
-                log.info("lines: %s was truncated; reading it from its start", self._path)
-                self._cutter.forget()
-                self._outlet.gap()
-                os.lseek(fd, 0, os.SEEK_SET)
+            else:
+                self._wait(POLL_S)
                 continue
-            self._wait(POLL_S)
+            self._wait(0)
 
     def _is_replaced(self, fd: int) -> bool:
         """Tell whether something else has the path. Nothing there is not: a file is about to be."""

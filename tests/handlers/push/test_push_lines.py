@@ -103,6 +103,48 @@ def test_file_that_is_truncated_is_read_anew_and_counted_as_a_gap(
     assert outlet.gaps == 1
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("price 100\n", "price 101\n"), ("one\n", "new and longer\nand more\n"), ("a\n" * 3000, "b\n" * 3000)],
+    ids=["as long", "longer", "more than is compared"],
+)
+def test_file_that_is_written_anew_in_place_is_read_from_its_start_and_counted_as_a_gap(
+    outlet: FakeOutlet, start: Start, tmp_path: Path, before: str, after: str
+) -> None:
+    """Between two looks: the file was never seen shorter than what was read of it."""
+    path = tmp_path / "state"
+    append(path, before)
+    follow(outlet, start, path)
+    with path.open("r+") as file:
+        file.write(after)
+    outlet.expect_lines("t", *after.encode().splitlines())
+    append(path, "next\n")
+    outlet.expect_lines("t", b"next")
+    assert outlet.gap_reasons == [f"{path} was truncated or written anew; it is read from its start"]
+
+
+def test_line_that_was_begun_does_not_go_on_in_the_new_content(
+    outlet: FakeOutlet, start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "state"
+    append(path, "one\nhalf a")
+    follow(outlet, start, path, read_from="start")
+    outlet.expect_lines("t", b"one")
+    path.write_text("a line\nof the new one\n")
+    outlet.expect_lines("t", b"a line", b"of the new one")
+    assert outlet.gaps == 1
+
+
+def test_file_that_is_only_touched_is_the_same_file(outlet: FakeOutlet, start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, "one\n")
+    follow(outlet, start, path)
+    path.touch()
+    append(path, "two\n")
+    outlet.expect_lines("t", b"two")
+    assert outlet.gaps == 0
+
+
 def test_file_that_is_not_there_yet_is_waited_for_and_read_from_its_start(
     outlet: FakeOutlet, start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -226,9 +268,10 @@ def test_standard_input_is_read_to_its_end(
             assert outlet.up
             writer.close()
             outlet.expect_lines("t", b"rest")
-            outlet.step_until(lambda: not outlet.up, "the source being down")
-        assert "standard input have ended" in caplog.text
-        outlet.stop()
+            outlet.step_until(lambda: "standard input has ended" in caplog.text, "the line in the log")
+            assert outlet.up, "it has done what it was to do"
+        outlet.close()
+        assert not outlet.up
 
 
 # -- unix sockets ------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ class FakeOutlet(Stepped):
         messages: what was published, with the topic in front.
         encode: what refuses messages, as `Handler.encode_message` does: `(topic, data)`.
         gaps, refused, reconnects: what was counted.
+        gap_reasons: what was said of each gap.
     """
 
     def __init__(self, encode: Callable[[str, bytes], object] = lambda topic, data: data) -> None:
@@ -37,6 +38,7 @@ class FakeOutlet(Stepped):
         self.messages: list[Message] = []
         self.encode = encode
         self.gaps = self.refused = self.reconnects = 0
+        self.gap_reasons: list[str] = []
         self.up = True
         self.is_behind = False
         self.threads: set[str] = set()
@@ -66,9 +68,10 @@ class FakeOutlet(Stepped):
         """As `Outlet.reconnected`."""
         self.reconnects += 1
 
-    def gap(self) -> None:
+    def gap(self, reason: str) -> None:
         """As `Outlet.gap`."""
         self.gaps += 1
+        self.gap_reasons.append(reason)
 
     def timer(self, delay_s: float, action: Callable[[], None]) -> None:
         """As `Outlet.timer`."""

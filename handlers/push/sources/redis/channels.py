@@ -63,6 +63,6 @@ class Channels:
 
     def _began(self, feed: Feed, began: Callable[[], None]) -> None:
         if self._has_begun:
-            feed.outlet.gap()
+            feed.outlet.gap("there was no connection: what was published in its channels meanwhile is missing")
         self._has_begun = True
         began()

@@ -1,15 +1,13 @@
 """Streams of a Redis. Each entry has an id, so that reading goes on where it was, whatever happened in between."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import redis
 
+from ...topics import shown
 from .feed import Feed
-
-log = logging.getLogger("gaiod.handler.push")
 
 BATCH = 512
 """Entries of each stream in an answer: some MiB of the longest messages that are usual."""
@@ -121,8 +119,7 @@ class Streams:
         if position is None:
             self._positions[name] = Position(state)
         elif not position.is_gapless(state):
-            log.warning("stream %s: entries are gone that were not read", name.decode(errors="backslashreplace"))
-            feed.outlet.gap()
+            feed.outlet.gap(f"stream {_shown(name)}: entries are gone that were not read")
 
     def _take(self, name: bytes, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]], feed: Feed) -> None:
         for entry, fields in entries:
@@ -131,8 +128,13 @@ class Streams:
             if self._field in fields:
                 feed.publish(name, fields[self._field])
             else:
-                feed.outlet.gap()
+                field = _shown(self._field)
+                feed.outlet.gap(f"stream {_shown(name)}: entry {entry.decode()} has no field {field}")
             self._positions[name].read(EntryId.parse(entry))
+
+
+def _shown(name: bytes) -> str:
+    return shown(name.decode(errors="backslashreplace"))
 
 
 def _state_of(client: Any, name: bytes) -> StreamState:
