@@ -1,16 +1,15 @@
 """Who is healthy: what failed connects say of an endpoint, and what checks say."""
 
-import errno
-import os
 import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gaiod import Conn, DeadlineExceeded, OpResult
+from gaiod import Conn, OpResult
 
+from .failures import NO_ANSWER, is_ours, words_for
 from .options import EXPECT_MAX_BYTES, CheckOptions, PassiveOptions
-from .servers import Endpoint
+from .servers import Endpoint, Target
 
 if TYPE_CHECKING:
     from . import Proxy
@@ -30,7 +29,7 @@ SHOWN_BYTES = 60
 """Of an answer that the log repeats: enough to recognise it by."""
 
 ENDINGS = {
-    "deadline": "no answer in time",
+    "deadline": NO_ANSWER,
     "peer_eof": "the server closed the connection",
     "peer_reset": "the server reset the connection",
 }
@@ -144,7 +143,7 @@ class Checks:
         send = options.send_bytes
         if self._proxy.announces:
             send = self._proxy.header_for(None) + send
-        probe = Probe(send, options.expect_bytes, self._done)
+        probe = Probe(self._endpoint.target, send, options.expect_bytes, self._done)
         self._began_s = time.monotonic()
         deadline_s = self._began_s + options.timeout
         try:
@@ -156,17 +155,17 @@ class Checks:
         else:
             probe.begin(conn, deadline_s)
 
-    def _done(self, failure: str | None) -> None:
-        """Take what came of a check: None, or why it failed."""
+    def _done(self, passed: bool | None, failure: str) -> None:
+        """Take what came of a check, and why if it failed; None: this machine could not check."""
         endpoint, proxy = self._endpoint, self._proxy
         if endpoint.is_gone:
             return
-        passed = failure is None
-        endpoint.server.stats.checked(passed)
-        proxy.checked(endpoint, passed, self._began_s)
-        if self._verdict.take(passed):
-            took_ms = (time.monotonic() - self._began_s) * 1e3
-            proxy.set_down(endpoint, f"{failure}, after {took_ms:.0f} ms" if failure else None)
+        if passed is not None:
+            endpoint.server.stats.checked(passed)
+            proxy.checked(endpoint, passed, self._began_s)
+            if self._verdict.take(passed):
+                took_ms = (time.monotonic() - self._began_s) * 1e3
+                proxy.set_down(endpoint, None if passed else f"{failure}, after {took_ms:.0f} ms")
         self._again()
 
     def _again(self) -> None:
@@ -177,15 +176,17 @@ class Checks:
 class Probe:
     """One check: the `data` of its connection. Passed: the server took the connection, and answered as expected."""
 
-    __slots__ = ("_deadline_s", "_done", "_expect", "_failure", "_received", "_send", "_step")
+    __slots__ = ("_deadline_s", "_done", "_expect", "_failure", "_passed", "_received", "_send", "_step", "_target")
 
-    def __init__(self, send: bytes, expect: bytes, done: Callable[[str | None], None]) -> None:
+    def __init__(self, target: Target, send: bytes, expect: bytes, done: Callable[[bool | None, str], None]) -> None:
+        self._target = target
         self._send = send
         self._expect = expect
         self._done = done
         self._received = b""
         self._step = "connect"
-        self._failure: str | None = ""  # why it failed; None: it passed; empty: how it closes will tell
+        self._passed: bool | None = False  # None: it says nothing about the server
+        self._failure = ""  # why it failed; empty: how it closes will tell
         self._deadline_s = 0.0
 
     def begin(self, conn: Conn, deadline_s: float) -> None:
@@ -197,7 +198,9 @@ class Probe:
     def connected(self, conn: Conn, result: OpResult) -> None:
         """Go on once it is connected, or failed to."""
         if result.error is not None:
-            self._failure = why(result.error)
+            if is_ours(result.error, self._target):
+                self._passed = None
+            self._failure = words_for(result.error, self._target)
             conn.abort()
             return
         self._step = "send" if self._send else "expect"
@@ -225,28 +228,15 @@ class Probe:
 
     def closed(self, conn: Conn, reason: str) -> None:
         """Tell what came of it. Whatever goes wrong closes the connection, so nothing else can."""
-        if self._failure is None:
-            self._done(None)
-            return
         failure = self._failure or ENDINGS.get(reason, reason)
         if self._step == "expect":
             came = shown_bytes(self._received) if self._received else "nothing"
             failure = f"expected {shown_bytes(self._expect)}, got {came}; {failure}"
-        self._done(f"{self._step}: {failure}")
+        self._done(self._passed, f"{self._step}: {failure}")
 
     def _pass(self, conn: Conn) -> None:
-        self._failure = None
+        self._passed = True
         conn.close()
-
-
-def why(error: Exception) -> str:
-    """Say for the log why a server could not be connected to."""
-    if isinstance(error, DeadlineExceeded):
-        return ENDINGS["deadline"]
-    number = getattr(error, "errno", None)
-    if number == errno.EAGAIN:
-        return "its backlog is full"
-    return os.strerror(number) if number else str(error)
 
 
 def shown_bytes(data: bytes) -> str:

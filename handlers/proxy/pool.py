@@ -92,12 +92,12 @@ class Pool:
             if endpoint.ejected_until_s and began_s >= endpoint.ejected_s:  # all are ejected, and used all the same
                 self._end_ejection(endpoint, now_s, "a client was connected")
 
-    def failed(self, endpoint: Endpoint, now_s: float) -> None:
-        """Take note of a connect that failed."""
+    def failed(self, endpoint: Endpoint, now_s: float, why: str) -> None:
+        """Take note of a connect that failed; `why` is for the log."""
         duration_s = self._passive.failed(endpoint, now_s)
         if duration_s:
             self._due_s = 0.0
-            self._warn(f"server {endpoint} is ejected for {duration_s:g} s: it could not be connected to")
+            self._warn(f"server {endpoint} is ejected for {duration_s:g} s: it could not be connected to; {why}")
             self.refresh(now_s)
 
     def checked(self, endpoint: Endpoint, passed: bool, began_s: float, now_s: float) -> bool:

@@ -1,12 +1,12 @@
 """A session: one client, the server it is connected to, and what becomes of the two."""
 
-import errno
 import random
 import time
 from typing import TYPE_CHECKING
 
 from gaiod import Conn, ConnClosed, DeadlineExceeded, OpResult, RelaySinkError
 
+from .failures import is_full, is_ours, reason_of, words_for
 from .servers import Endpoint
 from .sockets import unsent_bytes
 
@@ -16,21 +16,11 @@ if TYPE_CHECKING:
 RETRY_FIRST_S, RETRY_MAX_S = 0.05, 1.0
 """How long a further try at an endpoint that has just failed waits: doubled each time, then 50 to 100 % of it."""
 
+RETRY_FULL_S = 0.5
+"""The first of them, where the backlog is full: it takes longer to get shorter than a restart takes to begin."""
+
 LINGER_LOOK_S = 0.2
 """How often to look whether a side that is to be reset has been sent everything."""
-
-REASONS = {
-    errno.ECONNREFUSED: "refused",
-    errno.ENOENT: "refused",  # of a unix socket: nobody listens there
-    errno.ETIMEDOUT: "timeout",
-    errno.ENETUNREACH: "unreachable",
-    errno.EHOSTUNREACH: "unreachable",
-    errno.ECONNRESET: "reset",
-}
-"""What metrics call why a server could not be connected to."""
-
-OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN})
-"""This machine lacks something (descriptors, memory, ports): the server is not to blame."""
 
 
 class Session:
@@ -86,11 +76,9 @@ class Session:
     def _failed(self, endpoint: Endpoint, error: Exception) -> None:
         """Try once more, elsewhere if there is somebody else; or let the client go."""
         proxy = self.proxy
-        number = getattr(error, "errno", None)
-        timed_out = isinstance(error, DeadlineExceeded)
-        endpoint.server.stats.failed("timeout" if timed_out else REASONS.get(number or 0, "other"))
-        if number not in OURS:
-            proxy.pool.failed(endpoint, time.monotonic())
+        endpoint.server.stats.failed(reason_of(error))
+        if not is_ours(error, endpoint.target):
+            proxy.pool.failed(endpoint, time.monotonic(), words_for(error, endpoint.target))
         if len(self.tried) >= proxy.options.retries:
             proxy.refuse(self)
             return
@@ -100,7 +88,8 @@ class Session:
         if following is not None and following not in self.tried:
             self.connect(following)
         else:
-            delay_s = min(RETRY_FIRST_S * 2.0 ** min(len(self.tried) - 1, 8), RETRY_MAX_S)
+            first_s = RETRY_FULL_S if is_full(error, endpoint.target) else RETRY_FIRST_S
+            delay_s = min(first_s * 2.0 ** min(len(self.tried) - 1, 8), RETRY_MAX_S)
             proxy.timer(delay_s * random.uniform(0.5, 1.0), self)
 
     def ring(self) -> None:

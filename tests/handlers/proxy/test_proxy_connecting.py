@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from runtime.support.proxying import Backend, Proxying, closed_address, text_of
 
 Start = Callable[..., Proxying]
@@ -110,6 +111,47 @@ def test_unix_socket_can_be_a_server(start: Start, tmp_path: Any) -> None:
     with proxy.connect() as late:
         assert proxy.is_ended(late)
     assert proxy.count_of_server("failed_refused") > 0
+
+
+@pytest.fixture
+def full_unix(tmp_path: Any) -> Any:
+    """A server at a unix socket whose backlog is full."""
+    path = str(tmp_path / "full.sock")
+    backend = Backend(socket.create_server(path, family=socket.AF_UNIX, backlog=1))
+    held = []
+    while True:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        held.append(sock)
+        if sock.connect_ex(path):
+            break
+    yield backend
+    for each in held:
+        each.close()
+    backend.close()
+
+
+def test_unix_server_whose_backlog_is_full_is_ejected_and_the_log_says_why(
+    start: Start, full_unix: Backend, backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy = start(full_unix, backend, passive={"failures": 2})
+    for _ in range(4):
+        proxy.pair(backend)
+    assert proxy.count_of_server("failed_refused", 0) == 2
+    assert not proxy.handler.pool.servers[0].stats.up
+    assert caplog.messages[-1].endswith("is ejected for 10 s: it could not be connected to; its backlog is full")
+
+
+def test_client_waits_for_a_place_in_the_backlog_of_the_only_server(start: Start, full_unix: Backend) -> None:
+    """A unix socket refuses at once what TCP would try again by itself."""
+    proxy = start(full_unix)
+    began_s = time.monotonic()
+    client = proxy.connect()
+    proxy.step_until(lambda: proxy.count_of_server("failed_refused") == 2, "a second try")
+    assert time.monotonic() - began_s >= 0.25
+    full_unix.waiting()
+    client.sendall(b"patience")
+    assert proxy.receive(proxy.accepted_by(full_unix), 8) == b"patience"
 
 
 def test_options_of_sockets_to_servers_are_set(start: Start, backend: Backend) -> None:

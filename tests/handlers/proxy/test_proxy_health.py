@@ -1,15 +1,17 @@
 """Health checks: what results add up to, and what a server must do to pass one."""
 
+import errno
 import logging
 import re
 import socket
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from core.support.sockets import reset
-from gaiod.handlers.proxy.health import Verdict
+from gaiod.handlers.proxy.health import Probe, Verdict
 from gaiod.handlers.proxy.options import CheckOptions
 from runtime.support.proxying import Backend, Proxying, closed_address, text_of
 
@@ -175,6 +177,23 @@ def test_log_says_that_a_check_was_not_even_connected_in_time(
     proxying: Start, caplog: pytest.LogCaptureFixture, black_hole: str
 ) -> None:
     assert why(proxying(black_hole, check={"timeout": 0.1}), caplog) == "connect: no answer in time, after some ms"
+
+
+def test_check_for_which_this_machine_lacks_something_says_nothing_about_the_server(
+    proxying: Start, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = proxying(backend)
+    probes = []
+
+    def begin(self: Probe, conn: Any, deadline_s: float) -> None:
+        probes.append(conn)
+        error = OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        self.connected(conn, SimpleNamespace(error=error))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Probe, "begin", begin)
+    proxy.step_until(lambda: len(probes) >= 2, "a second check")
+    assert proxy.count_of_server("checks_failed") == 0
+    assert proxy.handler.pool.servers[0].stats.up
 
 
 def test_check_may_be_any_bytes(proxying: Start, backend: Backend) -> None:

@@ -41,7 +41,7 @@ def chosen(pool: Pool, now_s: float = 0.0, tried: Collection[Endpoint] = ()) -> 
 def fail(pool: Pool, number: int, now_s: float, times: int = 2) -> None:
     """Let connects to the n-th server fail."""
     for _ in range(times):
-        pool.failed(endpoint(pool, number), now_s)
+        pool.failed(endpoint(pool, number), now_s, "Connection refused")
 
 
 # -- who is chosen -------------------------------------------------------------------------------------
@@ -114,18 +114,18 @@ def test_workers_do_not_all_begin_with_the_same_server() -> None:
 def test_server_is_ejected_after_failures_in_a_row_and_returns(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "gaiod.handler.proxy")
     pool = pool_of("10.0.0.1:1", "10.0.0.2:1")
-    pool.failed(endpoint(pool, 0), 0.0)
+    pool.failed(endpoint(pool, 0), 0.0, "Connection refused")
     assert chosen(pool) == {"10.0.0.1:1", "10.0.0.2:1"}
     pool.succeeded(endpoint(pool, 0), 0.0, 0.0)
-    pool.failed(endpoint(pool, 0), 0.0)
+    pool.failed(endpoint(pool, 0), 0.0, "Connection refused")
     assert chosen(pool) == {"10.0.0.1:1", "10.0.0.2:1"}, "one success, and it begins anew"
-    pool.failed(endpoint(pool, 0), 0.0)
+    pool.failed(endpoint(pool, 0), 0.0, "Connection refused")
     assert chosen(pool, 9.9) == {"10.0.0.2:1"}
     assert not pool.servers[0].stats.up
     assert chosen(pool, 10.0) == {"10.0.0.1:1", "10.0.0.2:1"}
     assert pool.servers[0].stats.up
     assert caplog.messages == [
-        "listener db: server 10.0.0.1:1 is ejected for 10 s: it could not be connected to",
+        "listener db: server 10.0.0.1:1 is ejected for 10 s: it could not be connected to; Connection refused",
         "listener db: server 10.0.0.1:1 returns",
     ]
 
