@@ -14,6 +14,7 @@ from gaiod.runtime.settings import (
     ProxyProtocolSettings,
     RecycleSettings,
     Settings,
+    default_user_timeout_s,
 )
 
 FILE_MAX_BYTES = 1 << 20
@@ -136,7 +137,7 @@ def _listener(name: str, config: Listener, handler: HandlerUse) -> ListenerSetti
         backlog=config.backlog,
         nodelay=config.nodelay,
         keepalive_s=config.keepalive,
-        user_timeout_s=config.user_timeout,
+        user_timeout_s=_user_timeout_s(config),
         congestion=config.congestion,
         notsent_lowat_bytes=_notsent_lowat_bytes(config, handler),
         proxy_protocol=_proxy_protocol(config.proxy_protocol),
@@ -146,6 +147,11 @@ def _listener(name: str, config: Listener, handler: HandlerUse) -> ListenerSetti
 def _notsent_lowat_bytes(config: Listener, handler: HandlerUse) -> int | None:
     """Return what the file says, be it nothing at all; the handler says it where the file does not."""
     return config.notsent_lowat if "notsent_lowat" in config.model_fields_set else handler.notsent_lowat_bytes
+
+
+def _user_timeout_s(config: Listener) -> float | None:
+    is_given = "user_timeout" in config.model_fields_set
+    return config.user_timeout if is_given else default_user_timeout_s(config.idle_timeout)
 
 
 def _proxy_protocol(config: ProxyProtocol | None) -> ProxyProtocolSettings | None:

@@ -8,6 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+USER_TIMEOUT_MIN_S = 120.0
+"""It outlasts a change of networks."""
+
+KERNEL_GIVES_UP_S = 900.0
+"""About when Linux does by itself (net.ipv4.tcp_retries2), of a peer that answers nothing."""
+
+
+def default_user_timeout_s(idle_timeout_s: float) -> float | None:
+    """Return the TCP_USER_TIMEOUT of a listener that names none: it must not end what its idle timeout lets live."""
+    return None if idle_timeout_s > KERNEL_GIVES_UP_S else max(USER_TIMEOUT_MIN_S, idle_timeout_s)
+
 
 @dataclass(frozen=True, slots=True)
 class ProxyProtocolSettings:
@@ -44,8 +55,9 @@ class ListenerSettings:
     nodelay: bool = True
     keepalive_s: float | None = 60.0
     """Idle seconds before the first TCP keep-alive probe; None: no probes."""
-    user_timeout_s: float | None = 120.0
-    """How long the peer may leave what was sent unacknowledged, or take nothing; None: as long as the kernel tries."""
+    user_timeout_s: float | None = 300.0
+    """How long the peer may leave what was sent unacknowledged, or take nothing; None: as long as the kernel tries.
+    Where nothing is said: `default_user_timeout_s`."""
     congestion: str | None = None
     """The algorithm of TCP's congestion control; None: the system's."""
     notsent_lowat_bytes: int | None = None

@@ -17,6 +17,11 @@ CONGESTION_BYTES = 16
 """TCP_CA_NAME_MAX, with its final NUL."""
 
 
+KEEPALIVE_PROBES = 6
+"""Probes that a peer has to leave unanswered, within as long again as it was idle before the first. Linux by itself
+sends one in 75 s: within a TCP_USER_TIMEOUT of two minutes one lost packet would end an idle connection."""
+
+
 class BindError(GaiodError):
     """A listener cannot be opened; the text says which, why, and what to do."""
 
@@ -142,7 +147,10 @@ def _tune(sock: socket.socket, options: SocketOptions) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(options.nodelay))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(options.keepalive_s is not None))
     if options.keepalive_s is not None and hasattr(socket, "TCP_KEEPIDLE"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(options.keepalive_s)))
+        idle_s = max(1, round(options.keepalive_s))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle_s // KEEPALIVE_PROBES))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
     if sys.platform == "linux":
         # 0 stands for the system's own in both; of congestion there is only a name, and a socket may have another.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * (options.user_timeout_s or 0)))

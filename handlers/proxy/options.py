@@ -122,7 +122,7 @@ class TcpOptions:
 
     nodelay: bool = True
     keepalive: Literal[False] | Annotated[float, Unit("duration", 1.0, KEEPALIVE_MAX_S), Check(_whole_seconds)] = 60.0
-    user_timeout: Literal[False] | Annotated[float, Unit("duration", 1.0, 3600.0)] = 120.0
+    user_timeout: Literal[False] | Annotated[float, Unit("duration", 1.0, 3600.0)] = False
     congestion: Literal[False] | str = False
     notsent_lowat: Literal[False] | Annotated[int, Unit("size", 4096, 1 << 30)] = False
 

@@ -9,6 +9,9 @@ from .options import TcpOptions
 
 SocketOption = tuple[int, int, int | bytes]
 
+KEEPALIVE_PROBES = 6
+"""Probes that a server has to leave unanswered, within as long again as it was idle before the first."""
+
 TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 """Linux's number: the module lacks the name before Python 3.12."""
 
@@ -23,7 +26,10 @@ def socket_options(tcp: TcpOptions) -> tuple[SocketOption, ...]:
     if tcp.keepalive is not False:
         options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
         if hasattr(socket, "TCP_KEEPIDLE"):
-            options.append((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(tcp.keepalive)))
+            idle_s = int(tcp.keepalive)
+            options.append((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s))
+            options.append((socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle_s // KEEPALIVE_PROBES)))
+            options.append((socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES))
     if tcp.user_timeout is not False and hasattr(socket, "TCP_USER_TIMEOUT"):
         options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(tcp.user_timeout * 1000)))
     if tcp.congestion is not False:

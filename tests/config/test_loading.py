@@ -202,3 +202,15 @@ def test_settings_are_equal_and_frozen_for_equal_texts(load_handler: Loader) -> 
     assert settings == loads("# the same\n" + ECHO, load_handler=load_handler)
     with pytest.raises(AttributeError):
         settings.workers = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("idle_timeout: 1h", None), ("idle_timeout: 10m", 600.0), ("idle_timeout: 1h, user_timeout: 30s", 30.0)],
+)
+def test_user_timeout_follows_the_idle_timeout_unless_it_is_given(
+    load_handler: Loader, line: str, expected: float | None
+) -> None:
+    text = f"listeners: {{echo: {{bind: 127.0.0.1:7000, handler: echo, {line}}}}}"
+    (listener,) = loads(text, load_handler=load_handler).listeners
+    assert listener.user_timeout_s == expected

@@ -20,7 +20,7 @@ def test_client_that_takes_nothing_is_ended_after_the_user_timeout(daemon: Start
 
         def is_closed() -> bool:
             samples = running.scrape()
-            return samples.value("gaiod_connections_closed_total", listener="mine", reason="peer_reset") == 1
+            return samples.value("gaiod_connections_closed_total", listener="mine", reason="user_timeout") == 1
 
         wait_until(is_closed, "the end of the connection", limit_s=LIMIT_S)
         assert 0.9 < time.monotonic() - began_s < 4 * max(1.0, TIME_UNIT)

@@ -5,7 +5,13 @@ import json
 
 import pytest
 
-from gaiod.runtime.settings import ListenerSettings, ProxyProtocolSettings, Settings, listener_settings_from
+from gaiod.runtime.settings import (
+    ListenerSettings,
+    ProxyProtocolSettings,
+    Settings,
+    default_user_timeout_s,
+    listener_settings_from,
+)
 
 ECHO = ListenerSettings(name="echo", bind="127.0.0.1:7000", handler="echo", options={"a": [1, 2.5, None, "x", True]})
 
@@ -21,9 +27,15 @@ def test_every_limit_is_finite_when_nothing_is_said() -> None:
     assert 0 < ECHO.connections_max < 1_000_000
     assert 0 < ECHO.idle_timeout_s <= 3600
     assert 0 < ECHO.backlog <= 65_535
-    assert ECHO.user_timeout_s
-    assert 0 < ECHO.user_timeout_s < ECHO.idle_timeout_s
+    assert ECHO.user_timeout_s == default_user_timeout_s(ECHO.idle_timeout_s)
     assert ECHO.nodelay
+
+
+@pytest.mark.parametrize(
+    ("idle_timeout_s", "expected"), [(0.01, 120.0), (120.0, 120.0), (300.0, 300.0), (900.0, 900.0), (3600.0, None)]
+)
+def test_kernel_does_not_end_what_the_idle_timeout_lets_live(idle_timeout_s: float, expected: float | None) -> None:
+    assert default_user_timeout_s(idle_timeout_s) == expected
 
 
 def test_metrics_listen_on_the_loopback_when_nothing_is_said() -> None:

@@ -105,7 +105,9 @@ def test_connections_inherit_the_options(opened: Open, nodelay: bool, keepalive_
         assert bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) == nodelay
         assert bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) == (keepalive_s is not None)
         if keepalive_s is not None:
-            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == keepalive_s
+            names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            values = tuple(connection.getsockopt(socket.IPPROTO_TCP, name) for name in names)
+            assert values == {1.0: (1, 1, 6), 77.0: (77, 12, 6)}[keepalive_s], "one lost probe ends no connection"
 
 
 def test_backlog_is_what_the_kernel_lets_wait(opened: Open) -> None:

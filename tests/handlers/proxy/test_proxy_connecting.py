@@ -164,6 +164,8 @@ def test_options_of_sockets_to_servers_are_set(start: Start, backend: Backend) -
         assert sock.getsockopt(level, socket.TCP_NODELAY) == 1
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert sock.getsockopt(level, socket.TCP_KEEPIDLE) == 77
+        assert sock.getsockopt(level, socket.TCP_KEEPINTVL) == 12
+        assert sock.getsockopt(level, socket.TCP_KEEPCNT) == 6
         assert sock.getsockopt(level, socket.TCP_USER_TIMEOUT) == 12_500
         assert sock.getsockopt(level, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
         assert sock.getsockopt(level, 25) == 16_384

@@ -188,7 +188,7 @@ def test_check_for_which_this_machine_lacks_something_says_nothing_about_the_ser
     def begin(self: Probe, conn: Any, deadline_s: float) -> None:
         probes.append(conn)
         error = OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
-        self.connected(conn, SimpleNamespace(error=error))  # type: ignore[arg-type]
+        self.connected(conn, SimpleNamespace(error=error))
 
     monkeypatch.setattr(Probe, "begin", begin)
     proxy.step_until(lambda: len(probes) >= 2, "a second check")
