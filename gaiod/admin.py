@@ -197,7 +197,8 @@ def restart(control: str | None) -> None:
 def reload(control: str | None) -> None:
     """Read the configuration again, and serve it.
 
-    Exit status: 0 it is served, 78 it is wrong, and the daemon goes on with what it had.
+    Exit status: 0 it is served; else the daemon goes on with what it had: 78 it is wrong, 70 a worker could not start
+    with it, such as when a handler's on_start raises.
     """
     click.echo(f"reloaded: generation {_ask(control, 'reload')['generation']}")
 

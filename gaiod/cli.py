@@ -49,9 +49,9 @@ def serve(config: Path | None, allow_root: bool) -> None:
     SIGHUP reloads the configuration, SIGUSR1 follows a log file that was moved away, SIGUSR2 replaces the daemon by
     the version that is installed now.
 
-    Exit status: 0 stopped in order, 64 wrong usage, 70 workers died again and again or one did not stop in
-    time, 71 an address cannot be bound, 77 it would run with rights that it should not have, 78 the
-    configuration is wrong.
+    Exit status: 0 stopped in order, 64 wrong usage, 70 workers died again and again, one did not stop in
+    time or a handler's on_start raised, 71 an address cannot be bound, 77 it would run with rights that it
+    should not have, 78 the configuration is wrong.
     """
     begin_daemon()
     if os.getpid() == 1:

@@ -93,7 +93,7 @@ def _use(reference: str, handler: type[Handler], options: dict[str, Any]) -> Han
         )
     except ValueError as error:
         raise Refused(str(error)) from error
-    except Exception as error:  # a handler may raise anything, and the operator needs the place
+    except BaseException as error:  # a handler may raise anything, and the operator needs the place
         text = f"{handler.__name__} failed with {type(error).__name__}, {error}; correct the handler"
         raise Refused(text) from error
 

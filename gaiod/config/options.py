@@ -122,7 +122,7 @@ def _apply(mark: Check, value: object) -> None:
         mark.check(value)
     except ValueError as error:
         raise Refused(str(error)) from None
-    except Exception as error:  # a handler may raise anything, and the operator needs the place
+    except BaseException as error:  # a handler may raise anything, and the operator needs the place
         raise Refused(f"its check failed with {type(error).__name__}, {error}; correct the handler") from None
 
 

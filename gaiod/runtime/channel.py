@@ -1,7 +1,7 @@
 """What a supervisor and a worker say to each other: one JSON object per line, over a socket pair.
 
     supervisor -> worker    {"listeners": [{...settings...}], "fds": [[fd, ...], ...], "stats": fd, "dump": fd, ...}
-    worker -> supervisor    {"ready": true} | {"failed": "why"} | {"leaving": true}
+    worker -> supervisor    {"ready": true} | {"failed": "why", "status": 78} | {"leaving": true}
     supervisor -> worker    {"serve": true}
     supervisor -> worker    {"ask": {"id": 7, "verb": "connections", ...}}
     worker -> supervisor    {"answer": 7, "result": {...}}

@@ -6,7 +6,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.engine import Stopwatch
 from gaiod.core.operations import OpResult
 
-READ, WRITE, TIMER, POST = 0, 1, 5, 6  # values of OpType
+READ, WRITE, RELAY, TIMER, POST = 0, 1, 4, 5, 6  # values of OpType
 
 
 class Target:
@@ -63,7 +63,7 @@ def _hand_over(result: OpResult, watch: Stopwatch) -> None:
                     target.on_read(conn, result)
                 else:
                     target.on_write(conn, result)
-            except Exception:
+            except BaseException:  # SystemExit, CancelledError: it must not end everybody's process
                 target.failed("on_read" if kind == READ else "on_write", conn)
             if watch.lap():
                 target.slow("on_read" if kind == READ else "on_write", conn, watch.took_ns)
@@ -71,6 +71,8 @@ def _hand_over(result: OpResult, watch: Stopwatch) -> None:
     elif kind == TIMER or kind == POST:
         if result.error is None:
             result.context(result)
+    elif kind == RELAY:
+        result.conn.context.take(result)  # not its own context, which may be anything that a handler gave it
     else:
         result.context.take(result)
     watch.lap()

@@ -79,7 +79,7 @@ def _partner_of(listener: Listener, conn: Conn) -> Conn | None:
     """Return the connection that goes with one; None: there is none, or its handler cannot say."""
     try:
         return listener.handler.partner_of(conn)
-    except Exception:
+    except BaseException:
         return None  # a question about a connection must not cost it
 
 
@@ -87,5 +87,5 @@ def _notes_on(listener: Listener, conn: Conn) -> list[str]:
     """Return what the handler says of a client's connection."""
     try:
         return [str(note) for note in listener.handler.notes_on(conn)]
-    except Exception as error:
+    except BaseException as error:
         return [f"Its handler does not say more: notes_on raised {error!r}."]

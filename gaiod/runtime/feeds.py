@@ -144,7 +144,7 @@ class Feeds:
             try:
                 source.publish(data, topic)
                 took.append(name)
-            except Exception as error:  # the handler's own, whatever it raises
+            except BaseException as error:  # the handler's own, whatever it raises
                 refusals[name] = str(error) or repr(error)
         if took:
             return {"listeners": took}
@@ -198,7 +198,7 @@ class Feeds:
             if other is not feed and other.handler is not None:
                 try:
                     old = other.encode(topic, data)
-                except Exception:  # it is missing there, as the next one's sequence tells
+                except BaseException:  # it is missing there, as the next one's sequence tells
                     continue
                 self.links.send(other.number, record(other.number, stream.sequence, name, old))
 

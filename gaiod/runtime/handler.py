@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from gaiod.core.connection import Conn
+from gaiod.core.errors import DeadlineExceeded
 from gaiod.core.group import LIMIT, MEMORY_LIMIT, Group
-from gaiod.core.operations import OpResult
+from gaiod.core.operations import OpResult, OpType
 from gaiod.runtime.hooks import check_hook
 from gaiod.runtime.servers import HandlerCounts, ServerStats
 from gaiod.runtime.sources import Source
@@ -49,7 +50,20 @@ class Handler:
     connection, so a handler says everything it does. What belongs to one connection goes into
     `conn.data`.
 
-    An exception in a hook closes that connection only; it is logged and counted.
+    Whatever a hook raises, `SystemExit` included, closes that connection only; it is logged and counted. What
+    `on_start` raises fails the start, or the reload.
+
+    Which outcome of an operation reaches which hook, for a connection that has not closed meanwhile:
+
+    | operation    | success          | end of the stream | deadline, cancel      | error of the network     |
+    |--------------|------------------|-------------------|-----------------------|--------------------------|
+    | `read...()`  | `on_read`        | `on_eof`          | `on_error`            | `on_close`, `peer_reset` |
+    | `write()`    | `on_write`       |                   | `on_error`            | `on_close`, `peer_reset` |
+    | `relay_to()` |                  | `on_relay`        | `on_relay`, `.error`  | `on_relay`, `.error`     |
+    | `connect()`  | `on_connect`     |                   | `on_connect`, `.error`| `on_connect`, `.error`   |
+
+    An operation that was pending when its connection closed reaches no hook but `on_connect`: `on_close` tells, once
+    for each connection, and is the last.
 
     Attributes:
         Options: a dataclass, if the handler has options: it is the schema of `with:` in the
@@ -115,7 +129,11 @@ class Handler:
     # -- hooks ---------------------------------------------------------------------------------------
 
     def on_start(self) -> None:
-        """Begin: the listener accepts from now on. `connect()` and `timer()` work."""
+        """Begin, before anybody is accepted. `connect()`, `timer()` and `group()` work from here on.
+
+        Whatever it raises fails the start of the daemon, or the reload: then nothing has been replaced. Where a worker
+        replaces one that died, it is tried again, less and less often.
+        """
 
     def on_open(self, conn: Conn) -> None:
         """Take a new connection."""
@@ -132,6 +150,24 @@ class Handler:
     def on_eof(self, conn: Conn) -> None:
         """Go on after a read found the end of the stream: the peer sends no more, and may still receive."""
         conn.close()
+
+    def on_error(self, conn: Conn, operation: OpType, error: Exception) -> None:
+        """Go on after a read or a write that ended before its time. The connection is as usable as before.
+
+        By default it is closed: once what is queued is sent, if a read ended; at once if a write did, because what is
+        queued behind it would follow a hole.
+
+        Args:
+            conn: the connection.
+            operation: `OpType.READ` or `OpType.WRITE`. Of a write some, all or none of the bytes may have been sent.
+            error: `DeadlineExceeded`, or after `conn.cancel()` an `OSError` with `errno.ECANCELED`.
+        """
+        if isinstance(error, DeadlineExceeded):
+            conn.close_reason = conn.close_reason or "deadline"
+        if operation is OpType.WRITE:
+            conn.abort()
+        else:
+            conn.close()
 
     def on_close(self, conn: Conn, reason: str) -> None:
         """Let go of what belongs to a connection that has closed, whatever the reason.

@@ -2,7 +2,7 @@
 
 HOOKS = (
     "on_start", "on_open", "on_read", "on_write", "on_eof", "on_close", "on_tick", "on_timer", "on_post", "on_connect",
-    "on_relay", "on_message",
+    "on_relay", "on_message", "on_error",
 )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ class Inlet:
         Raises:
             ValueError: not such an address.
             OSError: it cannot be had.
+            StartError: the handler cannot begin.
         """
         sock = _unix(bind.removeprefix(UNIX)) if bind.startswith(UNIX) else _tcp(bind)
         self._path = bind.removeprefix(UNIX) if bind.startswith(UNIX) else None
@@ -52,6 +53,12 @@ class Inlet:
             name=name, bind=bind, handler="", connections_max=CONNECTIONS_MAX, idle_timeout_s=idle_timeout_s
         )
         self._listener = Listener(settings, handler, watcher, cells, LAYOUT, number=0)
+        try:
+            self._listener.start()
+        except BaseException:
+            sock.close()
+            self.close()
+            raise
         self._listener.open([sock])
 
     def close(self) -> None:

@@ -79,7 +79,7 @@ def phase_of(handler: Handler, conn: Conn) -> str:
     """Return in which phase a connection is, as its handler has it; a question about one must not cost it."""
     try:
         return str(handler.phase_of(conn))
-    except Exception:
+    except BaseException:
         return "data"
 
 
@@ -93,6 +93,6 @@ def server_of(handler: Handler, conn: Conn) -> str | None:
     """Return the server that a client's connection is with; None: none, or its handler cannot say."""
     try:
         server = handler.server_of(conn)
-    except Exception:
+    except BaseException:
         return None
     return None if server is None else str(server)

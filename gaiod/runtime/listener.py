@@ -3,6 +3,7 @@
 import errno
 import logging
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable
 from math import inf
@@ -18,6 +19,7 @@ from gaiod.runtime.announcements import Announcements
 from gaiod.runtime.closings import Closings
 from gaiod.runtime.connlog import ConnectionLog, name_of, peer_text
 from gaiod.runtime.dispatch import Target
+from gaiod.runtime.failures import failed_start, likeness_of
 from gaiod.runtime.handler import Handler, SocketOptions
 from gaiod.runtime.ledger import Ledger, phase_at_end, server_of
 from gaiod.runtime.logs import LimitedLog
@@ -28,6 +30,7 @@ from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.slowhooks import SlowHooks
 from gaiod.runtime.stats import ACCEPT_ERRORS, CELL, Layout
 from gaiod.runtime.termination import Termination, of_client, of_error, termination_of
+from gaiod.runtime.timers import Timers
 
 log = logging.getLogger("gaiod.worker")
 
@@ -63,7 +66,7 @@ class Listener(Target):
         closings: Closings | None = None,
         slow: SlowHooks | None = None,
     ) -> None:
-        """Make a listener; `open` lets it serve.
+        """Make a listener; `start` lets its handler begin, `open` lets it serve.
 
         Args:
             settings: its limits.
@@ -92,6 +95,8 @@ class Listener(Target):
         self.counts = HandlerCounts(cells, layout, number, settings.servers)
         self._groups: WeakSet[Group] = WeakSet()
         self._sockets: list[Conn] = []
+        self._is_open = False  # from its start until it accepts no more
+        self._timers = Timers(watcher, lambda: self._is_open or self.active > 0)
         self._tell = LimitedLog(log, f"listener {settings.name}").tell
         self._ledger = Ledger(settings.name, cells, self._row, connection_log, closings)
         self._rests = Rests(lambda reason, ns: self._count(f"accept_paused_{reason}_ns", ns))
@@ -108,20 +113,36 @@ class Listener(Target):
 
     # -- starting and stopping -----------------------------------------------------------------------
 
-    def open(self, sockets: Iterable[socket.socket]) -> None:
-        """Serve listening sockets, which are taken over."""
-        for sock in sockets:
-            self._sockets.append(self._watcher.accept(sock, context=self))
-        self._every(min(SWEEP_INTERVAL_MAX_S, self.settings.idle_timeout_s / SWEEPS_PER_TIMEOUT), self._sweep)
+    def start(self) -> None:
+        """Let the handler begin. Nobody is accepted yet, so one that cannot costs nobody anything.
+
+        Raises:
+            StartError: its `on_start` raised.
+        """
+        self._is_open = True
+        self._timers.every(min(SWEEP_INTERVAL_MAX_S, self.settings.idle_timeout_s / SWEEPS_PER_TIMEOUT), self._sweep)
         if type(self.handler).on_tick is not Handler.on_tick:
-            self._every(self.handler.tick_interval_s, self._tick)
+            self._timers.every(self.handler.tick_interval_s, self._tick)
         if self._ledger.every_s is not None:
-            self._every(self._ledger.every_s, lambda: self._ledger.alive(self.clients()))
-        if self._sockets:  # an operator may have drained the listener before this worker came
-            self.call("on_start", None, self.handler.on_start)
+            self._timers.every(self._ledger.every_s, lambda: self._ledger.alive(self.clients()))
+        try:
+            self.handler.on_start()
+        except BaseException as error:
+            self._count("handler_error_on_start")
+            self._tell(logging.ERROR, "on_start", "on_start raised; it is not served", traceback=True)
+            raise failed_start(self.name, self.settings.handler, type(self.handler), error) from error
+
+    def open(self, sockets: Iterable[socket.socket]) -> None:
+        """Serve listening sockets, which are taken over; if it was drained since its start, they are closed."""
+        for sock in sockets:
+            if self._is_open:
+                self._sockets.append(self._watcher.accept(sock, context=self))
+            else:
+                sock.close()
 
     def stop_accepting(self) -> None:
         """Accept no more; the connections go on."""
+        self._is_open = False
         self._rests.look(self._sockets)
         for sock in self._sockets:
             self._watcher.free(sock)
@@ -160,8 +181,8 @@ class Listener(Target):
     # -- what the feed brings ----------------------------------------------------------------------------
 
     def deliver(self, topic: str, data: bytes) -> None:
-        """Let the handler have a message. Before the listener serves, and once all is over, nobody wants it."""
-        if self._sockets or self.active:
+        """Let the handler have a message. Before its start, and once all is over, nobody wants it."""
+        if self._is_open or self.active:
             self.call("on_message", None, self.handler.on_message, topic, data)
 
     def count_missed(self, messages: int) -> None:
@@ -186,7 +207,7 @@ class Listener(Target):
         self._groups.add(group)
         if policy == "disconnect":
             interval_s = min(SWEEP_INTERVAL_MAX_S, grace_s / SWEEPS_PER_TIMEOUT)
-            self._every(interval_s, lambda: _end_stalled(group, grace_s))
+            self._timers.every(interval_s, lambda: _end_stalled(group, grace_s))
         return group
 
     @property
@@ -196,7 +217,7 @@ class Listener(Target):
 
     def timer(self, delay_s: float, data: Any) -> None:
         """As `Handler.timer`."""
-        self._after(delay_s, lambda: self.call("on_timer", None, self.handler.on_timer, data))
+        self._timers.after(delay_s, lambda: self.call("on_timer", None, self.handler.on_timer, data))
 
     def post(self, data: Any) -> None:
         """As `Handler.post`."""
@@ -219,18 +240,20 @@ class Listener(Target):
             self.call("on_connect", conn, self.handler.on_connect, conn, result)
         elif operation is RELAY and not isinstance(result.error, ConnClosed):
             self.call("on_relay", conn, self.handler.on_relay, conn, result)
+        elif conn.closed or isinstance(result.error, (ConnClosed, WatcherClosed)):
+            pass  # by a hook that was called a moment ago, say: on_close tells
         elif isinstance(result.error, EOFError):
             self.call("on_eof", conn, self.handler.on_eof, conn)
-        elif isinstance(result.error, DeadlineExceeded):
-            self.end(conn, "deadline", abort=True)
-        elif isinstance(result.error, OSError) and result.error.errno != errno.ECANCELED:
+        elif isinstance(result.error, DeadlineExceeded) or getattr(result.error, "errno", None) == errno.ECANCELED:
+            self.call("on_error", conn, self.handler.on_error, conn, operation, result.error)
+        else:
             self.end(conn, of_error(result.error, conn.fileno(), is_client=self.is_client(conn)), abort=True)
 
     def call(self, name: str, conn: Conn | None, hook: Callable[..., None], *arguments: Any) -> None:
         """Call a hook; what it raises costs `conn`, and is counted and logged."""
         try:
             hook(*arguments)
-        except Exception:
+        except BaseException:  # SystemExit, CancelledError: it must not end everybody's process
             self.failed(name, conn)
         if self._watch.lap():
             self.slow(name, conn, self._watch.took_ns)
@@ -249,12 +272,15 @@ class Listener(Target):
         return f"{name_of(conn, self._instance)} ({peer_text(conn.peer_address)})"
 
     def failed(self, name: str, conn: Conn | None) -> None:
-        """Deal with the exception that is being handled: a hook raised it."""
+        """Deal with the exception that is being handled: a hook raised it. What is alike is logged now and then."""
         self._count(f"handler_error_{name}")
+        error = sys.exception()
+        assert error is not None
+        kind = likeness_of(name, type(self.handler), error)
         what = "nothing was closed"
         if conn is not None:
             what = f"connection {self._name_of(conn)} is closed"
-        self._tell(logging.ERROR, name, "%s raised; %s", name, what, traceback=True)
+        self._tell(logging.ERROR, kind, "%s raised; %s", name, what, traceback=True)
         if conn is not None:
             self.end(conn, Termination("handler_error", "handler", "error", name), abort=True)
 
@@ -310,24 +336,6 @@ class Listener(Target):
         self.call("on_close", None, self.handler.on_close, conn, reason)
 
     # -- time ----------------------------------------------------------------------------------------
-
-    def _every(self, interval_s: float, action: Callable[[], None]) -> None:
-        """Call `action` now and then, for as long as `_after` does."""
-
-        def ring() -> None:
-            action()
-            self._after(interval_s, ring)
-
-        self._after(interval_s, ring)
-
-    def _after(self, delay_s: float, action: Callable[[], None]) -> None:
-        """Call `action` once, if the listener is still open then, or has connections."""
-
-        def ring(result: OpResult) -> None:
-            if self._sockets or self.active:
-                action()
-
-        self._watcher.timer(time.monotonic() + delay_s, context=ring)
 
     def _tick(self) -> None:
         self.call("on_tick", None, self.handler.on_tick)

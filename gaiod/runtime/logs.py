@@ -30,9 +30,11 @@ CONTROL |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029, *range(0x202A, 0
 IN_QUOTES = {**CONTROL, ord("\n"): "\\n", ord("\t"): "\\t", ord('"'): '\\"', ord("\\"): "\\\\"}
 QUOTED = frozenset(' "=\\')
 
-
 LIMITED_INTERVAL_S = 1.0
 """At most one line of a kind in this time: what somebody can cause at will must not fill a disk."""
+
+KINDS_MAX = 256
+"""Kinds that are told apart: each line of a handler's code that raises is one."""
 
 
 class LogError(GaiodError):
@@ -204,11 +206,13 @@ class LimitedLog:
 
         Args:
             level: as `logging` has it.
-            kind: of these there are few, known when the program is written.
+            kind: of these there are few, known when the program is written. Beyond `KINDS_MAX` all others are one.
             text: with a place for each of `arguments`.
             arguments: put into it.
             traceback: add that of the exception that is being handled.
         """
+        if kind not in self._limits and len(self._limits) >= KINDS_MAX:
+            kind = None
         limit = self._limits.setdefault(kind, RateLimit(LIMITED_INTERVAL_S))
         if limit.allows(time.monotonic()):
             more = limit.take_refused()

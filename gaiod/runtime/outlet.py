@@ -86,10 +86,12 @@ class SourceOutlet:
             return
         try:
             encoded = _checked(topic, self._encode(topic, data))
-        except Exception as error:
+        except BaseException as error:  # the handler's own, whatever it raises
             self._count("refused")
             self.tell(logging.WARNING, "refused", "a message is refused: %s", error)
-            raise
+            if isinstance(error, Exception):
+                raise
+            raise RuntimeError(f"encode_message raised {error!r}") from error  # that would end a source's thread
         if get_ident() == self._means.thread:
             self._send(topic, data, encoded)
         else:
@@ -165,7 +167,7 @@ class SourceOutlet:
         if self._is_open:
             try:
                 action()
-            except Exception:
+            except BaseException:  # SystemExit, CancelledError: it must not end what feeds everybody
                 self.tell(logging.ERROR, what, "what its %s was for raised; the source goes on", what, traceback=True)
 
     def _count(self, cell: str) -> None:

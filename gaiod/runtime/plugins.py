@@ -10,6 +10,7 @@ from types import ModuleType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from gaiod.core.errors import GaiodError
+from gaiod.runtime.failures import place_of
 from gaiod.runtime.handler import Handler
 
 GROUP = "gaiod.handlers"
@@ -132,7 +133,7 @@ def _import_module(name: str) -> ModuleType:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise HandlerLoadError(f"there is no module {name}; install the package that has it") from error
         raise HandlerLoadError(_failure(name, error)) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # SystemExit, say: it must not end who imports
         raise HandlerLoadError(_failure(name, error)) from error
 
 
@@ -145,23 +146,18 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # SystemExit, say: it must not end who imports
         del sys.modules[name]
         raise HandlerLoadError(_failure(str(path), error)) from error
     return module
 
 
 def _failure(what: str, error: BaseException) -> str:
-    """Say where an import failed, and how: the deepest place in the handler's own file, if it has one."""
+    """Say where an import failed, and how: the deepest place in the handler's own folder, if it is a file."""
     if isinstance(error, SyntaxError):
         return f"{what} is not valid Python: {error.filename}:{error.lineno}: {error.msg}; correct it"
-    places = []
-    frame = error.__traceback__
-    while frame is not None:
-        places.append((frame.tb_frame.f_code.co_filename, frame.tb_lineno))
-        frame = frame.tb_next
-    own = [place for place in places if place[0] == what] or places
-    where = f" at {own[-1][0]}:{own[-1][1]}" if own else ""
+    place = place_of(error, str(Path(what).parent) if is_file(what) else "")
+    where = f" at {place}" if place else ""
     return f"importing {what} failed{where}: {type(error).__name__}: {error}; correct it, or install what it needs"
 
 

@@ -64,7 +64,7 @@ class Retry:
             return
         try:
             self._attempt()
-        except Exception:
+        except BaseException:  # SystemExit, CancelledError: it must not end what feeds everybody
             log.exception("%s; tried again in %g s", self._what, self._pause_s)
             self._watcher.timer(time.monotonic() + self._pause_s, context=self._try)
             self._pause_s = min(PAUSE_MAX_S, 2 * self._pause_s)
@@ -91,7 +91,7 @@ class Run:
             self._outlet.close()
             try:
                 self.source.stop()
-            except Exception:
+            except BaseException:
                 log.exception("%s raised when it was stopped", self._name)
 
     def _start(self) -> None:

@@ -27,6 +27,7 @@ from gaiod.runtime.closings import Closings
 from gaiod.runtime.connlog import ConnectionLog
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.draining import Drain
+from gaiod.runtime.failures import StartError
 from gaiod.runtime.feed import FeedLink
 from gaiod.runtime.gcstats import GcStats
 from gaiod.runtime.inheritance import ignore_what_is_for_the_supervisor, take_known_state
@@ -46,7 +47,7 @@ log = logging.getLogger("gaiod.worker")
 GOODBYE_S = 0.5
 """How long the last messages to the supervisor may take."""
 
-EXIT_CONFIG = 78
+EXIT_SOFTWARE, EXIT_CONFIG = 70, 78
 
 FEED_TIMEOUT_S = 5.0
 """How long a worker waits for the feeder until it serves without: it comes back, and its messages with it."""
@@ -99,10 +100,13 @@ class Worker:
             log_settings = log_settings_from(message["log"])
             logs.configure(log_settings, role=f"worker {message['worker']}")
             self._make_listeners(message, cells, layout, log_settings.connections)
+            for listener, sockets in zip(self._listeners, self._sockets, strict=True):
+                if sockets:  # an operator may have drained it before this worker came
+                    listener.start()
         except (HandlerLoadError, logs.LogError) as error:
-            self._channel.send({"failed": str(error)})
-            self._exit_status = EXIT_CONFIG
-            self._end()
+            self._fail(str(error), EXIT_CONFIG)
+        except StartError as error:
+            self._fail(str(error), EXIT_SOFTWARE)
         else:
             self._inquiries = Inquiries(self._listeners, message["instance"], self._closings)
             self._feed(message["feed"])
@@ -139,7 +143,7 @@ class Worker:
             kind = load_handler(settings.handler)
             try:
                 handler = kind(build_options(kind, dict(settings.options)))
-            except Exception as error:
+            except BaseException as error:
                 raise HandlerLoadError(f"listener {settings.name}: making its handler failed: {error!r}") from error
             listener = Listener(
                 settings,
@@ -213,6 +217,12 @@ class Worker:
         except WatcherClosed:
             pass  # every completion was taken
 
+    def _fail(self, why: str, status: int) -> None:
+        """End, because this worker cannot serve."""
+        self._channel.send({"failed": why, "status": status})
+        self._exit_status = status
+        self._end()
+
     def _end(self) -> None:
         self._ended = True
 
@@ -261,7 +271,7 @@ def _nothing() -> None:
 
 def _refuse(channel: socket.socket, why: str) -> NoReturn:
     """Say why this worker cannot serve, and end."""
-    channel.sendall(json.dumps({"failed": why}).encode() + b"\n")
+    channel.sendall(json.dumps({"failed": why, "status": EXIT_CONFIG}).encode() + b"\n")
     sys.exit(EXIT_CONFIG)
 
 

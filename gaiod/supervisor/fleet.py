@@ -25,7 +25,7 @@ DRAIN_MARGIN_S = 2.0
 SILENCE_S = 0.5
 """How long an ended worker's last words are waited for, should a child of its own hold its channel open."""
 
-EXIT_SOFTWARE, EXIT_OS, EXIT_CONFIG = 70, 71, 78
+EXIT_SOFTWARE, EXIT_OS = 70, 71
 
 STOPPED = "the daemon stops now"
 TOO_LATE = "it did not end in time"
@@ -278,7 +278,7 @@ class Fleet:
             del self.serving[number]
         if member.launch is not None:
             if process.failed is not None:
-                self._give_up(member.launch, Failure(process.failed, EXIT_CONFIG))
+                self._give_up(member.launch, Failure(process.failed, process.failed_status))
             else:
                 self._give_up(member.launch, Failure(f"worker {number} ended {how} before it served", EXIT_SOFTWARE))
         elif self.is_stopping or was is Phase.DRAINING:

@@ -221,6 +221,7 @@ class WorkerProcess(ChildProcess):
         memory: what it counts in.
         phase: where it stands, which its owner says.
         failed: why it could not start, if it said so.
+        failed_status: the exit status that says so.
         leaving: it accepts no more, because a signal told it to end.
         ready_s: `time.monotonic()`; None before.
     """
@@ -234,6 +235,7 @@ class WorkerProcess(ChildProcess):
         self.memory = memory
         self.phase = Phase.STARTING
         self.failed: str | None = None
+        self.failed_status = 0
         self.leaving = False
         self.ready_s: float | None = None
         self._on_change = on_change
@@ -299,5 +301,5 @@ class WorkerProcess(ChildProcess):
         elif "leaving" in message:
             self.leaving = True
         else:
-            self.failed = message["failed"]
+            self.failed, self.failed_status = message["failed"], message["status"]
         self._on_change(self)

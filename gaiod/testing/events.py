@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from gaiod.core.operations import OpType
+
 
 @dataclass(frozen=True)
 class Started:
@@ -29,6 +31,20 @@ class Sent:
 @dataclass(frozen=True)
 class PeerDone:
     """A read found the end of the stream."""
+
+
+@dataclass(frozen=True)
+class Expired:
+    """The deadline of a read passed, or of the oldest write. Of others: `Relayed(DeadlineExceeded())`, say."""
+
+    operation: OpType = OpType.READ
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """A read was cancelled, or the oldest write."""
+
+    operation: OpType = OpType.READ
 
 
 @dataclass(frozen=True)
@@ -79,4 +95,7 @@ class Message:
     data: bytes
 
 
-Event = Started | Opened | Arrived | Sent | PeerDone | Closed | Ticked | Timed | Posted | Connected | Relayed | Message
+Event = (
+    Started | Opened | Arrived | Sent | PeerDone | Expired | Cancelled | Closed | Ticked | Timed | Posted | Connected
+    | Relayed | Message
+)  # fmt: skip

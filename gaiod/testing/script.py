@@ -1,9 +1,12 @@
 """Plays a script to a handler."""
 
+import errno
+import os
 from collections.abc import Sequence
 from typing import Any, cast
 
 from gaiod.core.connection import Conn
+from gaiod.core.errors import DeadlineExceeded
 from gaiod.core.group import Group
 from gaiod.core.operations import OpResult, OpType
 from gaiod.runtime.handler import Handler, SocketOptions
@@ -13,9 +16,11 @@ from gaiod.testing.actions import Action, Connect, MakeGroup, Post, Timer
 from gaiod.testing.conn import ScriptedConn, ScriptedGroup
 from gaiod.testing.events import (
     Arrived,
+    Cancelled,
     Closed,
     Connected,
     Event,
+    Expired,
     Message,
     Opened,
     PeerDone,
@@ -102,12 +107,15 @@ def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) ->
         case Arrived(data):
             handler.on_read(conn, OpResult(OpType.READ, conn, buffer=memoryview(data), is_swap_buffer=True))
         case Sent():
-            assert scripted.writes, "Sent: the handler has nothing under way"
-            data = scripted.writes.pop(0)
-            scripted.pending_write_bytes -= len(data)
-            handler.on_write(conn, OpResult(OpType.WRITE, conn, buffer=data))
+            handler.on_write(conn, OpResult(OpType.WRITE, conn, buffer=_oldest_write(scripted, event)))
         case PeerDone():
             handler.on_eof(conn)
+        case Expired(operation):
+            _end_early(scripted, event, operation)
+            handler.on_error(conn, operation, DeadlineExceeded("the operation's deadline passed"))
+        case Cancelled(operation):
+            _end_early(scripted, event, operation)
+            handler.on_error(conn, operation, OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
         case Closed(reason):
             scripted.closed = True
             handler.on_close(conn, reason)
@@ -124,3 +132,17 @@ def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) ->
             handler.on_relay(conn, OpResult(OpType.RELAY, conn, error=error))
         case Message(topic, data):
             handler.on_message(topic, data)
+
+
+def _oldest_write(scripted: ScriptedConn, event: Event) -> bytes:
+    """Take what is no longer under way."""
+    assert scripted.writes, f"{event}: the handler has nothing under way"
+    data = scripted.writes.pop(0)
+    scripted.pending_write_bytes -= len(data)
+    return data
+
+
+def _end_early(scripted: ScriptedConn, event: Event, operation: OpType) -> None:
+    assert operation in (OpType.READ, OpType.WRITE), f"{event}: write Relayed(error) or Connected(error)"
+    if operation is OpType.WRITE:
+        _oldest_write(scripted, event)

@@ -85,15 +85,15 @@ def test_proxied_connection_is_told_with_that_to_its_server(serve: Serve, tells:
 def test_handler_that_cannot_explain_costs_no_connection(serve: Serve) -> None:
     class Raises(Recorder):
         def partner_of(self, conn: Conn) -> Conn | None:
-            raise RuntimeError("told to")
+            raise SystemExit("told to")
 
         def notes_on(self, conn: Conn) -> list[str]:
-            raise RuntimeError("told to")
+            raise SystemExit("told to")
 
     serving = serve(Raises())
     sock = serving.connect()
     told = _explain(serving, _serial(serving))
-    assert told["notes"] == ["Its handler does not say more: notes_on raised RuntimeError('told to')."]
+    assert told["notes"] == ["Its handler does not say more: notes_on raised SystemExit('told to')."]
     assert serving.exchange(sock, b"still") == b"still"
 
 

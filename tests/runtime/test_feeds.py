@@ -154,6 +154,12 @@ def test_operators_message_goes_to_whom_it_is_for(feeding: Feeding) -> None:
     assert feeding.messages(worker, 3) == [(1, b"to one"), (41, b"to all"), (2, b"to all")]
 
 
+def test_operator_is_told_what_a_handler_raises_though_it_is_no_exception(feeding: Feeding) -> None:
+    feeding.feeds.run([feeding.wanted("ticks", "one")])
+    answer = feeding.feeds.publish(None, "t", b"exit")
+    assert "encode_message raised SystemExit('no reason')" in answer["error"]
+
+
 def test_operator_is_told_who_refuses_a_message_and_why(feeding: Feeding) -> None:
     feeding.feeds.run([feeding.wanted("ticks"), feeding.wanted("news")])
     answer = feeding.feeds.publish(None, "t", b"refuse")

@@ -194,22 +194,6 @@ def test_tick_goes_on_when_it_has_raised(serve: Serve) -> None:
     serving.step_until(lambda: serving.count("handler_error_on_tick") >= 3, "three ticks")
 
 
-@pytest.mark.parametrize(("interval_s", "messages"), [(FOREVER_S, 1), (0.0, 5)])
-def test_exceptions_are_all_counted_and_logged_once_in_a_while(
-    serve: Serve,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    interval_s: float,
-    messages: int,
-) -> None:
-    monkeypatch.setattr(logs, "LIMITED_INTERVAL_S", interval_s)
-    serving = serve(Breaks("on_open"))
-    for _ in range(5):
-        serving.connect()
-    assert serving.count("handler_error_on_open") == 5
-    assert len(caplog.records) == messages
-
-
 def test_connection_that_a_hook_closed_before_it_raised_is_closed_once(serve: Serve) -> None:
     class Both(Recorder):
         def on_open(self, conn: Conn) -> None:

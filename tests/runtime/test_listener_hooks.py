@@ -10,6 +10,8 @@ from core.support.sockets import listen
 from core.support.waiting import LIMIT_S, MOMENT_S
 
 from gaiod import Conn, Handler, OpResult, TooManyOperations, Watcher
+from gaiod.runtime.dispatch import dispatch
+from gaiod.runtime.failures import StartError
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import Layout
@@ -41,6 +43,9 @@ class Notes(Recorder):
     def on_post(self, data: Any) -> None:
         self._note("post", data)
 
+    def on_message(self, topic: str, data: bytes) -> None:
+        self._note("message", data)
+
 
 class Breaks(Handler):
     """Raises in a hook that has no connection, and sees to it that it is called."""
@@ -56,7 +61,6 @@ class Breaks(Handler):
     def on_start(self) -> None:
         self.timer(0.0, "data")
         self.post("data")
-        self._break("on_start")
 
     def on_timer(self, data: Any) -> None:
         self._break("on_timer")
@@ -95,16 +99,61 @@ def test_start_may_connect_and_have_itself_called_later(serve: Serve) -> None:
         assert sorted(handler.notes) == [("connect", ("upstream", None)), ("timer", "timer")]
 
 
-def test_start_does_not_come_to_a_listener_that_an_operator_drained(watcher: Watcher) -> None:
-    """A worker that comes later has no socket to serve there."""
-    handler = Notes()
+def _listener(handler: Handler, watcher: Watcher) -> Listener:
+    """Return one that has neither started nor serves."""
     layout = Layout((0,))
     cells = memoryview(bytearray(8 * layout.size)).cast("q")
-    Listener(ListenerSettings("front", "", ""), handler, watcher, cells, layout, number=0).open([])
-    assert handler.notes == []
+    return Listener(ListenerSettings("front", "", "./mine.py"), handler, watcher, cells, layout, number=0)
 
 
-@pytest.mark.parametrize("hook", ["on_start", "on_timer", "on_post"])
+def test_start_comes_before_anybody_is_accepted_and_what_it_plans_happens(watcher: Watcher) -> None:
+    class Plans(Notes):
+        def on_start(self) -> None:
+            super().on_start()
+            self.timer(0.0, "planned")
+
+    handler = Plans()
+    listener = _listener(handler, watcher)
+    listener.start()
+    listener.deliver("topic", b"message")
+    until_s = time.monotonic() + LIMIT_S
+    while ("timer", "planned") not in handler.notes:
+        assert time.monotonic() < until_s
+        dispatch(watcher.wait_io(MOMENT_S))
+    assert handler.notes == [("start", None), ("message", b"message"), ("timer", "planned")]
+
+
+@pytest.mark.parametrize("error", [ConnectionError("database is down"), SystemExit(0), KeyboardInterrupt()], ids=repr)
+def test_start_that_raises_says_which_listener_handler_line_and_why(
+    watcher: Watcher, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    class Needs(Handler):
+        def on_start(self) -> None:
+            self._connect()
+
+        def _connect(self) -> None:
+            raise error
+
+    with pytest.raises(StartError) as refused:
+        _listener(Needs(), watcher).start()
+    text = str(refused.value)
+    assert text.startswith(f"listener front, handler ./mine.py: on_start at {__file__}:")
+    assert f" raised {type(error).__name__}: {error}; see to what it needs" in text
+    assert "listener front: on_start raised; it is not served" in caplog.text
+    assert "in _connect" in caplog.text, "the whole traceback"
+
+
+def test_socket_is_closed_when_the_listener_was_drained_before_it_served(watcher: Watcher) -> None:
+    """An operator may drain a listener while its workers start."""
+    listener = _listener(Notes(), watcher)
+    listener.start()
+    listener.stop_accepting()
+    with listen() as sock:
+        listener.open([sock])
+        assert sock.fileno() == -1
+
+
+@pytest.mark.parametrize("hook", ["on_timer", "on_post"])
 def test_hook_without_a_connection_that_raises_is_counted_and_logged_and_costs_nobody(
     serve: Serve, caplog: pytest.LogCaptureFixture, hook: str
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gaiod.runtime import logs
 from gaiod.runtime.logs import (
     FORMATS,
     LIMITED_INTERVAL_S,
@@ -200,3 +201,9 @@ def test_what_others_can_cause_is_logged_once_an_interval_with_how_often_it_was(
         "listener 100%: user 7 connected (999 more like this before)",
     ]
     assert LIMITED_INTERVAL_S == 1.0
+def test_limited_log_is_bounded_whatever_the_kinds_are(caplog: pytest.LogCaptureFixture) -> None:
+    """Code that is made while it runs has any number of lines."""
+    log = LimitedLog(logging.getLogger("gaiod.x"), "listener a")
+    for number in range(10 * logs.KINDS_MAX):
+        log.tell(logging.WARNING, f"kind {number}", "it")
+    assert len(caplog.messages) == logs.KINDS_MAX + 1

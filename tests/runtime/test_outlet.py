@@ -97,6 +97,12 @@ def test_message_that_cannot_be_published_is_counted_and_told(
     assert f"source one of listener ticks: a message is refused: {why}" in caplog.text or topic == "\udcff"
 
 
+def test_handler_that_would_end_whoever_publishes_is_an_error_like_others(feeding: Feeding, outlet: Outlet) -> None:
+    with pytest.raises(RuntimeError, match=r"encode_message raised SystemExit\('no reason'\)"):
+        outlet.publish(b"exit", "t")
+    assert feeding.count("ticks", "one", "refused") == 1
+
+
 def test_longest_message_arrives(feeding: Feeding, outlet: Outlet) -> None:
     worker = feeding.worker(ticks="key")
     outlet.publish(bytes(MESSAGE_MAX_BYTES), "t" * TOPIC_MAX_BYTES)
@@ -125,7 +131,7 @@ def test_what_raises_later_is_told_and_the_source_goes_on(
     feeding: Feeding, outlet: Outlet, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> None:
-        raise LookupError("no key")
+        raise SystemExit("no key")
 
     outlet.timer(0.0, fail)
     feeding.step_until(lambda: "no key" in caplog.text, "the traceback")

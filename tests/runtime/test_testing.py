@@ -1,22 +1,25 @@
 """gaiod.testing: a script passes when the handler does exactly what it says, and fails with the step otherwise."""
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from gaiod import Conn, Handler, OpResult, OpType
+from gaiod import Conn, DeadlineExceeded, Handler, OpResult, OpType
 from gaiod.core.errors import ConnClosed, EmptyBuffer
 from gaiod.testing import (
     Abort,
     Action,
     Arrived,
     Cancel,
+    Cancelled,
     Close,
     Closed,
     Connect,
     Connected,
     Event,
+    Expired,
     Message,
     Opened,
     PeerDone,
@@ -91,6 +94,9 @@ class Notes(Handler):
     def on_connect(self, conn: Conn, result: OpResult) -> None:
         self.seen.append(("connect", result.error, result.operation))
 
+    def on_error(self, conn: Conn, operation: OpType, error: Exception) -> None:
+        self.seen.append(("error", operation, type(error), getattr(error, "errno", None)))
+
     def on_message(self, topic: str, data: bytes) -> None:
         self.seen.append(("message", topic, data))
 
@@ -115,6 +121,8 @@ REFUSED = ConnectionRefusedError(111, "refused")
         (Opened(), ("open", ("127.0.0.1", 40000))),
         (Arrived(b"abc"), ("read", b"abc", 3, OpType.READ, None)),
         (PeerDone(), ("eof",)),
+        (Expired(), ("error", OpType.READ, DeadlineExceeded, None)),
+        (Cancelled(), ("error", OpType.READ, OSError, errno.ECANCELED)),
         (Closed(), ("close", "handler", True)),
         (Closed("idle"), ("close", "idle", True)),
         (Ticked(), ("tick",)),
@@ -200,6 +208,42 @@ def test_script_fails_when_the_handler_does_too_much_or_in_another_order() -> No
 def test_script_fails_when_it_says_sent_and_nothing_is_under_way() -> None:
     with pytest.raises(AssertionError, match="nothing under way"):
         assert_script(Echo(), (Opened(), [Read()]), (Sent(), [Read()]))
+
+
+@pytest.mark.parametrize("event", [Expired(OpType.WRITE), Cancelled(OpType.WRITE)], ids=str)
+def test_write_that_ends_early_is_the_oldest_and_is_not_sent_any_more(event: Event) -> None:
+    class Two(Notes):
+        def on_open(self, conn: Conn) -> None:
+            conn.write(b"first")
+            conn.write(b"second")
+
+    conn = assert_script(Two(), (Opened(), [Write(b"first"), Write(b"second")]), (event, []))
+    assert conn.writes == [b"second"]
+    assert conn.pending_write_bytes == 6
+
+
+@pytest.mark.parametrize(
+    ("event", "action", "reason"),
+    [
+        (Expired(), Close(), "deadline"),
+        (Cancelled(), Close(), None),
+        (Expired(OpType.WRITE), Abort(), "deadline"),
+        (Cancelled(OpType.WRITE), Abort(), None),
+    ],
+    ids=str,
+)
+def test_default_closes_what_ended_early(event: Event, action: Action, reason: str | None) -> None:
+    class Writes(Handler):
+        def on_open(self, conn: Conn) -> None:
+            conn.write(b"x")
+
+    assert assert_script(Writes(), (Opened(), [Write(b"x")]), (event, [action])).close_reason == reason
+
+
+@pytest.mark.parametrize("event", [Expired(OpType.RELAY), Cancelled(OpType.CONNECT)], ids=str)
+def test_script_fails_when_what_ended_early_has_a_hook_of_its_own(event: Event) -> None:
+    with pytest.raises(AssertionError, match=r"write Relayed\(error\) or Connected\(error\)"):
+        assert_script(Echo(), (event, []))
 
 
 def test_script_lets_through_what_a_hook_raises() -> None:

@@ -25,6 +25,7 @@ def make_listener(handler: Handler) -> tuple[Watcher, Listener]:
 
 def serve(watcher: Watcher, listener: Listener, port: int = 0, *, send_buffer_bytes: int | None = None) -> NoReturn:
     """Serve on a port, 0 for any free one, until a signal ends the process."""
+    listener.start()
     listener.open([open_listener(port, send_buffer_bytes=send_buffer_bytes)])
     gc.collect()
     gc.freeze()

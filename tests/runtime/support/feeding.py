@@ -44,7 +44,7 @@ class Played(Source):
         if Played.failures.get(self.name, 0):
             Played.failures[self.name] -= 1
             outlet.publish(b"too early", "t")
-            raise RuntimeError("told to")
+            raise SystemExit("told to")  # no Exception: it must not end the feeder either
         self.outlet = outlet
 
     def stop(self) -> None:
@@ -83,6 +83,8 @@ class Takes(Handler):
     def encode_message(cls, options: TakesOptions, topic: str, data: bytes) -> bytes:
         if data == options.refused.encode():
             raise ValueError("it is refused; publish another")
+        if data == b"exit":
+            raise SystemExit("no reason")
         return options.prefix.encode() + data
 
     def on_message(self, topic: str, data: bytes) -> None:

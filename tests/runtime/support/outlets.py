@@ -92,7 +92,9 @@ class FakeOutlet(Stepped):
             self._ends.callback(Path(path).unlink)
         self.addresses.append(sock.getsockname())
         settings = ListenerSettings(name="source", bind=bind, handler="test", idle_timeout_s=idle_timeout_s)
-        Listener(settings, handler, self.watcher, self._cells, self._layout, number=0).open([sock])
+        listener = Listener(settings, handler, self.watcher, self._cells, self._layout, number=0)
+        listener.start()
+        listener.open([sock])
 
     # -- what a test asks for ----------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ class Serving(Stepped):
         self._clients = ExitStack()
         with sock or listen() as sock:
             self.address = sock.getsockname()
+            self.listener.start()
             self.listener.open([sock])
 
     # -- clients -------------------------------------------------------------------------------------
