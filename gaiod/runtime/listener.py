@@ -246,7 +246,7 @@ class Listener(Target):
             self.call("on_eof", conn, self.handler.on_eof, conn)
         elif isinstance(result.error, DeadlineExceeded) or getattr(result.error, "errno", None) == errno.ECANCELED:
             self.call("on_error", conn, self.handler.on_error, conn, operation, result.error)
-        else:
+        elif isinstance(result.error, OSError):
             self.end(conn, of_error(result.error, conn.fileno(), is_client=self.is_client(conn)), abort=True)
 
     def call(self, name: str, conn: Conn | None, hook: Callable[..., None], *arguments: Any) -> None:

@@ -109,6 +109,8 @@ def termination_of(reason: str | None, *, at_eof: bool = False, is_client: bool 
         reason = "peer_eof" if at_eof else "handler"
     if isinstance(reason, Termination):
         return reason
+    if not isinstance(reason, str):
+        return KNOWN["handler"]  # it said something that is no word, which must not cost others anything
     known = KNOWN.get(reason)
     if known is None:
         return Termination(reason)

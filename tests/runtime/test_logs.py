@@ -201,6 +201,8 @@ def test_what_others_can_cause_is_logged_once_an_interval_with_how_often_it_was(
         "listener 100%: user 7 connected (999 more like this before)",
     ]
     assert LIMITED_INTERVAL_S == 1.0
+
+
 def test_limited_log_is_bounded_whatever_the_kinds_are(caplog: pytest.LogCaptureFixture) -> None:
     """Code that is made while it runs has any number of lines."""
     log = LimitedLog(logging.getLogger("gaiod.x"), "listener a")

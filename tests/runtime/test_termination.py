@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -113,3 +114,9 @@ def test_kernel_is_asked_which_timeout_it_was(pair: tuple[socket.socket, socket.
     assert _told(of_error(timed_out, near.fileno())) == ("user_timeout", "client", "timeout", "tcp_retries2")
     near.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5000)
     assert _told(of_error(timed_out, near.fileno())) == ("user_timeout", "client", "timeout", "user_timeout")
+
+
+@pytest.mark.parametrize("reason", [["over"], 7, {}], ids=repr)
+def test_reason_that_is_no_word_is_the_handlers(reason: Any) -> None:
+    """Of any type: a handler can put what it likes into `close_reason`, and must not end its worker by that."""
+    assert termination_of(reason) == "handler"
