@@ -204,7 +204,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Retries, and clients without a server", "cps",
             Line("gaiod_upstream_retries_total", "upstream"),
             Line("gaiod_upstream_queue_timeouts_total", "upstream"),
-            Line("gaiod_upstream_unavailable_total", "upstream"),
+            Line("gaiod_upstream_unavailable_total", "upstream cause"),
         ),
     ),
     "Push": (

@@ -38,6 +38,7 @@ from gaiod.runtime.stats import (
     SERVER_CELL,
     SERVER_FAILURES,
     SIDES,
+    UNAVAILABLE_CAUSES,
     Layout,
     open_connections,
     open_to_server,
@@ -333,7 +334,10 @@ class Collector(PrometheusCollector):
         scrape.add("gaiod_upstream_retries_total", row[CELL["upstream_retries"]], name)
         scrape.add("gaiod_upstream_queue_length", max(0, row[CELL["upstream_queued"]]), name)
         scrape.add("gaiod_upstream_queue_timeouts_total", row[CELL["upstream_queue_timeouts"]], name)
-        scrape.add("gaiod_upstream_unavailable_total", row[CELL["upstream_unavailable"]], name)
+        for cause in UNAVAILABLE_CAUSES:
+            unavailable = row[CELL[f"upstream_unavailable_{cause}"]]
+            scrape.add("gaiod_upstream_unavailable_total", unavailable, name, cause)
+        scrape.add("gaiod_upstream_unavailable_total", row[CELL["upstream_unavailable"]], name, "other")
         first = CELL[f"connect_le_{CONNECT_BOUNDS_S[0]}"]
         buckets = row[first : first + len(CONNECT_BOUNDS_S) + 1]
         scrape.add_buckets("gaiod_upstream_connect_duration_seconds", buckets, row[CELL["connect_ns"]] / 1e9, name)

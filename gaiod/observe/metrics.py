@@ -162,8 +162,9 @@ METRICS = (
     Metric(
         "gaiod_upstream_unavailable_total",
         "counter",
-        "Clients closed because no server could be had.",
-        ("upstream",),
+        "Clients closed because no server could be had, by why: all down, full (and the queue, too), queue_timeout, "
+        "names unresolved, no_resources (descriptors, memory, ports), or how the last connect failed.",
+        ("upstream", "cause"),
     ),
     Metric(
         "gaiod_push_deliveries_total",

@@ -312,8 +312,11 @@ class Handler:
         """Add to a number of the listener that metrics show.
 
         Args:
-            name: `upstream_retries`, `upstream_queue_timeouts`, `upstream_unavailable` (clients closed
-                because no server could be had), or `upstream_queued`, which goes down again: -1 for each +1.
+            name: `upstream_retries`, `upstream_queue_timeouts`, `upstream_unavailable` (clients closed because no
+                server could be had), or `upstream_unavailable_CAUSE`, where it is one of these: `down`, `full`,
+                `queue_timeout`, `unresolved`, `no_resources`, `connect_refused`, `connect_timeout`,
+                `connect_unreachable`, `connect_reset`, `connect_other`; or `upstream_queued`, which goes down again:
+                -1 for each +1.
             amount: how many more.
 
         Raises:

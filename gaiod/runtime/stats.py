@@ -52,7 +52,19 @@ TRAFFIC_CELLS = ("received_bytes", "sent_bytes", "pauses", "resumes", "paused_ns
 
 CONNECT_BOUNDS_S = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 
-HANDLER_CELLS = ("upstream_retries", "upstream_queue_timeouts", "upstream_queued", "upstream_unavailable")
+UNAVAILABLE_CAUSES = (
+    "down", "full", "queue_timeout", "unresolved", "no_resources", "connect_refused", "connect_timeout",
+    "connect_unreachable", "connect_reset", "connect_other",
+)  # fmt: skip
+"""Why no server could be had. A handler may also count `upstream_unavailable` without one."""
+
+HANDLER_CELLS = (
+    "upstream_retries",
+    "upstream_queue_timeouts",
+    "upstream_queued",
+    "upstream_unavailable",
+    *(f"upstream_unavailable_{cause}" for cause in UNAVAILABLE_CAUSES),
+)
 """What `Handler.count` adds to."""
 
 LISTENER_CELLS = (

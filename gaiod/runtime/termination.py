@@ -6,6 +6,8 @@ import socket
 import sys
 import termios
 
+from gaiod.core.connection import Conn
+
 WHO = ("client", "server", "gaiod", "handler")
 """Who did it, or did not do in time what it had to. `gaiod`: a limit of its own, or its operator."""
 
@@ -56,6 +58,17 @@ class Termination(str):
         made.phase = phase
         return made
 
+    @classmethod
+    def of_error(cls, error: OSError, conn: Conn, who: str = "client") -> "Termination":
+        """Return what an error of a read, a write or a relay makes of a connection.
+
+        Args:
+            error: it. `ETIMEDOUT` is `user_timeout` or `keepalive`: as long as `conn` is open, the kernel can tell.
+            conn: the connection that failed.
+            who: at its other end: `client` or `server`.
+        """
+        return of_error(error, conn.fileno(), is_client=who != "server")
+
     def in_phase(self, phase: str) -> "Termination":
         """Return the same, in a phase, if it says none itself."""
         return self if self.phase else Termination(self, self.who, self.how, self.cause, phase)
@@ -91,9 +104,9 @@ KNOWN = {
 OF_SERVER = {"peer_eof": "server_eof", "peer_reset": "server_reset"}
 """What is said of a client's connection when that to its server ended so: the client is its peer, not the server."""
 
-RESETS = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
+RESETS = frozenset({errno.ECONNRESET, errno.EPIPE})
 
-UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EPROTO})
+UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 """Linux ends an established connection with one of these where it would with ETIMEDOUT, but a router had told why."""
 
 
@@ -150,7 +163,8 @@ def of_error(error: OSError, fd: int, *, is_client: bool = True) -> Termination:
     elif number in UNREACHABLE:
         found = Termination("unreachable", "client", "timeout", name)
     else:
-        found = Termination("error", "gaiod", "error", name)
+        how = "kill" if number == errno.ECONNABORTED else "error"  # so the kernel tells of `ss --kill`
+        found = Termination("error", "gaiod", how, name)
     return found if is_client else of_server(found)
 
 

@@ -28,7 +28,7 @@ REASONS = {
     "admin": "An operator closed it: `gaiod kill`.",
     "handler_error": "A hook of its handler raised an exception; the log has the traceback.",
     "forgotten": "Its handler forgot it: nothing was asked for on it, and nobody had it any more. That is a bug.",
-    "error": "The kernel refused to go on with it, which neither end is to blame for.",
+    "error": "This machine's kernel did not go on with it, which neither end is to blame for: `ss --kill`, say.",
     "worker_lost": "Its worker died, and all its connections with it; the log says of what.",
 }
 """A sentence for each of `gaiod.runtime.stats.CLOSE_REASONS`."""

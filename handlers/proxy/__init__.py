@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from gaiod import Conn, Handler, OpResult, ProxyHeader
+from gaiod import Conn, Handler, OpResult, ProxyHeader, Termination
 
 from .health import Checks
 from .names import Answer, Names
@@ -18,6 +18,23 @@ from .sockets import SocketOption, socket_options
 
 AGE_SHARE_MIN = 0.8
 """Of `max_age` that the shortest-lived connection gets: those that began together must not all end together."""
+
+NO_SERVER = {
+    cause: Termination("no_server", who, how, cause, phase)
+    for cause, who, how, phase in (
+        ("down", "server", "error", "queue"),
+        ("unresolved", "server", "error", "queue"),
+        ("full", "gaiod", "limit", "queue"),
+        ("queue_timeout", "gaiod", "timeout", "queue"),
+        ("no_resources", "gaiod", "limit", "connect"),
+        ("connect_refused", "server", "error", "connect"),
+        ("connect_timeout", "server", "timeout", "connect"),
+        ("connect_unreachable", "server", "error", "connect"),
+        ("connect_reset", "server", "reset", "connect"),
+        ("connect_other", "server", "error", "connect"),
+    )
+}
+"""What is said of a client for which there is no server, by the cause that the metric tells."""
 
 
 class Proxy(Handler):
@@ -109,6 +126,12 @@ class Proxy(Handler):
             return None
         return data.server if conn is data.client else data.client
 
+    def phase_of(self, conn: Conn) -> str:
+        return conn.data.phase if isinstance(conn.data, Session) else super().phase_of(conn)
+
+    def server_of(self, conn: Conn) -> str | None:
+        return conn.data.server_label if isinstance(conn.data, Session) else None
+
     def notes_on(self, conn: Conn) -> Iterable[str]:
         return conn.data.notes(self._half_closed.get(conn.data)) if isinstance(conn.data, Session) else ()
 
@@ -120,7 +143,7 @@ class Proxy(Handler):
         if endpoint is not None:
             session.connect(endpoint)
         elif not (self.pool.is_waiting_worthwhile and self._queue.join(session)):
-            self.refuse(session)
+            self.refuse(session, self.pool.lack)
 
     def choose(self, session: Session) -> Endpoint | None:
         """Return who gets a client; None: nobody can take it now."""
@@ -130,10 +153,10 @@ class Proxy(Handler):
             key = hash_of(peer[0] if isinstance(peer, tuple) else "")
         return self.pool.choose(time.monotonic(), key, session.tried)
 
-    def refuse(self, session: Session) -> None:
-        """Let a client go for which there is no server."""
-        self.count("upstream_unavailable")
-        session.close("no_server")
+    def refuse(self, session: Session, cause: str) -> None:
+        """Let a client go for which there is no server, for one of the causes of `NO_SERVER`."""
+        self.count(f"upstream_unavailable_{cause}")
+        session.close(NO_SERVER[cause])
 
     # -- what a session needs --------------------------------------------------------------------------
 
@@ -187,5 +210,5 @@ class Proxy(Handler):
         self.pool.set_down(endpoint, why, time.monotonic())
         if why is not None:
             for session in list(endpoint.sessions):
-                session.close("no_server")
+                session.close("server_down")
         self._queue.serve()

@@ -65,6 +65,13 @@ class Pool:
         """Whether somebody may take a client soon where nobody can now: all are full, or names not known yet."""
         return bool(self.members) or any(not server.endpoints for server in self.servers)
 
+    @property
+    def lack(self) -> str:
+        """Why nobody can take a client where nobody can: as the metric has it, `down`, `unresolved` or `full`."""
+        if self.members:
+            return "full"
+        return "down" if any(server.endpoints for server in self.servers) else "unresolved"
+
     def take(self, endpoint: Endpoint) -> None:
         """Count a connection that begins."""
         server = endpoint.server

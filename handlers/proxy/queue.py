@@ -48,7 +48,7 @@ class Queue:
                 return
             self._leave()
             if endpoint is None:
-                proxy.refuse(session)
+                proxy.refuse(session, proxy.pool.lack)
             else:
                 session.connect(endpoint)
 
@@ -59,7 +59,8 @@ class Queue:
             session = self._leave()
             if session.client is not None:
                 self._proxy.count("upstream_queue_timeouts")
-                self._proxy.refuse(session)
+                lack = self._proxy.pool.lack
+                self._proxy.refuse(session, "queue_timeout" if lack == "full" else lack)
         if self._waiting:
             self._proxy.timer(self._waiting[0][0] - now_s, self)
 

@@ -4,7 +4,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from gaiod import Conn, ConnClosed, DeadlineExceeded, OpResult, RelaySinkError
+from gaiod import Conn, ConnClosed, DeadlineExceeded, OpResult, RelaySinkError, Termination
 
 from .failures import is_full, is_ours, reason_of, words_for
 from .servers import Endpoint
@@ -21,6 +21,9 @@ RETRY_FULL_S = 0.5
 
 LINGER_LOOK_S = 0.2
 """How often to look whether a side that is to be reset has been sent everything."""
+
+FINS = {True: Termination("peer_eof", "client", "fin"), False: Termination("server_eof", "server", "fin")}
+"""What ended a session in order: by whether the client was the first to send its end."""
 
 
 class Session:
@@ -76,13 +79,15 @@ class Session:
     def _failed(self, endpoint: Endpoint, error: Exception) -> None:
         """Try once more, elsewhere if there is somebody else; or let the client go."""
         proxy = self.proxy
-        endpoint.server.stats.failed(reason_of(error))
-        if not is_ours(error, endpoint.target):
+        why = reason_of(error)
+        endpoint.server.stats.failed(why)
+        own = is_ours(error, endpoint.target)
+        if not own:
             proxy.pool.failed(endpoint, time.monotonic(), words_for(error, endpoint.target))
-        if len(self.tried) >= proxy.options.retries:
-            proxy.refuse(self)
-            return
         self.tried += (endpoint,)
+        if len(self.tried) > proxy.options.retries:
+            proxy.refuse(self, "no_resources" if own else f"connect_{why}")
+            return
         proxy.count("upstream_retries")
         following = proxy.choose(self)
         if following is not None and following not in self.tried:
@@ -133,10 +138,11 @@ class Session:
             if self.is_broken:
                 self._reset(conn, other)
             elif other.at_eof:
-                self.close("peer_eof")
+                self.close(FINS[other is self.client])
             else:
                 self.proxy.watch(self)
         elif isinstance(error, RelaySinkError):
+            self._blame(other, error)
             if other.at_eof:
                 self._reset(other, conn)
             else:
@@ -145,6 +151,8 @@ class Session:
         elif isinstance(error, DeadlineExceeded):
             self.close("max_age")
         else:
+            if isinstance(error, OSError):
+                self._blame(conn, error)
             self._reset(conn, other)
 
     def look(self, now_s: float, since_s: float) -> None:
@@ -155,11 +163,25 @@ class Session:
         if now_s >= self.until_s:
             self.close("max_age")
         elif now_s - max(since_s, client.active_s, server.active_s) >= self.proxy.options.half_closed_timeout:
-            client.close_reason = "idle"
+            client.close_reason = client.close_reason or "half_closed_timeout"
             client.abort()
             server.abort()
 
     # -- what an operator asks -------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> str:
+        """How far it is: `queue`, `connect`, `data`, or `closing` once one direction has ended."""
+        if not self.is_connected:
+            return "connect" if self.endpoint is not None or self.tried else "queue"
+        ends = (self.client, self.server)
+        return "closing" if any(each is not None and each.at_eof for each in ends) else "data"
+
+    @property
+    def server_label(self) -> str | None:
+        """Which server it is, or was, with; or could not be connected to last; None: it waits for one."""
+        endpoint = self.endpoint or (self.tried[-1] if self.tried else None)
+        return None if endpoint is None else endpoint.server.label
 
     def notes(self, since_s: float | None) -> list[str]:
         """Return what there is to say, in sentences; `since_s`: when one direction ended."""
@@ -203,8 +225,8 @@ class Session:
             else:
                 server.abort()
         elif conn is server:
-            endpoint = self.endpoint
-            self.server = self.endpoint = None
+            endpoint = self.endpoint  # which stays: it is asked for when the client has closed, too
+            self.server = None
             if endpoint is not None:
                 if self.is_connected:
                     endpoint.server.stats.closed()
@@ -213,10 +235,15 @@ class Session:
                 client.close_reason = client.close_reason or reason
                 client.close()
 
+    def _blame(self, dead: Conn, error: OSError) -> None:
+        """Remember why it ends: one of the two failed. What failed first is why."""
+        client = self.client
+        if client is not None:
+            who = "client" if dead is client else "server"
+            client.close_reason = client.close_reason or Termination.of_error(error, dead, who)
+
     def _reset(self, dead: Conn, survivor: Conn) -> None:
         """Let the survivor know by a reset that the other side was: an end in order would be a lie."""
-        if self.client is not None:
-            self.client.close_reason = "peer_reset"
         dead.abort()
         self.survivor = survivor
         self.until_s = time.monotonic() + self.proxy.options.half_closed_timeout

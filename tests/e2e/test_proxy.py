@@ -81,7 +81,8 @@ def test_one_that_resets_takes_its_partner_along_and_nobody_else(
             left.recv(1)
         other.sendall(b"ping")
         assert receive(other_far, 4) == b"ping"
-    until(running, 1, "connections_closed_total", listener="db", reason="peer_reset")
+    reason = "peer_reset" if who == "client" else "server_reset"
+    until(running, 1, "connections_closed_total", listener="db", reason=reason)
 
 
 def test_server_that_does_not_read_slows_its_client_down(running: Daemon, upstream: socket.socket) -> None:
@@ -109,7 +110,7 @@ def test_half_closed_connection_on_which_nothing_moves_ends(daemon: Start, upstr
         client.shutdown(socket.SHUT_WR)
         assert far.recv(1) == b""
         assert is_ended(client)
-    until(running, 1, "connections_closed_total", listener="db", reason="idle")
+    until(running, 1, "connections_closed_total", listener="db", reason="half_closed_timeout")
 
 
 def test_connection_that_is_too_old_ends(daemon: Start, upstream: socket.socket) -> None:

@@ -85,7 +85,8 @@ def test_connections_of_a_server_that_goes_down_are_closed_where_that_is_wanted(
             assert is_ended(client)
         with connect(running.address("db")) as late:
             assert is_ended(late)
-        until(running, 2, "connections_closed_total", listener="db", reason="no_server")
+        for reason in ("server_down", "no_server"):
+            until(running, 1, "connections_closed_total", listener="db", reason=reason)
 
 
 def test_client_waits_for_a_place_and_not_for_ever(daemon: Start) -> None:

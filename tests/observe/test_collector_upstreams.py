@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gaiod.runtime.stats import CONNECT_BOUNDS_S, SERVER_FAILURES
+from gaiod.runtime.stats import CONNECT_BOUNDS_S, SERVER_FAILURES, UNAVAILABLE_CAUSES
 from observe.support.slots import FakeDaemon, family_of, samples_of, value_of
 
 ONE = {"upstream": "l0", "server": "s0"}
@@ -76,7 +76,16 @@ def test_listener_tells_what_its_handler_counts(two_workers: FakeDaemon) -> None
     assert value_of(collector, "gaiod_upstream_retries_total", upstream="l0") == 2
     assert value_of(collector, "gaiod_upstream_queue_length", upstream="l0") == 4
     assert value_of(collector, "gaiod_upstream_queue_timeouts_total", upstream="l0") == 6
-    assert value_of(collector, "gaiod_upstream_unavailable_total", upstream="l0") == 8
+    assert value_of(collector, "gaiod_upstream_unavailable_total", upstream="l0", cause="other") == 8
+
+
+def test_why_there_was_no_server_is_told_by_cause(two_workers: FakeDaemon) -> None:
+    for worker in range(2):
+        for number, cause in enumerate(UNAVAILABLE_CAUSES, 1):
+            two_workers.set(f"upstream_unavailable_{cause}", number, worker=worker)
+    collector = two_workers.collector
+    for number, cause in enumerate(UNAVAILABLE_CAUSES, 1):
+        assert value_of(collector, "gaiod_upstream_unavailable_total", upstream="l0", cause=cause) == 2 * number
 
 
 def test_time_to_connect_is_a_cumulative_histogram(fake: FakeDaemon) -> None:

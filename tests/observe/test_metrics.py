@@ -9,7 +9,7 @@ from gaiod.observe.metrics import BY_NAME, METRICS, Metric, as_markdown
 from observe.support.slots import FakeDaemon, samples_of
 
 LABELS = {
-    "code", "engine", "errno", "generation", "handler", "hook", "listener", "op", "python", "reason", "result",
+    "cause", "code", "engine", "errno", "generation", "handler", "hook", "listener", "op", "python", "reason", "result",
     "server", "side", "source", "upstream", "version", "worker",
 }  # fmt: skip
 """Values from the configuration and from enums: never an address, a process or a connection."""

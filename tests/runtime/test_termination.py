@@ -80,6 +80,7 @@ def test_what_is_not_said_is_known(
         (errno.ETIMEDOUT, ("user_timeout", "client", "timeout", "user_timeout")),
         (errno.EHOSTUNREACH, ("unreachable", "client", "timeout", "EHOSTUNREACH")),
         (errno.ENETUNREACH, ("unreachable", "client", "timeout", "ENETUNREACH")),
+        (errno.ECONNABORTED, ("error", "gaiod", "kill", "ECONNABORTED")),
         (errno.EIO, ("error", "gaiod", "error", "EIO")),
         (0, ("error", "gaiod", "error", "0")),
     ],

@@ -35,7 +35,7 @@ def test_client_is_let_go_when_all_tries_fail(start: Start) -> None:
     assert proxy.is_ended(client)
     proxy.settle()
     assert proxy.closes() == {"no_server": 1}
-    assert (proxy.count("upstream_retries"), proxy.count("upstream_unavailable")) == (1, 1)
+    assert (proxy.count("upstream_retries"), proxy.unavailable()) == (1, {"connect_refused": 1})
     assert proxy.count_of_all("failed_refused") == 2
 
 
@@ -80,7 +80,7 @@ def test_connect_is_given_up_when_its_client_goes(start: Start, black_hole: str)
     proxy.settle()
     assert proxy.closes() == {"admin": 1}
     assert proxy.count_of_all("failed_timeout") + proxy.count_of_all("failed_other") == 0
-    assert proxy.count("upstream_unavailable") == 0
+    assert proxy.unavailable() == {}
 
 
 def test_lack_of_descriptors_is_not_the_servers_fault(start: Start, backend: Backend, monkeypatch: Any) -> None:

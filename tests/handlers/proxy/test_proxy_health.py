@@ -84,7 +84,7 @@ def test_server_that_refuses_goes_down_and_comes_up_again(proxying: Start, caplo
     with proxy.connect() as client:
         assert proxy.is_ended(client)
     assert proxy.closes() == {"no_server": 1}
-    assert proxy.count("upstream_unavailable") == 1
+    assert proxy.unavailable() == {"down": 1}
     again = Backend(socket.create_server(address))
     proxy.step_until(lambda: stats.up, "the server being up")
     client, far = proxy.pair(again)
@@ -274,6 +274,6 @@ def test_connections_of_a_server_that_goes_down(
     proxy.step_until(lambda: not stats.up, "the server being down")
     if is_closed:
         assert proxy.is_ended(client)
-        assert proxy.closes() == {"no_server": 1}
+        assert proxy.closes() == {"server_down": 1}
     else:
         proxy.carry(far, client, b"still here")

@@ -38,7 +38,7 @@ def test_client_waits_until_the_server_takes_one_more(start: Start, backend: Bac
     far.close()
     assert proxy.receive(proxy.accepted_by(backend), 6) == b"second"
     assert proxy.count("upstream_queued") == 0
-    assert proxy.count("upstream_unavailable") == 0
+    assert proxy.unavailable() == {}
 
 
 def test_client_that_waits_too_long_is_let_go(start: Start, backend: Backend) -> None:
@@ -48,7 +48,7 @@ def test_client_that_waits_too_long_is_let_go(start: Start, backend: Backend) ->
     assert proxy.is_ended(first)
     assert proxy.is_ended(second)
     assert proxy.closes() == {"no_server": 2}
-    assert proxy.count("upstream_queue_timeouts") == proxy.count("upstream_unavailable") == 2
+    assert (proxy.count("upstream_queue_timeouts"), proxy.unavailable()) == (2, {"queue_timeout": 2})
     assert proxy.count("upstream_queued") == 0
     proxy.carry(client, far, b"not disturbed")
     (third,) = queued(proxy, 1)
@@ -62,7 +62,7 @@ def test_client_is_let_go_at_once_when_too_many_wait(start: Start, backend: Back
     late = proxy.connect()
     assert proxy.is_ended(late)
     assert proxy.closes() == {"no_server": 1}
-    assert (proxy.count("upstream_unavailable"), proxy.count("upstream_queue_timeouts")) == (1, 0)
+    assert (proxy.unavailable(), proxy.count("upstream_queue_timeouts")) == ({"full": 1}, 0)
 
 
 def test_nobody_waits_where_there_is_no_queue(start: Start, backend: Backend) -> None:

@@ -10,6 +10,7 @@ from gaiod.handlers.proxy import Proxy
 
 from gaiod import Conn
 from gaiod.runtime.plugins import build_options
+from gaiod.runtime.stats import UNAVAILABLE_CAUSES
 from runtime.support.serving import Serving
 
 
@@ -110,6 +111,10 @@ class Proxying(Serving):
     def count_of_all(self, cell: str) -> int:
         """Return the sum of one cell over all servers."""
         return sum(self.count_of_server(cell, number) for number in range(len(self.handler.options.entries)))
+
+    def unavailable(self) -> dict[str, int]:
+        """Return how many clients got no server, by the cause; what never happened is left out."""
+        return {cause: n for cause in UNAVAILABLE_CAUSES if (n := self.count(f"upstream_unavailable_{cause}"))}
 
     def carry(self, source: socket.socket, sink: socket.socket, data: bytes) -> None:
         """Send at one end and expect it at the other."""

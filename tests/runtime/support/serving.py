@@ -7,13 +7,34 @@ from typing import Any
 from core.support.sockets import listen
 from core.support.waiting import LIMIT_S
 
-from gaiod import Conn, Handler, OpResult, Watcher, WatcherClosed
+from gaiod import Conn, Handler, OpResult, Termination, Watcher, WatcherClosed
 from gaiod.runtime.closings import Closings
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, SERVER_CELL, Layout
 from runtime.support.stepping import Stepped
+
+
+class Kept(Closings):
+    """Remembers the last connections that closed, and which those were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.serials: list[int] = []
+
+    def add(
+        self,
+        listener: str,
+        conn: Conn,
+        name: bytes | None,
+        termination: Termination,
+        *,
+        server: str | None,
+        now_s: float,
+    ) -> None:
+        self.serials.append(conn.serial)
+        super().add(listener, conn, name, termination, server=server, now_s=now_s)
 
 
 class Serving(Stepped):
@@ -26,7 +47,7 @@ class Serving(Stepped):
         self._layout = Layout((len(plain.servers),))
         self.cells = memoryview(bytearray(8 * self._layout.size)).cast("q")
         super().__init__(Watcher(counters=self.cells, report_closes=True))
-        self.closings = Closings()
+        self.closings = Kept()
         self.listener = Listener(
             plain, handler, self.watcher, self.cells, self._layout, number=0, closings=self.closings
         )
@@ -108,6 +129,12 @@ class Serving(Stepped):
     def closes(self) -> dict[str, int]:
         """Return how many connections closed, by why; what never happened is left out."""
         return {reason: n for reason in CLOSE_REASONS if (n := self.count(f"closed_{reason}"))}
+
+    def ends(self) -> list[tuple[str, ...]]:
+        """Return the termination states of those that closed, oldest first: reason, who, how, cause, phase, server."""
+        told = [self.closings.find(serial, 0.0) or {} for serial in self.closings.serials]
+        keys = ("reason", "who", "how", "cause", "phase", "server")
+        return [tuple(str(each.get(key) or "-") for key in keys) for each in told]
 
     def durations(self) -> list[int]:
         """Return the buckets of the duration histogram."""
