@@ -269,3 +269,4 @@ class Group:
         """Forget a topic that nobody has, and for which nothing is to be done."""
         if not topic.places and not topic.is_due and self.topic_table.get(topic.name) is topic:
             del self.topic_table[topic.name]
+            topic.alone = ()  # it holds the topic: what comes and goes is not left to the garbage collector

@@ -314,3 +314,27 @@ def test_topic_with_many_holes_is_laid_out_anew(watcher: Watcher, group: Group, 
         group.remove(last.conn)
         sent += 3
     assert stayed.numbers == list(range(sent))
+
+
+def topics_in_memory() -> int:
+    return sum(type(each).__name__ == "Topic" for each in gc.get_objects())
+
+
+def test_topics_that_nobody_has_any_more_do_not_wait_for_the_garbage_collector(
+    watcher: Watcher, group: Group, members: list[Member]
+) -> None:
+    """It comes seldom to a worker, and clients can make up topics as fast as they connect."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = topics_in_memory()
+        for number in range(50):
+            group.add(members[0].conn, str(number))
+        assert topics_in_memory() == before + 50
+        group.publish(message(0), "0")
+        settle(watcher, group)
+        members[0].conn.close()
+        assert collect_one(watcher).operation is OpType.CLOSE
+        assert topics_in_memory() == before
+    finally:
+        gc.enable()
