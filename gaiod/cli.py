@@ -102,15 +102,17 @@ def _packaged_default() -> AbstractContextManager[Path]:
 def check(file: Path) -> None:
     """Check a configuration file, its handlers included, and say everything that is wrong with it.
 
-    Exit status: 0 it can be served, 78 it cannot.
+    Each handler is imported and made, in a process of its own, as `serve` and `reload` do.
+
+    Exit status: 0 it can be served, 78 it cannot, 70 a handler's code hangs or ends its process.
     """
-    from gaiod.config import ConfigErrors, load
+    from gaiod.supervisor.preflight import PreflightFailed, read_settings
 
     try:
-        settings = load(file)
-    except ConfigErrors as errors:
-        click.echo(errors, err=True)
-        sys.exit(EXIT_CONFIG)
+        settings = read_settings(file, check_rights=False)
+    except PreflightFailed as failure:
+        click.echo(failure, err=True)
+        sys.exit(failure.status)
     names = ", ".join(listener.name for listener in settings.listeners)
     click.echo(f"{file}: fine; listeners: {names}")
 

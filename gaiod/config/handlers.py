@@ -1,5 +1,6 @@
 """Find each listener's handler, and check what its `with:` says against the handler's own options."""
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass
@@ -12,7 +13,9 @@ from gaiod.config.references import resolve_reference
 from gaiod.config.schema import LISTENER_KEYS
 from gaiod.config.yaml import Document
 from gaiod.runtime import plugins
-from gaiod.runtime.handler import Handler
+from gaiod.runtime.failures import folder_of, place_of
+from gaiod.runtime.handler import CALLED, Handler
+from gaiod.runtime.hooks import check_instance, line_of
 from gaiod.runtime.sources import PUBLISH, Source
 
 SERVERS_MAX = 256
@@ -38,27 +41,38 @@ class HandlerUse:
 
 
 def check_handlers(
-    document: Document, report: Report, *, folder: Path | None, load_handler: LoadHandler | None
+    document: Document,
+    report: Report,
+    *,
+    folder: Path | None,
+    load_handler: LoadHandler | None,
+    entering: Callable[[str], None],
 ) -> dict[str, HandlerUse]:
     """Return each listener's handler, imported and its options checked, by the listener's name.
 
     A listener whose handler cannot be used is left out, and why goes into `report`. `load_handler` None:
-    the one that workers use.
+    the one that workers use. `entering` is told what is done next that runs a handler's own code, which may hang.
     """
     load = load_handler or plugins.load_handler
     uses = {}
     for name, listener in _listeners(document.value):
         keys = ("listeners", name)
+
+        def enter(what: str, name: str = name) -> None:
+            entering(f"listener {name}: {what}")
+
         try:
             reference = resolve_reference(listener["handler"], folder)
+            enter(f"importing {reference}")
             handler = load(reference)
+            enter("checking its options")
         except (Refused, plugins.HandlerLoadError) as error:
             report.add(document.place_of((*keys, "handler")), (*keys, "handler"), str(error))
             continue
         options = _options(handler, listener, keys, document, report)
         if options is not None:
             try:
-                uses[name] = _use(reference, handler, options)
+                uses[name] = _use(reference, handler, options, enter)
             except Refused as refused:
                 at = (*keys, "with")
                 report.add(place_of_value(at, document), at, str(refused))
@@ -75,15 +89,17 @@ def _listeners(config: object) -> Iterator[tuple[str, dict[str, Any]]]:
                         yield name, listener
 
 
-def _use(reference: str, handler: type[Handler], options: dict[str, Any]) -> HandlerUse:
-    """Ask a handler what it makes of options that have the right types.
+def _use(
+    reference: str, handler: type[Handler], options: dict[str, Any], entering: Callable[[str], None]
+) -> HandlerUse:
+    """Ask a handler what it makes of options that have the right types, and make one.
 
     Raises:
         Refused: it does not take them.
     """
     try:
         built = plugins.build_options(handler, options)
-        return HandlerUse(
+        use = HandlerUse(
             reference,
             options,
             servers=_servers(handler, built),
@@ -96,6 +112,35 @@ def _use(reference: str, handler: type[Handler], options: dict[str, Any]) -> Han
     except BaseException as error:  # a handler may raise anything, and the operator needs the place
         text = f"{handler.__name__} failed with {type(error).__name__}, {error}; correct the handler"
         raise Refused(text) from error
+    entering("making its handler")
+    _make(handler, built)
+    return use
+
+
+def _make(handler: type[Handler], options: Any) -> None:
+    """Make an instance, as each worker does.
+
+    Raises:
+        Refused: there can be none.
+    """
+    where = f"{handler.__qualname__}.__init__{line_of(handler.__init__)}"
+    try:
+        inspect.signature(handler).bind(options)
+    except TypeError as error:
+        declared = "def __init__(self, options: Any = None) -> None, and in it super().__init__(options)"
+        raise Refused(f"{where} does not take the options: {error}; write {declared}") from error
+    except ValueError:
+        pass  # it is compiled, and does not say
+    try:
+        made = handler(options)
+    except BaseException as error:
+        place = place_of(error, folder_of(handler))
+        said = f"{type(error).__name__}: {error}"
+        raise Refused(f"{where} raised {said} (at {place}); correct it: `gaiod check` makes a handler, too") from error
+    try:
+        check_instance(made, Handler, CALLED)
+    except TypeError as error:
+        raise Refused(str(error)) from error
 
 
 def _options(

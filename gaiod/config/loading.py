@@ -1,5 +1,6 @@
 """From a file to Settings, or to everything that is wrong with it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from gaiod.config.errors import WHOLE_FILE, ConfigErrors, Place, Report
@@ -21,14 +22,21 @@ FILE_MAX_BYTES = 1 << 20
 """1MiB holds some 10,000 listeners; a larger file is not a configuration but a mistake."""
 
 
-def load(path: str | Path, *, load_handler: LoadHandler | None = None) -> Settings:
+def _nobody(what: str) -> None:
+    """Tell nobody."""
+
+
+def load(
+    path: str | Path, *, load_handler: LoadHandler | None = None, entering: Callable[[str], None] = _nobody
+) -> Settings:
     """Return what the configuration file at `path` says.
 
-    Handlers are imported, to check that they are there and accept their options.
+    Handlers are imported and made, to check that they are there and accept their options.
 
     Args:
         path: the file, YAML or JSON; messages repeat it as given.
         load_handler: finds a handler's class by its reference; None: `gaiod.runtime.plugins.load_handler`.
+        entering: is told what is done next that runs a handler's own code, which may hang or end the process.
 
     Raises:
         ConfigErrors: anything is wrong with it; all problems at once.
@@ -36,7 +44,9 @@ def load(path: str | Path, *, load_handler: LoadHandler | None = None) -> Settin
     report = Report(str(path))
     text = _read(Path(path), report)
     report.raise_if_any()
-    return loads(text, path=str(path), folder=Path(path).absolute().parent, load_handler=load_handler)
+    return loads(
+        text, path=str(path), folder=Path(path).absolute().parent, load_handler=load_handler, entering=entering
+    )
 
 
 def loads(
@@ -45,6 +55,7 @@ def loads(
     path: str = "<string>",
     folder: str | Path | None = None,
     load_handler: LoadHandler | None = None,
+    entering: Callable[[str], None] = _nobody,
 ) -> Settings:
     """Return what the text of a configuration says; like `load`.
 
@@ -53,6 +64,7 @@ def loads(
         path: what messages call it.
         folder: what a handler's `./file.py` is relative to; None: such a handler is refused.
         load_handler: as for `load`.
+        entering: as for `load`.
 
     Raises:
         ConfigErrors: anything is wrong with it; all problems at once.
@@ -63,7 +75,7 @@ def loads(
     if document:
         config = check_schema(document, report)
         where = None if folder is None else Path(folder)
-        handlers = check_handlers(document, report, folder=where, load_handler=load_handler)
+        handlers = check_handlers(document, report, folder=where, load_handler=load_handler, entering=entering)
         check_loops(document, report, handlers)
     if config is None or report.errors:
         raise ConfigErrors(report.errors)

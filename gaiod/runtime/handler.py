@@ -7,7 +7,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.errors import DeadlineExceeded
 from gaiod.core.group import LIMIT, MEMORY_LIMIT, Group
 from gaiod.core.operations import OpResult, OpType
-from gaiod.runtime.hooks import check_hook
+from gaiod.runtime.hooks import HOOKS, check_hook, check_methods
 from gaiod.runtime.servers import HandlerCounts, ServerStats
 from gaiod.runtime.sources import Source
 
@@ -16,6 +16,13 @@ SocketOptions = Sequence[tuple[int, int, int | bytes]]
 
 GRACE_S = 5.0
 """As long as a mobile client may be away without its user noticing; beyond, it had better connect again."""
+
+
+CALLED = (
+    *HOOKS, "servers_of", "buffer_limit_of", "notsent_lowat_of", "sources_of", "encode_message", "partner_of",
+    "phase_of", "server_of", "notes_on",
+)  # fmt: skip
+"""The methods of a handler that others call. The rest are for the handler itself to call."""
 
 
 class Host(Protocol):
@@ -77,13 +84,19 @@ class Handler:
     _host: Host | None = None
 
     def __init__(self, options: Any = None) -> None:
+        """Make one. It serves nobody yet, and may never: `gaiod check` makes one, too, so this does no I/O.
+
+        Args:
+            options: an instance of `Options`; None without.
+        """
         self.options = options
 
     def __init_subclass__(cls) -> None:
-        """Refuse a hook that does not exist."""
+        """Refuse a hook that does not exist, is async, or cannot be called with its arguments."""
         super().__init_subclass__()
         for name in vars(cls):
             check_hook(name, cls.__qualname__)
+        check_methods(cls, Handler, CALLED)
 
     # -- what the configuration asks -----------------------------------------------------------------
 

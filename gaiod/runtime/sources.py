@@ -18,6 +18,8 @@ own; what they publish reaches the handler in every worker (`Handler.on_message`
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from gaiod.runtime.hooks import check_methods
+
 if TYPE_CHECKING:  # the handler's module needs this one
     from gaiod.runtime.handler import Handler
 
@@ -105,6 +107,11 @@ class Source:
 
     name: str = ""
     is_inlet: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        """Refuse a method that is async, or cannot be called with its arguments."""
+        super().__init_subclass__()
+        check_methods(cls, Source, ("start", "stop"))
 
     def start(self, outlet: Outlet) -> None:
         """Begin to publish. In the loop's thread of the feeder: it must not block.

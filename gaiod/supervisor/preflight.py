@@ -33,7 +33,9 @@ NO_PERMISSION = 77
 SOFTWARE_ERROR = 70
 
 TIMEOUT_S = 60.0
-"""What reading may take while the daemon serves: importing handlers, mostly."""
+"""What reading may take: importing handlers, mostly."""
+
+PART_BYTES = 65536
 
 
 class PreflightFailed(Exception):
@@ -48,16 +50,32 @@ class PreflightFailed(Exception):
         self.status = status
 
 
-def read_settings(path: Path) -> Settings:
+def read_settings(path: Path, *, check_rights: bool = True) -> Settings:
     """Return what a configuration file says, having read it in a child process, and wait for it.
+
+    Args:
+        path: the file.
+        check_rights: as root, refuse files that others may write.
 
     Raises:
         PreflightFailed: it cannot be used.
     """
-    child, ours = _fork(path)
-    with ours, ours.makefile("rb") as stream:
-        answer = stream.read()
-    return _settings(path, answer, child)
+    child = _Child(path, check_rights)
+    deadline_s = time.monotonic() + TIMEOUT_S
+    with child.channel as channel:
+        try:
+            while not child.is_done:
+                channel.settimeout(max(0.001, deadline_s - time.monotonic()))
+                part = channel.recv(PART_BYTES)
+                if not part:
+                    break
+                child.take(part)
+        except TimeoutError:
+            raise child.overdue() from None
+        except BaseException:  # Ctrl-C
+            child.end()
+            raise
+    return child.settings()
 
 
 class Preflight(Target):
@@ -65,47 +83,102 @@ class Preflight(Target):
 
     def __init__(self, watcher: Watcher, path: Path, done: Callable[[Settings | PreflightFailed], None]) -> None:
         super().__init__(self._read, None)
-        self._path = path
         self._done = done
-        self._answer = bytearray()
-        self._child, ours = _fork(path)
+        self._child = _Child(path, True)
         self._deadline_s = time.monotonic() + TIMEOUT_S
         self._is_over = False
-        self._conn = watcher.delegate(ours, context=self)
+        self._conn = watcher.delegate(self._child.channel, context=self)
         self._conn.read(deadline=self._deadline_s)
 
     def _read(self, conn: Conn, result: OpResult) -> None:
-        self._answer += bytes(result.buffer)
-        conn.read(deadline=self._deadline_s)
+        self._child.take(bytes(result.buffer))
+        if self._child.is_done:
+            self._finish()
+        else:
+            conn.read(deadline=self._deadline_s)
 
     def cancel(self) -> None:
         """End the child; `done` is not called."""
         self._is_over = True
         self._conn.abort()
-        os.kill(self._child, signal.SIGKILL)
-        _wait(self._child)
+        self._child.end()
 
     def take(self, result: OpResult) -> None:
-        """It has said everything, or takes too long."""
+        """It says no more, or takes too long."""
         if self._is_over:
             return
+        if isinstance(result.error, EOFError):
+            self._finish()
+        else:
+            self._is_over = True
+            self._conn.abort()
+            self._done(self._child.overdue())
+
+    def _finish(self) -> None:
         self._is_over = True
         self._conn.abort()
-        if not isinstance(result.error, EOFError):
-            os.kill(self._child, signal.SIGKILL)
-            _wait(self._child)
-            text = f"{self._path}: reading it took longer than {TIMEOUT_S:g} s; a handler must not wait when imported"
-            self._done(PreflightFailed(text, SOFTWARE_ERROR))
-            return
         try:
-            settings = _settings(self._path, bytes(self._answer), self._child)
+            settings = self._child.settings()
         except PreflightFailed as failure:
             self._done(failure)
         else:
             self._done(settings)
 
 
-def _fork(path: Path) -> tuple[int, socket.socket]:
+class _Child:
+    """The process that reads a file. It says, a JSON object a line, what it does next, and at last what it has read.
+
+    Attributes:
+        channel: our end of the pair that it answers on.
+        is_done: it has said everything.
+    """
+
+    def __init__(self, path: Path, check_rights: bool) -> None:
+        self.is_done = False
+        self._path = path
+        self._received = b""
+        self._answer: dict[str, Any] = {}
+        self._phase = "reading it"
+        self._pid, self.channel = _fork(path, check_rights)
+
+    def take(self, part: bytes) -> None:
+        """Take what it has said."""
+        *lines, self._received = (self._received + part).split(b"\n")
+        for line in lines:
+            said = json.loads(line)
+            if "entering" in said:
+                self._phase = said["entering"]
+            else:
+                self._answer, self.is_done = said, True
+
+    def overdue(self) -> PreflightFailed:
+        """End it, because it takes too long; return how to say so."""
+        self.end()
+        text = f"{self._path}: {self._phase} took longer than {TIMEOUT_S:g} s; a handler must not wait there"
+        return PreflightFailed(text, SOFTWARE_ERROR)
+
+    def end(self) -> None:
+        """End it."""
+        os.kill(self._pid, signal.SIGKILL)
+        _wait(self._pid)
+
+    def settings(self) -> Settings:
+        """Wait for its end, and return what it has read.
+
+        Raises:
+            PreflightFailed: nothing that can be used.
+        """
+        status = _wait(self._pid)
+        if not self.is_done:
+            how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
+            text = f"{self._path}: {self._phase} ended the process {how}; correct the handler"
+            raise PreflightFailed(text, SOFTWARE_ERROR)
+        if "errors" in self._answer:
+            raise PreflightFailed(self._answer["errors"], self._answer["status"])
+        return settings_from(self._answer["settings"])
+
+
+def _fork(path: Path, check_rights: bool) -> tuple[int, socket.socket]:
     """Start the child, and return its process and our end of the pair that it answers on."""
     ours, theirs = socket.socketpair()
     obey = die_with_parent()
@@ -121,7 +194,7 @@ def _fork(path: Path) -> tuple[int, socket.socket]:
             # A child that hangs, or leaves processes behind, must not keep listeners open.
             os.closerange(3, theirs.fileno())
             os.closerange(theirs.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
-            _answer(path, theirs)
+            _answer(path, theirs, check_rights)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -130,15 +203,23 @@ def _fork(path: Path) -> tuple[int, socket.socket]:
     return child, ours
 
 
-def _answer(path: Path, channel: socket.socket) -> None:
+def _answer(path: Path, channel: socket.socket, check_rights: bool) -> None:
     """Read the file, and say what is in it, or what is wrong with it."""
     from gaiod.config import ConfigErrors, load
 
+    def say(**values: Any) -> None:
+        channel.sendall(json.dumps(values).encode() + b"\n")
+
     answer: dict[str, Any]
     try:
-        if os.geteuid() == 0:
+        if check_rights and os.geteuid() == 0:
             check_is_roots_alone(path)
-        answer = {"settings": asdict(load(path, load_handler=_load_handler))}
+        settings = load(
+            path,
+            load_handler=_load_handler if check_rights else load_handler,
+            entering=lambda what: say(entering=what),
+        )
+        answer = {"settings": asdict(settings)}
     except PrivilegeError as error:
         is_missing = isinstance(error.__cause__, FileNotFoundError)
         answer = {"errors": str(error), "status": CONFIG_ERROR if is_missing else NO_PERMISSION}
@@ -148,7 +229,7 @@ def _answer(path: Path, channel: socket.socket) -> None:
         answer = {"errors": traceback.format_exc(), "status": SOFTWARE_ERROR}
     sys.stdout.flush()
     sys.stderr.flush()
-    channel.sendall(json.dumps(answer).encode())
+    say(**answer)
 
 
 def _load_handler(reference: str) -> type[Handler]:
@@ -169,17 +250,3 @@ def _wait(child: int) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     except ChildProcessError:
         return 0  # whoever started us has SIGCHLD ignored: the kernel has forgotten it
-
-
-def _settings(path: Path, answer: bytes, child: int) -> Settings:
-    """Take the child's answer, and its end."""
-    status = _wait(child)
-    try:
-        plain = json.loads(answer)
-    except ValueError:
-        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
-        text = f"{path}: importing its handlers ended the process {how}; correct them"
-        raise PreflightFailed(text, SOFTWARE_ERROR) from None
-    if "errors" in plain:
-        raise PreflightFailed(plain["errors"], plain["status"])
-    return settings_from(plain["settings"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from core.support.waiting import LIMIT_S
 
-from e2e.support.handlers import SHOUT, beside
+from e2e.support.handlers import IMPORTS, SHOUT, beside
 
 
 def check(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -99,3 +99,43 @@ def test_check_ends_with_64_when_it_is_given_no_file(tmp_path: Path) -> None:
     )
     assert done.returncode == 64
     assert "Missing argument 'FILE'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("    async def on_open(self, conn):\n        pass\n", "Mine.on_open at {file}:{line} is async"),
+        ("    def on_open(self):\n        pass\n", "write def on_open(self, conn: Conn) -> None"),
+        ("    def __init__(self):\n        pass\n", "write def __init__(self, options: Any = None) -> None"),
+        ("    def __init__(self, options):\n        raise KeyError('token')\n", "raised KeyError: 'token' (at {file}:"),
+        ("    def __init__(self, options):\n        raise SystemExit(0)\n", "raised SystemExit: 0 (at {file}:"),
+        (
+            "    def __init__(self, options):\n        self.on_read = lambda conn: None\n",
+            "Mine().on_read at {file}:{next} takes (conn)",
+        ),
+    ],
+    ids=["async", "signature", "init takes no options", "init raises", "init exits", "made by init"],
+)
+def test_check_and_serve_refuse_a_handler_that_can_never_work(
+    config: Path, tmp_path: Path, body: str, said: str
+) -> None:
+    file = tmp_path / "mine.py"
+    before = IMPORTS + "class Mine(gaiod.Handler):\n"
+    file.write_text(before + body)
+    config.write_text(beside())
+    done = check(config, tmp_path)
+    assert (done.returncode, done.stdout) == (78, "")
+    line = before.count("\n") + 1
+    assert said.format(file=file, line=line, next=line + 1) in done.stderr
+    assert done.stderr.startswith(f"{config}:")
+    command = [sys.executable, "-m", "gaiod", "serve", "--allow-root", "-c", str(config)]
+    served = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert (served.returncode, served.stderr) == (78, done.stderr)
+
+
+def test_check_fails_when_a_handler_exits_as_if_all_were_well(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import os\nos._exit(0)\n")
+    config.write_text(beside())
+    done = check(config, tmp_path)
+    assert (done.returncode, done.stdout) == (70, "")
+    assert "ended the process with exit status 0" in done.stderr

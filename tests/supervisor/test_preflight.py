@@ -1,13 +1,14 @@
 """The configuration is read in a process of its own, of which nothing stays."""
 
 import os
+import signal
 import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from core.support.waiting import LIMIT_S, MOMENT_S
+from core.support.waiting import LIMIT_S, MOMENT_S, TIME_UNIT
 from e2e.support.handlers import IMPORTS, SHOUT, beside
 
 from gaiod import Watcher
@@ -105,20 +106,65 @@ def test_status_is_78_when_a_handler_exits_at_import(tmp_path: Path) -> None:
     assert "SystemExit" in str(failure)
 
 
+AT_IMPORT = "{}\n"
+IN_OPTIONS = """
+@dataclass
+class Options:
+    def __post_init__(self):
+        {}
+
+class Mine(gaiod.Handler):
+    Options = Options
+"""
+IN_INIT = "class Mine(gaiod.Handler):\n    def __init__(self, options):\n        {}\n"
+
+PHASES = [(AT_IMPORT, "importing {}"), (IN_OPTIONS, "checking its options"), (IN_INIT, "making its handler")]
+"""Where a handler's own code runs, and what that is called."""
+
+
+@pytest.mark.parametrize(("where", "phase"), PHASES, ids=["import", "options", "init"])
 @pytest.mark.parametrize(
-    ("handler", "how"),
+    ("does", "how"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)\n", "by SIGKILL"),
-        ("os._exit(5)\n", "with exit status 5"),
-        ("os._exit(0)\n", "with exit status 0"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "by SIGKILL"),
+        ("os._exit(5)", "with exit status 5"),
+        ("os._exit(0)", "with exit status 0"),
     ],
 )
-def test_status_is_70_and_the_end_is_told_when_the_import_ends_its_process(
-    tmp_path: Path, handler: str, how: str
+def test_status_is_70_and_the_place_is_told_when_a_handler_ends_the_process(
+    tmp_path: Path, where: str, phase: str, does: str, how: str
 ) -> None:
-    failure = _failure(_write(tmp_path, handler))
+    path = _write(tmp_path, where.format(does))
+    failure = _failure(path)
     assert failure.status == 70
-    assert f"importing its handlers ended the process {how}; correct them" in str(failure)
+    phase = phase.format(tmp_path / "mine.py")
+    assert str(failure) == f"{path}: listener mine: {phase} ended the process {how}; correct the handler"
+
+
+@pytest.mark.parametrize(("where", "phase"), PHASES, ids=["import", "options", "init"])
+def test_status_is_70_and_the_place_is_told_when_a_handler_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, phase: str
+) -> None:
+    monkeypatch.setattr(preflight, "TIMEOUT_S", TIME_UNIT / 4)
+    path = _write(tmp_path, where.format("time.sleep(3600)"))
+    failure = _failure(path)
+    assert failure.status == 70
+    phase = phase.format(tmp_path / "mine.py")
+    assert str(failure).startswith(f"{path}: listener mine: {phase} took longer than ")
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_answer_is_taken_though_a_process_that_the_handler_left_behind_goes_on(tmp_path: Path) -> None:
+    """It holds the other end open, so the end of the stream never comes."""
+    left = (
+        "child = os.fork()\nif child == 0:\n    time.sleep(60)\n    os._exit(0)\nopen('left', 'w').write(str(child))\n"
+    )
+    path = _write(tmp_path, f"os.chdir({str(tmp_path)!r})\n{left}{MINE}")
+    began_s = time.monotonic()
+    assert read_settings(path).listeners
+    assert time.monotonic() - began_s < LIMIT_S
+    os.kill(int((tmp_path / "left").read_text()), signal.SIGKILL)
 
 
 def test_nothing_is_left_open_and_no_process_is_left(tmp_path: Path) -> None:
