@@ -5,6 +5,7 @@
     supervisor -> worker    {"serve": true}
     supervisor -> worker    {"ask": {"id": 7, "verb": "connections", ...}}
     worker -> supervisor    {"answer": 7, "result": {...}}
+    supervisor -> worker    {"socket": 0}     of the first listener: comes over a socket pair of its own, as descriptor
     supervisor -> worker    {"drain_listener": {"listener": "echo", "timeout_s": 30}}
     supervisor -> worker    {"drain": {"timeout_s": 30, "eager": true}}
 

@@ -140,6 +140,15 @@ class Listener(Target):
             else:
                 sock.close()
 
+    def serve_instead(self, sock: socket.socket) -> None:
+        """Serve another listening socket instead of those that it has; none if it does not serve any more."""
+        serves = bool(self._sockets)
+        self.stop_accepting()
+        if serves:
+            self._sockets.append(self._watcher.accept(sock, context=self))
+        else:
+            sock.close()
+
     def stop_accepting(self) -> None:
         """Accept no more; the connections go on."""
         self._is_open = False

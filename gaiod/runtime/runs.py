@@ -1,5 +1,6 @@
 """Runs: a source from its start to its stop, started again when it raises; and the one that every listener has."""
 
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -14,6 +15,10 @@ log = logging.getLogger("gaiod.feeder")
 
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 30.0
 """After a start that failed; twice as long after each further one."""
+
+BUSY_PAUSE_S = 0.01
+"""Where somebody else has the address, it begins with this, and up to `PAUSE_FIRST_S` without a word: in an upgrade it
+is the daemon before this one, which lets go of it in a moment. Nothing is ever taken over from a living process."""
 
 
 class Commands(Source):
@@ -53,6 +58,7 @@ class Retry:
         self._what = what
         self._pause_s = PAUSE_FIRST_S
         self._is_over = False
+        self._busy_pause_s = BUSY_PAUSE_S
         self._try()
 
     def cancel(self) -> None:
@@ -62,11 +68,20 @@ class Retry:
     def _try(self, result: OpResult | None = None) -> None:
         if self._is_over:
             return
+        now_s = time.monotonic()
         try:
             self._attempt()
-        except BaseException:  # SystemExit, CancelledError: it must not end what feeds everybody
-            log.exception("%s; tried again in %g s", self._what, self._pause_s)
-            self._watcher.timer(time.monotonic() + self._pause_s, context=self._try)
+        except BaseException as error:  # SystemExit, CancelledError: it must not end what feeds everybody
+            is_busy = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            if is_busy and self._busy_pause_s < PAUSE_FIRST_S:
+                self._watcher.timer(now_s + self._busy_pause_s, context=self._try)
+                self._busy_pause_s *= 2
+                return
+            if is_busy:
+                log.error("%s: somebody else listens there; tried again in %g s", self._what, self._pause_s)
+            else:
+                log.exception("%s; tried again in %g s", self._what, self._pause_s)
+            self._watcher.timer(now_s + self._pause_s, context=self._try)
             self._pause_s = min(PAUSE_MAX_S, 2 * self._pause_s)
 
 

@@ -84,14 +84,15 @@ class Outlet(Protocol):
         At most 100 connections.
 
         Args:
-            bind: `127.0.0.1:PORT`, `[::1]:PORT` or `unix:/absolute/path`. Whoever listens there for the same source
-                goes on with the connections it has: so a daemon that is upgraded misses nothing.
+            bind: `127.0.0.1:PORT`, `[::1]:PORT` or `unix:/absolute/path`. The file of a unix socket that is removed
+                is made anew. Nothing is taken over from somebody who listens there: raise what this raises, and
+                `start` is called again, first after 10 ms, for it may be the daemon that this one replaces.
             handler: an instance of its own; it may hold the source and the outlet.
             idle_timeout_s: a connection that has moved nothing for so long is closed.
 
         Raises:
             ValueError: not such an address.
-            OSError: it cannot be had.
+            OSError: it cannot be had; EADDRINUSE: somebody listens there.
         """
 
 

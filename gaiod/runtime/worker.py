@@ -75,6 +75,7 @@ class Worker:
             "serve": self._take_serve,
             "drain": self._take_drain,
             "drain_listener": self._take_drain_listener,
+            "socket": self._take_socket,
             "ask": self._take_question,
         }
 
@@ -91,6 +92,7 @@ class Worker:
         if message["cpu"] is not None:
             self._watcher.set_loop_affinity(message["cpu"])
         self._slow = SlowHooks(message["slow_hook_s"])
+        self._later_fds = socket.socket(fileno=message["later_fds"])
         self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
         leaving = {"timeout_s": message["drain_timeout_s"], "eager": True}
         signals = Signals(self._watcher, [signal.SIGTERM], lambda number: self._leave(leaving))
@@ -242,6 +244,15 @@ class Worker:
         if self._drain is None:
             for listener, own in zip(self._listeners, sockets, strict=True):
                 listener.open(own)
+
+    def _take_socket(self, number: int) -> None:
+        """Serve another socket instead of those of a listener: their file was removed."""
+        _, fds, _, _ = socket.recv_fds(self._later_fds, 1, 1)
+        sock = socket.socket(fileno=fds[0])
+        if self._sockets:
+            self._sockets[number] = [sock]  # it has not been told to serve yet
+        else:
+            self._listeners[number].serve_instead(sock)
 
     def _leave(self, how: dict[str, Any]) -> None:
         """End in order, for a reason that the supervisor does not know."""

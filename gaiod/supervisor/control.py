@@ -23,6 +23,7 @@ from gaiod.core.watcher import Watcher
 from gaiod.runtime.dispatch import Target
 from gaiod.runtime.logs import LimitedLog, fields
 from gaiod.runtime.peers import peer_uid
+from gaiod.runtime.socketfiles import UnixListener
 from gaiod.supervisor.control_path import FolderError, control_path, make_folder
 from gaiod.supervisor.sockets import UNIX, BindError, SocketOptions, open_listener
 from gaiod.supervisor.verbs import LINE_MAX_BYTES, VERBS, ControlError, parse_request, refused
@@ -44,7 +45,11 @@ Reply = Callable[[dict[str, Any]], None]
 Answer = Callable[[dict[str, Any], Reply], None]
 
 
-def open_control_socket(listen: str) -> socket.socket:
+CONTROL_MODE = 0o600
+"""Of the socket's file."""
+
+
+def open_control_socket(listen: str) -> UnixListener:
     """Open the listening socket, its file with mode 0600 from the first moment on.
 
     Args:
@@ -60,7 +65,9 @@ def open_control_socket(listen: str) -> socket.socket:
         except FolderError as error:
             raise BindError(f"control: {error}") from error
         listen = UNIX + path
-    return open_listener("control", listen, SocketOptions(mode=0o600))
+    sock = open_listener("control", listen, SocketOptions(mode=CONTROL_MODE))
+    assert isinstance(sock, UnixListener)
+    return sock
 
 
 class Control(Target):
@@ -81,7 +88,9 @@ class Control(Target):
         self._limited = LimitedLog(log)
 
     def open(self, sock: socket.socket) -> None:
-        """Serve a listening socket, which is taken over."""
+        """Serve a listening socket, which is taken over, instead of the one before. Clients that it has go on."""
+        if self._socket is not None:
+            self._watcher.free(self._socket)
         self._socket = self._watcher.accept(sock, context=self)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from gaiod.core.watcher import Watcher
 from gaiod.supervisor.feeding import Feeding
 from gaiod.supervisor.generation import Failure, Generation, Launch, Member
+from gaiod.supervisor.listeners import OpenListener
 from gaiod.supervisor.process import Phase, WorkerProcess
 from gaiod.supervisor.restarts import FAILURES_MAX, FAILURES_WINDOW_S, SETTLED_S, Restarts
 from gaiod.supervisor.slots import Key, Slot
@@ -140,6 +141,14 @@ class Fleet:
         except OSError as error:
             log.error("%s", _cannot_start(number, error))
             took_over(False)
+
+    def pass_socket(self, listener: OpenListener) -> None:
+        """Have workers serve the one socket that a listener has now, instead of the one that it had."""
+        for member in self._members:
+            if member.process.phase is not Phase.DRAINING:
+                for number, each in enumerate(member.generation.listeners):
+                    if each is listener:
+                        member.process.pass_socket(number, listener.sockets[0])
 
     def drain_listener(self, name: str, timeout_s: float) -> None:
         """Have all workers stop serving a listener; later ones do not begin to."""

@@ -14,6 +14,7 @@ import socket
 from dataclasses import dataclass, field
 
 from gaiod.runtime.settings import ListenerSettings, Settings
+from gaiod.runtime.socketfiles import UnixListener
 from gaiod.supervisor.sockets import (
     SYSTEMD,
     UNIX,
@@ -110,6 +111,22 @@ class Listeners:
         for sockets in prepared.opened.values():
             for sock in sockets:
                 close_listener(sock)
+
+    def unix_sockets(self) -> list[UnixListener]:
+        """Return the unix sockets that have a file of the daemon's own."""
+        return [sock for each in self._open.values() for sock in each.sockets if isinstance(sock, UnixListener)]
+
+    def renew(self) -> list[OpenListener]:
+        """Listen anew where the file of a unix socket was removed; return those that have another socket now."""
+        renewed = []
+        for listener in self._open.values():
+            before = listener.sockets[0]
+            after = before.renewed() if isinstance(before, UnixListener) else None
+            if after is not None:
+                listener.sockets[0] = after
+                before.close()
+                renewed.append(listener)
+        return renewed
 
     def handed_over(self) -> dict[str, tuple[list[int], bool]]:
         """Return the descriptors by key, and whether they are shared: what `adopt` takes in another process."""

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from gaiod.runtime import logs
 from gaiod.runtime.settings import Settings
+from gaiod.runtime.socketfiles import MODE, UnixListener
 from gaiod.supervisor import privileges
-from gaiod.supervisor.control import open_control_socket
+from gaiod.supervisor.control import CONTROL_MODE, open_control_socket
 from gaiod.supervisor.listeners import Listeners, Prepared
 from gaiod.supervisor.sockets import SYSTEMD, UNIX, bound_address, close_listener
 from gaiod.supervisor.systemd import inherited_sockets
-from gaiod.supervisor.upgrade import Predecessor, Sockets, predecessor
+from gaiod.supervisor.upgrade import HandedOver, Predecessor, predecessor
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -29,7 +30,7 @@ class Opening:
 
     def __init__(self) -> None:
         self.listeners = Listeners()
-        self.control: socket.socket | None = None
+        self.control: UnixListener | None = None
         self.predecessor: Predecessor | None = None
         self.owns_files = True
 
@@ -47,7 +48,11 @@ class Opening:
         if self.predecessor is not None:
             self.owns_files = False
             for key, (fds, shared) in self.predecessor.sockets.items():
-                self.listeners.adopt(key, [socket.socket(fileno=fd) for fd in fds], shared=shared)
+                self.listeners.adopt(
+                    key,
+                    [self._adopted(fd) if key.startswith(UNIX) else socket.socket(fileno=fd) for fd in fds],
+                    shared=shared,
+                )
         for name, sockets in inherited_sockets(os.environ).items():
             self.listeners.adopt(SYSTEMD + name, sockets, shared=True)
         prepared = self.listeners.prepare(settings)
@@ -67,12 +72,21 @@ class Opening:
             log.warning("%s: user %d cannot read it: no reload will work; correct its mode", path, os.getuid())
         return prepared
 
-    def handed_over(self, control_listen: str | None) -> tuple[Sockets, dict[str, int]]:
-        """Return what a successor gets: as `Upgrade` takes it."""
+    def handed_over(self, control_listen: str | None) -> HandedOver:
+        """Return what a successor gets."""
         control = {}
         if self.control is not None and control_listen is not None:
             control[control_listen] = self.control.fileno()
-        return self.listeners.handed_over(), control
+        inodes = {sock.path: sock.inode for sock in (self.control, *self.listeners.unix_sockets()) if sock is not None}
+        return HandedOver(self.listeners.handed_over(), control, inodes)
+
+    def renew_control(self) -> UnixListener | None:
+        """Listen anew if the file of the control socket was removed; return the new socket."""
+        before, after = self.control, None if self.control is None else self.control.renewed()
+        if before is not None and after is not None:
+            self.control = after
+            before.close()
+        return after
 
     def close(self) -> None:
         """Close everything."""
@@ -85,7 +99,14 @@ class Opening:
         if self.predecessor is not None:
             self.predecessor.close()
 
-    def _open_control(self, listen: str | None) -> socket.socket | None:
+    def _adopted(self, fd: int, mode: int = MODE) -> UnixListener:
+        """Take over a unix socket of the daemon before this one, which knows whose file is at its address."""
+        assert self.predecessor is not None
+        sock = UnixListener(fd, mode=mode)
+        sock.inode = self.predecessor.inodes.get(sock.path, sock.inode)
+        return sock
+
+    def _open_control(self, listen: str | None) -> UnixListener | None:
         inherited = {} if self.predecessor is None else self.predecessor.control
         if listen is None or inherited.get(listen) is None:
             for unused in inherited.values():
@@ -93,4 +114,4 @@ class Opening:
         if listen is None:
             return None
         fd = inherited.get(listen)
-        return open_control_socket(listen) if fd is None else socket.socket(fileno=fd)
+        return open_control_socket(listen) if fd is None else self._adopted(fd, CONTROL_MODE)

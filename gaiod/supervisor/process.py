@@ -1,6 +1,7 @@
 """The processes that a supervisor starts, seen from it: the worker's is here, the feeder's is in `feeding.py`."""
 
 import ctypes
+import logging
 import os
 import random
 import signal
@@ -18,6 +19,8 @@ from gaiod.runtime.channel import Channel
 from gaiod.runtime.inheritance import ignore_what_is_for_the_supervisor
 from gaiod.runtime.settings import RecycleSettings
 from gaiod.supervisor.slots import Memory, anonymous_file
+
+log = logging.getLogger("gaiod.supervisor")
 
 PR_SET_PDEATHSIG = 1
 
@@ -248,9 +251,25 @@ class WorkerProcess(ChildProcess):
             OSError: no process can be started.
         """
         fds = [[sock.fileno() for sock in sockets] for sockets in listeners]
-        numbers = {"instance": self.instance, "stats": self.memory.fd, "fds": fds}
-        inherited = [self.memory.fd, *(fd for each in fds for fd in each)]
-        self.launch({**settings, **numbers}, inherited, stdin=subprocess.DEVNULL)
+        self._handing, taking = socket.socketpair()
+        with taking:
+            numbers = {"instance": self.instance, "stats": self.memory.fd, "fds": fds, "later_fds": taking.fileno()}
+            inherited = [self.memory.fd, taking.fileno(), *(fd for each in fds for fd in each)]
+            try:
+                self.launch({**settings, **numbers}, inherited, stdin=subprocess.DEVNULL)
+            except BaseException:
+                self._handing.close()
+                raise
+
+    def pass_socket(self, listener: int, sock: socket.socket) -> None:
+        """Have it serve another socket instead of those of a listener, by its number in the settings."""
+        try:
+            socket.send_fds(self._handing, [b"s"], [sock.fileno()])
+        except OSError as error:
+            if not self.silent:
+                log.error("worker %d cannot be given a socket: %s; restart it", self.number, error.strerror)
+        else:
+            self.send({"socket": listener})
 
     def heartbeat_age_s(self, now_s: float) -> float:
         """Return how long ago its loop came round; before the first time, how long ago it was started."""
@@ -272,6 +291,7 @@ class WorkerProcess(ChildProcess):
     def bury(self) -> str:
         """As of any process."""
         self.phase = Phase.ENDED
+        self._handing.close()
         return super().bury()
 
     def is_worn(self, limits: RecycleSettings, accepted: int, now_s: float) -> str | None:

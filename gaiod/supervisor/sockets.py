@@ -3,11 +3,11 @@
 import errno
 import os
 import socket
-import stat
 import sys
 from dataclasses import dataclass
 
 from gaiod.core.errors import GaiodError
+from gaiod.runtime.socketfiles import MODE, UnixListener
 
 UNIX = "unix:"
 SYSTEMD = "systemd:"
@@ -36,8 +36,8 @@ class SocketOptions:
     user_timeout_s: float | None = None
     congestion: str | None = None
     notsent_lowat_bytes: int | None = None
-    mode: int | None = None
-    """Of a socket file, from the moment it is there; None: as the umask has it."""
+    mode: int = MODE
+    """Of a socket file, from the moment it is there."""
 
 
 def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool = True) -> socket.socket:
@@ -56,7 +56,9 @@ def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool =
         BindError: it cannot be opened.
     """
     try:
-        sock = _unix(bind.removeprefix(UNIX), options) if bind.startswith(UNIX) else _tcp(bind, options, first)
+        if bind.startswith(UNIX):
+            return UnixListener.at(bind.removeprefix(UNIX), mode=options.mode, backlog=options.backlog)
+        sock = _tcp(bind, options, first)
         try:
             if first:
                 sock.listen(options.backlog)  # may fail where bind() did not: two that set SO_REUSEADDR can both bind
@@ -65,7 +67,8 @@ def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool =
             raise
     except OSError as error:
         raise BindError(
-            f"{name}: cannot listen on {bind}: {os.strerror(error.errno) if error.errno else error}; {_advice(error)}"
+            f"{name}: cannot listen on {bind}: {os.strerror(error.errno) if error.errno else error}; "
+            f"{_advice(error, bind)}"
         ) from error
     return sock
 
@@ -100,14 +103,10 @@ def bound_address(sock: socket.socket) -> str:
 
 
 def close_listener(sock: socket.socket) -> None:
-    """Close it, and take its socket file away."""
-    path = sock.getsockname() if sock.family == socket.AF_UNIX else None
+    """Close it, and take its socket file away, unless that is another's by now."""
+    if isinstance(sock, UnixListener):
+        sock.remove_file()
     sock.close()
-    if path:
-        try:
-            os.unlink(path)
-        except OSError:
-            pass  # somebody tidied up before, or only root may: the next start replaces a file left behind
 
 
 def retune(sock: socket.socket, options: SocketOptions) -> None:
@@ -170,46 +169,14 @@ def _system_congestion() -> str:
         return _congestion_of(fresh)
 
 
-def _unix(path: str, options: SocketOptions) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if _is_left_behind(path):
-            os.unlink(path)
-        if options.mode is None:
-            sock.bind(path)
-        else:
-            _bind_with_mode(sock, path, options.mode)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _bind_with_mode(sock: socket.socket, path: str, mode: int) -> None:
-    """Bind: chmod() afterwards would leave a moment in which others can connect. The umask is the process's."""
-    before = os.umask(0o777 & ~mode)
-    try:
-        sock.bind(path)
-    finally:
-        os.umask(before)
-
-
-def _is_left_behind(path: str) -> bool:
-    """Tell whether a socket file is one that nobody listens on any more."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return False
-    except FileNotFoundError:
-        return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # one that listens and is busy would keep us waiting: EAGAIN says that it lives
-        return probe.connect_ex(path) == errno.ECONNREFUSED
-
-
-def _advice(error: OSError) -> str:
+def _advice(error: OSError, bind: str) -> str:
     match error.errno:
+        case errno.EADDRINUSE if bind.startswith(UNIX):
+            return "another process listens there: stop it (ss -lxp shows it), or choose another path"
         case errno.EADDRINUSE:
-            return "another process listens there: stop it (ss -ltnp shows it), or choose another port or path"
+            return "another process listens there: stop it (ss -ltnp shows it), or choose another port"
+        case errno.EEXIST:
+            return "what is there is no socket, and stays: move it away, or choose another path"
         case errno.EACCES | errno.EPERM:
             return (
                 "ports below 1024 and foreign folders need a privilege: grant CAP_NET_BIND_SERVICE, choose another, or "

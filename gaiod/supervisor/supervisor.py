@@ -21,11 +21,12 @@ from gaiod.supervisor import page, privileges
 from gaiod.supervisor.answers import Answers
 from gaiod.supervisor.control import Control
 from gaiod.supervisor.fleet import Fleet
+from gaiod.supervisor.fronts import Fronts
 from gaiod.supervisor.generation import Failure, Generation
-from gaiod.supervisor.listeners import OpenListener, Prepared
+from gaiod.supervisor.listeners import Prepared
 from gaiod.supervisor.opening import Opening
 from gaiod.supervisor.reload import Asker, Outcome, Reloads, check_change
-from gaiod.supervisor.sockets import SYSTEMD, BindError, bound_address
+from gaiod.supervisor.sockets import SYSTEMD, BindError
 from gaiod.supervisor.subject import Subject
 from gaiod.supervisor.systemd import Notifier
 from gaiod.supervisor.upgrade import Upgrade
@@ -83,7 +84,7 @@ class Supervisor:
             self._listeners,
             self._fleet,
             check=lambda settings: check_change(self._settings, settings),
-            begun=lambda: self._notifier.reloading("reloading the configuration"),
+            begun=self._begin_reload,
             adopted=self._adopt,
             ended=self._tell_status,
         )
@@ -92,7 +93,6 @@ class Supervisor:
         self._endpoint = Endpoint(
             self._watcher, collector, lambda: self._subject.is_ready, lambda: page.answer(self._subject.status())
         )
-        self._metrics: OpenListener | None = None
         answers = Answers(
             self._watcher,
             self._subject,
@@ -104,6 +104,7 @@ class Supervisor:
             drain=self._drain_one,
         )
         self._control = Control(self._watcher, answers.answer)
+        self._fronts = Fronts(self._opening, self._fleet, self._endpoint, self._control)
         self._fed_s = 0.0
 
     @property
@@ -170,9 +171,7 @@ class Supervisor:
     def _open_fronts(self, prepared: Prepared) -> None:
         """Answer scrapes and operators. In an upgrade, the daemon before this one does until this one serves."""
         self._adopt(prepared)
-        if self._opening.control is not None:
-            self._control.open(self._opening.control.dup())
-            log.info("control on %s", bound_address(self._opening.control))
+        self._fronts.serve_control()
 
     def _take_launched(self, prepared: Prepared, generation: Generation, failure: Failure | None) -> None:
         if failure is not None:
@@ -219,6 +218,10 @@ class Supervisor:
         if not self._is_refused("reload", ("serving", "reloading"), asker):
             self._reloads.request(asker)
 
+    def _begin_reload(self) -> None:
+        self._notifier.reloading("reloading the configuration")
+        self._fronts.renew()
+
     def _is_refused(self, what: str, states: tuple[str, ...], asker: Asker) -> bool:
         """Tell whether something that needs one of these states cannot be done now; then `asker` is told why."""
         if self._is_upgrading:
@@ -239,18 +242,7 @@ class Supervisor:
         except logs.LogError as error:
             log.error("%s; the log goes on as before", error)
         self._settings = prepared.settings
-        metrics = prepared.listeners[-1]
-        if self._metrics is None or self._metrics.sockets != metrics.sockets:
-            try:
-                copies = [sock.dup() for sock in metrics.sockets]
-            except OSError as error:
-                log.error("metrics stay where they were: %s", error)
-                return
-            self._endpoint.close()
-            for copy in copies:
-                self._endpoint.open(copy)
-            log.info("metrics on %s", metrics.address)
-        self._metrics = metrics
+        self._fronts.serve_metrics(prepared.listeners[-1])
 
     def _drain_one(self, name: str) -> None:
         """Stop serving a listener: its address is free, its connections drain.
@@ -333,13 +325,11 @@ class Supervisor:
         if self._is_refused("upgrade", ("serving",), asker):
             return
         log.info("upgrading: starting the program that is installed now")
-        sockets, control = self._opening.handed_over(self._settings.control_listen)
         try:
             self._upgrade = Upgrade(
                 self._watcher,
                 self._command,
-                sockets,
-                control,
+                self._opening.handed_over(self._settings.control_listen),
                 lambda status, text: self._take_upgraded(asker, status, text),
             )
         except OSError as error:
@@ -373,6 +363,8 @@ class Supervisor:
         """Feed systemd's watchdog while no worker hangs, and remember what rates are made of."""
         self._subject.sample()
         logs.follow()
+        if self.state == "serving" and not self._is_upgrading:  # else others hold the sockets, too
+            self._fronts.look_after_files()
         now_s, interval_s = time.monotonic(), self._notifier.watchdog_interval_s
         if interval_s is not None and now_s - self._fed_s >= interval_s / 2 and self._watchman.all_beat:
             self._fed_s = now_s

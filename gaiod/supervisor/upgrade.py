@@ -15,11 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.channel import Channel
+from gaiod.runtime.socketfiles import Inode
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -44,6 +46,21 @@ Sockets = dict[str, tuple[list[int], bool]]
 """Descriptors by where they are bound, and whether every worker serves all of them: `Listeners.handed_over`."""
 
 
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """What a daemon gives its successor.
+
+    Attributes:
+        sockets: those that listen.
+        control: the control socket's descriptor, by its path as it is configured; empty if there is none.
+        inodes: of the files of its unix sockets, by their paths.
+    """
+
+    sockets: Sockets
+    control: dict[str, int]
+    inodes: dict[str, Inode | None] = field(default_factory=dict)
+
+
 def own_command(*arguments: str) -> list[str]:
     """Return what starts the program that is installed now as this one was, with other arguments.
 
@@ -65,8 +82,7 @@ class Upgrade:
         self,
         watcher: Watcher,
         command: Sequence[str],
-        sockets: Sockets,
-        control: dict[str, int],
+        handed_over: HandedOver,
         done: Callable[[int, str], None],
     ) -> None:
         """Start the program that is installed now.
@@ -74,8 +90,7 @@ class Upgrade:
         Args:
             watcher: the supervisor's.
             command: what starts it.
-            sockets: what is handed over.
-            control: the control socket's descriptor, by its path; empty if there is none.
+            handed_over: what it gets.
             done: called with the outcome.
 
         Raises:
@@ -84,7 +99,7 @@ class Upgrade:
         self._watcher = watcher
         self._done: Callable[[int, str], None] | None = done
         ours, theirs = socket.socketpair()
-        fds = [*(fd for each, _ in sockets.values() for fd in each), *control.values()]
+        fds = [*(fd for each, _ in handed_over.sockets.values() for fd in each), *handed_over.control.values()]
         environment = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
         environment[VARIABLE] = str(theirs.fileno())
         with theirs:
@@ -99,7 +114,7 @@ class Upgrade:
                 ours.close()
                 raise
         self._channel = Channel(watcher.delegate(ours), self._take)
-        self._channel.send({"sockets": sockets, "control": control})
+        self._channel.send(asdict(handed_over))
         watcher.timer(time.monotonic() + TIMEOUT_S, context=self._too_late)
 
     @property
@@ -147,8 +162,7 @@ class Predecessor:
     """The new daemon's side: what the old one hands over.
 
     Attributes:
-        sockets: as they were given to `Upgrade`.
-        control: as it was given to `Upgrade`.
+        sockets, control, inodes: as they were given to `Upgrade`; a daemon before 0.6.0 knows nothing of inodes.
     """
 
     def __init__(self, fd: int) -> None:
@@ -168,6 +182,8 @@ class Predecessor:
         message = json.loads(line)
         self.sockets: Sockets = message["sockets"]
         self.control: dict[str, int] = message["control"]
+        inodes: dict[str, list[int] | None] = message.get("inodes", {})
+        self.inodes = {path: (each[0], each[1]) for path, each in inodes.items() if each is not None}
 
     def close(self) -> None:
         """Hang up: to one that was not told that this one serves, it does not."""

@@ -6,9 +6,8 @@ from urllib.parse import parse_qs, urlsplit
 from .topics import shown
 
 UNIX = "unix:"
-UNIX_PATH_MAX_BYTES = 99
-"""sun_path holds 108 bytes with its final NUL (unix(7)), and 8 are for a process number behind the name: a socket that
-takes the place of another is bound beside it first."""
+UNIX_PATH_MAX_BYTES = 107
+"""sun_path holds 108 bytes with its final NUL (unix(7))."""
 
 PORT_MAX = 65535
 HOSTS = ("127.0.0.1", "[::1]")

@@ -1,4 +1,4 @@
-"""Inlets: what a source may bind, and how another daemon takes it over."""
+"""Inlets: what a source may bind, and what becomes of the files of its sockets."""
 
 import os
 import socket
@@ -11,7 +11,9 @@ from core.support.waiting import LIMIT_S, MOMENT_S
 from gaiod.handlers.echo import Echo
 
 from gaiod import Watcher
-from gaiod.runtime.inlets import CONNECTIONS_MAX, LAYOUT, PATH_MAX_BYTES, Inlet
+from gaiod.core.sockets import UNIX_PATH_MAX_BYTES
+from gaiod.runtime import inlets as module
+from gaiod.runtime.inlets import CONNECTIONS_MAX, LAYOUT, Inlet
 from runtime.support.stepping import Stepped
 
 
@@ -54,6 +56,13 @@ def inlets() -> Iterator[Inlets]:
     inlets.watcher.close()
 
 
+def _connected_to(bind: str) -> socket.socket:
+    if bind.startswith("unix:"):
+        return _connected(Path(bind.removeprefix("unix:")))
+    host, _, port = bind.rpartition(":")
+    return socket.create_connection((host, int(port)))
+
+
 def _connected(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(str(path))
@@ -93,36 +102,49 @@ def test_inlet_closes_its_connections_and_takes_its_file_away(inlets: Inlets, tm
     assert os.listdir(tmp_path) == []
 
 
-def test_another_takes_over_at_once_and_the_one_before_keeps_its_connections(inlets: Inlets, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+def test_nothing_is_taken_over_from_somebody_who_lives(inlets: Inlets, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "inlet.sock"
-    before = inlets.open(f"unix:{path}")
-    with _connected(path) as old:
-        assert inlets.echoes(old)
-        after = inlets.open(f"unix:{path}")
-        with _connected(path) as new:
-            assert inlets.echoes(old)
-            assert inlets.echoes(new)
-            before.close()
-            assert path.is_socket(), "it is another's"
-            assert inlets.echoes(new)
-    after.close()
+    bind = f"unix:{path}" if kind == "unix" else f"127.0.0.1:{_free_port(socket.AF_INET, '127.0.0.1')}"
+    first = inlets.open(bind)
+    with pytest.raises(OSError, match="Address already in use"):
+        inlets.open(bind)
+    with _connected_to(bind) as sock:
+        assert inlets.echoes(sock)
+    first.close()
+    inlets.open(bind).close()
+
+
+def test_file_that_is_anothers_by_now_stays(inlets: Inlets, tmp_path: Path) -> None:
+    path = tmp_path / "inlet.sock"
+    inlet = inlets.open(f"unix:{path}")
+    path.unlink()
+    path.write_text("another's")
+    inlet.close()
+    assert path.read_text() == "another's"
+
+
+def test_file_that_was_removed_is_made_anew_and_connections_go_on(
+    inlets: Inlets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_INTERVAL_S", 0.01)
+    path = tmp_path / "inlet.sock"
+    inlet = inlets.open(f"unix:{path}")
+    with _connected(path) as before:
+        assert inlets.echoes(before)
+        path.unlink()
+        inlets.step_until(path.exists, "the file")
+        with _connected(path) as after:
+            assert inlets.echoes(after)
+            assert inlets.echoes(before)
+    inlet.close()
     assert not path.exists()
 
 
-def test_two_may_listen_at_a_port_so_that_another_daemon_can_take_it_over(inlets: Inlets) -> None:
-    bind = f"127.0.0.1:{_free_port(socket.AF_INET, '127.0.0.1')}"
-    before, after = inlets.open(bind), inlets.open(bind)
-    before.close()
-    with socket.create_connection(("127.0.0.1", int(bind.rpartition(":")[2]))) as sock:
-        assert inlets.echoes(sock)
-    after.close()
-
-
-@pytest.mark.parametrize("leaves", ["a socket that nobody listens on", "one beside it"])
-def test_what_a_killed_process_has_left_is_taken_over(inlets: Inlets, tmp_path: Path, leaves: str) -> None:
+def test_what_a_killed_process_has_left_is_taken_over(inlets: Inlets, tmp_path: Path) -> None:
     path = tmp_path / "inlet.sock"
     with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(path) if leaves.startswith("a") else f"{path}.{os.getpid()}")
+        dead.bind(str(path))
     inlet = inlets.open(f"unix:{path}")
     with _connected(path) as sock:
         assert inlets.echoes(sock)
@@ -153,9 +175,9 @@ def test_address_that_others_could_reach_is_refused(inlets: Inlets, bind: str) -
         inlets.open(bind)
 
 
-@pytest.mark.parametrize("path", ["relative.sock", "/" + "x" * PATH_MAX_BYTES])
+@pytest.mark.parametrize("path", ["relative.sock", "/" + "x" * UNIX_PATH_MAX_BYTES])
 def test_path_that_is_relative_or_too_long_is_refused(inlets: Inlets, path: str) -> None:
-    with pytest.raises(ValueError, match="give an absolute path of at most 99 bytes"):
+    with pytest.raises(ValueError, match="give an absolute path of at most 107 bytes"):
         inlets.open(f"unix:{path}")
 
 

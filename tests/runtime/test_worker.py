@@ -19,6 +19,7 @@ from e2e.support.handlers import FLOODS, HANGS, IMPORTS
 from e2e.support.waiting import wait_until
 
 from gaiod.runtime.records import hello, record
+from gaiod.runtime.socketfiles import UnixListener
 from runtime.support.workers import ECHO, HEARTBEAT_INTERVAL_S, NOW, WorkerUnderTest, started_worker
 
 HEAVY = {"asyncio", "click", "h11", "importlib.metadata", "prometheus_client", "pydantic", "ssl", "yaml"}
@@ -52,6 +53,30 @@ def test_worker_takes_settings_that_arrive_in_pieces(worker: WorkerUnderTest) ->
     for piece in (line[:10], line[10:200], line[200:-1], line[-1:]):
         worker.channel.sendall(piece)
     assert worker.receive() == {"ready": True}
+
+
+@pytest.mark.parametrize("serves", [True, False], ids=["serving", "not serving yet"])
+def test_worker_serves_another_socket_instead_of_one_and_connections_go_on(
+    worker: WorkerUnderTest, tmp_path: Path, serves: bool
+) -> None:
+    with ExitStack() as stack, UnixListener.at(str(tmp_path / "new.sock"), backlog=5) as new:
+        if serves:
+            worker.serve(ECHO, ECHO)
+            before = stack.enter_context(connect(worker.address(1)))
+            assert exchange(before, b"before") == b"before"
+        else:
+            worker.channel.sendall(worker.settings(ECHO, ECHO))
+            assert worker.receive() == {"ready": True}
+        worker.pass_socket(1, new)
+        if not serves:
+            worker.send({"serve": True})
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(LIMIT_S)
+            client.connect(new.path)
+            assert exchange(client, b"after") == b"after"
+        if serves:
+            assert exchange(before, b"still") == b"still"
+        assert echoes(worker.address(0))
 
 
 def test_worker_ends_with_0_and_closes_its_connections_when_told_to_stop(worker: WorkerUnderTest) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gaiod.runtime.settings import ListenerSettings, Settings
+from gaiod.runtime.socketfiles import UnixListener
 from gaiod.supervisor.opening import Opening
 from gaiod.supervisor.sockets import BindError, SocketOptions, open_listener
 from gaiod.supervisor.upgrade import VARIABLE
@@ -38,6 +39,7 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, s
     message = {
         "sockets": {name: ([os.dup(sockets[name].fileno())], True) for name in listeners},
         "control": {control: os.dup(sockets[control].fileno())},
+        "inodes": {sock.path: sock.inode for sock in sockets.values() if isinstance(sock, UnixListener)},
     }
     near.sendall(json.dumps(message).encode() + b"\n")
     monkeypatch.setenv(VARIABLE, str(far.detach()))
@@ -93,7 +95,24 @@ def test_control_socket_that_is_not_configured_any_more_is_not_kept(
 def test_successor_gets_the_control_socket_by_its_address(opening: Opening, tmp_path: Path) -> None:
     settings = _settings(tmp_path)
     opening.listeners.commit(opening.open(settings, tmp_path))
-    sockets, control = opening.handed_over(settings.control_listen)
-    assert set(sockets) == {f"unix:{tmp_path}/echo.sock", f"unix:{tmp_path}/metrics.sock"}
+    given = opening.handed_over(settings.control_listen)
+    assert set(given.sockets) == {f"unix:{tmp_path}/echo.sock", f"unix:{tmp_path}/metrics.sock"}
     assert opening.control is not None
-    assert control == {f"unix:{tmp_path}/control.sock": opening.control.fileno()}
+    assert given.control == {f"unix:{tmp_path}/control.sock": opening.control.fileno()}
+    assert given.inodes == {
+        str(path): (path.stat().st_dev, path.stat().st_ino)
+        for path in (tmp_path / name for name in ("echo.sock", "metrics.sock", "control.sock"))
+    }
+
+
+def test_file_that_is_anothers_by_now_is_left_to_it_by_the_successor_too(
+    opening: Opening, old: dict[str, socket.socket], tmp_path: Path
+) -> None:
+    """The daemon before this one tells of which inode its files were."""
+    for path in (tmp_path / "echo.sock", tmp_path / "control.sock"):
+        path.unlink()
+        path.write_text("another's")
+    opening.listeners.commit(opening.open(_settings(tmp_path), tmp_path))
+    opening.owns_files = True
+    opening.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"echo.sock", "control.sock"}

@@ -12,6 +12,7 @@ import pytest
 from core.support.sockets import has_ipv6
 from core.support.waiting import MOMENT_S, TIME_UNIT
 
+from gaiod.runtime.socketfiles import UnixListener
 from gaiod.supervisor.sockets import BindError, SocketOptions, bound_address, close_listener, open_listener
 from supervisor.support.users import as_nobody
 
@@ -132,12 +133,11 @@ def test_socket_file_has_its_mode_from_the_first_moment_on(
     """Whoever connects in between stays connected: what chmod() does later is too late."""
     seen = []
 
-    class LooksAtOnce(socket.socket):
-        def bind(self, address: object) -> None:
-            super().bind(address)  # type: ignore[arg-type]
-            seen.append(stat.S_IMODE(os.stat(str(address)).st_mode))
+    def bind_and_look(sock: socket.socket, path: str) -> None:
+        socket.socket.bind(sock, path)
+        seen.append(stat.S_IMODE(os.stat(path).st_mode))
 
-    monkeypatch.setattr(socket, "socket", LooksAtOnce)
+    monkeypatch.setattr(UnixListener, "bind", bind_and_look)
     before = os.umask(0o022)
     try:
         opened(f"unix:{tmp_path / 'x.sock'}", mode=mode)
@@ -260,5 +260,7 @@ def test_socket_file_of_a_busy_daemon_is_left_alone_and_not_waited_for(opened: O
 def test_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
-    assert "Address already in use" in _refusal(f"unix:{path}")
+    refusal = _refusal(f"unix:{path}")
+    assert "File exists; what is there is no socket, and stays" in refusal
+    assert "process" not in refusal
     assert path.read_text() == "data"

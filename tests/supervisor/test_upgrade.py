@@ -14,7 +14,7 @@ from core.support.waiting import LIMIT_S, MOMENT_S
 from gaiod import Watcher
 from gaiod.runtime.dispatch import dispatch
 from gaiod.supervisor import upgrade as module
-from gaiod.supervisor.upgrade import VARIABLE, Predecessor, Upgrade, own_command, predecessor
+from gaiod.supervisor.upgrade import VARIABLE, HandedOver, Predecessor, Upgrade, own_command, predecessor
 
 READY = "from gaiod.supervisor.upgrade import predecessor\nimport os, sys, time\nold = predecessor(os.environ)\n"
 
@@ -24,7 +24,8 @@ TELLS_SOCKETS = (
 import socket
 ((fds, shared),) = old.sockets.values()
 sock = socket.socket(fileno=fds[0])
-if sock.getsockname()[0] == "127.0.0.1" and not shared and old.control == {"auto": 2}:
+known = old.control == {"auto": 2} and old.inodes == {"/run/here.sock": (1, 2)}
+if sock.getsockname()[0] == "127.0.0.1" and not shared and known:
     old.tell_ready()
     time.sleep(3600)
 """
@@ -40,7 +41,8 @@ class Upgrading:
         self.listener = listen()
         sockets = {"here": ([self.listener.fileno()], False)}
         command = [sys.executable, "-c", code]
-        self.upgrade = Upgrade(watcher, command, sockets, {"auto": 2}, lambda *outcome: self.outcomes.append(outcome))
+        given = HandedOver(sockets, {"auto": 2}, {"/run/here.sock": (1, 2), "/run/none.sock": None})
+        self.upgrade = Upgrade(watcher, command, given, lambda *outcome: self.outcomes.append(outcome))
 
     def run(self) -> tuple[int, str]:
         """Run the loop until it is over, and return how."""

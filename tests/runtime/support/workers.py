@@ -47,8 +47,11 @@ class WorkerUnderTest:
         self.sockets = sockets
         self._stats = os.memfd_create("stats")
         self._dump = os.memfd_create("dump")
-        with theirs, self._log.open("wb") as log:
-            fds = [theirs.fileno(), self._stats, self._dump, *(sock.fileno() for sock in self.sockets)]
+        self._handing, later = socket.socketpair()
+        self._later_fds = later.fileno()
+        with theirs, later, self._log.open("wb") as log:
+            own = [theirs.fileno(), later.fileno(), self._stats, self._dump]
+            fds = [*own, *(sock.fileno() for sock in self.sockets)]
             self._process = subprocess.Popen(
                 [sys.executable, "-P", *command, str(theirs.fileno())], pass_fds=fds, stdout=log, stderr=log
             )
@@ -67,6 +70,7 @@ class WorkerUnderTest:
             "instance": 7,
             "listeners": listeners,
             "fds": [[sock.fileno()] for sock in self.sockets[: len(listeners)]],
+            "later_fds": self._later_fds,
             "stats": self._stats,
             "dump": self._dump,
             "cpu": None,
@@ -93,10 +97,16 @@ class WorkerUnderTest:
         """Tell it something."""
         self.channel.sendall(json.dumps(message).encode() + b"\n")
 
+    def pass_socket(self, listener: int, sock: socket.socket) -> None:
+        """Have it serve another socket instead of that of a listener."""
+        socket.send_fds(self._handing, [b"s"], [sock.fileno()])
+        self.send({"socket": listener})
+
     def hang_up(self) -> None:
         """Close the channel."""
         self._lines.close()
         self.channel.close()
+        self._handing.close()
 
     def address(self, listener: int = 0) -> str:
         """Return where a listener listens."""
