@@ -62,3 +62,4 @@ cdef class Conn:
     cdef bint is_listener
     cdef bint reading
     cdef bint writing
+    cdef bint working

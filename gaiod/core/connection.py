@@ -1,5 +1,6 @@
 """Connections: the state of one stream socket, and its operations as methods."""
 
+import time
 from itertools import count
 from math import inf
 from typing import Any
@@ -100,6 +101,7 @@ class Conn:
         "stall_s",
         "traffic",
         "watcher",
+        "working",
         "writable",
         "write_alarm",
         "write_alarm_s",
@@ -143,10 +145,25 @@ class Conn:
         self.stall_s = 0.0  # how long it was not writable; while it is not, less the time when that began
         self.blocked_s = 0.0  # when it stopped being writable last
         self.traffic = UNASSIGNED
+        self.working = False  # `busy`
         self.read_alarm = 0  # the number of this direction's entry in watcher.alarms; 0: none
         self.read_alarm_s = inf
         self.write_alarm = 0
         self.write_alarm_s = inf
+
+    @property
+    def busy(self) -> bool:
+        """Whether its owner is at work for it, though no byte moves: then it is not idle.
+
+        To be set by its owner. Its idle time begins anew when the work is done.
+        """
+        return self.working
+
+    @busy.setter
+    def busy(self, is_busy: bool) -> None:
+        if self.working and not is_busy:
+            self.active_s = time.monotonic()
+        self.working = is_busy
 
     def read(self, buf: Any = None, *, context: object = None, deadline: float | None = None) -> "Conn":
         """As `Watcher.read`."""

@@ -226,6 +226,7 @@ class Loop(Fanout):
         if operation.error is None:
             error = take_error(conn.fd)
             if error == 0:
+                conn.active_s = self.now_s
                 self._complete(operation, None)
                 return
             operation.error = OSError(error, os.strerror(error))

@@ -19,6 +19,8 @@ cdef class Watcher(Submission):
 
     @cython.locals(conn=Conn)
     cdef list _select(self, object context, double idle_since_s)
+    @cython.locals(operation=OpResult)
+    cdef bint _is_at_work(self, Conn conn)
     cdef _forget(self, Conn conn)
     cdef _shut(self)
     cdef _refuse_late(self, OpResult operation, object error)

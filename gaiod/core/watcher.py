@@ -294,7 +294,8 @@ class Watcher(Submission):
 
         Args:
             context: only those that have this context.
-            idle_since_s: only those that moved no byte since that `time.monotonic()`.
+            idle_since_s: only those that moved no byte since that `time.monotonic()`. One that is `busy`, or being
+                connected, is not idle.
         """
         return self._select(context, idle_since_s)
 
@@ -335,9 +336,16 @@ class Watcher(Submission):
     def _select(self, context: Any, idle_since_s: float) -> list[Conn]:
         chosen = []
         for conn in self.poller.owners():
-            if not conn.is_listener and (context is None or conn.context is context) and conn.active_s <= idle_since_s:
+            if conn.is_listener or not (context is None or conn.context is context) or conn.active_s > idle_since_s:
+                continue
+            if idle_since_s == inf or not self._is_at_work(conn):
                 chosen.append(conn)
         return chosen
+
+    def _is_at_work(self, conn: Conn) -> bool:
+        """Tell whether a connection waits for something else than bytes: its owner, or to be connected."""
+        operation = conn.write_head
+        return conn.working or (operation is not None and operation.kind == CONNECT)
 
     # -- the end --------------------------------------------------------------------------------------
 

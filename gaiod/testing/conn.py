@@ -38,6 +38,7 @@ class ScriptedConn:
     bytes_sent: int = 0
     opened_s: float = 0.0
     active_s: float = 0.0
+    busy: bool = False
     proxy_header: Any = None
     local_address: Any = ("127.0.0.1", 7000)
     peer_address: Any = ("127.0.0.1", 40000)

@@ -79,6 +79,7 @@ class Proxy(Handler):
 
     def on_open(self, conn: Conn) -> None:
         session = conn.data = Session(self, conn)
+        conn.busy = True  # until it is relayed: to wait for a server is not to be idle
         self.find_server(session)
 
     def on_connect(self, conn: Conn, result: OpResult) -> None:

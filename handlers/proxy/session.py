@@ -111,6 +111,7 @@ class Session:
         proxy = self.proxy
         now_s = time.monotonic()
         self.is_connected = True
+        client.busy = False
         self.until_s = now_s + proxy.draw_age()
         endpoint.server.stats.connected(now_s - server.opened_s)
         proxy.pool.succeeded(endpoint, server.opened_s, now_s)

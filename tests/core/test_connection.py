@@ -140,6 +140,31 @@ def test_connections_are_selected_by_context_and_by_idle_time(watcher: Watcher, 
     assert not listener.closed
 
 
+def test_busy_connection_is_not_idle_and_its_idle_time_begins_when_it_is_no_more(
+    watcher: Watcher, unix_pair: NewPair
+) -> None:
+    conn = watcher.delegate(unix_pair()[0])
+    assert not conn.busy
+    conn.busy = True
+    assert conn.busy
+    moment_s = time.monotonic()
+    assert watcher.connections(idle_since_s=moment_s) == []
+    assert watcher.connections() == [conn]
+    conn.busy = False
+    assert watcher.connections(idle_since_s=moment_s) == []
+    assert watcher.connections(idle_since_s=time.monotonic()) == [conn]
+
+
+def test_connection_that_is_being_made_is_not_idle_and_its_idle_time_begins_when_it_is_made(watcher: Watcher) -> None:
+    with listen(backlog=0) as listener:
+        conn = watcher.connect(listener.getsockname())
+        moment_s = time.monotonic()
+        assert watcher.connections(idle_since_s=moment_s) == []
+        assert collect_one(watcher).error is None
+        assert conn.active_s >= moment_s
+        assert watcher.connections(idle_since_s=time.monotonic()) == [conn]
+
+
 # -- close() and abort() ----------------------------------------------------------------------------
 
 

@@ -72,6 +72,19 @@ def test_server_that_does_not_answer_is_given_up_in_time(start: Start, black_hol
     assert proxy.closes() == {"no_server": 1}
 
 
+def test_client_that_is_being_connected_is_not_idle_and_the_server_that_does_not_answer_is_ejected(
+    start: Start, black_hole: str, backend: Backend
+) -> None:
+    proxy = start(black_hole, backend, connect_timeout=0.4, idle_timeout_s=0.1, passive={"failures": 1})
+    clients = [proxy.connect() for _ in range(2)]
+    proxy.step_until(lambda: proxy.count_of_server("connections", 1) == 2, "both clients being connected")
+    assert proxy.count_of_server("failed_timeout", 0) == 1
+    assert not proxy.handler.pool.servers[0].stats.up
+    proxy.settle()
+    assert proxy.closes() == {"idle": 2}, "they are, once they are connected"
+    assert all(proxy.is_ended(client) for client in clients)
+
+
 def test_connect_is_given_up_when_its_client_goes(start: Start, black_hole: str) -> None:
     proxy = start(black_hole)
     proxy.connect()

@@ -55,6 +55,20 @@ def test_client_that_waits_too_long_is_let_go(start: Start, backend: Backend) ->
     assert proxy.is_ended(third), "the timer begins anew"
 
 
+def test_client_that_waits_is_not_idle(start: Start, backend: Backend) -> None:
+    proxy = start(one_at_a_time(backend), idle_timeout_s=0.1, queue={"timeout": 0.4})
+    client, far = proxy.pair(backend)
+    (waiting,) = queued(proxy, 1)
+
+    def is_over() -> bool:
+        proxy.carry(client, far, b"not idle either")
+        return bool(proxy.closes())
+
+    proxy.step_until(is_over, "the end of its time")
+    assert proxy.closes() == {"no_server": 1}
+    assert proxy.is_ended(waiting)
+
+
 def test_client_is_let_go_at_once_when_too_many_wait(start: Start, backend: Backend) -> None:
     proxy = start(one_at_a_time(backend), queue={"length": 1})
     proxy.pair(backend)
