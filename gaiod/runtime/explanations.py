@@ -9,8 +9,9 @@ from gaiod.core.connection import Conn
 from gaiod.core.standing import relay_sink, standing
 from gaiod.runtime.closings import Closings
 from gaiod.runtime.connlog import name_of, peer_text
+from gaiod.runtime.ledger import phase_of, server_of
 from gaiod.runtime.listener import Listener
-from gaiod.runtime.tcpinfo import queues, tcp_info
+from gaiod.runtime.tcpinfo import kernel_of
 
 log = logging.getLogger("gaiod.worker")
 
@@ -42,6 +43,8 @@ class Explanations:
             "listener": listener.settings.name,
             "handler": listener.settings.handler,
             "peer": peer_text(first.peer_address),
+            "phase": phase_of(listener.handler, first),
+            "server": server_of(listener.handler, first),
             "idle_timeout_s": listener.settings.idle_timeout_s,
             "notes": _notes_on(listener, first),
             "sides": [self._side(listener, each, now_s) for each in both],
@@ -57,7 +60,7 @@ class Explanations:
             **facts_of(conn, self._instance, now_s),
             "close_reason": conn.close_reason,
             **stands,
-            "kernel": {**queues(conn.fileno()), "tcp": tcp_info(conn.fileno())},
+            "kernel": kernel_of(conn.fileno()),
         }
 
 

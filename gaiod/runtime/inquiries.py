@@ -9,7 +9,9 @@ from gaiod.core.connection import Conn
 from gaiod.core.standing import buffered_bytes, waiting_s
 from gaiod.runtime.closings import Closings
 from gaiod.runtime.explanations import Explanations, facts_of
+from gaiod.runtime.ledger import phase_of, server_of
 from gaiod.runtime.listener import Listener
+from gaiod.runtime.tcpinfo import kernel_of
 from gaiod.runtime.traffic import Traffic
 
 ORDERS: dict[str, Callable[[Conn, float, Traffic], float]] = {
@@ -66,9 +68,12 @@ class Inquiries:
         return {
             **facts_of(conn, self._instance, now_s),
             "listener": listener.settings.name,
+            "phase": phase_of(listener.handler, conn),
+            "server": server_of(listener.handler, conn),
             "waiting_s": round(waiting_s(conn, now_s), 3),
             "buffered_bytes": buffered_bytes(conn),
             "bytes_per_s": None if rate is None else round(rate, 1),
+            "kernel": kernel_of(conn.fileno()),
         }
 
     def _kill(self, serial: int) -> bool:

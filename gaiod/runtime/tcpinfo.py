@@ -35,6 +35,7 @@ def tcp_info(fd: int) -> dict[str, Any] | None:
     return {
         "state": STATES.get(state, str(state)),
         "rtt_s": numbers[15] / 1e6,
+        "rttvar_s": numbers[16] / 1e6,
         "unacked_segments": numbers[4],
         "retransmits": retransmits,
         "retransmits_total": numbers[23],
@@ -44,6 +45,11 @@ def tcp_info(fd: int) -> dict[str, Any] | None:
         "unsent_bytes": numbers[30],
         "user_timeout_s": user_timeout_ms / 1e3 or None,
     }
+
+
+def kernel_of(fd: int) -> dict[str, Any]:
+    """Return what the kernel knows of an open socket: its queues, and as `tcp` what TCP says."""
+    return {**queues(fd), "tcp": tcp_info(fd)}
 
 
 def queues(fd: int) -> dict[str, int | None]:

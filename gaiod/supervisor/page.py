@@ -325,6 +325,11 @@ LISTENERS = (
     Field("received", rate_of("received_bytes", size_rate)),
     Field("sent", rate_of("sent_bytes", size_rate)),
     Field("to be accepted", lambda row: UNKNOWN if row["queue"] is None else f"{row['queue']} / {row['queue_limit']}"),
+    Field(
+        "waiting for a server",
+        of("waiting_for_server", number),
+        mark=lambda row: "notable" * bool(row["waiting_for_server"]),
+    ),
     _paused("downstream"),
     _paused("upstream"),
 )

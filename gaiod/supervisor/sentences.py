@@ -62,8 +62,7 @@ def _closed(told: Told) -> Iterator[str]:
     yield f"  {REASONS.get(word, f'Its handler closed it, and calls that {shown(word)}.')}"
     if word == "no_server" and told.get("cause") in CAUSES:
         yield f"  {CAUSES[told['cause']]}"
-    if "who" in told:
-        yield f"  {_ending(told)}"
+    yield f"  {_ending(told)}"
     yield f"  It was from {shown(told['peer'])}, on listener {shown(told['listener'])}, worker {told['worker']}."
     yield f"  It closed {duration(told['closed_ago_s'])} ago, after {duration(told['age_s'])}."
     yield f"  It received {size(told['received_bytes'])}, and was sent {size(told['sent_bytes'])}."
@@ -80,7 +79,7 @@ def _open(told: Told) -> Iterator[str]:
     sides = told["sides"]
     yield (
         f"connection {told['id']} is open: listener {shown(told['listener'])}, worker {told['worker']}, "
-        f"from {shown(told['peer'])}, for {duration(sides[0]['age_s'])}"
+        f"from {shown(told['peer'])}, for {duration(sides[0]['age_s'])}, phase {shown(told['phase'])}"
     )
     for note in told["notes"]:
         yield f"  {shown(note)}"
@@ -174,9 +173,9 @@ def _kernel(kernel: Told, who: str) -> Iterator[str]:
     if tcp is None:
         return
     yield (
-        f"TCP: {tcp['state']}, round trip {tcp['rtt_s'] * 1000:.1f} ms, {tcp['unacked_segments']} segments not "
-        f"acknowledged, {tcp['retransmits_total']} sent again so far; the last data came "
-        f"{duration(tcp['last_received_s'])} ago."
+        f"TCP: {tcp['state']}, round trip {tcp['rtt_s'] * 1000:.1f} ms (varying by {tcp['rttvar_s'] * 1000:.1f} ms), "
+        f"{tcp['unacked_segments']} segments not acknowledged, {tcp['retransmits_total']} sent again so far; the last "
+        f"data came {duration(tcp['last_received_s'])} ago."
     )
     if tcp["window_probes"]:
         yield f"TCP: the window of {who} is closed: {tcp['window_probes']} probes were not answered by a larger one."

@@ -192,6 +192,7 @@ class Subject:
             **{name: row[cell] for name, cell in RATED.items()},
             "queue": sum(length for length, _ in queues) if queues else None,
             "queue_limit": sum(limit for _, limit in queues) if queues else None,
+            "waiting_for_server": max(0, row[CELL["upstream_queued"]]) if listener.settings.servers else None,
             "rates": self._samples.of_listener(listener.key, row),
             "backpressure": {side: _pressure(side, row, live) for side in SIDES},
         }

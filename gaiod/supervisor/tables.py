@@ -1,10 +1,10 @@
-"""What the control socket answers, as text for people: aligned, with units, at most 100 columns wide."""
+"""What the control socket answers, as text for people: aligned, with units, at most 112 columns wide."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WIDTH_MAX = 100
+WIDTH_MAX = 112
 GAP = "  "
 UNKNOWN = "-"
 ELASTIC_MIN = 8
@@ -87,6 +87,11 @@ def rate_of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
 def up_or_down(row: Row) -> str:
     """Return the state of a server or a source."""
     return "up" if row.get("up") else "down"
+
+
+def accept_queue(row: Row) -> str:
+    """Return how many clients of a listener wait to be accepted, of how many that may."""
+    return f"{number(row.get('queue'))}/{number(row.get('queue_limit'))}"
 
 
 def with_limits(status: Row) -> list[dict[str, Any]]:
@@ -223,7 +228,8 @@ LISTENERS = (
     Column("ACCEPTED", rate_of("accepted", rate)),
     Column("RECEIVED", rate_of("received_bytes", size_rate)),
     Column("SENT", rate_of("sent_bytes", size_rate)),
-    Column("QUEUE", lambda row: f"{number(row.get('queue'))}/{number(row.get('queue_limit'))}"),
+    Column("ACCEPT QUEUE", accept_queue),
+    Column("WAITING", of("waiting_for_server", number)),
 )
 
 SERVERS = (
@@ -259,6 +265,7 @@ CONNECTIONS = (
     Column("ID", of("id", shown)),
     Column("LISTENER", of("listener", shown), is_text=True),
     Column("PEER", of("peer", shown), is_text=True),
+    Column("SERVER", of("server", shown), is_text=True),
     Column("AGE", of("age_s", duration)),
     Column("IDLE", of("idle_s", duration)),
     Column("RECEIVED", of("received_bytes", size)),

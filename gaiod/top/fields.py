@@ -6,6 +6,7 @@ from typing import Any
 
 from gaiod.supervisor.tables import (
     UNKNOWN,
+    accept_queue,
     duration,
     lag,
     number,
@@ -102,7 +103,8 @@ LISTENERS: Sequence[Field] = (
     Field("ACCEPTED", rate_of("accepted", rate), 2),
     Field("RECEIVED", rate_of("received_bytes", size_rate), 1),
     Field("SENT", rate_of("sent_bytes", size_rate), 1),
-    Field("QUEUE", lambda row: f"{number(row.get('queue'))}/{number(row.get('queue_limit'))}", 4),
+    Field("ACCEPT QUEUE", accept_queue, 4),
+    Field("WAITING", of("waiting_for_server", number), 3, style=_at_least("waiting_for_server", 1, NOTABLE)),
     Field("CLIENTS PAUSED", _pressure("downstream"), 3, style=_pressure_style("downstream")),
     Field("SERVERS PAUSED", _pressure("upstream"), 3, style=_pressure_style("upstream")),
 )
@@ -130,6 +132,7 @@ CONNECTIONS: Sequence[Field] = (
     Field("ID", of("id", shown), 0),
     Field("LISTENER", of("listener", shown), 3, is_text=True),
     Field("PEER", of("peer", shown), 0, is_text=True, least=len("255.255.255.255:65535")),
+    Field("SERVER", of("server", shown), 3, is_text=True),
     Field("TRAFFIC", of("bytes_per_s", size_rate), 1),
     Field("STALLED", of("waiting_s", lambda value: duration(value) if value else UNKNOWN), 1,
           style=_at_least("waiting_s", 1.0)),

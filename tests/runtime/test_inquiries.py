@@ -1,5 +1,6 @@
 """What a worker answers about its connections."""
 
+import sys
 import time
 from typing import Any
 
@@ -37,6 +38,27 @@ def test_row_tells_who_how_long_and_how_much(serve: Serve) -> None:
     assert (row["received_bytes"], row["sent_bytes"], row["pending_bytes"]) == (5, 5, 0)
     assert 0 <= row["idle_s"] <= row["age_s"]
     assert row["stalled_s"] == 0
+    assert (row["phase"], row["server"]) == ("data", None)
+    kernel = row["kernel"]
+    assert (kernel["send_queue_bytes"], kernel["receive_queue_bytes"]) == (0, 0)
+    if sys.platform == "linux":
+        assert 0 < kernel["tcp"]["rtt_s"] < 1
+        assert 0 < kernel["tcp"]["rttvar_s"] < 1
+        assert kernel["tcp"]["retransmits_total"] == 0
+
+
+def test_row_tells_phase_and_server_as_its_handler_says_them(serve: Serve) -> None:
+    class Says(Recorder):
+        def phase_of(self, conn: Conn) -> str:
+            return "login"
+
+        def server_of(self, conn: Conn) -> str | None:
+            return "db:5432"
+
+    serving = serve(Says())
+    serving.connect()
+    (row,) = _ask(serving)["connections"]
+    assert (row["phase"], row["server"]) == ("login", "db:5432")
 
 
 def test_bytes_that_a_client_does_not_take_are_pending_and_stalled(serve: Serve) -> None:

@@ -112,7 +112,7 @@ def test_hook_that_raised_is_the_cause(serve: Serve) -> None:
 def test_handler_that_cannot_say_does_not_cost_the_accounts(serve: Serve) -> None:
     class Raises(Says):
         def phase_of(self, conn: Conn) -> str:
-            raise LookupError
+            raise SystemExit
 
         def server_of(self, conn: Conn) -> str | None:
             raise LookupError

@@ -20,6 +20,7 @@ def test_tcp_socket_is_told_of(tcp_pair: NewPair) -> None:
     assert info is not None
     assert info["state"] == "established"
     assert 0 < info["rtt_s"] < 1
+    assert 0 < info["rttvar_s"] < 1
     assert (info["retransmits"], info["retransmits_total"], info["window_probes"], info["unsent_bytes"]) == (0, 0, 0, 0)
     assert info["user_timeout_s"] is None
     near.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1500)

@@ -121,6 +121,14 @@ def test_paused_connections_are_told_by_side() -> None:
     assert (row["paused clients"], row["paused servers"]) == ("-", "2 (64.0 KiB)")
 
 
+def test_those_who_wait_for_a_server_are_not_those_who_wait_to_be_accepted() -> None:
+    row = {**LISTENER, "queue": 2, "queue_limit": 1024, "waiting_for_server": 7}
+    text = page({**FINE, "listeners": [row]})
+    (shown,) = Tables(text).tables["Listeners"]
+    assert (shown["to be accepted"], shown["waiting for a server"]) == ("2 / 1024", "7")
+    assert '<td class="notable">7</td>' in text
+
+
 def test_nothing_needs_to_be_looked_at_when_all_is_well() -> None:
     assert problems(FINE) == []
     assert "Nothing needs to be looked at." in page(FINE)

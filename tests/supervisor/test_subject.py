@@ -190,3 +190,4 @@ def test_listener_says_who_is_waited_for_on_either_side(fleet: FleetUnderTest, s
         "upstream": {"paused_connections": 2, "buffered_bytes": 4096},
     }
     assert listener["connections_max"] == 10_000
+    assert listener["waiting_for_server"] is None, "it has none"

@@ -63,6 +63,7 @@ STATUS_RESULT: dict[str, Any] = {
             "sent_bytes": 2**40,
             "queue": 0,
             "queue_limit": 1024,
+            "waiting_for_server": None,
             "rates": {"accepted": 0.3, "received_bytes": 12.3 * 2**20, "sent_bytes": 900.0},
             "backpressure": NOT_PAUSED,
         },
@@ -78,6 +79,7 @@ STATUS_RESULT: dict[str, Any] = {
             "sent_bytes": 0,
             "queue": None,
             "queue_limit": None,
+            "waiting_for_server": 3,
             "rates": {"accepted": None, "received_bytes": None, "sent_bytes": None},
             "backpressure": NOT_PAUSED,
         },
@@ -95,6 +97,8 @@ CONNECTIONS_RESULT: dict[str, Any] = {
             "listener": "echo",
             "worker": 0,
             "peer": "127.0.0.1:50000",
+            "phase": "data",
+            "server": "192.0.2.9:80",
             "age_s": 250.0,
             "idle_s": 0.4,
             "received_bytes": 12.3 * 2**20,
@@ -109,6 +113,8 @@ CONNECTIONS_RESULT: dict[str, Any] = {
             "listener": "local",
             "worker": 1,
             "peer": "unix:/tmp/\x1b[31m",
+            "phase": "queue",
+            "server": None,
             "age_s": 3.0,
             "idle_s": 3.0,
             "received_bytes": 0,
@@ -130,11 +136,11 @@ WORKER  INSTANCE  PID  STATE    GEN     AGE  HEARTBEAT  CONNS    MEMORY    CPU  
      0         3  813  serving    3  4m 10s       0.1s   1234  52.0 MiB  1h 2m         2
      1        14    -  waiting    3       -          -      -         -      -        12
 
-LISTENER  BIND              HANDLER            STATE    CONNS  ACCEPTED    RECEIVED     SENT   QUEUE
-echo      127.0.0.1:7000    echo               serving   1234     0.3/s  12.3 MiB/s  900 B/s  0/1024
-local     unix:/...al.sock  balance...alancer  drained      0         -           -        -     -/-"""
+LISTENER  BIND             HANDLER          STATE    CONNS  ACCEPTED    RECEIVED     SENT  ACCEPT QUEUE  WAITING
+echo      127.0.0.1:7000   echo             serving   1234     0.3/s  12.3 MiB/s  900 B/s        0/1024        -
+local     unix:/...l.sock  balanc...lancer  drained      0         -           -        -           -/-        3"""
 
 CONNECTIONS_TEXT = r"""
-      ID  LISTENER  PEER                   AGE  IDLE  RECEIVED  SENT   PENDING  STALLED
-  3-1831  echo      127.0.0.1:50000     4m 10s  0.4s  12.3 MiB  17 B  97.7 KiB   1m 10s
-14-10003  local     unix:/tmp/\x1b[31m    3.0s  3.0s       0 B   0 B       0 B        -"""[1:]
+      ID  LISTENER  PEER                SERVER           AGE  IDLE  RECEIVED  SENT   PENDING  STALLED
+  3-1831  echo      127.0.0.1:50000     192.0.2.9:80  4m 10s  0.4s  12.3 MiB  17 B  97.7 KiB   1m 10s
+14-10003  local     unix:/tmp/\x1b[31m  -               3.0s  3.0s       0 B   0 B       0 B        -"""[1:]

@@ -8,6 +8,7 @@ KERNEL: dict[str, Any] = {
     "tcp": {
         "state": "established",
         "rtt_s": 0.0123,
+        "rttvar_s": 0.0045,
         "unacked_segments": 3,
         "retransmits": 0,
         "retransmits_total": 2,
@@ -46,6 +47,8 @@ OPEN: dict[str, Any] = {
     "listener": "front",
     "handler": "echo",
     "peer": "192.0.2.1:50000",
+    "phase": "data",
+    "server": None,
     "idle_timeout_s": 300.0,
     "notes": [],
     "sides": [CLIENT],
@@ -70,14 +73,15 @@ CLOSED: dict[str, Any] = {
 }
 
 OPEN_TEXT = """\
-connection 3-1831 is open: listener front, worker 0, from 192.0.2.1:50000, for 4m 10s
+connection 3-1831 is open: listener front, worker 0, from 192.0.2.1:50000, for 4m 10s, phase data
 
 the client: 192.0.2.1:50000, connection 3-1831
   Received 1.0 MiB, sent 17 B; the last byte moved 5.0s ago.
   Reading: it waits for data from the client.
   Writing: nothing waits.
   Kernel: 0 B in its send queue, 0 B not read yet.
-  TCP: established, round trip 12.3 ms, 3 segments not acknowledged, 2 sent again so far; the last data came 4.0s ago.
+  TCP: established, round trip 12.3 ms (varying by 4.5 ms), 3 segments not acknowledged, 2 \
+sent again so far; the last data came 4.0s ago.
 
   If nothing moves it is closed in 4m 55s: idle_timeout, 5m 0s."""
 
