@@ -53,7 +53,7 @@ class Proxy(Handler):
         self.announces = options.send_proxy != "none"
         self._dice = random.Random()
         self._socket_options = socket_options(options.tcp)
-        self._queue = Queue(self, options.queue)
+        self.queue = Queue(self, options.queue)
         self._half_closed: dict[Session, float] = {}  # one direction ended, and when
         self._names: Names | None = None
 
@@ -107,7 +107,7 @@ class Proxy(Handler):
         for session, since_s in list(self._half_closed.items()):
             session.look(now_s, since_s)
         self.pool.refresh_if_due(now_s)
-        self._queue.serve()
+        self.queue.serve()
 
     def on_timer(self, data: Any) -> None:
         data.ring()
@@ -117,7 +117,7 @@ class Proxy(Handler):
         for server in self.pool.servers:
             if server.address.is_name and server.address.host == data.name:
                 self._check(self.pool.resolved(server, data, now_s))
-        self._queue.serve()
+        self.queue.serve()
 
     # -- what an operator asks ---------------------------------------------------------------------------
 
@@ -140,10 +140,10 @@ class Proxy(Handler):
 
     def find_server(self, session: Session) -> None:
         """Connect a client to a server, let it wait for one, or let it go."""
-        endpoint = None if self._queue else self.choose(session)
+        endpoint = None if self.queue else self.choose(session)
         if endpoint is not None:
             session.connect(endpoint)
-        elif not (self.pool.is_waiting_worthwhile and self._queue.join(session)):
+        elif not (self.pool.is_waiting_worthwhile and self.queue.join(session)):
             self.refuse(session, self.pool.lack)
 
     def choose(self, session: Session) -> Endpoint | None:
@@ -188,7 +188,7 @@ class Proxy(Handler):
     def give_back(self, endpoint: Endpoint) -> None:
         """Let somebody else have a connection's place."""
         if self.pool.give_back(endpoint):
-            self._queue.serve()
+            self.queue.serve()
 
     def watch(self, session: Session) -> None:
         """Look every second whether a session goes on of which one direction ended."""
@@ -204,7 +204,7 @@ class Proxy(Handler):
     def checked(self, endpoint: Endpoint, passed: bool, began_s: float) -> None:
         """Take note of one check of an endpoint, which began at `began_s`."""
         if self.pool.checked(endpoint, passed, began_s, time.monotonic()):
-            self._queue.serve()
+            self.queue.serve()
 
     def set_down(self, endpoint: Endpoint, why: str | None) -> None:
         """Take note of what the checks of an endpoint add up to: None, or why the last one failed."""
@@ -212,4 +212,4 @@ class Proxy(Handler):
         if why is not None:
             for session in list(endpoint.sessions):
                 session.close("server_down")
-        self._queue.serve()
+        self.queue.serve()

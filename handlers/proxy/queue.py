@@ -1,7 +1,7 @@
 """The queue of clients that wait for a server: bounded, and nobody waits longer than the timeout."""
 
 import time
-from collections import deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from .options import QueueOptions
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 class Queue:
     """First come, first served. All wait equally long at most, so the oldest is also the first to give up.
 
-    A client that hangs up meanwhile is noticed when its turn comes, or its time.
+    A client that closes meanwhile leaves at once, wherever it stands.
     """
 
     def __init__(self, proxy: "Proxy", options: QueueOptions) -> None:
         self._proxy = proxy
         self._options = options
-        self._waiting: deque[tuple[float, Session]] = deque()  # until when, and who
+        self._has_timer = False
+        self._waiting: OrderedDict[Session, float] = OrderedDict()  # who, the oldest first, and until when
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -29,24 +30,20 @@ class Queue:
         """Let a client wait behind the others; tell whether there was room."""
         if len(self._waiting) >= self._options.length:
             return False
-        self._waiting.append((time.monotonic() + self._options.timeout, session))
+        self._waiting[session] = time.monotonic() + self._options.timeout
         self._proxy.count("upstream_queued", 1)
-        if len(self._waiting) == 1:
-            self._proxy.timer(self._options.timeout, self)
+        self._come_back_in(self._options.timeout)
         return True
 
     def serve(self) -> None:
         """Connect as many as there is room for, the oldest first."""
         proxy = self._proxy
         while self._waiting:
-            session = self._waiting[0][1]
-            if session.client is None:
-                self._leave()
-                continue
+            session = next(iter(self._waiting))
             endpoint = proxy.choose(session)
             if endpoint is None and proxy.pool.is_waiting_worthwhile:
                 return
-            self._leave()
+            self.leave(session)
             if endpoint is None:
                 proxy.refuse(session, proxy.pool.lack)
             else:
@@ -54,16 +51,24 @@ class Queue:
 
     def ring(self) -> None:
         """Let those go who have waited too long, and come back for the next."""
+        self._has_timer = False
         now_s = time.monotonic()
-        while self._waiting and self._waiting[0][0] <= now_s:
-            session = self._leave()
-            if session.client is not None:
-                self._proxy.count("upstream_queue_timeouts")
-                lack = self._proxy.pool.lack
-                self._proxy.refuse(session, "queue_timeout" if lack == "full" else lack)
-        if self._waiting:
-            self._proxy.timer(self._waiting[0][0] - now_s, self)
+        while self._waiting:
+            session, until_s = next(iter(self._waiting.items()))
+            if until_s > now_s:
+                self._come_back_in(until_s - now_s)
+                return
+            self.leave(session)
+            self._proxy.count("upstream_queue_timeouts")
+            lack = self._proxy.pool.lack
+            self._proxy.refuse(session, "queue_timeout" if lack == "full" else lack)
 
-    def _leave(self) -> Session:
-        self._proxy.count("upstream_queued", -1)
-        return self._waiting.popleft()[1]
+    def leave(self, session: Session) -> None:
+        """Let a client wait no more, if it does."""
+        if self._waiting.pop(session, None) is not None:
+            self._proxy.count("upstream_queued", -1)
+
+    def _come_back_in(self, delay_s: float) -> None:
+        if not self._has_timer:
+            self._has_timer = True
+            self._proxy.timer(delay_s, self)

@@ -26,6 +26,10 @@ FINS = {True: Termination("peer_eof", "client", "fin"), False: Termination("serv
 """What ended a session in order: by whether the client was the first to send its end."""
 
 
+FAILED = ("reset", "timeout")
+"""How a server's connection ends that did not end its stream."""
+
+
 class Session:
     """The `data` of a client's connection, and of that to its server.
 
@@ -219,6 +223,7 @@ class Session:
         client, server = self.client, self.server
         if conn is client:
             self.client = None
+            self.proxy.queue.leave(self)
             if server is None or server is self.survivor:
                 return
             if self.is_connected:
@@ -234,7 +239,10 @@ class Session:
                 self.proxy.ended(self, endpoint)
             if client is not None and client is not self.survivor:
                 client.close_reason = client.close_reason or reason
-                client.close()
+                if isinstance(reason, Termination) and reason.who == "server" and reason.how in FAILED:
+                    self._end_by_reset(client)  # the write of a PROXY header failed, say
+                else:
+                    client.close()
 
     def _blame(self, dead: Conn, error: OSError) -> None:
         """Remember why it ends: one of the two failed. What failed first is why."""
@@ -246,6 +254,9 @@ class Session:
     def _reset(self, dead: Conn, survivor: Conn) -> None:
         """Let the survivor know by a reset that the other side was: an end in order would be a lie."""
         dead.abort()
+        self._end_by_reset(survivor)
+
+    def _end_by_reset(self, survivor: Conn) -> None:
         self.survivor = survivor
         self.until_s = time.monotonic() + self.proxy.options.half_closed_timeout
         self._reset_when_sent(survivor)

@@ -1,6 +1,7 @@
 """Clients that wait for a server: in order, not too many, not too long."""
 
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -115,9 +116,36 @@ def test_client_that_was_let_go_of_by_an_operator_is_no_timeout(start: Start, ba
     queued(proxy, 1)
     (waiting,) = [conn for conn in proxy.listener.clients() if conn.data.server is None]
     proxy.listener.end(waiting, "admin", abort=True)
-    proxy.step_until(lambda: proxy.count("upstream_queued") == 0, "the end of its time")
+    proxy.step_until(proxy.closes, "the end of the connection")
+    assert proxy.count("upstream_queued") == 0, "its place is free at once"
+    until_s = time.monotonic() + 0.2
+    proxy.step_until(lambda: time.monotonic() > until_s, "the end of its time")
     assert proxy.count("upstream_queue_timeouts") == 0
     assert proxy.closes() == {"admin": 1}
+
+
+def test_queue_that_is_filled_and_emptied_has_one_timer(
+    start: Start, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = start(one_at_a_time(backend), queue={"timeout": 0.2})
+    proxy.pair(backend)
+    began: list[float] = []
+    timer = proxy.handler.timer
+
+    def count(delay_s: float, data: Any) -> None:
+        began.append(delay_s)
+        timer(delay_s, data)
+
+    monkeypatch.setattr(proxy.handler, "timer", count)
+    for number in range(5):
+        queued(proxy, 1)
+        (waiting,) = [conn for conn in proxy.listener.clients() if conn.data.server is None]
+        proxy.listener.end(waiting, "admin", abort=True)
+        proxy.step_until(lambda number=number: proxy.closes() == {"admin": number + 1}, "its end")  # type: ignore[misc]
+    assert began == [0.2]
+    (last,) = queued(proxy, 1)
+    assert proxy.is_ended(last)
+    assert len(began) == 2, "the timer that came too early for the last, and its own"
 
 
 def test_nobody_overtakes_who_waits(start: Start, backend: Backend) -> None:

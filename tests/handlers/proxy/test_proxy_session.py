@@ -9,7 +9,7 @@ from core.support.sockets import pattern, reset
 from gaiod.handlers.proxy.sockets import unsent_bytes
 from runtime.support.proxying import Backend, Proxying
 
-from gaiod import Conn
+from gaiod import Conn, Termination
 
 Start = Callable[..., Proxying]
 
@@ -85,6 +85,24 @@ def test_what_was_sent_before_a_reset_arrives_before_it(start: Start, backend: B
     assert proxy.receive(other, 10_000) == pattern(10_000)
     reset(dying)
     assert is_reset(proxy, other)
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        (Termination("peer_reset", "server", "reset"), True),
+        (Termination("keepalive", "server", "timeout"), True),
+        (Termination("idle", "gaiod", "timeout"), False),
+    ],
+)
+def test_server_that_failed_while_no_relay_could_tell_resets_the_client(
+    start: Start, backend: Backend, reason: Termination, expected: bool
+) -> None:
+    """A PROXY header that could not be sent, say."""
+    proxy = start(backend)
+    client, _ = proxy.pair(backend)
+    proxy.listener.end(proxy.server_of(client), reason, abort=True)
+    assert is_reset(proxy, client) == expected
 
 
 def send_more_than_is_taken(proxy: Proxying, source: socket.socket, sink: Conn) -> int:
