@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 FIRST_SHARE = 0.1
 """Of its weight that an endpoint has when it comes back: a cold cache must not get everybody at once."""
 
-SOON = 0.1
-"""Of the interval: when an endpoint's first check comes, and what is between the checks that bring it up again. So
-a server that is back is used within an interval, whatever `rise` is."""
+SOON, DOWN = 0.1, 0.75
+"""Of the interval: when an endpoint's first check comes, and what is between the checks that bring it up again; and
+what is between those of one that is down. So a server that is back is used within an interval, with the default `rise`.
+"""
 
 JITTER = 0.1
 """Checks come up to so much earlier or later than the interval says: workers must not ask in step."""
@@ -169,8 +170,9 @@ class Checks:
         self._again()
 
     def _again(self) -> None:
-        interval_s = self._options.interval * (SOON if self._verdict.is_rising else 1.0)
-        self._proxy.timer(interval_s * self._dice.uniform(1 - JITTER, 1 + JITTER), self)
+        verdict = self._verdict
+        share = SOON if verdict.is_rising else DOWN if verdict.is_down else 1.0
+        self._proxy.timer(share * self._options.interval * self._dice.uniform(1 - JITTER, 1 + JITTER), self)
 
 
 class Probe:
