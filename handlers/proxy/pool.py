@@ -17,6 +17,10 @@ SLOW_START_STEPS = 20
 """How often the weight of an endpoint that came back grows until it has its full share again."""
 
 
+TROUBLES_MAX = 3
+"""Servers of which a client that waits is told what is wrong with them: with more, the log is the place to look."""
+
+
 class Pool:
     """The endpoints of all servers.
 
@@ -104,7 +108,8 @@ class Pool:
         duration_s = self._passive.failed(endpoint, now_s)
         if duration_s:
             self._due_s = 0.0
-            self._warn(f"server {endpoint} is ejected for {duration_s:g} s: it could not be connected to; {why}")
+            endpoint.trouble = f"it could not be connected to; {why}"
+            self._warn(f"server {endpoint} is ejected for {duration_s:g} s: {endpoint.trouble}")
             self.refresh(now_s)
 
     def checked(self, endpoint: Endpoint, passed: bool, began_s: float, now_s: float) -> bool:
@@ -126,7 +131,8 @@ class Pool:
         """Take note of what the active checks add up to: None, or why the last one failed, and with it the server."""
         endpoint.is_down = why is not None
         if why is not None:
-            self._warn(f"server {endpoint} is down: its checks fail; {why}")
+            endpoint.trouble = f"its checks fail; {why}"
+            self._warn(f"server {endpoint} is down: {endpoint.trouble}")
         else:
             self._say(f"server {endpoint} is up: its checks pass")
             self._passive.returned(endpoint, now_s)
@@ -152,6 +158,16 @@ class Pool:
         server.endpoints = [endpoint for endpoint in server.endpoints if not endpoint.is_gone] + new
         self.refresh(now_s)
         return new
+
+    def troubles(self) -> list[str]:
+        """Return what is wrong with the servers that get no clients, in sentences; of the first few."""
+        found = []
+        for server in self.servers:
+            for endpoint in server.endpoints:
+                if endpoint.is_down or endpoint.ejected_until_s:
+                    state = "down" if endpoint.is_down else "ejected"
+                    found.append(f"Server {endpoint} is {state}: {endpoint.trouble}.")
+        return found[:TROUBLES_MAX]
 
     # -- working it out --------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ class Endpoint:
         returned_s: when it came back, as long as it gets fewer clients for that; None: it gets its full share.
         is_down: active checks say so.
         is_gone: its name does not lead to it any more; what is connected stays.
+        trouble: why it was ejected or down last, for who asks.
         weight: its share of the clients, just now.
         current: what round robin has it owed.
         seed: what its address contributes to the hash of a client.
@@ -72,7 +73,7 @@ class Endpoint:
 
     __slots__ = (
         "active", "current", "ejected_s", "ejected_until_s", "ejections", "failures", "is_down", "is_gone",
-        "is_on_trial", "returned_s", "seed", "server", "sessions", "target", "weight",
+        "is_on_trial", "returned_s", "seed", "server", "sessions", "target", "trouble", "weight",
     )  # fmt: skip
 
     def __init__(self, server: Server, target: Target) -> None:
@@ -87,6 +88,7 @@ class Endpoint:
         self.returned_s: float | None = None
         self.is_down = False
         self.is_gone = False
+        self.trouble = ""
         self.weight: float = server.weight
         self.current = 0.0
         self.seed = hash_of(repr(target))

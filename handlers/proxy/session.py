@@ -197,6 +197,7 @@ class Session:
             notes.append("One side was reset; the other is reset, too, once it has what was said before.")
         elif self.endpoint is None:
             notes.append("It waits for a server: nothing is read of it before one has accepted.")
+            notes += self.proxy.pool.troubles()
         elif not self.is_connected:
             notes.append(f"It is being connected to {self.endpoint.server.label}.")
         else:

@@ -265,6 +265,18 @@ def test_check_that_passes_does_not_bring_back_a_server_that_is_down_before_enou
     ]
 
 
+def test_what_is_wrong_with_servers_is_told() -> None:
+    pool = pool_of("10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1")
+    fail(pool, 0, 0.0)
+    pool.set_down(endpoint(pool, 1), "connect: no answer in time, after 2000 ms", 0.0)
+    assert pool.troubles() == [
+        "Server 10.0.0.1:1 is ejected: it could not be connected to; Connection refused.",
+        "Server 10.0.0.2:1 is down: its checks fail; connect: no answer in time, after 2000 ms.",
+    ]
+    pool.checked(endpoint(pool, 0), True, 1.0, 1.0)
+    assert len(pool.troubles()) == 1
+
+
 def test_ejection_of_a_server_that_is_down_ends_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "gaiod.handler.proxy")
     pool = pool_of("10.0.0.1:1", "10.0.0.2:1")
