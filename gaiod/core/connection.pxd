@@ -55,6 +55,7 @@ cdef class Conn:
     cdef public int traffic
     cdef readonly bint closed
     cdef readonly bint at_eof
+    cdef readonly bint unanswered
     cdef bint readable
     cdef bint writable
     cdef bint broken

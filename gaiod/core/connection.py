@@ -66,6 +66,7 @@ class Conn:
         opened_s, active_s: `time.monotonic()` of its making, and of the pass that last moved bytes.
         proxy_header: what a load balancer announced it with (`gaiod.ProxyHeader`); None if none did.
         at_eof: a read found the end of the stream.
+        unanswered: of two that are relayed to each other, its peer has spoken last.
         traffic: index of the two counters that its received and sent bytes are added to.
     """
 
@@ -100,6 +101,7 @@ class Conn:
         "serial",
         "stall_s",
         "traffic",
+        "unanswered",
         "watcher",
         "working",
         "writable",
@@ -120,6 +122,7 @@ class Conn:
         self.close_reason: str | None = None
         self.proxy_header: Any = None
         self.at_eof = False
+        self.unanswered = False
         self.failure: Exception | None = None  # why its connect failed: everything else fails the same way
         self.readable = False  # the kernel may have bytes: an edge was seen, and no short read since
         self.writable = True

@@ -59,6 +59,7 @@ class Relays(Endings):
         if received > 0:
             source.bytes_received += received
             source.active_s = self.now_s
+            source.unanswered, sink.unanswered = True, False
             self.counters[source.traffic] += received
         if flow.drained == 2 or (flow.drained == 1 and not source.broken):
             source.readable = False  # the kernel's queue is empty; more bytes are a new edge

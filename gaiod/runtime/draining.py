@@ -4,20 +4,21 @@ import time
 from collections.abc import Callable, Sequence
 from math import ceil
 
+from gaiod.core.connection import Conn
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.runtime.listener import Listener
 
 TICK_S = 0.02
 QUIET_S = 1.0
-"""A connection that has moved nothing for so long is not in the middle of a message."""
+"""A connection that has moved nothing for so long is not in the middle of a message, unless it waits for an answer."""
 
 QUIET_PER_TICK = 10
 """Quiet connections that an eager drain closes per tick, 500 a second: their clients connect to somebody
 else next, and that one should not see them all in one instant."""
 
 LAST_PART = 0.1
-"""In the last tenth of the time what is left is closed evenly, the quietest first."""
+"""In the last tenth of the time what is left is closed evenly, the quietest first, and last who waits for an answer."""
 
 FLUSH_S = 0.5
 """How long what was written may take to be sent after the time is up."""
@@ -28,7 +29,7 @@ class Drain:
 
     Args:
         timeout_s: what connections have to finish.
-        eager: also close those that are quiet, before the time is up.
+        eager: also close those that are quiet and wait for no answer, before the time is up.
     """
 
     def __init__(
@@ -78,9 +79,15 @@ class Drain:
                 candidates = listener.clients()
                 share = ceil(len(candidates) * TICK_S / left_s)
             elif self._eager:
-                candidates = [each for each in listener.clients(now_s - QUIET_S) if not each.pending_write_bytes]
+                quiet = listener.clients(now_s - QUIET_S)
+                candidates = [each for each in quiet if not (each.unanswered or each.pending_write_bytes)]
                 share = QUIET_PER_TICK
             else:
                 continue
-            for conn in sorted(candidates, key=lambda conn: conn.active_s)[:share]:
+            for conn in sorted(candidates, key=_urgency)[:share]:
                 listener.end(conn, "drain")
+
+
+def _urgency(conn: Conn) -> tuple[bool, float]:
+    """Return how much a connection should go on: one that is busy is not quiet, however long nothing has moved."""
+    return conn.busy or conn.unanswered, conn.active_s

@@ -46,6 +46,7 @@ class Explanations:
             "phase": phase_of(listener.handler, first),
             "server": server_of(listener.handler, first),
             "idle_timeout_s": listener.settings.idle_timeout_s,
+            "busy": first.busy or first.unanswered,
             "notes": _notes_on(listener, first),
             "sides": [self._side(listener, each, now_s) for each in both],
         }

@@ -57,6 +57,10 @@ class Handler:
     connection, so a handler says everything it does. What belongs to one connection goes into
     `conn.data`.
 
+    What a client waits for may take its time without a byte moving. While a handler has a thread work for it, say,
+    `conn.busy = True`: then the connection is not idle, and a drain waits for it for as long as `drain_timeout` allows.
+    For a relayed one whose peer has spoken last a drain waits by itself.
+
     Whatever a hook raises, `SystemExit` included, closes that connection only; it is logged and counted. What
     `on_start` raises fails the start, or the reload.
 

@@ -83,6 +83,8 @@ def _open(told: Told) -> Iterator[str]:
     )
     for note in told["notes"]:
         yield f"  {shown(note)}"
+    if told.get("busy"):
+        yield "  It is busy: an answer to it is outstanding, for which a drain waits."
     for side in sides:
         yield ""
         yield f"{WHO[side['side']]}: {shown(side['peer'])}, connection {side['id']}"

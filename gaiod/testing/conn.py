@@ -33,6 +33,7 @@ class ScriptedConn:
     close_reason: str | None = None
     closed: bool = False
     at_eof: bool = False
+    unanswered: bool = False
     pending_write_bytes: int = 0
     bytes_received: int = 0
     bytes_sent: int = 0
@@ -52,6 +53,10 @@ class ScriptedConn:
     def fileno(self) -> int:
         """No descriptor: there is no socket."""
         return -1
+
+    def stalled_s(self, now_s: float) -> float:
+        """As `Conn.stalled_s`: here nobody makes anybody wait."""
+        return 0.0
 
     def _check(self, buf: Any = b"some") -> None:
         """Refuse what a connection refuses."""

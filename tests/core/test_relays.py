@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import socket
 import threading
 import time
@@ -45,6 +46,20 @@ def test_relay_completes_with_its_size_and_passes_the_end_on(watcher: Watcher, e
     assert (source.bytes_received, sink.bytes_sent, sink.pending_write_bytes) == (5, 5, 0)
     assert not source.closed
     assert not sink.closed
+
+
+def test_side_that_has_spoken_last_is_unanswered(watcher: Watcher, ends: Ends) -> None:
+    """It waits for an answer, however long that takes."""
+    source, far_source, sink, far_sink = ends
+    source.relay_to(sink)
+    sink.relay_to(source)
+    assert (source.unanswered, sink.unanswered) == (False, False)
+    for far, other, outcome in [(far_source, far_sink, (True, False)), (far_sink, far_source, (False, True))] * 2:
+        far.sendall(b"word")
+        while not select.select([other], [], [], 0)[0]:
+            watcher.wait_io(0.01)
+        assert receive(other, 4) == b"word"
+        assert (source.unanswered, sink.unanswered) == outcome
 
 
 @pytest.mark.parametrize(("forth", "back"), [(10 << 20, 3), (3, 10 << 20), (3 << 20, 2 << 20)])

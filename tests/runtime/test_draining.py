@@ -6,7 +6,7 @@ import time
 import pytest
 from core.support.waiting import LIMIT_S, MOMENT_S
 
-from gaiod import Conn, Handler
+from gaiod import Conn, Handler, OpResult
 from gaiod.runtime import draining
 from gaiod.runtime.draining import Drain
 from runtime.conftest import Serve
@@ -85,6 +85,45 @@ def test_eager_drain_closes_a_quiet_connection_and_leaves_a_busy_one(serve: Serv
     assert not drain.ends
 
 
+class Computes(Recorder):
+    """Answers when the test says so: a thread computes until then."""
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        conn.busy = True
+        conn.data = bytes(result.buffer)
+
+    def answer(self, conn: Conn) -> None:
+        """Answer what was read."""
+        conn.busy = False
+        conn.write(conn.data)
+
+
+def test_eager_drain_waits_for_a_connection_that_waits_for_an_answer_and_closes_it_after(serve: Serve) -> None:
+    handler = Computes()
+    serving = serve(handler)
+    sock = serving.connect()
+    (conn,) = serving.listener.clients()
+    sock.sendall(b"question")
+    serving.step_until(lambda: conn.busy, "the question")
+    drain = Draining(serving, LONG_S, eager=True)
+    drain.run_for(5 * MOMENT_S)
+    assert not drain.ends
+    assert serving.closes() == {}
+    handler.answer(conn)
+    drain.run()
+    assert serving.receive(sock, 9) == b"question"
+    assert serving.closes() == {"drain": 1}
+
+
+def test_busy_connection_is_closed_all_the_same_when_the_time_is_over(serve: Serve) -> None:
+    serving = serve(Recorder())
+    serving.connect()
+    (conn,) = serving.listener.clients()
+    conn.busy = True
+    assert Draining(serving, 3 * MOMENT_S, eager=True).run() >= 2 * MOMENT_S
+    assert serving.closes() == {"drain": 1}
+
+
 def test_eager_drain_leaves_a_connection_to_which_bytes_are_still_to_be_sent(serve: Serve) -> None:
     serving = serve(Floods())
     serving.connect()
@@ -158,6 +197,25 @@ def test_last_part_of_the_time_closes_evenly_and_the_quietest_first(
     serving.step_until(look, "the end of all")
     assert ended == [0, 1, 2, 3, 4]
     assert time.monotonic() - began_s > 3 * MOMENT_S
+
+
+def test_last_part_of_the_time_closes_those_that_are_busy_last(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though nothing has moved for them for longest."""
+    monkeypatch.setattr(draining, "LAST_PART", 1.0)
+
+    class Notes(Recorder):
+        def on_close(self, conn: Conn, reason: str) -> None:
+            closed.append(conn.busy)
+
+    closed: list[bool] = []
+    serving = serve(Notes())
+    for number in range(4):
+        serving.connect()
+        if number == 0:
+            (conn,) = serving.listener.clients()
+            conn.busy = True
+    Draining(serving, 10 * MOMENT_S, eager=False).run()
+    assert closed == [False, False, False, True]
 
 
 def test_done_is_not_called_when_another_drain_took_over(serve: Serve) -> None:

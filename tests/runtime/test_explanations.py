@@ -50,7 +50,7 @@ def test_open_connection_is_told_with_its_time_bytes_and_what_it_waits_for(serve
     told = _explain(serving, _serial(serving))
     host, port = sock.getsockname()
     assert (told["state"], told["listener"], told["peer"]) == ("open", "front", f"{host}:{port}")
-    assert (told["idle_timeout_s"], told["notes"]) == (60.0, [])
+    assert (told["idle_timeout_s"], told["notes"], told["busy"]) == (60.0, [], False)
     (side,) = told["sides"]
     assert (side["side"], side["id"]) == ("downstream", f"7-{_serial(serving)}")
     assert (side["received_bytes"], side["sent_bytes"], side["pending_bytes"]) == (5, 5, 0)

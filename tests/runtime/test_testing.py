@@ -1,12 +1,15 @@
 """gaiod.testing: a script passes when the handler does exactly what it says, and fails with the step otherwise."""
 
 import errno
+import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from gaiod import Conn, DeadlineExceeded, Handler, OpResult, OpType
+from gaiod.core import ENGINE
 from gaiod.core.errors import ConnClosed, EmptyBuffer
 from gaiod.testing import (
     Abort,
@@ -320,15 +323,43 @@ def test_buffer_of_a_read_cannot_be_written_to() -> None:
         assert_script(Changes(), (Arrived(b"x"), []))
 
 
-def test_scripted_connection_has_everything_that_a_connection_documents() -> None:
+DAEMONS_OWN = {"announce", "rested_s", "traffic"}
+"""Of a connection, what its listener uses and no handler."""
+
+
+def _members() -> set[str]:
+    """Return what a connection has for a handler; the interpreted one shows also what it keeps for itself."""
+    documented = set(re.findall(r"(\w+)(?:, (\w+))?: ", (Conn.__doc__ or "").partition("Attributes:")[2]))
+    names = {name for pair in documented for name in pair if name}
+    hidden = set(getattr(Conn, "__slots__", ())) - names
+    return {name for name in dir(Conn) if not name.startswith("_")} - hidden
+
+
+def test_scripted_connection_has_everything_that_a_connection_has() -> None:
     """What a handler may look at on a connection, it may look at in a script."""
-    documented = {
-        "serial", "context", "data", "close_reason", "bytes_received", "bytes_sent", "opened_s", "active_s", "closed",
-        "pending_write_bytes", "local_address", "peer_address", "read", "read_full", "write", "shutdown_write",
-        "cancel", "close", "abort", "fileno",
-    }  # fmt: skip
-    assert {name for name in documented if not hasattr(Conn, name)} == set()
-    assert {name for name in documented if not hasattr(ScriptedConn(), name)} == set()
+    assert {name for name in _members() if not hasattr(ScriptedConn(), name)} == DAEMONS_OWN
+
+
+def test_scripted_connection_takes_the_same_arguments() -> None:
+    compared = 0
+    for name in sorted(_members() - DAEMONS_OWN):
+        try:
+            wanted = inspect.signature(getattr(Conn, name)).parameters
+        except (TypeError, ValueError):
+            continue  # an attribute, or compiled
+        assert list(inspect.signature(getattr(ScriptedConn, name)).parameters) == list(wanted), name
+        compared += 1
+    assert compared or ENGINE == "compiled"
+
+
+def test_script_may_look_at_whether_the_handler_made_its_connection_busy() -> None:
+    class Works(Handler):
+        def on_read(self, conn: Conn, result: OpResult) -> None:
+            conn.busy = True
+
+    conn = assert_script(Works(), (Arrived(b"x"), []))
+    assert conn.busy
+    assert conn.stalled_s(1.0) == 0.0
 
 
 @pytest.mark.parametrize(

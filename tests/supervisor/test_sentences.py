@@ -23,6 +23,11 @@ def test_open_connection_is_told_in_sentences() -> None:
     assert explanation_text(OPEN) == OPEN_TEXT
 
 
+def test_busy_connection_is_told_as_one_that_a_drain_waits_for() -> None:
+    assert "\n  It is busy: an answer to it is outstanding" in explanation_text({**OPEN, "busy": True})
+    assert "busy" not in explanation_text({**OPEN, "busy": False})
+
+
 def test_closed_connection_is_told_in_sentences() -> None:
     assert explanation_text(CLOSED) == CLOSED_TEXT
 
