@@ -18,6 +18,13 @@ from gaiod.core.relays import Relays
 
 EAGAIN, EINTR = errno.EAGAIN, errno.EINTR
 
+GIVEN_UP = {
+    errno.ETIMEDOUT: "user_timeout",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+}
+"""What the kernel says of a member that it has given up. Other errors of a send are resets."""
+
 TURNS_MAX = 512
 """Most outboxes that one pass gives a turn in rounds, and as many that wait: what it may delay the next poll by."""
 
@@ -152,7 +159,7 @@ class Fanout(Relays):
             if outbox.error == EAGAIN:
                 self._stall(conn)
             elif outbox.error and outbox.error != EINTR:
-                conn.close_reason = conn.close_reason or "peer_reset"
+                conn.close_reason = conn.close_reason or GIVEN_UP.get(outbox.error, "peer_reset")
                 self._drop(conn, OSError(outbox.error, os.strerror(outbox.error)))
                 continue
             if outbox.is_over:

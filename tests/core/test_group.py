@@ -1,6 +1,7 @@
 """Groups: who is in them, what they get, and what is refused."""
 
 import gc
+import socket
 import threading
 import time
 import weakref
@@ -151,6 +152,24 @@ def test_member_whose_peer_is_gone_is_closed_by_a_message(
     assert [(result.operation, result.conn) for result in closes] == [(OpType.CLOSE, conn)]
     assert (conn.close_reason, len(group), group.waiting_bytes) == ("peer_reset", 0, 0)
     assert cells["published"] == cells["deliveries"] + sum(cells.dropped.values())
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux gives up who takes nothing")
+def test_member_that_the_kernel_gives_up_was_not_reset_by_its_peer(
+    watcher: Watcher, group: Group, tcp_pair: NewPair
+) -> None:
+    near, far = tcp_pair()
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
+    conn = watcher.delegate(near)
+    group.add(conn)
+    until_s = time.monotonic() + LIMIT_S
+    while not conn.closed:
+        assert time.monotonic() < until_s
+        if group.waiting_bytes < 100_000:
+            group.publish(bytes(10_000))
+        watcher.wait_io(0.01)
+    assert conn.close_reason == "user_timeout"
+    far.close()
 
 
 def test_group_keeps_its_members_open(watcher: Watcher, group: Group, stream_pair: NewPair) -> None:
