@@ -208,7 +208,9 @@ METRICS = (
         "Messages of the source that cannot be published: too long, say, or not in the listener's framing.",
         _SOURCE,
     ),
-    Metric("gaiod_push_source_up", "gauge", "1 while the source gets what it is to publish, else 0.", _SOURCE),
+    Metric(
+        "gaiod_push_source_up", "gauge", "1 while the source gets what it is to publish, or has ended; else 0.", _SOURCE
+    ),
     Metric("gaiod_push_source_reconnects_total", "counter", "Times the source was cut off, and came back.", _SOURCE),
     Metric(
         "gaiod_push_source_gaps_total",
