@@ -56,7 +56,7 @@ class Topic:
         self.number = number
         self.members: list[Conn | None] = []
         self.places: dict[Conn, int] = {}
-        self.alone = (self,)  # the topics of a member that has no other: most have the same tuple
+        self.alone: tuple[Topic, ...] = (self,)  # the topics of a member that has no other: most have the same tuple
         self.fresh: list[Parcel] = []
         self.fresh_s = 0.0
         self.round: list[Parcel] = []
