@@ -13,7 +13,7 @@ from gaiod.config.references import resolve_reference
 from gaiod.config.schema import LISTENER_KEYS
 from gaiod.config.yaml import Document
 from gaiod.runtime import plugins
-from gaiod.runtime.failures import folder_of, place_of
+from gaiod.runtime.failures import folder_of, place_of, words_of
 from gaiod.runtime.handler import CALLED, Handler
 from gaiod.runtime.hooks import check_instance, line_of
 from gaiod.runtime.sources import PUBLISH, Source
@@ -135,8 +135,9 @@ def _make(handler: type[Handler], options: Any) -> None:
         made = handler(options)
     except BaseException as error:
         place = place_of(error, folder_of(handler))
-        said = f"{type(error).__name__}: {error}"
-        raise Refused(f"{where} raised {said} (at {place}); correct it: `gaiod check` makes a handler, too") from error
+        raise Refused(
+            f"{where} raised {words_of(error)} (at {place}); correct it: `gaiod check` makes a handler, too"
+        ) from error
     try:
         check_instance(made, Handler, CALLED)
     except TypeError as error:

@@ -9,6 +9,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.standing import relay_sink, standing
 from gaiod.runtime.closings import Closings
 from gaiod.runtime.connlog import name_of, peer_text
+from gaiod.runtime.failures import words_of
 from gaiod.runtime.ledger import phase_of, server_of
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.tcpinfo import kernel_of
@@ -92,4 +93,4 @@ def _notes_on(listener: Listener, conn: Conn) -> list[str]:
     try:
         return [str(note) for note in listener.handler.notes_on(conn)]
     except BaseException as error:
-        return [f"Its handler does not say more: notes_on raised {error!r}."]
+        return [f"Its handler does not say more: notes_on raised {words_of(error)}."]

@@ -1,6 +1,7 @@
 """What the code of a handler's author raised: where it came from, and in words."""
 
 import sys
+import traceback
 from pathlib import Path
 
 from gaiod.core.errors import GaiodError
@@ -12,13 +13,18 @@ class StartError(GaiodError):
 
 def failed_start(listener: str, handler: str, kind: type, error: BaseException) -> StartError:
     """Return how to say that the `on_start` of a listener's handler, an instance of `kind`, raised."""
-    what = f"on_start at {place_of(error, folder_of(kind))} raised {type(error).__name__}: {error}"
+    what = f"on_start at {place_of(error, folder_of(kind))} raised {words_of(error)}"
     return StartError(f"listener {listener}, handler {handler}: {what}; see to what it needs, or correct it")
 
 
 def likeness_of(hook: str, kind: type, error: BaseException) -> str:
     """Return what exceptions have in common that the log needs one of: the hook, their type, and the line of code."""
     return f"{hook} {type(error).__name__} {place_of(error, folder_of(kind))}"
+
+
+def words_of(error: BaseException) -> str:
+    """Return the type of an exception and what it says, were its own methods to raise."""
+    return "".join(traceback.format_exception_only(error)).strip()
 
 
 def folder_of(kind: type) -> str:

@@ -1,6 +1,7 @@
 """The handler API: what decides what to do with the bytes."""
 
 from collections.abc import Iterable, Sequence
+from math import inf
 from typing import Any, ClassVar, Protocol
 
 from gaiod.core.connection import Conn
@@ -96,11 +97,14 @@ class Handler:
         self.options = options
 
     def __init_subclass__(cls) -> None:
-        """Refuse a hook that does not exist, is async, or cannot be called with its arguments."""
+        """Refuse a hook that does not exist, is async, or cannot be called with its arguments; and endless ticks."""
         super().__init_subclass__()
         for name in vars(cls):
             check_hook(name, cls.__qualname__)
         check_methods(cls, Handler, CALLED)
+        interval_s: Any = cls.tick_interval_s
+        if isinstance(interval_s, int | float) and not 0 < interval_s < inf:
+            raise TypeError(f"{cls.__qualname__}.tick_interval_s is {interval_s!r}; write seconds, more than 0")
 
     # -- what the configuration asks -----------------------------------------------------------------
 

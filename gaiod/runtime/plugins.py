@@ -10,7 +10,7 @@ from types import ModuleType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from gaiod.core.errors import GaiodError
-from gaiod.runtime.failures import place_of
+from gaiod.runtime.failures import place_of, words_of
 from gaiod.runtime.handler import Handler
 
 GROUP = "gaiod.handlers"
@@ -158,7 +158,7 @@ def _failure(what: str, error: BaseException) -> str:
         return f"{what} is not valid Python: {error.filename}:{error.lineno}: {error.msg}; correct it"
     place = place_of(error, str(Path(what).parent) if is_file(what) else "")
     where = f" at {place}" if place else ""
-    return f"importing {what} failed{where}: {type(error).__name__}: {error}; correct it, or install what it needs"
+    return f"importing {what} failed{where}: {words_of(error)}; correct it, or install what it needs"
 
 
 def _only_handler(module: ModuleType, target: str) -> type[Handler]:

@@ -27,7 +27,7 @@ from gaiod.runtime.closings import Closings
 from gaiod.runtime.connlog import ConnectionLog
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.draining import Drain
-from gaiod.runtime.failures import StartError
+from gaiod.runtime.failures import StartError, words_of
 from gaiod.runtime.feed import FeedLink
 from gaiod.runtime.gcstats import GcStats
 from gaiod.runtime.inheritance import ignore_what_is_for_the_supervisor, take_known_state
@@ -146,7 +146,9 @@ class Worker:
             try:
                 handler = kind(build_options(kind, dict(settings.options)))
             except BaseException as error:
-                raise HandlerLoadError(f"listener {settings.name}: making its handler failed: {error!r}") from error
+                raise HandlerLoadError(
+                    f"listener {settings.name}: making its handler failed: {words_of(error)}"
+                ) from error
             listener = Listener(
                 settings,
                 handler,

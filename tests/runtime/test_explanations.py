@@ -93,7 +93,7 @@ def test_handler_that_cannot_explain_costs_no_connection(serve: Serve) -> None:
     serving = serve(Raises())
     sock = serving.connect()
     told = _explain(serving, _serial(serving))
-    assert told["notes"] == ["Its handler does not say more: notes_on raised SystemExit('told to')."]
+    assert told["notes"] == ["Its handler does not say more: notes_on raised SystemExit: told to."]
     assert serving.exchange(sock, b"still") == b"still"
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from gaiod import Conn, Handler
-from gaiod.runtime.failures import failed_start, folder_of, likeness_of, place_of
+from gaiod.runtime.failures import failed_start, folder_of, likeness_of, place_of, words_of
 
 HERE = str(Path(__file__).parent)
 
@@ -55,5 +55,16 @@ def test_failed_start_names_listener_handler_place_and_error() -> None:
 
     text = str(failed_start("front", "/etc/mine.py", Mine, _raised("{")))
     assert text.startswith(
-        f"listener front, handler /etc/mine.py: on_start at {__file__}:{_line()} raised JSONDecodeError: "
+        f"listener front, handler /etc/mine.py: on_start at {__file__}:{_line()} raised json.decoder.JSONDecodeError: "
     )
+
+
+def test_words_are_found_for_an_error_that_cannot_say_what_it_is() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise LookupError("no words")
+
+        __repr__ = __str__
+
+    assert "Mute" in words_of(Mute())
+    assert words_of(SystemExit("bye")) == "SystemExit: bye"

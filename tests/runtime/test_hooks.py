@@ -180,3 +180,13 @@ def test_methods_that_others_call_are_all_but_those_that_a_handler_calls_itself(
 def test_result_of_a_read_is_named_as_authors_write_it() -> None:
     with pytest.raises(TypeError, match=rf"result: {OpResult.__name__}\) -> None$"):
         type("Mine", (Handler,), {"on_read": lambda self: None})
+
+
+@pytest.mark.parametrize("interval_s", [0, -1.0, float("nan"), float("inf")])
+def test_ticks_that_never_come_or_never_end_are_refused(interval_s: float) -> None:
+    with pytest.raises(TypeError, match=r"Mine\.tick_interval_s is .*; write seconds, more than 0"):
+        type("Mine", (Handler,), {"tick_interval_s": interval_s})
+
+
+def test_ticks_may_depend_on_the_options() -> None:
+    assert issubclass(type("Mine", (Handler,), {"tick_interval_s": property(lambda self: self.options.every)}), Handler)

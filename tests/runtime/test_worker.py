@@ -160,7 +160,7 @@ def test_worker_ends_with_78_and_says_where_when_a_handler_cannot_be_made(
     message = worker.receive()
     assert worker.wait() == 78
     assert message is not None, "it ended without a word"
-    assert "listener listener-0: making its handler failed: LookupError('no key')" in message["failed"]
+    assert "listener listener-0: making its handler failed: LookupError: no key" in message["failed"]
 
 
 def test_worker_gives_up_on_a_client_that_does_not_read_when_its_time_is_over(
