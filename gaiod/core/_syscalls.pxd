@@ -80,10 +80,14 @@ cdef class Batch:
 cdef class Poller:
     cdef int epoll
     cdef int waker
+    cdef int forks                  # of this process, when it was opened
     cdef uint32_t generation
     cdef Owner* table
     cdef int table_size
     cdef epoll_event ready[512]
+    cdef int open(self) except -1
+    cdef int reopen(self) except -1
+    cdef int register(self, int fd) noexcept
     cpdef add(self, int fd, object conn)
     cpdef remove(self, int fd)
     cdef int wait(self, double timeout_s) except -1

@@ -98,7 +98,7 @@ cdef extern from "time.h" nogil:
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
 
-from os import fsencode
+from os import fsencode, register_at_fork
 
 SOURCES = GAIOD_SOURCES.decode()
 """Digest of the sources this was built from: a test compares it with the sources beside it."""
@@ -110,6 +110,17 @@ cdef enum:
     READABLE = 1
     WRITABLE = 2
     BROKEN = 4
+    HUNG = 8
+
+cdef int forks = 0
+
+
+def _note_fork():
+    global forks
+    forks += 1
+
+
+register_at_fork(after_in_child=_note_fork)
 
 
 cdef class Arena:
@@ -396,13 +407,21 @@ cdef class Batch:
 
 
 cdef class Poller:
-    """Edge-triggered epoll, registered once per descriptor for both directions."""
+    """Edge-triggered epoll, registered once per descriptor for both directions.
+
+    A forked child shares the kernel's side of an epoll with its parent: what one unregisters, the other misses, and
+    an event goes to one of them. So a child unregisters nothing, and opens a poller of its own at its first use.
+    """
 
     def __cinit__(self):
         self.epoll = self.waker = -1
 
     def __init__(self):
+        self.open()
+
+    cdef int open(self) except -1:
         cdef epoll_event event
+        self.forks = forks
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
             PyErr_SetFromErrno(OSError)
@@ -414,6 +433,23 @@ cdef class Poller:
         event.data.u64 = <uint64_t>self.waker
         if epoll_ctl(self.epoll, EPOLL_CTL_ADD, self.waker, &event) < 0:
             PyErr_SetFromErrno(OSError)
+        return 0
+
+    cdef int reopen(self) except -1:
+        """Leave the parent's to it, and watch the same descriptors in a poller of this process."""
+        cdef int fd
+        self.close()
+        self.open()
+        for fd in range(self.table_size):
+            if self.table[fd].conn != NULL and self.register(fd) < 0:
+                PyErr_SetFromErrno(OSError)
+        return 0
+
+    cdef int register(self, int fd) noexcept:
+        cdef epoll_event event
+        event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+        event.data.u64 = (<uint64_t>self.table[fd].generation << 32) | <uint32_t>fd
+        return epoll_ctl(self.epoll, EPOLL_CTL_ADD, fd, &event)
 
     def __dealloc__(self):
         if self.epoll >= 0:
@@ -424,9 +460,10 @@ cdef class Poller:
 
     cpdef add(self, int fd, object conn):
         """Watch `fd` for both directions on behalf of `conn`, which is held weakly."""
-        cdef epoll_event event
         cdef Owner* table
         cdef int size
+        if self.forks != forks:
+            self.reopen()
         if fd >= self.table_size:
             size = max(fd + 1, 2 * self.table_size, 256)
             table = <Owner*>PyMem_Realloc(self.table, size * sizeof(Owner))
@@ -438,9 +475,7 @@ cdef class Poller:
         self.generation += 1 if self.generation < 0xFFFFFFFF else 2     # 0 is the waker's
         self.table[fd].conn = <void*>conn
         self.table[fd].generation = self.generation
-        event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
-        event.data.u64 = (<uint64_t>self.generation << 32) | <uint32_t>fd
-        if epoll_ctl(self.epoll, EPOLL_CTL_ADD, fd, &event) < 0:
+        if self.register(fd) < 0:
             self.table[fd].conn = NULL
             PyErr_SetFromErrno(OSError)
 
@@ -451,7 +486,8 @@ cdef class Poller:
             return
         self.table[fd].conn = NULL
         # Closing would do, but for copies of the descriptor in forked children: they keep it registered.
-        epoll_ctl(self.epoll, EPOLL_CTL_DEL, fd, &event)
+        if self.forks == forks:
+            epoll_ctl(self.epoll, EPOLL_CTL_DEL, fd, &event)
 
     cdef object find(self, int fd):
         """Return on whose behalf `fd` is watched; None if it is not."""
@@ -463,6 +499,8 @@ cdef class Poller:
         """Wait for events, for ever if `timeout_s` is negative, and return how many there are."""
         cdef int timeout_ms = -1
         cdef int count
+        if self.forks != forks:
+            self.reopen()
         if timeout_s >= 0:
             timeout_ms = <int>ceil(min(timeout_s, 1e6) * 1e3)
         with nogil:
@@ -491,6 +529,8 @@ cdef class Poller:
             events |= WRITABLE
         if bits & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             events |= BROKEN
+        if bits & (EPOLLHUP | EPOLLERR):
+            events |= HUNG
         return events
 
     cpdef list owners(self):
@@ -501,6 +541,8 @@ cdef class Poller:
     cpdef wake(self):
         """End a `wait` that another thread is in, or the next one."""
         cdef uint64_t one = 1
+        if self.forks != forks:
+            return  # nobody waits in a process that has not opened it yet
         c_write(self.waker, &one, sizeof(one))
 
     cdef double now(self) noexcept:

@@ -52,6 +52,8 @@ cdef class Conn:
     cdef int fd
     cdef int read_count
     cdef int write_count
+    cdef int fault
+    cdef char hung
     cdef public int traffic
     cdef readonly bint closed
     cdef readonly bint at_eof

@@ -2,6 +2,7 @@
 
 cimport cython
 
+from gaiod.core._flows cimport Flow
 from gaiod.core.connection cimport Conn
 from gaiod.core.group cimport Group
 from gaiod.core.operations cimport OpResult
@@ -21,11 +22,15 @@ cdef class Endings(Queues):
     cdef _fulfil(self, OpResult request)
     cdef _cancel(self, Conn conn, object op_type)
     cdef _cancel_timer(self, OpResult operation)
-    @cython.locals(operation=OpResult, head=OpResult, tail=OpResult, kept=list, ended=list, matches=bint)
+    @cython.locals(source=Conn, operation=OpResult, flow=Flow, kept=list, ended=list)
+    cdef _end_relays_to(self, Conn sink, object error)
+    @cython.locals(operation=OpResult, kept=list, ended=list, matches=bint)
     cdef _end_queue(self, Conn conn, bint reading, int kind, double limit_s, object error)
+    @cython.locals(operation=OpResult, head=OpResult, tail=OpResult)
+    cdef _take_out(self, Conn conn, bint reading, list kept, list ended, object error)
     @cython.locals(report=OpResult)
     cdef _drop(self, Conn conn, object error)
     @cython.locals(report=OpResult)
-    cdef OpResult _new_report(self, Conn conn)
+    cdef OpResult _new_report(self, int kind, Conn conn)
     @cython.locals(fd=int, group=Group)
     cdef _release(self, Conn conn)

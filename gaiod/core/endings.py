@@ -76,8 +76,7 @@ class Endings(Queues):
                     group = conn.outbox.group
                     group.part(conn, None)
                 if kind == FINISH:
-                    if conn.feeder is not None:
-                        self._end_queue(conn.feeder, True, RELAY, inf, None)
+                    self._end_relays_to(conn, None)
                     conn.closing = True
                     self._end_queue(conn, True, -1, inf, None)
                 self._push_write(conn, self._new_operation(kind, conn, None, inf))
@@ -93,6 +92,20 @@ class Endings(Queues):
             self._complete(operation, OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
             self.alarms.stale += 1
 
+    def _end_relays_to(self, sink: Conn, error: Exception | None) -> None:
+        """Complete the relay to a connection, running or queued, because that closes; `error` as in `_end_queue`."""
+        source = sink.feeder
+        if source is None:
+            return
+        operation = source.read_head
+        kept: list[OpResult] = []
+        ended: list[OpResult] = []
+        while operation is not None:
+            flow = operation.pinned if operation.kind == RELAY else None
+            (ended if flow is not None and flow.sink is sink else kept).append(operation)
+            operation = operation.next
+        self._take_out(source, True, kept, ended, ConnClosed(f"{sink!r} is closed") if error is None else error)
+
     def _end_queue(self, conn: Conn, reading: bool, kind: int, limit_s: float, error: Exception | None) -> None:
         """Complete the operations of one direction of that kind (-1: any), due by `limit_s`; None: ConnClosed."""
         operation = conn.read_head if reading else conn.write_head
@@ -102,10 +115,13 @@ class Endings(Queues):
             matches = operation.kind <= POST and kind in (-1, operation.kind) and operation.deadline <= limit_s
             (ended if matches else kept).append(operation)
             operation = operation.next
-        if not ended:
-            return
-        if error is None:
-            error = ConnClosed(f"{conn!r} is closed")
+        if ended:
+            self._take_out(conn, reading, kept, ended, ConnClosed(f"{conn!r} is closed") if error is None else error)
+
+    def _take_out(
+        self, conn: Conn, reading: bool, kept: list[OpResult], ended: list[OpResult], error: Exception
+    ) -> None:
+        """Complete some operations of one direction, and let what stood behind them have its turn."""
         head = tail = None
         for operation in kept:
             operation.next = None
@@ -128,35 +144,42 @@ class Endings(Queues):
             self._complete(operation, error)
             if operation.kind == CONNECT:
                 conn.failure = error  # it will not be made: what waits for it fails, now and later
-        if not reading:
+        if conn.failure is error:
+            self._end_queue(conn, True, -1, inf, error)
+            self._end_queue(conn, False, -1, inf, error)
+        if reading:
+            self._read_on(conn)
+            self._look_for_hangup(conn)
+        else:
             self._write_on(conn)
-            if conn.failure is error:
-                self._end_queue(conn, True, -1, inf, error)
-                self._end_queue(conn, False, -1, inf, error)
 
     def _drop(self, conn: Conn, error: Exception | None) -> None:
         """Close a connection; its operations complete with `error`, or else ConnClosed."""
+        if conn.closed:
+            return  # another thread drops its last reference: it is being released there
         self.counters[FREED] += 1
         conn.closing = True
         self._end_queue(conn, True, -1, inf, error)
         self._end_queue(conn, False, -1, inf, error)
-        if conn.feeder is not None:
-            self._end_queue(conn.feeder, True, RELAY, inf, error)
+        self._end_relays_to(conn, error)
         report = None
         if self.report_closes and not conn.is_listener:
-            report = self._new_report(conn)
+            report = self._new_report(CLOSED, conn)
+            report.buffer = peer_name(conn.fd)  # while there is somebody who knows
         self._release(conn)
         if report is not None:
             self.done.append(report)
 
-    def _new_report(self, conn: Conn) -> OpResult:
-        """Make the report that a connection closes, before it does: then nobody knows any more who it was."""
-        report = self._new_operation(CLOSED, conn, conn.context, inf)
-        report.buffer = peer_name(conn.fd)
+    def _new_report(self, kind: int, conn: Conn) -> OpResult:
+        """Make a completion that nobody has submitted."""
+        report = self._new_operation(kind, conn, conn.context, inf)
+        report.pending = False
         return report
 
     def _release(self, conn: Conn) -> None:
         """Give a connection's descriptor back. In whichever thread drops the last reference."""
+        if conn.closed:
+            return
         conn.closed = True
         if conn.outbox is not None:
             group = conn.outbox.group

@@ -8,10 +8,11 @@ from gaiod.core.connection cimport Conn
 from gaiod.core.fanout cimport Fanout
 from gaiod.core.operations cimport OpResult
 
-cdef int WRITE, ACCEPT, CONNECT, RELAY, SHUTDOWN
+cdef int WRITE, ACCEPT, CONNECT, HANGUP, RELAY, SHUTDOWN
 cdef int COMPLETE, AT_EOF, FAILED, OUTCOME_COUNT
 cdef int LOOP_ITERATIONS, LOOP_EVENTS, LOOP_BUSY_NS, SWAP_EXHAUSTED, LAG
-cdef uint32_t READABLE, WRITABLE, BROKEN
+cdef uint32_t READABLE, WRITABLE, BROKEN, HUNG
+cdef int UNSEEN, SEEN, TOLD
 cdef int BATCH_MAX, EVENTS_MAX, RECEIVES_MIN, SEND_ROUNDS, PASSES_PER_POLL, ACCEPTS_PER_PASS
 cdef int EAGAIN, EINTR
 cdef double inf
@@ -22,6 +23,8 @@ cdef class Loop(Fanout):
     cdef list _run(self, double timeout_s)
     @cython.locals(before_s=double, timeout_s=double, events_count=int, i=int, conn=Conn, events=uint32_t)
     cdef _poll(self, double until_s)
+    @cython.locals(hung=list, conn=Conn, report=OpResult)
+    cdef _report_hangups(self)
     cdef bint _has_seen_all(self)
     @cython.locals(bucket=int, bound_s=double, busy_ns=int64_t)
     cdef _count_pass(self, double busy_s)

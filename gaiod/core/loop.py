@@ -18,11 +18,16 @@ from gaiod.core.fanout import Fanout
 from gaiod.core.operations import (
     ACCEPT,
     CONNECT,
+    HANGUP,
     RELAY,
+    SEEN,
     SHUTDOWN,
+    TOLD,
+    UNSEEN,
     WRITE,
     OpResult,
 )
+from gaiod.core.sockets import find_hangup
 
 LOOP_ITERATIONS = layout.index("loop_iterations")
 LOOP_EVENTS = layout.index("loop_events")
@@ -31,7 +36,7 @@ SWAP_EXHAUSTED = layout.index("swap_buffer_exhausted")
 LAG = layout.LAG
 LAG_BOUNDS = layout.LAG_BOUNDS_S
 
-READABLE, WRITABLE, BROKEN = 1, 2, 4  # bits of Poller.events
+READABLE, WRITABLE, BROKEN, HUNG = 1, 2, 4, 8  # bits of Poller.events
 
 BATCH_MAX = 512
 """Most calls in one batch: what one pass may delay the next poll by."""
@@ -68,12 +73,12 @@ class Loop(Fanout):
                 return []
             if self.inbox:
                 self._take_inbox()
-            if self.released and self.starved:
-                self._feed_starved()
             if self.writes:
                 self._send_queued()
             if self.rounds or self.flushes:
                 self._deal()
+            if self.released and self.starved:
+                self._feed_starved()
             if fresh:
                 self.batch.recycle()  # only now: what was just sent may have been views
                 self.counters[SWAP_EXHAUSTED] += self.batch.exhausted
@@ -87,6 +92,8 @@ class Loop(Fanout):
                 self._send_queued()
             if self.reads:
                 self._receive_ready()
+            if self.hung:
+                self._report_hangups()
             if self.passes == 0 and self.alarms.next_s <= self.now_s and self._has_seen_all():
                 self._ring()  # after receiving: bytes that are there beat the deadline
             if self.done or self.now_s >= until_s:
@@ -100,7 +107,7 @@ class Loop(Fanout):
         self._count_pass(before_s - self.now_s)
         self.sleeping = True  # first, then look into the inbox: who fills it later sees that we sleep
         timeout_s = 0.0
-        if not (self.done or self.reads or self.writes or self.inbox or self.rounds or self.flushes):
+        if not (self.done or self.reads or self.writes or self.inbox or self.rounds or self.flushes or self.hung):
             until_s = min(until_s, self.alarms.next_s)
             timeout_s = -1.0 if until_s == inf else max(0.0, until_s - before_s)
         events_count = self.poller.wait(timeout_s)
@@ -116,6 +123,9 @@ class Loop(Fanout):
             events = self.poller.events(i)
             if events & BROKEN:
                 conn.broken = True  # an error or a hang-up alone must wake both directions
+                if events & HUNG and self.report_hangups and conn.hung == UNSEEN:
+                    conn.hung = SEEN
+                    self._look_for_hangup(conn)
                 events = READABLE | WRITABLE
             if events & READABLE and not (self.starved and conn in self.starved):
                 conn.readable = True  # but one more client does not wake a listener that rests
@@ -125,8 +135,29 @@ class Loop(Fanout):
                     conn.writable = True
                     conn.stall_s += self.now_s
                 self._write_on(conn)
-                if conn.feeder is not None:
-                    self._feed(conn)
+
+    def _report_hangups(self) -> None:
+        """Tell once of each peer that is gone, where no read does.
+
+        A pending read that fails says so itself; any other brings its connection here when it is over.
+        """
+        hung = self.hung
+        self.hung = []
+        for conn in hung:
+            if conn.hung != SEEN or conn.read_head is not None or conn.closed or conn.is_listener:
+                continue
+            if conn.failure is not None:
+                continue
+            found = find_hangup(conn.fd)
+            if found is None:
+                conn.hung = UNSEEN  # the event of a descriptor's former life, or a connection that is being made
+                continue
+            conn.hung = TOLD
+            self._note_fault(conn, found[0], True)
+            report = self._new_report(HANGUP, conn)
+            report.size = found[1]
+            report.error = self._end_of(conn)
+            self.done.append(report)
 
     def _has_seen_all(self) -> bool:
         """Tell whether every edge from before the last poll is known: the kernel tells them in their order."""
@@ -194,14 +225,13 @@ class Loop(Fanout):
                 self._stall(conn)
             elif sent != -EINTR:
                 batch.keep(operation.pinned)
+                self._note_fault(conn, -sent, not operation.silent)
                 self._pop_write(conn)
                 conn.pending_write_bytes -= operation.length - operation.size
                 self._finish(operation, OSError(-sent, os.strerror(-sent)), FAILED)
             if operation.pending:
                 self._own(operation)
             self._write_on(conn)
-            if conn.feeder is not None and conn.write_head is None:
-                self._feed(conn)
 
     def _clear_way(self, conn: Conn) -> None:
         """Do what stands before the next write: a connect, a FIN, a close."""
@@ -291,12 +321,16 @@ class Loop(Fanout):
                 self._pop_read(conn)
                 self._finish(operation, None, COMPLETE)
         elif received == 0:
-            conn.at_eof = True
+            error = self._end_of(conn)
+            conn.at_eof = conn.fault == 0
+            if not conn.at_eof:
+                conn.hung = TOLD
             self._pop_read(conn)
-            self._finish(operation, EOFError("the peer has closed its side"), AT_EOF)
+            self._finish(operation, error, AT_EOF if conn.at_eof else FAILED)
         elif received == -EAGAIN:
             conn.readable = False
         elif received != -EINTR:
+            self._note_fault(conn, -received, True)
             self._pop_read(conn)
             self._finish(operation, OSError(-received, os.strerror(-received)), FAILED)
 
@@ -315,10 +349,10 @@ class Loop(Fanout):
                 conn = None
                 error: Exception | None = None
                 try:
-                    conn = self._adopt(fd, operation.context)
+                    conn = self._adopt(fd, operation.context, False)
                 except OSError as failure:
                     os.close(fd)
-                    error = failure
+                    error = failure.with_traceback(None)  # it would refer to this frame, and keep the one before alive
                 self._report_accept(operation, conn, error)
                 continue
             error = OSError(-fd, os.strerror(-fd))

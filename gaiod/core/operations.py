@@ -18,13 +18,19 @@ class OpType(IntEnum):
     CLOSE = 7
     """Not submitted: the report of a watcher with `report_closes` that a connection closed. Its buffer is the peer's
     address as the kernel has it (`sockets.peer_of_name`)."""
+    HANGUP = 8
+    """Not submitted: the report of a watcher with `report_hangups` that a peer is gone while no read of the connection
+    is pending that would tell. Its error says how, its size how many bytes of the peer's can still be read."""
 
 
-READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED = range(8)
+READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED, HANGUP = range(9)
 """`OpResult.kind`: OpType as plain numbers, which compile to C."""
 
-SHUTDOWN, FINISH, FREE, RESET, CANCEL, AFFINITY, STOP = range(8, 15)
+SHUTDOWN, FINISH, FREE, RESET, CANCEL, AFFINITY, STOP = range(9, 16)
 """Kinds of requests, which go the same ways as operations but have no completion."""
+
+UNSEEN, SEEN, TOLD = range(3)
+"""`Conn.hung`: what is known of its peer's hang-up, and whether somebody was told."""
 
 OPERATION_TYPES = list(OpType)
 
@@ -81,4 +87,5 @@ class OpResult:
 
     def __repr__(self) -> str:
         outcome = "pending" if self.pending else "ok" if self.error is None else repr(self.error)
-        return f"<OpResult {self.operation.name} {self.size} bytes, {outcome}, {self.conn!r}>"
+        name = getattr(self.operation, "name", "request")
+        return f"<OpResult {name} {self.size} bytes, {outcome}, {self.conn!r}>"

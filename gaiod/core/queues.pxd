@@ -10,8 +10,9 @@ from gaiod.core.alarms cimport Alarms
 from gaiod.core.connection cimport Conn, Mover
 from gaiod.core.operations cimport OpResult
 
-cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED, NOTHING, REST, ALL
+cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, HANGUP, NOTHING, REST, ALL
 cdef int COMPLETE, EXPIRED, FAILED, OUTCOME_COUNT, RESUMES, PAUSED_NS, BUFFERED, EINPROGRESS, RECEIVES_FIRST
+cdef int EPIPE, ENOBUFS, ENOMEM, SEEN, TOLD
 cdef double inf, ACCEPT_PAUSE_S
 cdef list OPERATION_TYPES
 
@@ -20,6 +21,8 @@ cdef class Queues(Mover):
     cdef readonly bint closed
     cdef int64_t[::1] counters
     cdef bint report_closes
+    cdef bint report_hangups
+    cdef list hung
     cdef PollerCalls poller
     cdef BatchCalls batch
     cdef RelayCalls plumbing
@@ -39,7 +42,7 @@ cdef class Queues(Mover):
     cdef double now_s
 
     @cython.locals(conn=Conn)
-    cdef Conn _adopt(self, int fd, object context)
+    cdef Conn _adopt(self, int fd, object context, bint is_listener)
     cdef _make_room(self, int fd)
     @cython.locals(operation=OpResult)
     cdef OpResult _new_operation(self, int kind, Conn conn, object context, double deadline)
@@ -65,8 +68,13 @@ cdef class Queues(Mover):
     cdef _rest(self, Conn listener)
     @cython.locals(starved=list, listener=Conn)
     cdef _feed_starved(self)
+    cdef _look_for_hangup(self, Conn conn)
+    cdef _note_fault(self, Conn conn, int error, bint told)
+    cdef object _end_of(self, Conn conn)
     cdef _stall(self, Conn conn)
     @cython.locals(operation=OpResult, outbox=Outbox)
     cdef _write_on(self, Conn conn)
+    @cython.locals(source=Conn, flow=Flow)
+    cdef _feed(self, Conn sink)
     @cython.locals(operation=OpResult)
     cdef int _allowance(self, Conn conn) except -1

@@ -19,19 +19,22 @@ from gaiod.core.engine import Batch, Plumbing, Poller, connect
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError
 from gaiod.core.operations import (
     ACCEPT,
-    CLOSED,
     CONNECT,
+    HANGUP,
     OPERATION_TYPES,
     POST,
     READ,
     RELAY,
+    SEEN,
     TIMER,
+    TOLD,
     WRITE,
     OpResult,
 )  # fmt: skip
 from gaiod.core.outboxes import ALL, NOTHING, REST
 
 EINPROGRESS = errno.EINPROGRESS
+EPIPE, ENOBUFS, ENOMEM = errno.EPIPE, errno.ENOBUFS, errno.ENOMEM
 
 ACCEPT_PAUSE_S = 0.1
 """How long a listener rests after the kernel had no descriptor or memory for a connection, unless
@@ -52,6 +55,8 @@ class Queues(Mover):
         if len(self.counters) < layout.SIZE:
             raise ValueError(f"counters has {len(self.counters)} cells: {layout.SIZE} are needed")
         self.report_closes = report_closes
+        self.report_hangups = False
+        self.hung: list[Conn] = []  # connections whose peer is gone: it will be said, unless a read says it
         self.poller = Poller()
         self.batch = Batch(buffer_size)
         self.plumbing = Plumbing()
@@ -71,15 +76,16 @@ class Queues(Mover):
         self.receives_max = RECEIVES_FIRST  # receives to prepare for the next batch
         self.now_s = self.poller.now()  # when the last poll returned
 
-    def _adopt(self, fd: int, context: Any) -> Conn:
+    def _adopt(self, fd: int, context: Any, is_listener: bool) -> Conn:
         """Make the connection of a non-blocking descriptor, and watch it."""
         conn = Conn(self, fd, context, self.poller.now())
+        conn.is_listener = is_listener
+        self._make_room(fd)
         try:
             self.poller.add(fd, conn)
         except BaseException:
             conn.closed = True  # the descriptor is still the caller's
             raise
-        self._make_room(fd)
         return conn
 
     def _make_room(self, fd: int) -> None:
@@ -93,7 +99,7 @@ class Queues(Mover):
             self.reads.append(conn)
 
     def _write_on(self, conn: Conn) -> None:
-        """As `_read_on`, for sending; a FIN or a close needs no room in the kernel.
+        """As `_read_on`, for sending; a FIN or a close needs no room in the kernel. Without writes, a relay may go on.
 
         Of a member of a group for which messages wait, the one that was begun goes first, then its writes, then
         the other messages, and at last a FIN or a close.
@@ -106,9 +112,23 @@ class Queues(Mover):
                 self.flushes.append(conn)
             if outbox.offset or operation is None or operation.kind > POST:
                 return
-        if operation is not None and not conn.writing and (conn.writable or operation.kind > POST):
+        if operation is None:
+            if conn.feeder is not None:
+                self._feed(conn)
+        elif not conn.writing and (conn.writable or operation.kind > POST):
             conn.writing = True
             self.writes.append(conn)
+
+    def _feed(self, sink: Conn) -> None:
+        """See to it that the relay to a connection that nothing else is written to gets its turn."""
+        source = sink.feeder
+        assert source is not None
+        if source.reading or source.read_head is None or source.read_head.kind != RELAY:
+            return
+        flow = source.read_head.pinned
+        if flow.sink is sink and (source.readable or flow.left):
+            source.reading = True
+            self.reads.append(source)
 
     def _allowance(self, conn: Conn) -> int:
         """Return what may be sent now of the messages that wait for a member of a group."""
@@ -137,6 +157,27 @@ class Queues(Mover):
             listener.readable = True
             self._read_on(listener)
 
+    def _look_for_hangup(self, conn: Conn) -> None:
+        """See to it that a peer that is gone is told of at the end of the pass, if no read tells."""
+        if conn.hung == SEEN and conn.read_head is None:
+            self.hung.append(conn)
+
+    def _note_fault(self, conn: Conn, error: int, told: bool) -> None:
+        """Remember why a connection broke: the kernel tells one call, and all others that the stream has ended.
+
+        EPIPE is what those are told that send; a lack of memory ends nothing. `told`: somebody gets the error.
+        """
+        if conn.fault == 0 and error != EPIPE and error != ENOBUFS and error != ENOMEM:
+            conn.fault = error
+            if told:
+                conn.hung = TOLD
+
+    def _end_of(self, conn: Conn) -> Exception:
+        """Return what the end of a connection's stream was: its peer's FIN, or that it broke before."""
+        if conn.fault != 0:
+            return OSError(conn.fault, os.strerror(conn.fault))
+        return EOFError("the peer has closed its side")
+
     def _stall(self, conn: Conn) -> None:
         """Send no more: the kernel is full. It tells with an edge when it is not."""
         conn.writable = False
@@ -147,7 +188,7 @@ class Queues(Mover):
         """Make a pending operation; without the generic call of a class, which costs as much as a recv."""
         operation = OpResult.__new__(OpResult)
         operation.kind = kind
-        operation.operation = OPERATION_TYPES[kind] if kind <= CLOSED else None  # type: ignore[assignment]
+        operation.operation = OPERATION_TYPES[kind] if kind <= HANGUP else None  # type: ignore[assignment]
         operation.conn = conn
         operation.context = context
         operation.buffer = None
@@ -233,7 +274,6 @@ class Queues(Mover):
         family, address = operation.buffer
         operation.buffer = None
         error = -connect(conn.fd, family, address)
-        self._make_room(conn.fd)
         try:
             self.poller.add(conn.fd, conn)
         except OSError as failure:
@@ -252,6 +292,7 @@ class Queues(Mover):
         conn.read_count -= 1
         if conn.read_head is None:
             conn.read_tail = None
+            self._look_for_hangup(conn)
             if conn.write_head is None:
                 self.held[conn.fd] = None
 

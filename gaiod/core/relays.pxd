@@ -8,12 +8,10 @@ from gaiod.core.connection cimport Conn
 from gaiod.core.endings cimport Endings
 from gaiod.core.operations cimport OpResult
 
-cdef int RELAY, COMPLETE, FAILED, PAUSES, RESUMES, PAUSED_NS, BUFFERED, EAGAIN, EINTR
+cdef int RELAY, COMPLETE, FAILED, PAUSES, RESUMES, PAUSED_NS, BUFFERED, EAGAIN, EINTR, TOLD
 
 
 cdef class Relays(Endings):
-    @cython.locals(source=Conn, flow=Flow)
-    cdef _feed(self, Conn sink)
     @cython.locals(flows=list, moving=list, source=Conn, sink=Conn, operation=OpResult, flow=Flow)
     cdef _relay_ready(self, list sources)
     @cython.locals(flow=Flow, sink=Conn, received=Py_ssize_t, sent=Py_ssize_t, left=Py_ssize_t)

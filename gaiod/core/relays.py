@@ -14,23 +14,13 @@ from gaiod.core.counters import BUFFERED, COMPLETE, FAILED, PAUSED_NS, PAUSES, R
 from gaiod.core.endings import Endings
 from gaiod.core.engine import shutdown_write
 from gaiod.core.errors import RelaySinkError
-from gaiod.core.operations import RELAY, OpResult
+from gaiod.core.operations import RELAY, TOLD, OpResult
 
 EAGAIN, EINTR = errno.EAGAIN, errno.EINTR
 
 
 class Relays(Endings):
     """What a pass does for the relays of a watcher."""
-
-    def _feed(self, sink: Conn) -> None:
-        """See to it that the relay to a connection that takes bytes again gets its turn."""
-        source = sink.feeder
-        if source is None or source.reading or source.read_head is None or source.read_head.kind != RELAY:
-            return
-        flow = source.read_head.pinned
-        if flow.sink is sink and (source.readable or flow.left):
-            source.reading = True
-            self.reads.append(source)
 
     def _relay_ready(self, sources: list[Conn]) -> None:
         """Move what can be moved, once for each."""
@@ -79,13 +69,18 @@ class Relays(Endings):
             self.counters[sink.traffic + RESUMES] += 1
             self.counters[sink.traffic + PAUSED_NS] += int((self.now_s - flow.paused_s) * 1e9)
         if flow.error not in (0, EAGAIN, EINTR):
+            self._note_fault(sink, flow.error, True)
             self._end_relay(source, operation, RelaySinkError(flow.error, os.strerror(flow.error)))
         elif received < 0:
+            self._note_fault(source, -received, True)
             self._end_relay(source, operation, OSError(-received, os.strerror(-received)))
         elif left and flow.error == EINTR:
             self._feed(sink)
         elif left:
             self._stall(sink)
+        elif flow.ended and source.fault != 0:
+            source.hung = TOLD
+            self._end_relay(source, operation, OSError(source.fault, os.strerror(source.fault)))
         elif flow.ended:
             shutdown_write(sink.fd)
             self._end_relay(source, operation, None)

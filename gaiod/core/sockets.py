@@ -1,11 +1,14 @@
 """Questions to what a watcher is given: sockets, addresses, deadlines."""
 
 import os
+import select
 import socket
 import struct
 import sys
+from fcntl import ioctl
 from functools import lru_cache
 from math import isfinite
+from termios import FIONREAD
 from typing import Any
 
 from gaiod.core.errors import UnsupportedConn
@@ -57,11 +60,30 @@ def linger_none(fd: int) -> None:
         sock.detach()
 
 
+def find_hangup(fd: int) -> tuple[int, int] | None:
+    """Return what is left of a connection whose peer is gone: the error (0: it ended in order), and bytes to be read.
+
+    None if it is not gone: nothing happened, or it has only ended its sending side. The error is taken: the kernel
+    does not tell it again.
+    """
+    poll = select.poll()
+    poll.register(fd, 0)  # hang-ups and errors are always told
+    if not poll.poll(0):
+        return None
+    sock = socket.socket(fileno=fd)
+    try:
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    finally:
+        sock.detach()
+    return error, int.from_bytes(ioctl(fd, FIONREAD, bytes(4)), sys.byteorder)
+
+
 def resolve_numeric(address: Any) -> tuple[int, Any]:
     """Return the family and the socket address of what `connect` takes. It never asks a name server.
 
     Raises:
         ValueError: it takes no such thing.
+        OSError: the system cannot tell now, for lack of memory or descriptors.
     """
     if isinstance(address, (str, bytes)):
         if not 0 < len(os.fsencode(address)) <= UNIX_PATH_MAX_BYTES:
@@ -74,7 +96,7 @@ def resolve_numeric(address: Any) -> tuple[int, Any]:
         raise ValueError(f"{address!r}: a port is a number from 0 to 65535")
     try:
         family, resolved = _numeric(host, port)
-    except (OSError, UnicodeError):
+    except (socket.gaierror, UnicodeError):  # any other OSError is for lack of descriptors, say
         raise ValueError(f"{address!r}: the host must be a numeric address; resolve names first") from None
     if rest and not (family == socket.AF_INET6 and len(rest) <= 2 and all(isinstance(part, int) for part in rest)):
         raise ValueError(f"{address!r}: only an IPv6 address has a flow label and a scope, both numbers")
@@ -83,7 +105,11 @@ def resolve_numeric(address: Any) -> tuple[int, Any]:
 
 @lru_cache(maxsize=1024)  # a proxy connects to the same few servers again and again
 def _numeric(host: str, port: int) -> tuple[int, Any]:
-    family, _, _, _, resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
+    # As bytes: for text, the first look-up of a process imports a codec, which takes a descriptor.
+    number = host.encode("ascii")
+    family, _, _, _, resolved = socket.getaddrinfo(number, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[
+        0
+    ]
     return family, resolved
 
 

@@ -7,7 +7,7 @@ from gaiod.core.group cimport Group
 from gaiod.core.loop cimport Loop
 from gaiod.core.operations cimport OpResult
 
-cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, POST, RELAY_LIMIT_MAX, OUTCOME_COUNT, OPERATIONS_MAX
+cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, POST, RELAY_LIMIT, OUTCOME_COUNT, OPERATIONS_MAX
 cdef double inf
 
 
@@ -15,6 +15,7 @@ cdef class Submission(Loop):
     cdef unsigned long loop_thread
     cdef int submitting
     cdef bint in_loop
+    cdef object gate
     cdef object delegated
 
     @cython.locals(thread=cython.ulong)

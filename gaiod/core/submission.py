@@ -2,7 +2,9 @@
 
 import os
 import socket
+from contextlib import suppress
 from math import inf
+from threading import RLock
 from time import sleep
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -29,6 +31,7 @@ class Submission(Loop):
         self.loop_thread = self.poller.thread()  # its maker, then whoever was last in wait_io(): may touch everything
         self.submitting = 0  # that thread is inside a submission
         self.in_loop = False
+        self.gate = RLock()  # around taking over what another thread brings, and around releasing everything
         # A Conn, or a weak reference to one where its owner has it by another name.
         self.delegated: WeakKeyDictionary[socket.socket, Any] = WeakKeyDictionary()
 
@@ -84,15 +87,16 @@ class Submission(Loop):
             raise ValueError(f"limit={limit}: must be from 1 byte to {RELAY_LIMIT}")
         if conn is to:
             raise UsageError(f"{conn!r} cannot be relayed to itself")
-        if to.outbox is not None:
-            raise UsageError(f"{to!r} is in a group: whole messages cannot be kept apart from a relay's bytes")
-        if to.feeder is not None:
-            raise UsageError(f"{to!r} is the sink of a relay already; cancel that, or wait for its end")
         operation = self._new_operation(RELAY, conn, conn.context if context is None else context, inf)
         if deadline is not None:
             operation.deadline = check_deadline(deadline)
         operation.pinned = Flow(to, limit)
-        to.feeder = conn
+        with self.gate:
+            if to.outbox is not None:
+                raise UsageError(f"{to!r} is in a group: whole messages cannot be kept apart from a relay's bytes")
+            if to.feeder is not None:
+                raise UsageError(f"{to!r} is the sink of a relay already; cancel that, or wait for its end")
+            to.feeder = conn
         try:
             self._submit(operation)
         except BaseException:
@@ -116,6 +120,7 @@ class Submission(Loop):
         except BaseException:
             os.close(fd)
             raise
+        self._make_room(fd)
         conn = Conn(self, fd, context, self.poller.now())
         conn.writable = False
         conn.stall_s = -conn.opened_s
@@ -144,13 +149,14 @@ class Submission(Loop):
     def _join(self, to: Any, conn: Conn, topic: str) -> None:
         group: Group = to
         conn = self._usable(conn)
-        if conn.feeder is not None:
-            raise UsageError(f"{conn!r} is the sink of a relay: whole messages cannot be kept apart from its bytes")
         if conn.outbox is not None and conn.outbox.group is not group:
             raise UsageError(f"{conn!r} is in another group; it can be in one")
         self._claim_for_group()
         try:
-            group.join(conn, topic)
+            with self.gate:  # another thread may submit a relay
+                if conn.feeder is not None:
+                    raise UsageError(f"{conn!r} is the sink of a relay: its bytes and whole messages cannot be mixed")
+                group.join(conn, topic)
         finally:
             self._leave()
 
@@ -203,6 +209,8 @@ class Submission(Loop):
             self._hand_over(operation)
             return
         try:
+            if self.inbox:
+                self._take_inbox()  # what was submitted before this comes before it
             self.counters[operation.kind * OUTCOME_COUNT] += 1
             self._start(operation)
         finally:
@@ -219,9 +227,12 @@ class Submission(Loop):
         request = self._new_operation(kind, None, argument, inf)
         request.buffer = target
         if not self._claim():
-            self._hand_over(request)
+            with suppress(WatcherClosed):  # meanwhile: then there is nothing left to be done
+                self._hand_over(request)
             return
         try:
+            if self.inbox:
+                self._take_inbox()
             self._fulfil(request)
         finally:
             self._leave()
@@ -306,13 +317,19 @@ class Submission(Loop):
             raise WatcherClosed("the watcher is closed")
         check_socket(sock, listening)
         fd = os.dup(sock.fileno())
+        claimed = self._claim()  # a signal handler that closes the watcher amid this has it closed at the end
         try:
             os.set_blocking(fd, False)
-            conn = self._adopt(fd, context)
+            with self.gate:
+                if self.closed:  # by another thread, meanwhile: what it releases must include this, or never see it
+                    raise WatcherClosed("the watcher is closed")
+                conn = self._adopt(fd, context, listening)
         except BaseException:
             os.close(fd)
             raise
-        conn.is_listener = listening
+        finally:
+            if claimed:
+                self._leave()
         sock.close()
         self.delegated[sock] = ref(conn)  # weakly: who delegates by hand has the connection
         return conn

@@ -15,7 +15,6 @@ cdef double inf
 cdef class Watcher(Submission):
     cdef object __weakref__
     cdef bint shut
-    cdef object gate
 
     @cython.locals(conn=Conn)
     cdef list _select(self, object context, double idle_since_s)

@@ -11,14 +11,13 @@ import socket
 import sys
 from collections.abc import Iterable
 from math import inf
-from threading import Lock
 from time import sleep
 from typing import Any
 
 from gaiod.core import counters as layout
 from gaiod.core.connection import RELAY_LIMIT, Conn
 from gaiod.core.counters import GROUP, GROUP_CELLS, OUTCOME_COUNT
-from gaiod.core.engine import Spool
+from gaiod.core.engine import Spool, peer_name
 from gaiod.core.errors import (
     NoSuchCore,
     UsageError,
@@ -62,15 +61,20 @@ class Watcher(Submission):
             them, for instance in shared memory (layout: `gaiod.core.counters`).
         report_closes: also complete one `OpType.CLOSE` for every connection that closed, for
             whatever reason, its `conn` being the closed connection.
+        report_hangups: also complete one `OpType.HANGUP` for a connection that its peer has reset, or that
+            is over in both directions, while no read is pending on it.
     """
 
-    def __init__(self, buffer_size: int = 65536, *, counters: Any = None, report_closes: bool = False) -> None:
+    def __init__(
+        self, buffer_size: int = 65536, *, counters: Any = None, report_closes: bool = False,
+        report_hangups: bool = False,
+    ) -> None:  # fmt: skip
         self.closed = True  # until the rest of it exists
         self.shut = True
         if not 1 <= buffer_size <= BUFFER_SIZE_MAX:
             raise ValueError(f"buffer_size={buffer_size}: must be from 1 byte to {BUFFER_SIZE_MAX}")
-        self.gate = Lock()  # around releasing everything
         super().__init__(buffer_size, bytearray(8 * layout.SIZE) if counters is None else counters, report_closes)
+        self.report_hangups = report_hangups
         self.shut = False
 
     # -- what everybody uses ---------------------------------------------------------------------
@@ -136,7 +140,8 @@ class Watcher(Submission):
         Completes then, with the `size` that was sent; or when either fails, with the error; or at the
         deadline. One direction: a proxy relays both ways. Writes queued on the sink go first, and those
         submitted meanwhile in between: whole messages are whole only before. What was received and not
-        yet sent when it ends otherwise than at the end of the stream is lost.
+        yet sent when it ends otherwise than at the end of the stream is still sent, as a write of nobody's;
+        only a sink that fails, or is freed, loses it.
 
         Args:
             source: a connection of this watcher. Reads queued before it are served first.
@@ -355,7 +360,8 @@ class Watcher(Submission):
         conn.close_reason = "forgotten"
         report = None
         if self.report_closes and not conn.is_listener and not self.closed:
-            report = self._new_report(conn)
+            report = self._new_report(CLOSED, conn)
+            report.buffer = peer_name(conn.fd)
         self._release(conn)
         self.counters[GC_CLOSED] += 1
         if report is not None:
@@ -373,8 +379,9 @@ class Watcher(Submission):
             error = WatcherClosed("the watcher is closed")
             while (operation := self._next_submission()) is not None:
                 self._refuse_late(operation, error)
-            for conn in self.poller.owners():
-                self._drop(conn, error)
+            for conn in [*self.poller.owners(), *self.held]:  # one that could not be watched may have operations
+                if conn is not None:
+                    self._drop(conn, error)
             for operation in self.alarms.pending_timers():
                 self._complete(operation, error)
             self.batch.close()

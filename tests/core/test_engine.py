@@ -1,7 +1,9 @@
 """Engines: which one a process gets, and that the compiled one is of the sources beside it."""
 
+import ast
 import hashlib
 import importlib
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -112,3 +114,26 @@ def test_install_with_one_compiled_module_missing_runs_interpreted(tmp_path: Pat
         library.unlink()
     told = run_python("-c", TELL, environment={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"})
     assert told.stdout.split() == ["interpreted", SOURCE]
+
+
+def test_names_that_types_declare_exist() -> None:
+    """A number that only the .pxd knows is 0, and nobody says so."""
+    missing = []
+    for path in (path for path in sources() if path.suffix == ".pxd" and path.with_suffix(".py").exists()):
+        told = names_of(path.with_suffix(".py"))
+        for declared in re.findall(
+            r"^cdef (?:int|uint32_t|double|list) ([A-Za-z_0-9, ]+)$", path.read_text(), re.MULTILINE
+        ):
+            missing += [f"{path.name}: {name}" for name in declared.split(", ") if name not in told]
+    assert missing == []
+
+
+def names_of(path: Path) -> set[str]:
+    """Return what a source file assigns or imports at its top."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.alias):
+            names.add(node.asname or node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names

@@ -10,6 +10,7 @@ from gaiod.core.operations import (
     ACCEPT,
     CLOSED,
     CONNECT,
+    HANGUP,
     POST,
     READ,
     RELAY,
@@ -22,7 +23,7 @@ from gaiod.core.watcher import Watcher
 
 
 def test_plain_kinds_are_the_values_of_the_enum() -> None:
-    kinds = [READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED]
+    kinds = [READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED, HANGUP]
     assert kinds == list(OpType)
 
 

@@ -25,7 +25,7 @@ from core.support.waiting import (
 )
 from gaiod.core import engine, pollers
 from gaiod.core.errors import DeadlineExceeded
-from gaiod.core.pollers import BROKEN, READABLE, WRITABLE, EpollPoller, KqueuePoller
+from gaiod.core.pollers import BROKEN, HUNG, READABLE, WRITABLE, EpollPoller, KqueuePoller
 from gaiod.core.watcher import Watcher
 
 AnyPoller = EpollPoller | KqueuePoller
@@ -214,9 +214,9 @@ class Script:
     [
         (fake_kqueue.KQ_FILTER_READ, 0, READABLE),
         (fake_kqueue.KQ_FILTER_WRITE, 0, WRITABLE),
-        (fake_kqueue.KQ_FILTER_READ, fake_kqueue.KQ_EV_EOF, READABLE | BROKEN),
-        (fake_kqueue.KQ_FILTER_WRITE, fake_kqueue.KQ_EV_EOF, WRITABLE | BROKEN),
-        (fake_kqueue.KQ_FILTER_READ, fake_kqueue.KQ_EV_ERROR, READABLE | BROKEN),
+        (fake_kqueue.KQ_FILTER_READ, fake_kqueue.KQ_EV_EOF, READABLE | BROKEN | HUNG),
+        (fake_kqueue.KQ_FILTER_WRITE, fake_kqueue.KQ_EV_EOF, WRITABLE | BROKEN | HUNG),
+        (fake_kqueue.KQ_FILTER_READ, fake_kqueue.KQ_EV_ERROR, READABLE | BROKEN | HUNG),
     ],
 )
 def test_kqueue_events_become_bits(faked: None, monkeypatch: Any, kind: int, flags: int, bits: int) -> None:
