@@ -6,7 +6,7 @@ from gaiod.core._stopwatch cimport Stopwatch as TypedStopwatch
 from gaiod.core.connection cimport Conn
 from gaiod.core.operations cimport OpResult
 
-cdef int READ, WRITE, RELAY, TIMER, POST
+cdef int READ, WRITE, RELAY, TIMER, POST, HANGUP
 cdef TypedStopwatch UNWATCHED
 
 

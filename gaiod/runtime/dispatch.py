@@ -6,7 +6,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.engine import Stopwatch
 from gaiod.core.operations import OpResult
 
-READ, WRITE, RELAY, TIMER, POST = 0, 1, 4, 5, 6  # values of OpType
+READ, WRITE, RELAY, TIMER, POST, HANGUP = 0, 1, 4, 5, 6, 8  # values of OpType
 
 
 class Target:
@@ -23,6 +23,9 @@ class Target:
     def take(self, result: OpResult) -> None:
         """Take every other completion: an error, the end of the stream, an accept, a connect, a close."""
         raise NotImplementedError
+
+    def hung_up(self, result: OpResult) -> None:
+        """Take the report that a peer is gone, while nothing is being read of it: the next read will tell, too."""
 
     def failed(self, hook: str, conn: Conn | None) -> None:
         """Deal with the exception being handled, which `on_read` or `on_write` raised. The daemon's own: a bug."""
@@ -73,6 +76,9 @@ def _hand_over(result: OpResult, watch: Stopwatch) -> None:
             result.context(result)
     elif kind == RELAY:
         result.conn.context.take(result)  # not its own context, which may be anything that a handler gave it
+    elif kind == HANGUP:
+        if not result.conn.closed:
+            result.conn.context.hung_up(result)
     else:
         result.context.take(result)
     watch.lap()

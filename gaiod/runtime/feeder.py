@@ -81,7 +81,7 @@ class Feeder:
             log.error("this is gaiod %s, its supervisor another version: run gaiod upgrade", __version__)
             return EXIT_CONFIG
         inlet_cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")
-        self._watcher = Watcher(counters=inlet_cells, report_closes=True)
+        self._watcher = Watcher(counters=inlet_cells, report_closes=True, report_hangups=True)
         self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
         self._feeds = Feeds(self._watcher, self._cells, inlet_cells, message["sequences"], message["instance"])
         self._feeds.links.open(socket.socket(fileno=message["links"]))

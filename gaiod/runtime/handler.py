@@ -74,6 +74,8 @@ class Handler:
     | `relay_to()` |                  | `on_relay`        | `on_relay`, `.error`  | `on_relay`, `.error`     |
     | `connect()`  | `on_connect`     |                   | `on_connect`, `.error`| `on_connect`, `.error`   |
 
+    A peer that is gone while no read is pending: `on_hangup`.
+
     An operation that was pending when its connection closed reaches no hook but `on_connect`: `on_close` tells, once
     for each connection, and is the last.
 
@@ -213,6 +215,20 @@ class Handler:
     def on_relay(self, conn: Conn, result: OpResult) -> None:
         """Go on after `conn.relay_to()`: the end of its stream was passed on, or it failed with `result.error`."""
         conn.close()
+
+    def on_hangup(self, conn: Conn, result: OpResult) -> None:
+        """Go on after a peer has gone while nothing was read of it: it gets nothing any more, whatever is written.
+
+        It comes once, when the peer has reset the connection, or has closed it altogether (a unix socket; of TCP only
+        a FIN is seen, which is half of that: the peer may still receive). A read that is pending tells instead.
+        `result.error` says how it went, `result.size` how many bytes it had sent before and can still be read. The
+        default closes the connection if there are none, and else leaves it to the next read.
+        """
+        if result.size == 0:
+            conn.close_reason = conn.close_reason or (
+                "peer_eof" if isinstance(result.error, EOFError) else "peer_reset"
+            )
+            conn.abort()
 
     def on_message(self, topic: str, data: bytes) -> None:
         """Take a message that a source has published, as `encode_message` made it.

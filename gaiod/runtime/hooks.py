@@ -8,7 +8,7 @@ from typing import Any
 
 HOOKS = (
     "on_start", "on_open", "on_read", "on_write", "on_eof", "on_close", "on_tick", "on_timer", "on_post", "on_connect",
-    "on_relay", "on_message", "on_error",
+    "on_relay", "on_hangup", "on_message", "on_error",
 )  # fmt: skip
 
 MODULES = re.compile(r"\bgaiod\.\w+\.\w+\.")

@@ -258,6 +258,10 @@ class Listener(Target):
         elif isinstance(result.error, OSError):
             self.end(conn, of_error(result.error, conn.fileno(), is_client=self.is_client(conn)), abort=True)
 
+    def hung_up(self, result: OpResult) -> None:
+        """Take the report that a peer is gone."""
+        self.call("on_hangup", result.conn, self.handler.on_hangup, result.conn, result)
+
     def call(self, name: str, conn: Conn | None, hook: Callable[..., None], *arguments: Any) -> None:
         """Call a hook; what it raises costs `conn`, and is counted and logged."""
         try:

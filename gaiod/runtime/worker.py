@@ -88,7 +88,7 @@ class Worker:
         cells = map_cells(message["stats"])
         if len(cells) != layout.size:
             _refuse(self._first, f"this is gaiod {__version__}, its supervisor another version: run gaiod upgrade")
-        self._watcher = Watcher(counters=cells, report_closes=True)
+        self._watcher = Watcher(counters=cells, report_closes=True, report_hangups=True)
         if message["cpu"] is not None:
             self._watcher.set_loop_affinity(message["cpu"])
         self._slow = SlowHooks(message["slow_hook_s"])

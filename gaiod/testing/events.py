@@ -1,6 +1,6 @@
 """What happens to a handler in a script."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gaiod.core.operations import OpType
@@ -45,6 +45,14 @@ class Cancelled:
     """A read was cancelled, or the oldest write."""
 
     operation: OpType = OpType.READ
+
+
+@dataclass(frozen=True)
+class HungUp:
+    """The peer is gone, while nothing is read of it; so many bytes that it had sent were not read."""
+
+    unread: int = 0
+    error: Exception = field(default_factory=ConnectionResetError)
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,6 @@ class Message:
 
 
 Event = (
-    Started | Opened | Arrived | Sent | PeerDone | Expired | Cancelled | Closed | Ticked | Timed | Posted | Connected
-    | Relayed | Message
+    Started | Opened | Arrived | Sent | PeerDone | HungUp | Expired | Cancelled | Closed | Ticked | Timed | Posted
+    | Connected | Relayed | Message
 )  # fmt: skip

@@ -21,6 +21,7 @@ from gaiod.testing.events import (
     Connected,
     Event,
     Expired,
+    HungUp,
     Message,
     Opened,
     PeerDone,
@@ -116,6 +117,8 @@ def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) ->
         case Cancelled(operation):
             _end_early(scripted, event, operation)
             handler.on_error(conn, operation, OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
+        case HungUp(unread, error):
+            handler.on_hangup(conn, OpResult(OpType.HANGUP, conn, size=unread, error=error))
         case Closed(reason):
             scripted.closed = True
             handler.on_close(conn, reason)

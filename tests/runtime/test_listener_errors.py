@@ -20,7 +20,7 @@ FOREVER_S = 1e9
 ENDS = [SystemExit(0), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit(), MemoryError(), LookupError("x")]
 """Most are no `Exception`: whoever catches only those lets them end the process."""
 
-OF_A_CONNECTION = {"on_open", "on_read", "on_write", "on_eof", "on_error", "on_connect", "on_relay"}
+OF_A_CONNECTION = {"on_open", "on_read", "on_write", "on_eof", "on_error", "on_connect", "on_relay", "on_hangup"}
 
 
 class Everything(Recorder):
@@ -69,6 +69,9 @@ class Everything(Recorder):
         conn.read()
         conn.cancel()
 
+    def on_hangup(self, conn: Conn, result: OpResult) -> None:
+        self._break("on_hangup")
+
     def on_error(self, conn: Conn, operation: OpType, error: Exception) -> None:
         self._break("on_error")
 
@@ -111,6 +114,8 @@ def test_whatever_a_hook_raises_costs_its_own_connection(
     bad.sendall(b"bad")
     bad.shutdown(socket.SHUT_WR)
     serving.listener.deliver("topic", b"message")
+    if hook == "on_hangup":
+        elsewhere.close()  # which resets the connections that wait there, of which nothing is read
     serving.step_until(lambda: serving.count(f"handler_error_{hook}"), "the hook raising")
     assert serving.exchange(good, b"still") == b"still"
     assert serving.count(f"handler_error_{hook}") == 1

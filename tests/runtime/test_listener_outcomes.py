@@ -10,7 +10,7 @@ import pytest
 from core.support.sockets import listen, reset
 from core.support.waiting import MOMENT_S, soon
 
-from gaiod import Conn, DeadlineExceeded, OpResult, OpType
+from gaiod import Conn, DeadlineExceeded, Handler, OpResult, OpType
 from runtime.conftest import Serve
 from runtime.support.serving import Recorder, Serving
 
@@ -174,3 +174,50 @@ def test_operation_that_was_pending_when_its_connection_closed_reaches_no_hook(s
     serving.step_until(serving.closes, "the close being counted")
     serving.step(2 * MOMENT_S)
     assert (handler.calls, handler.errors) == (["on_close"], [])
+
+
+# -- a peer that is gone while nothing is read of it ---------------------------------------------------------------
+
+
+class Silent(Handler):
+    """Reads nothing, and notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[int, Exception | None]] = []
+        self.reasons: list[str] = []
+        self.held: list[Conn] = []  # nobody else refers to a connection on which nothing is pending
+
+    def on_open(self, conn: Conn) -> None:
+        self.held.append(conn)
+
+    def on_hangup(self, conn: Conn, result: OpResult) -> None:
+        self.told.append((result.size, result.error))
+        super().on_hangup(conn, result)
+
+    def on_close(self, conn: Conn, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+def test_client_that_resets_is_noticed_though_nothing_is_read(serve: Serve) -> None:
+    handler = Silent()
+    serving = serve(handler)
+    client = serving.connect()
+    reset(client)
+    serving.step_until(lambda: bool(handler.reasons), "the end of the connection")
+    assert [(size, type(error)) for size, error in handler.told] == [(0, ConnectionResetError)]
+    assert handler.reasons == ["peer_reset"]
+
+
+def test_what_a_client_sent_before_it_was_gone_is_left_to_the_handler(serve: Serve) -> None:
+    handler = Silent()
+    serving = serve(handler)
+    client = serving.connect()
+    client.sendall(b"last words")
+    reset(client)
+    serving.step_until(lambda: bool(handler.told), "the report")
+    assert [(size, type(error)) for size, error in handler.told] == [(10, ConnectionResetError)]
+    conn = serving.listener.clients()[0]
+    conn.read()
+    serving.step_until(lambda: bool(handler.reasons), "the end of the connection")
+    assert conn.bytes_received == 10

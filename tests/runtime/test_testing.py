@@ -23,6 +23,7 @@ from gaiod.testing import (
     Connected,
     Event,
     Expired,
+    HungUp,
     Message,
     Opened,
     PeerDone,
@@ -100,6 +101,9 @@ class Notes(Handler):
     def on_error(self, conn: Conn, operation: OpType, error: Exception) -> None:
         self.seen.append(("error", operation, type(error), getattr(error, "errno", None)))
 
+    def on_hangup(self, conn: Conn, result: OpResult) -> None:
+        self.seen.append(("hangup", result.size, type(result.error)))
+
     def on_message(self, topic: str, data: bytes) -> None:
         self.seen.append(("message", topic, data))
 
@@ -126,6 +130,8 @@ REFUSED = ConnectionRefusedError(111, "refused")
         (PeerDone(), ("eof",)),
         (Expired(), ("error", OpType.READ, DeadlineExceeded, None)),
         (Cancelled(), ("error", OpType.READ, OSError, errno.ECANCELED)),
+        (HungUp(), ("hangup", 0, ConnectionResetError)),
+        (HungUp(3, EOFError()), ("hangup", 3, EOFError)),
         (Closed(), ("close", "handler", True)),
         (Closed("idle"), ("close", "idle", True)),
         (Ticked(), ("tick",)),

@@ -46,7 +46,7 @@ class Serving(Stepped):
         plain = ListenerSettings(name=name, bind="127.0.0.1:0", handler="test", **settings)
         self._layout = Layout((len(plain.servers),))
         self.cells = memoryview(bytearray(8 * self._layout.size)).cast("q")
-        super().__init__(Watcher(counters=self.cells, report_closes=True))
+        super().__init__(Watcher(counters=self.cells, report_closes=True, report_hangups=True))
         self.closings = Kept()
         self.listener = Listener(
             plain, handler, self.watcher, self.cells, self._layout, number=0, closings=self.closings
