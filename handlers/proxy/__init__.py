@@ -90,6 +90,12 @@ class Proxy(Handler):
         if conn.data is not None:
             conn.data.relayed(conn, result)
 
+    def on_hangup(self, conn: Conn, result: OpResult) -> None:
+        if isinstance(conn.data, Session):
+            conn.data.hung_up(conn, result)
+        else:
+            super().on_hangup(conn, result)
+
     def on_read(self, conn: Conn, result: OpResult) -> None:
         conn.data.read(conn, bytes(result.buffer))
 

@@ -160,6 +160,21 @@ class Session:
                 self._blame(conn, error)
             self._reset(conn, other)
 
+    def hung_up(self, conn: Conn, result: OpResult) -> None:
+        """Go on after a side has gone that nothing is read of: a client that waits, or one that had said all.
+
+        A client that waits leaves, with what it has sent: nobody is there for an answer, and it said so. One that has
+        only ended its sending side (FIN) is not gone.
+        """
+        other = self.server if conn is self.client else self.client
+        error = result.error
+        if self.is_connected and other is not None and isinstance(error, OSError):
+            self._blame(conn, error)
+            self._reset(conn, other)
+        else:
+            conn.close_reason = conn.close_reason or _end_of(error)
+            conn.abort()
+
     def look(self, now_s: float, since_s: float) -> None:
         """Look whether it goes on, one direction having ended at `since_s`; if not, end it."""
         client, server = self.client, self.server
@@ -271,3 +286,7 @@ class Session:
             survivor.reset()
         else:
             self.proxy.timer(LINGER_LOOK_S, self)
+
+
+def _end_of(error: Exception | None) -> str:
+    return "peer_reset" if isinstance(error, OSError) else "peer_eof"

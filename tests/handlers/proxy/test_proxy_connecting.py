@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from core.support.sockets import reset
 from runtime.support.proxying import Backend, Proxying, closed_address, text_of
 
 Start = Callable[..., Proxying]
@@ -83,6 +84,32 @@ def test_client_that_is_being_connected_is_not_idle_and_the_server_that_does_not
     proxy.settle()
     assert proxy.closes() == {"idle": 2}, "they are, once they are connected"
     assert all(proxy.is_ended(client) for client in clients)
+
+
+def test_connect_is_given_up_when_its_client_is_reset(start: Start, black_hole: str) -> None:
+    proxy = start(black_hole)
+    client = proxy.connect()
+    client.sendall(b"dead")
+    assert proxy.handler.pool.servers[0].active == 1
+    reset(client)
+    proxy.settle()
+    assert proxy.closes() == {"peer_reset": 1}
+    assert proxy.count_of_all("failed_timeout") + proxy.count_of_all("failed_other") == 0
+
+
+def test_client_that_is_reset_between_two_tries_is_never_connected(start: Start) -> None:
+    address = closed_address()
+    proxy = start(text_of(address), retries=50, passive={"failures": 1000})
+    client = proxy.connect()
+    client.sendall(b"dead")
+    proxy.step_until(lambda: proxy.count_of_server("failed_refused") >= 1, "a first try")
+    reset(client)
+    proxy.step_until(proxy.closes, "the end of the client")
+    backend = Backend(socket.create_server(address))
+    until_s = time.monotonic() + 0.2
+    proxy.step_until(lambda: time.monotonic() > until_s, "the time of the next try")
+    assert not backend.waiting()
+    backend.close()
 
 
 def test_connect_is_given_up_when_its_client_goes(start: Start, black_hole: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from core.support.sockets import reset
 from gaiod.handlers.proxy.names import Answer
 from runtime.support.proxying import Backend, Proxying
 
@@ -108,6 +109,54 @@ def test_client_that_has_gone_meanwhile_costs_nobody_its_turn(start: Start, back
         far = proxy.accepted_by(backend)
     assert proxy.receive(far, 6) == b"second"
     assert proxy.count("upstream_queued") == 0
+
+
+@pytest.mark.parametrize("said", [b"", b"dead"])
+def test_client_that_was_reset_while_it_waits_leaves_at_once_with_what_it_has_sent(
+    start: Start, backend: Backend, said: bytes
+) -> None:
+    proxy = start(one_at_a_time(backend), queue={"length": 2})
+    client, far = proxy.pair(backend)
+    gone, second = queued(proxy, 2)
+    gone.sendall(said)
+    reset(gone)
+    proxy.step_until(lambda: proxy.count("upstream_queued") == 1, "its place being free")
+    assert proxy.closes() == {"peer_reset": 1}
+    third = proxy.connect()
+    assert proxy.count("upstream_queued") == 2, "and somebody else's"
+    second.sendall(b"second")
+    third.sendall(b"third")
+    client.close()
+    far.close()
+    far = proxy.accepted_by(backend)
+    assert proxy.receive(far, 6) == b"second"
+
+
+def test_client_that_has_only_ended_its_request_is_still_served(start: Start, backend: Backend) -> None:
+    proxy = start(one_at_a_time(backend))
+    client, far = proxy.pair(backend)
+    (waiting,) = queued(proxy, 1)
+    waiting.sendall(b"request")
+    waiting.shutdown(socket.SHUT_WR)
+    client.close()
+    far.close()
+    far = proxy.accepted_by(backend)
+    assert proxy.receive(far, 8) == b"request"
+    far.sendall(b"answer")
+    assert proxy.receive(waiting, 6) == b"answer"
+
+
+def test_client_of_a_unix_socket_that_closes_while_it_waits_leaves_at_once(
+    start: Start, backend: Backend, tmp_path: Any
+) -> None:
+    sock = socket.create_server(str(tmp_path / "front.sock"), family=socket.AF_UNIX)
+    proxy = start(one_at_a_time(backend), sock=sock)
+    proxy.connect()
+    proxy.accepted_by(backend)
+    (gone,) = queued(proxy, 1)
+    gone.sendall(b"dead")
+    gone.close()
+    proxy.step_until(lambda: proxy.count("upstream_queued") == 0, "its place being free")
 
 
 def test_client_that_was_let_go_of_by_an_operator_is_no_timeout(start: Start, backend: Backend) -> None:

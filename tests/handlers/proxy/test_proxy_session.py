@@ -105,6 +105,49 @@ def test_server_that_failed_while_no_relay_could_tell_resets_the_client(
     assert is_reset(proxy, client) == expected
 
 
+@pytest.mark.parametrize("uploaded", [1, 100_000, 0])
+def test_answer_that_a_reset_cuts_while_the_client_uploads_does_not_end_in_order(
+    start: Start, backend: Backend, uploaded: int
+) -> None:
+    """The kernel tells of a reset once: here it tells whoever sends, and who receives sees the end of the stream."""
+    proxy = start(backend)
+    client, far = proxy.pair(backend)
+    if uploaded:
+        client.sendall(pattern(10_000))
+    else:
+        saturate(proxy, client)
+        client.setblocking(True)
+    server = proxy.server_of(client)
+    proxy.step_until(lambda: server.bytes_sent >= 10_000, "bytes that are not read")
+    far.sendall(b"the begi")
+    far.close()
+    if uploaded:
+        client.sendall(pattern(uploaded))
+    assert proxy.receive(client, 8) == b"the begi"
+    client.settimeout(0.0)
+    with pytest.raises(ConnectionResetError):
+        while True:
+            proxy.step()
+            try:
+                end = client.recv(100)
+            except BlockingIOError:
+                continue
+            assert end, "an end in order"
+    proxy.settle()
+    assert proxy.closes() == {"server_reset": 1}
+
+
+def test_client_that_had_said_all_and_is_reset_lets_its_server_go_at_once(start: Start, backend: Backend) -> None:
+    """Nothing is read of it any more: nobody would notice before the answer."""
+    proxy = start(backend)
+    client, far = proxy.pair(backend)
+    client.sendall(b"request")
+    client.shutdown(socket.SHUT_WR)
+    assert proxy.receive(far, 8) == b"request"
+    reset(client)
+    proxy.settle()
+
+
 def send_more_than_is_taken(proxy: Proxying, source: socket.socket, sink: Conn) -> int:
     """Send until the proxy's kernel holds some that the other side does not take; return how many bytes."""
     sent = 0

@@ -71,11 +71,19 @@ class Backend:
 class Proxying(Serving):
     """A listener whose handler is the proxy."""
 
-    def __init__(self, servers: Sequence[Any], *, idle_timeout_s: float = 300.0, **values: Any) -> None:
-        """Serve. `values` are the other options, plain: seconds, bytes, mappings."""
+    def __init__(
+        self,
+        servers: Sequence[Any],
+        *,
+        idle_timeout_s: float = 300.0,
+        sock: socket.socket | None = None,
+        **values: Any,
+    ) -> None:
+        """Serve, at `sock` if it is given. `values` are the other options, plain: seconds, bytes, mappings."""
         options = build_options(Proxy, {"servers": list(servers), **values})
         self.handler = Proxy(options)
-        super().__init__(self.handler, servers=Proxy.servers_of(options), idle_timeout_s=idle_timeout_s)
+        servers = Proxy.servers_of(options)
+        super().__init__(self.handler, sock=sock, servers=servers, idle_timeout_s=idle_timeout_s)
 
     def accepted_by(self, backend: Backend) -> socket.socket:
         """Return the next connection that the proxy makes to a server."""
