@@ -17,11 +17,23 @@ UNIX_PATH_MAX_BYTES = 107
 """sun_path of struct sockaddr_un has 108 on Linux, the last of them 0 (man 7 unix)."""
 
 
+MAPPED = "::ffff:"
+MAPPED_BYTES = bytes(10) + b"\xff\xff"
+"""How a socket of both families shows what is IPv4: an IPv6 address with this before it (RFC 4291, 2.5.5.2)."""
+
+
+def plain(address: Any) -> Any:
+    """Return a socket's address; one that is IPv4 as that, though an IPv6 socket shows it."""
+    if type(address) is tuple and address[0].startswith(MAPPED) and "." in address[0]:
+        return address[0][len(MAPPED) :], address[1]
+    return address
+
+
 def address_of(fd: int, *, peer: bool) -> Any:
-    """Return the address of one end of an open socket; None if it has none (reset, or not connected)."""
+    """Return the `plain` address of one end of an open socket; None if it has none (reset, or not connected)."""
     sock = socket.socket(fileno=fd)
     try:
-        return sock.getpeername() if peer else sock.getsockname()
+        return plain(sock.getpeername() if peer else sock.getsockname())
     except OSError:
         return None
     finally:
@@ -34,6 +46,8 @@ def peer_of_name(name: bytes) -> Any:
     if family == socket.AF_INET and len(name) >= 8:
         return socket.inet_ntop(socket.AF_INET, name[4:8]), int.from_bytes(name[2:4], "big")
     if family == socket.AF_INET6 and len(name) >= 24:
+        if name[8:20] == MAPPED_BYTES:
+            return socket.inet_ntop(socket.AF_INET, name[20:24]), int.from_bytes(name[2:4], "big")
         return socket.inet_ntop(socket.AF_INET6, name[8:24]), int.from_bytes(name[2:4], "big")
     return "" if family == socket.AF_UNIX and name else None
 

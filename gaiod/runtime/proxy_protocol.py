@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gaiod.core.errors import GaiodError
+from gaiod.core.sockets import MAPPED, plain
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 """What version 2 begins with: no version 1 line, and the beginning of no other protocol."""
@@ -37,10 +38,11 @@ CRC_BYTES = 4
 TLV_HEADER_BYTES = 3
 
 SHORTEST = {
-    b"TCP4": (len("PROXY"), len("TCP4"), len("0.0.0.0"), len("0.0.0.0"), 1, 1),
+    b"TCP4": (len("PROXY"), len("TCP4"), len("0.0.0.0"), len("::"), 1, 1),
     b"TCP6": (len("PROXY"), len("TCP6"), len("::"), len("::"), 1, 1),
 }
-"""The least that each field of a version 1 line can have."""
+"""The least that each field of a version 1 line can have. The word is the source's family; nginx writes it so, and a
+destination of the other one behind it, where it has the client's address from a header or from elsewhere."""
 
 V1_BEGINNING = re.compile(rb"PROXY (?:(TCP4|TCP6) |UNKNOWN(?: |\r\n))")
 PORT = re.compile(rb"0|[1-9][0-9]{0,4}")
@@ -67,7 +69,7 @@ class ProxyHeader:
     """Whom a connection is from, and where it went, as the load balancer in between says.
 
     Attributes:
-        source, destination: the client's address and the one it connected to: `(host, port)` for IPv4,
+        source, destination: the client's address and the one it connected to, each by itself: `(host, port)` for IPv4,
             `(host, port, 0, 0)` for IPv6, the path of a unix socket (bytes: an abstract one); None: not said.
         tlvs: what version 2 adds, as (type, value): the TLS name that was asked for, an id, ... Those that
             only hold the header together (checksum, padding) are left out.
@@ -80,8 +82,10 @@ class ProxyHeader:
     def encode_v1(self) -> bytes:
         """Return the header as version 1, a line of text; UNKNOWN for a unix socket, or where an end is None.
 
+        Where one end is IPv4 and the other IPv6, both are written as IPv6.
+
         Raises:
-            ValueError: the two ends are not of one family, or are no addresses.
+            ValueError: one end is a unix socket and the other is not, or they are no addresses.
         """
         family = self._family()
         if family not in (TCP4, TCP6):
@@ -95,10 +99,10 @@ class ProxyHeader:
     def encode_v2(self) -> bytes:
         """Return the header as version 2, with a checksum; LOCAL where an end is None.
 
-        LOCAL has no TLVs: whoever receives it must not look at them.
+        LOCAL has no TLVs: whoever receives it must not look at them. Ends of two families are IPv6, as in version 1.
 
         Raises:
-            ValueError: the two ends are not of one family, are no addresses, or the TLVs are too long.
+            ValueError: one end is a unix socket and the other is not, they are no addresses, or the TLVs are too long.
         """
         family = self._family()
         block = _encoded_ends(family, self.source, self.destination)
@@ -116,6 +120,8 @@ class ProxyHeader:
         families = {_family_of(self.source), _family_of(self.destination)}
         if UNSPECIFIED in families:
             return UNSPECIFIED
+        if families == {TCP4, TCP6}:
+            return TCP6
         if len(families) > 1:
             raise ValueError(f"{self.source!r} and {self.destination!r} are not of one family")
         return families.pop()
@@ -200,9 +206,10 @@ def _parsed_v1(line: bytes) -> ProxyHeader:
     if len(rest) != 4:
         raise ProxyProtocolError(f"the line {_shown(line)} {NOT_V1}")
     kind = socket.AF_INET if name == b"TCP4" else socket.AF_INET6
-    hosts = [_host_v1(kind, text) for text in rest[:2]]
+    other = socket.AF_INET6 if b":" in rest[1] else socket.AF_INET
+    source, destination = _host_v1(kind, rest[0]), _host_v1(other, rest[1])
     ports = [_port_v1(text) for text in rest[2:]]
-    return ProxyHeader(_address(kind, hosts[0], ports[0]), _address(kind, hosts[1], ports[1]))
+    return ProxyHeader(_address(kind, source, ports[0]), _address(other, destination, ports[1]))
 
 
 def _host_v1(kind: socket.AddressFamily, text: bytes) -> bytes:
@@ -310,9 +317,9 @@ def _encoded_path(name: str | bytes) -> bytes:
 
 
 def _address(kind: socket.AddressFamily, packed: bytes, port: int) -> tuple[Any, ...]:
-    """Return an address as `getpeername` has it."""
+    """Return an address as `Conn.peer_address` has it."""
     host = socket.inet_ntop(kind, packed)
-    return (host, port) if kind == socket.AF_INET else (host, port, 0, 0)
+    return (host, port) if kind == socket.AF_INET else plain((host, port, 0, 0))
 
 
 def _family_of(address: Any) -> int:
@@ -325,6 +332,8 @@ def _family_of(address: Any) -> int:
 
 def _packed(kind: socket.AddressFamily, address: Any) -> bytes:
     host = address[0].partition("%")[0]  # fe80::1%eth0: interfaces are this machine's own affair
+    if kind == socket.AF_INET6 and ":" not in host:
+        host = MAPPED + host
     try:
         return socket.inet_pton(kind, host)
     except (OSError, ValueError):

@@ -1,11 +1,15 @@
 """Connections: the addresses of their ends, those of the socket or those that a load balancer announces."""
 
+import socket
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from core.support.sockets import NewPair, listen, unix_listener
+import pytest
+
+from core.support.sockets import NewPair, has_ipv6, listen, unix_listener
 from core.support.waiting import MOMENT_S, collect_one
+from gaiod.core.sockets import peer_of_name
 from gaiod.core.watcher import Watcher
 
 
@@ -15,6 +19,37 @@ def test_addresses_are_those_of_the_sockets(watcher: Watcher, stream_pair: NewPa
     conn = watcher.delegate(near)
     assert (conn.local_address, conn.peer_address) == expected
     assert conn.peer_address == far.getsockname()
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on the loopback")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_client_of_a_socket_for_both_families_has_the_address_that_it_says_itself(watcher: Watcher, host: str) -> None:
+    """IPv4 clients would be `::ffff:127.0.0.1` in logs, access lists and PROXY headers."""
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        port = listener.getsockname()[1]
+        watcher.accept(listener)
+        with socket.create_connection((host, port)) as client:
+            conn = collect_one(watcher).conn
+            assert conn is not None
+            assert (conn.peer_address, conn.local_address) == (client.getsockname(), client.getpeername())
+            conn.abort()
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on the loopback")
+def test_close_of_such_a_client_is_told_with_the_same_address() -> None:
+    with (
+        Watcher(report_closes=True) as watcher,
+        socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener,
+    ):
+        port = listener.getsockname()[1]
+        watcher.accept(listener)
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            conn = collect_one(watcher).conn
+            assert conn is not None
+            conn.abort()
+            closed = collect_one(watcher)
+            assert isinstance(closed.buffer, bytes)
+            assert peer_of_name(closed.buffer) == client.getsockname()
 
 
 def test_addresses_of_a_unix_connection_are_its_paths(watcher: Watcher) -> None:
