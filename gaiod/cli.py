@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from gaiod.admin import COMMANDS
-from gaiod.runtime.inheritance import begin_daemon
+from gaiod.runtime.inheritance import begin_daemon, take_known_state
 from gaiod.version import __version__
 
 EXIT_USAGE, EXIT_NOPERM, EXIT_CONFIG = 64, 77, 78
@@ -106,6 +106,7 @@ def check(file: Path) -> None:
 
     Exit status: 0 it can be served, 78 it cannot, 70 a handler's code hangs or ends its process.
     """
+    take_known_state()
     from gaiod.supervisor.preflight import PreflightFailed, read_settings
 
     try:

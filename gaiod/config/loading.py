@@ -1,5 +1,7 @@
 """From a file to Settings, or to everything that is wrong with it."""
 
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,7 +87,10 @@ def loads(
 def _read(path: Path, report: Report) -> str:
     """Return the text of a file; empty where it has none, which goes into `report`."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                report.add(WHOLE_FILE, (), "is a device, a FIFO or a socket; give the path of a file: it is read again")
+                return ""
             data = file.read(FILE_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -102,6 +107,11 @@ def _read(path: Path, report: Report) -> str:
         byte = f"0x{data[error.start]:02x}"
         report.add(Place(line, column), (), f"the byte {byte} is not UTF-8; save the file as UTF-8")
         return ""
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file, and do not wait for somebody to write to it: it may be a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _settings(config: Config, handlers: dict[str, HandlerUse]) -> Settings:

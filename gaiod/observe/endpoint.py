@@ -7,6 +7,7 @@ and listens everywhere by default. Here a client has `REQUEST_TIMEOUT_S` for eve
 
 import gzip
 import logging
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -36,7 +37,13 @@ longest: who sends half a request and waits must not keep Prometheus out."""
 REQUEST_TIMEOUT_S = 5.0
 REQUEST_MAX_BYTES = 8192
 
+HTTP = "http://"
 TEXT = "text/plain; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text"
+OPENMETRICS_VERSION = "1.0.0"
+"""What is written. Who asks for another one only gets the text format."""
+
+WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 ESCAPED = ("escaping=dots", "escaping=values")
 """Ways to write names that change ours, too: nobody needs them, and the library knows them."""
 
@@ -93,7 +100,7 @@ class Endpoint(Target):
 
     def _answer(self, method: str, target: str, headers: dict[str, str]) -> "Answer":
         """Return what a request gets, and count it."""
-        answer = self._answer_to(method, target.partition("?")[0], headers)
+        answer = self._answer_to(method, _path_of(target), headers)
         self._collector.count_scrape(answer.status)
         return answer
 
@@ -122,16 +129,40 @@ class Endpoint(Target):
         return Answer(200, body, extra)
 
 
+def _path_of(target: str) -> str:
+    """Return the path of a request's target, which may be absolute: http://HOST/PATH (RFC 9112, 3.2.2)."""
+    if target[: len(HTTP)].lower() == HTTP:
+        target = "/" + target[len(HTTP) :].partition("?")[0].partition("/")[2]
+    return target.partition("?")[0]
+
+
+def _wanted(accept: str) -> str:
+    """Return of an Accept header what can be had, dearest first (RFC 9110, 12.5.1); the library looks at neither."""
+    choices: list[tuple[float, str]] = []
+    for choice in accept.split(","):
+        name, *rest = [part.strip() for part in choice.split(";")]
+        values = dict(part.partition("=")[::2] for part in rest)
+        if name != OPENMETRICS or values.get("version", OPENMETRICS_VERSION) == OPENMETRICS_VERSION:
+            choices.append((_weight(values.get("q", "1")), choice))
+    choices.sort(key=lambda each: -each[0])
+    return ",".join(choice for weight, choice in choices if weight > 0)
+
+
+def _weight(text: str) -> float:
+    """Return a weight of a header; one that makes no sense is the usual 1."""
+    return float(text) if WEIGHT.fullmatch(text) else 1.0
+
+
 def _encoder_for(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
     """Return how to write the metrics, and the type of that; the text format for a header that makes no sense."""
     try:
-        encode, content_type = choose_encoder(accept)
+        encode, content_type = choose_encoder(_wanted(accept))
         content_type.encode("ascii")
     except (TypeError, ValueError):  # of a version such as 1.x, or one that is not ASCII
         encode, content_type = choose_encoder("")
     if content_type.endswith(ESCAPED):
         return encode, content_type
-    is_openmetrics = content_type.startswith("application/openmetrics-text")
+    is_openmetrics = content_type.startswith(OPENMETRICS)
     return exposition.openmetrics if is_openmetrics else exposition.text, content_type
 
 
@@ -140,7 +171,7 @@ def _accepts_gzip(accepted: str) -> bool:
     for choice in accepted.lower().split(","):
         name, _, weight = choice.replace(" ", "").partition(";q=")
         if name == "gzip":
-            return weight.strip("0.") != "" or weight == ""
+            return _weight(weight) > 0
     return False
 
 

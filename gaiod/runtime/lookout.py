@@ -1,5 +1,6 @@
 """The lookout: a thread of a worker that sees its loop being blocked by a hook, and where."""
 
+import logging
 import os
 import signal
 import sys
@@ -11,6 +12,8 @@ from types import FrameType
 from gaiod.core.operations import OpResult, OpType
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.slowhooks import SlowHooks
+
+log = logging.getLogger("gaiod.worker")
 
 GRAIN_NS = 10_000_000
 """The stopwatch may be a tick of the kernel behind: what is told of must be counted as well."""
@@ -41,7 +44,10 @@ class Lookout:
     def start(self) -> None:
         """Look from now on, if any hook can be too slow."""
         if self._watch.limit_ns:
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError as error:  # the limit on processes, which counts threads
+                log.warning("slow hooks are told of without their stack: %s; see the limit on processes", error)
 
     def stop(self) -> None:
         """Look no more."""

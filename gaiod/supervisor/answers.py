@@ -35,6 +35,7 @@ class Answers:
         reload: Callable[[Asker], None],
         upgrade: Callable[[Asker], None],
         drain: Callable[[str], None],
+        is_changing: Callable[[], bool],
     ) -> None:
         """Answer from what there is.
 
@@ -47,6 +48,7 @@ class Answers:
             reload: starts a reload, and has its outcome told.
             upgrade: starts an upgrade, and has its outcome told.
             drain: stops serving a listener.
+            is_changing: tells whether a reload or an upgrade is under way.
         """
         self._watcher = watcher
         self._subject = subject
@@ -56,6 +58,7 @@ class Answers:
         self._reload = reload
         self._upgrade = upgrade
         self._drain = drain
+        self._is_changing = is_changing
 
     def answer(self, request: dict[str, Any], reply: Reply) -> None:
         """Serve a request: as `Control` wants it."""
@@ -71,6 +74,8 @@ class Answers:
                 self._kill(request["connection"], reply)
             case "restart":
                 self._check_serving()
+                if self._is_changing():
+                    raise ControlError("a reload or an upgrade is under way, which starts new workers", os.EX_TEMPFAIL)
                 self._watchman.replace_all("admin", partial(_tell_replaced, reply))
             case "reload":
                 self._reload(_telling(reply, "generation"))

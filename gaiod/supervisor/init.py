@@ -8,8 +8,11 @@ installed for that (tini, docker run --init); where something is, gaiod is not p
 
 import os
 import signal
+import sys
 
 from gaiod.runtime.inheritance import FOR_SUPERVISOR
+
+EXIT_OS = 71
 
 HANDED_ON = (signal.SIGTERM, signal.SIGINT, *FOR_SUPERVISOR)
 """What the daemon is told by signals."""
@@ -27,7 +30,11 @@ def become_child_of_init() -> None:
     # Blocked signals wait to be taken. Those that are not, and that have no handler, process 1 does not even get.
     awaited = {*HANDED_ON, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError as error:
+        sys.stderr.write(f"the daemon cannot be started: {error.strerror}; see the limit on processes (pids.max)\n")
+        sys.exit(EXIT_OS)
     if child == 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, awaited)
         return

@@ -26,6 +26,7 @@ from gaiod.supervisor.sockets import (
     open_listener,
     retune,
 )
+from gaiod.supervisor.systemd import Inherited
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -61,11 +62,16 @@ class Prepared:
 
 
 class Listeners:
-    """What is open now, by where it is configured to be."""
+    """What is open now, by where it is configured to be.
+
+    Attributes:
+        of_systemd: what systemd has handed over.
+    """
 
     # A bind address is the key. Port 0 is another port each time, so there the name belongs to it.
 
     def __init__(self) -> None:
+        self.of_systemd = Inherited()
         self._open: dict[str, OpenListener] = {}
 
     def adopt(self, key: str, sockets: list[socket.socket], *, shared: bool) -> None:
@@ -154,10 +160,7 @@ class Listeners:
         key = f"{bind} {name}" if bind.endswith(":0") and not bind.startswith(UNIX) else bind
         found = self._open.get(key)
         if bind.startswith(SYSTEMD) and found is None:
-            raise BindError(
-                f"{name}: systemd handed over no socket called {bind.removeprefix(SYSTEMD)}; set FileDescriptorName= "
-                f"in the .socket unit, or bind to an address"
-            )
+            raise BindError(f"{name}: {self.of_systemd.why_not(bind.removeprefix(SYSTEMD))}")
         sockets = [] if found is None else list(found.sockets)
         shared = bind.startswith(UNIX) if found is None else found.shared
         opened = prepared.opened.setdefault(key, [])

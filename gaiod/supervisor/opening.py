@@ -53,7 +53,8 @@ class Opening:
                     [self._adopted(fd) if key.startswith(UNIX) else socket.socket(fileno=fd) for fd in fds],
                     shared=shared,
                 )
-        for name, sockets in inherited_sockets(os.environ).items():
+        self.listeners.of_systemd = inherited_sockets(os.environ)
+        for name, sockets in self.listeners.of_systemd.sockets.items():
             self.listeners.adopt(SYSTEMD + name, sockets, shared=True)
         prepared = self.listeners.prepare(settings)
         try:

@@ -31,11 +31,18 @@ from gaiod.supervisor.process import die_with_parent
 CONFIG_ERROR = 78
 NO_PERMISSION = 77
 SOFTWARE_ERROR = 70
+OS_ERROR = 71
 
 TIMEOUT_S = 60.0
 """What reading may take: importing handlers, mostly."""
 
 PART_BYTES = 65536
+
+
+def cannot_start(path: Path, error: OSError) -> str:
+    """Say that no process can be started to read the configuration."""
+    why = f"no process can be started to read it: {error.strerror}"
+    return f"{path}: {why}; see the limits on processes and memory (ulimit -u, TasksMax=, pids.max)"
 
 
 class PreflightFailed(Exception):
@@ -58,9 +65,12 @@ def read_settings(path: Path, *, check_rights: bool = True) -> Settings:
         check_rights: as root, refuse files that others may write.
 
     Raises:
-        PreflightFailed: it cannot be used.
+        PreflightFailed: it cannot be used, or no process can be started to read it.
     """
-    child = _Child(path, check_rights)
+    try:
+        child = _Child(path, check_rights)
+    except OSError as error:
+        raise PreflightFailed(cannot_start(path, error), OS_ERROR) from error
     deadline_s = time.monotonic() + TIMEOUT_S
     with child.channel as channel:
         try:
@@ -182,7 +192,12 @@ def _fork(path: Path, check_rights: bool) -> tuple[int, socket.socket]:
     """Start the child, and return its process and our end of the pair that it answers on."""
     ours, theirs = socket.socketpair()
     obey = die_with_parent()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
     if child == 0:
         try:
             if obey is not None:

@@ -19,7 +19,7 @@ from gaiod.runtime.settings import Settings
 from gaiod.supervisor.fleet import Fleet
 from gaiod.supervisor.generation import Failure, Generation
 from gaiod.supervisor.listeners import Listeners, Prepared
-from gaiod.supervisor.preflight import CONFIG_ERROR, Preflight, PreflightFailed
+from gaiod.supervisor.preflight import CONFIG_ERROR, Preflight, PreflightFailed, cannot_start
 from gaiod.supervisor.sockets import BindError
 
 log = logging.getLogger("gaiod.supervisor")
@@ -115,7 +115,7 @@ class Reloads:
         try:
             self._preflight = Preflight(self._watcher, self._path, self._take_settings)
         except OSError as error:
-            self._end((EXIT_OS, f"no process can be started to read {self._path}: {error}"))
+            self._end((EXIT_OS, cannot_start(self._path, error)))
 
     def _take_settings(self, read: Settings | PreflightFailed) -> None:
         self._preflight = None

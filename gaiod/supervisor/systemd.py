@@ -9,6 +9,7 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from itertools import repeat
 
 from gaiod.core.errors import UnsupportedConn
@@ -91,52 +92,85 @@ class Notifier:
                 )
 
 
-def inherited_sockets(environment: MutableMapping[str, str]) -> dict[str, list[socket.socket]]:
+@dataclass(slots=True)
+class Inherited:
+    """What systemd has handed over.
+
+    Attributes:
+        sockets: those that can be served, by their names.
+        left_out: why others cannot be, by their names.
+    """
+
+    sockets: dict[str, list[socket.socket]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def why_not(self, name: str) -> str:
+        """Say why there is no socket of a name, and what to do."""
+        if name in self.left_out:
+            return f"the socket {name} that systemd handed over cannot be served: {self.left_out[name]}"
+        others = sorted({*self.sockets, *self.left_out})
+        if not others:
+            return (
+                f"systemd handed over no sockets: start gaiod by a .socket unit with FileDescriptorName={name}, or "
+                "bind to an address"
+            )
+        if others == [UNNAMED]:
+            return (
+                f"systemd handed over sockets without a name: give one the name {name} (FileDescriptorName= of its "
+                f"unit, systemd-socket-activate --fdname={name}), or write bind: systemd:{UNNAMED}"
+            )
+        return (
+            f"systemd handed over no socket called {name}, but {', '.join(others)}; set FileDescriptorName={name} in "
+            "its .socket unit, write one of those names, or bind to an address"
+        )
+
+
+def inherited_sockets(environment: MutableMapping[str, str]) -> Inherited:
     """Take the listening sockets that systemd passed, by the names it gives them, close-on-exec.
 
     To be called once, before anything else opens descriptors. The variables are removed from `environment`, so
     that no child believes they are meant for it. What cannot be served is closed, and a warning names it.
     """
+    inherited = Inherited()
     pid, count, names = (environment.pop(f"LISTEN_{each}", None) for each in ("PID", "FDS", "FDNAMES"))
     if pid is None or count is None:
-        return {}
+        return inherited
     if _number(pid) is None or _number(count) is None:
         log.warning("LISTEN_PID=%s LISTEN_FDS=%s are not two numbers: no socket is taken from systemd", pid, count)
-        return {}
+        return inherited
     if int(pid) != os.getpid():
-        return {}
-    sockets: dict[str, list[socket.socket]] = {}
+        return inherited
     for fd, name in zip(range(FIRST_FD, FIRST_FD + int(count)), _names(names, int(count)), strict=False):
         try:
             os.set_inheritable(fd, False)
         except OSError:
             log.warning("LISTEN_FDS=%s, but descriptor %d is not open: only those before it are taken", count, fd)
             break
-        sock = _listening(fd, name)
-        if sock is not None:
-            sockets.setdefault(name, []).append(sock)
-    return sockets
+        try:
+            inherited.sockets.setdefault(name, []).append(_listening(fd))
+        except UnsupportedConn as error:
+            log.warning("socket %s (descriptor %d) from systemd is left out: %s", name, fd, error)
+            inherited.left_out[name] = str(error)
+    inherited.sockets = {name: sockets for name, sockets in inherited.sockets.items() if sockets}
+    return inherited
 
 
-def _listening(fd: int, name: str) -> socket.socket | None:
-    """Return the socket that a descriptor is, or close it and return None if it cannot be served."""
+def _listening(fd: int) -> socket.socket:
+    """Return the socket that a descriptor is, or close it.
+
+    Raises:
+        UnsupportedConn: it cannot be served; the text says why, and what to do.
+    """
     try:
         sock = socket.socket(fileno=fd)
     except OSError as error:
-        log.warning("descriptor %d (%s) from systemd is left out: %s", fd, name, error.strerror)
         os.close(fd)
-        return None
+        raise UnsupportedConn(f"{error.strerror}; its unit needs ListenStream= and Accept=no") from error
     try:
         check_socket(sock, listening=True)
     except UnsupportedConn as error:
-        log.warning(
-            "socket %s (descriptor %d) from systemd is left out: %s; its unit needs ListenStream= and Accept=no",
-            name,
-            fd,
-            error,
-        )
         sock.close()
-        return None
+        raise UnsupportedConn(f"{error}; its unit needs ListenStream= and Accept=no") from error
     return sock
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -156,9 +157,20 @@ def test_file_without_permission_is_reported(tmp_path: Path, load_handler: Loade
     assert "Permission denied; " in problems(tmp_path / "a.yaml", load_handler)[0]
 
 
-def test_file_that_never_ends_is_reported(load_handler: Loader) -> None:
-    (problem,) = problems("/dev/zero", load_handler)
-    assert problem == "/dev/zero: is larger than 1MiB; give a configuration file"
+@pytest.mark.parametrize("kind", ["device", "fifo", "socket"])
+def test_what_is_no_file_is_reported_and_not_waited_for(tmp_path: Path, load_handler: Loader, kind: str) -> None:
+    """A device may never end, and nobody may ever write to a FIFO."""
+    path = tmp_path / "gaiod.yaml"
+    with socket.socket(socket.AF_UNIX) as sock:
+        match kind:
+            case "device":
+                path = Path("/dev/zero")
+            case "fifo":
+                os.mkfifo(path)
+            case _:
+                sock.bind(str(path))
+        (problem,) = problems(path, load_handler)
+    assert problem.startswith(f"{path}: {'is a device, a FIFO or a socket' if kind != 'socket' else 'No such device'}")
 
 
 def test_file_may_be_as_large_as_the_limit(tmp_path: Path, load_handler: Loader) -> None:

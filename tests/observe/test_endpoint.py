@@ -46,6 +46,30 @@ def test_metrics_are_openmetrics_when_prometheus_asks(endpoint: EndpointUnderTes
 
 
 @pytest.mark.parametrize(
+    ("accept", "is_openmetrics"),
+    [
+        ("application/openmetrics-text", True),
+        ("application/openmetrics-text;version=0.0.1", False),
+        ("application/openmetrics-text;version=2.0.0", False),
+        ("application/openmetrics-text;version=2.0.0, application/openmetrics-text;version=1.0.0;q=0.5", True),
+        ("application/openmetrics-text;q=0, text/plain", False),
+        ("application/openmetrics-text; q=0.000", False),
+        ("application/openmetrics-text;version=1.0.0;q=0.1,text/plain;version=1.0.0;q=0.9", False),
+        ("application/openmetrics-text;version=1.0.0;q=0.9,text/plain;version=1.0.0;q=0.1", True),
+        ("application/openmetrics-text;q=often", True),
+    ],
+)
+def test_format_is_one_that_the_client_takes_and_is_called_what_it_is(
+    endpoint: EndpointUnderTest, accept: str, is_openmetrics: bool
+) -> None:
+    answer = endpoint.ask("/metrics", accept=accept)
+    content_type = answer.headers["content-type"]
+    assert content_type.startswith("application/openmetrics-text") == is_openmetrics
+    assert answer.body.endswith(b"# EOF\n") == is_openmetrics
+    assert "version=2" not in content_type
+
+
+@pytest.mark.parametrize(
     ("escaping", "name"),
     [("underscores", "gaiod_ready"), ("allow-utf-8", "gaiod_ready"), ("dots", "gaiod__ready")],
 )
@@ -100,6 +124,21 @@ def test_other_targets_are_not_found_and_those_there_are_named(endpoint: Endpoin
 
 def test_query_is_of_no_matter(endpoint: EndpointUnderTest) -> None:
     assert endpoint.ask("/livez?verbose=1").status == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://127.0.0.1:9464/livez", 200),
+        ("HTTP://gaiod.example/livez?verbose=1", 200),
+        ("http://gaiod.example", 200),
+        ("http://gaiod.example?a/livez", 200),
+        ("http://gaiod.example/other", 404),
+        ("https://gaiod.example/livez", 404),
+    ],
+)
+def test_target_may_be_absolute_as_proxies_are_asked(endpoint: EndpointUnderTest, target: str, status: int) -> None:
+    assert endpoint.ask(target).status == status
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "BREW"])

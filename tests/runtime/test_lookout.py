@@ -4,12 +4,15 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from core.support.waiting import MOMENT_S
 from e2e.support.clients import connect, exchange
 from e2e.support.waiting import wait_until
 
+from gaiod.runtime.lookout import Lookout
+from gaiod.runtime.slowhooks import SlowHooks
 from runtime.support.workers import NOW, WorkerUnderTest, started_worker
 
 SLOW_S = 0.05 + MOMENT_S
@@ -156,3 +159,20 @@ def test_worker_ends_in_order_while_the_lookout_looks(worker: WorkerUnderTest, t
     wait_until(lambda: _threads(worker) == 2, "the lookout")
     worker.send(NOW)
     assert worker.wait() == 0
+
+
+def test_worker_serves_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The limit on processes counts threads, too."""
+
+    def fail(thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", fail)
+    lookout = Lookout(SlowHooks(0.1))
+    lookout.start()
+    lookout.stop()
+    assert caplog.messages == [
+        "slow hooks are told of without their stack: can't start new thread; see the limit on processes"
+    ]

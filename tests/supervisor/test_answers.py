@@ -24,6 +24,7 @@ class Asked:
         self._fleet = fleet
         self.drained: list[str] = []
         self.outcome = (0, "7")
+        self.is_changing = False
         self._answers = Answers(
             fleet.watcher,
             Seen(fleet).subject,
@@ -33,6 +34,7 @@ class Asked:
             reload=lambda asker: asker(self.outcome),
             upgrade=lambda asker: asker(self.outcome),
             drain=self._drain,
+            is_changing=lambda: self.is_changing,
         )
 
     def _drain(self, name: str) -> None:
@@ -114,6 +116,14 @@ def test_outcome_is_told(asked: Asked, verb: str, name: str) -> None:
 def test_restart_tells_which_workers_were_replaced(fleet: FleetUnderTest, asked: Asked) -> None:
     fleet.serve(workers=2)
     assert asked.ask("restart") == {"ok": True, "result": {"workers": [0, 1]}}
+
+
+def test_restart_during_a_reload_is_refused_and_says_why(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    asked.is_changing = True
+    with pytest.raises(ControlError, match="a reload or an upgrade is under way, which starts new workers") as refused:
+        asked.ask("restart")
+    assert refused.value.status == os.EX_TEMPFAIL
 
 
 def test_drain_tells_how_many_connections_go_on(fleet: FleetUnderTest, asked: Asked) -> None:

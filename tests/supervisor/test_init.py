@@ -1,5 +1,6 @@
 """Process 1 of a container, in a namespace of processes of its own."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -7,6 +8,8 @@ import sys
 
 import pytest
 from core.support.waiting import LIMIT_S
+
+from gaiod.supervisor.init import become_child_of_init
 
 UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
@@ -33,6 +36,20 @@ def test_exit_status_is_the_childs() -> None:
     assert (done.returncode, done.stderr) == (78, "")
 
 
+def test_daemon_that_cannot_be_started_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", fail)
+    monkeypatch.setattr(signal, "pthread_sigmask", lambda how, mask: None)
+    with pytest.raises(SystemExit) as ended:
+        become_child_of_init()
+    assert ended.value.code == 71
+    assert "the daemon cannot be started: Resource temporarily unavailable; see the limit" in capsys.readouterr().err
+
+
 @needs_root
 def test_signal_that_ended_the_child_is_told_as_a_shell_does() -> None:
     done = _run("os.kill(os.getpid(), signal.SIGKILL)")
@@ -40,7 +57,7 @@ def test_signal_that_ended_the_child_is_told_as_a_shell_does() -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_signal_to_process_1_reaches_the_child(number: signal.Signals) -> None:
     child = f"""
 signal.pthread_sigmask(signal.SIG_BLOCK, [{number.value}])

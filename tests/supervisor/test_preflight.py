@@ -1,5 +1,6 @@
 """The configuration is read in a process of its own, of which nothing stays."""
 
+import errno
 import os
 import signal
 import sys
@@ -32,6 +33,20 @@ def _failure(path: Path) -> PreflightFailed:
     with pytest.raises(PreflightFailed) as failure:
         read_settings(path)
     return failure.value
+
+
+def test_configuration_that_no_process_can_be_started_for_is_not_to_blame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    path = _write(tmp_path, MINE)
+    monkeypatch.setattr(os, "fork", fail)
+    failure = _failure(path)
+    assert failure.status == 71
+    assert str(failure).startswith(f"{path}: no process can be started to read it: Resource temporarily unavailable; ")
+    assert "ulimit -u" in str(failure)
 
 
 def test_settings_are_those_of_the_file(tmp_path: Path) -> None:

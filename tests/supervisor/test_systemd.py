@@ -17,7 +17,7 @@ from core.support.waiting import LIMIT_S
 from e2e.support.tools import tool
 from e2e.support.waiting import wait_until
 
-from gaiod.supervisor.systemd import Notifier, inherited_sockets
+from gaiod.supervisor.systemd import Inherited, Notifier, inherited_sockets
 
 
 class Systemd:
@@ -195,7 +195,7 @@ import json, logging, os, sys
 from gaiod.supervisor.systemd import inherited_sockets
 
 logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
-found = inherited_sockets(os.environ)
+found = inherited_sockets(os.environ).sockets
 print(json.dumps({
     "found": {name: [sock.fileno() for sock in socks] for name, socks in found.items()},
     "names": [str(sock.getsockname()) for socks in found.values() for sock in socks],
@@ -338,13 +338,35 @@ def test_what_is_no_listening_stream_socket_is_closed_and_warned_of_by_name(list
     assert found["open"] == [6]
     dns, fifo, accepted, idle_line = said.splitlines()
     assert dns.startswith("WARNING socket dns (descriptor 3) from systemd is left out: a AF_INET SOCK_DGRAM socket")
-    assert fifo == "WARNING descriptor 4 (fifo) from systemd is left out: Socket operation on non-socket"
+    assert fifo.startswith(
+        "WARNING socket fifo (descriptor 4) from systemd is left out: Socket operation on non-socket"
+    )
     assert accepted.startswith("WARNING socket accepted (descriptor 5) from systemd is left out: ")
     assert accepted.endswith("; its unit needs ListenStream= and Accept=no")
     assert idle_line.startswith("WARNING socket idle (descriptor 7) from systemd is left out: ")
 
 
+@pytest.mark.parametrize(
+    ("inherited", "said"),
+    [
+        (Inherited(), "systemd handed over no sockets: start gaiod by a .socket unit with FileDescriptorName=a"),
+        (
+            Inherited(left_out={"a": "a AF_INET SOCK_DGRAM socket: only TCP"}),
+            "the socket a that systemd handed over cannot be served: a AF_INET SOCK_DGRAM socket: only TCP",
+        ),
+        (Inherited({"unknown": []}), "systemd handed over sockets without a name: give one the name a "),
+        (
+            Inherited({"c": []}, {"b": "no"}),
+            "systemd handed over no socket called a, but b, c; set FileDescriptorName=a",
+        ),
+    ],
+    ids=["none", "left out", "without a name", "others"],
+)
+def test_why_a_socket_is_not_there_is_said_as_it_is(inherited: Inherited, said: str) -> None:
+    assert inherited.why_not("a").startswith(said)
+
+
 def test_variables_are_taken_out_of_whatever_mapping_is_given() -> None:
     environment = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "echo", "HOME": "/"}
-    assert inherited_sockets(environment) == {}
+    assert inherited_sockets(environment) == Inherited()
     assert environment == {"HOME": "/"}
