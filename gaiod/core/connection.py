@@ -219,7 +219,7 @@ class Conn:
         return self.stall_s if self.writable else max(0.0, self.stall_s + now_s)
 
     def rested_s(self, now_s: float) -> float:
-        """Return for how many seconds so far a listener did not accept: there was no descriptor, or no memory."""
+        """Return for how many seconds so far a listener did not accept, because of `Watcher.pause` or for lack."""
         return self.stall_s if self.stall_s >= 0 else self.stall_s + now_s
 
     def fileno(self) -> int:
@@ -234,7 +234,7 @@ class Conn:
 
     @property
     def local_address(self) -> Any:
-        """The address of this end, as `socket.getsockname()` has it; None once closed.
+        """The address of this end, as `socket.getsockname()` has it; None once closed. IPv4 is never shown as IPv6.
 
         With a `proxy_header` that says it: the address that the client connected to.
         """
@@ -248,6 +248,8 @@ class Conn:
     @property
     def peer_address(self) -> Any:
         """The address of the other end, as `socket.getpeername()` has it; None once either end is gone.
+
+        IPv4 is never shown as IPv6 (`::ffff:10.0.0.1`), as a socket for both families does.
 
         With a `proxy_header` that says it: the client's, and not that of the load balancer at the other end.
         """

@@ -9,7 +9,7 @@ from gaiod.core.operations cimport OpResult
 from gaiod.core.queues cimport Queues
 
 cdef int WRITE, CONNECT, RELAY, TIMER, POST, CLOSED
-cdef int FINISH, FREE, RESET, CANCEL, AFFINITY, STOP
+cdef int FINISH, FREE, RESET, CANCEL, AFFINITY, STOP, PAUSE
 cdef int FREED, OUTCOME_COUNT
 cdef double inf
 

@@ -17,6 +17,7 @@ from gaiod.core.operations import (
     CONNECT,
     FINISH,
     FREE,
+    PAUSE,
     POST,
     RELAY,
     RESET,
@@ -71,6 +72,9 @@ class Endings(Queues):
                 self._drop(conn, None)
             elif kind == CANCEL:
                 self._cancel(conn, request.context)
+            elif kind == PAUSE:
+                if conn.is_listener and conn.read_head is not None and conn not in self.starved:
+                    self._rest(conn)
             elif not conn.closing:
                 if conn.outbox is not None:
                     group = conn.outbox.group

@@ -284,7 +284,8 @@ class Loop(Fanout):
             if operation is None:
                 continue
             if operation.kind == ACCEPT:
-                listeners.append(conn)
+                if conn.readable:  # else it was paused meanwhile
+                    listeners.append(conn)
             elif operation.kind == RELAY:
                 sources.append(conn)
             else:

@@ -26,7 +26,7 @@ class OpType(IntEnum):
 READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED, HANGUP = range(9)
 """`OpResult.kind`: OpType as plain numbers, which compile to C."""
 
-SHUTDOWN, FINISH, FREE, RESET, CANCEL, AFFINITY, STOP = range(9, 16)
+SHUTDOWN, FINISH, FREE, RESET, CANCEL, AFFINITY, STOP, PAUSE = range(9, 17)
 """Kinds of requests, which go the same ways as operations but have no completion."""
 
 UNSEEN, SEEN, TOLD = range(3)

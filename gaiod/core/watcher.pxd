@@ -7,7 +7,7 @@ from gaiod.core.operations cimport OpResult
 from gaiod.core.submission cimport Submission
 
 cdef int CONNECT, TIMER, POST, CLOSED
-cdef int SHUTDOWN, FREE, CANCEL, AFFINITY, STOP
+cdef int SHUTDOWN, FREE, CANCEL, AFFINITY, STOP, PAUSE
 cdef int OUTCOME_COUNT, GC_FOUND, GC_CLOSED
 cdef double inf
 

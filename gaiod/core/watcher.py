@@ -2,8 +2,7 @@
 
 `wait_io()` is the loop (`loop.py`), and the thread inside it does all the I/O: submitting does none.
 
-This file and its neighbours are ordinary Python, and compiled by Cython when gaiod is installed
-where a compiler is: the `.pxd` beside each gives the types.
+This file and its neighbours are ordinary Python, compiled by Cython where a compiler is: a `.pxd` gives the types.
 """
 
 import os
@@ -18,11 +17,7 @@ from gaiod.core import counters as layout
 from gaiod.core.connection import RELAY_LIMIT, Conn
 from gaiod.core.counters import GROUP, GROUP_CELLS, OUTCOME_COUNT
 from gaiod.core.engine import Spool, peer_name
-from gaiod.core.errors import (
-    NoSuchCore,
-    UsageError,
-    WatcherClosed,
-)
+from gaiod.core.errors import NoSuchCore, UsageError, WatcherClosed
 from gaiod.core.group import LIMIT, LIMIT_MIN_BYTES, MEMORY_LIMIT, POLICIES, Group
 from gaiod.core.operations import (
     AFFINITY,
@@ -30,6 +25,7 @@ from gaiod.core.operations import (
     CLOSED,
     CONNECT,
     FREE,
+    PAUSE,
     POST,
     SHUTDOWN,
     STOP,
@@ -215,6 +211,10 @@ class Watcher(Submission):
             The listener's Conn.
         """
         return self._submit_accept(listener, context)
+
+    def pause(self, listener: Conn) -> None:
+        """Accept nobody for a tenth of a second, or until a connection closes: as where no descriptor is left."""
+        self._request(PAUSE, listener, None)
 
     def timer(self, deadline: float, *, context: object = None) -> OpResult:
         """Complete at `deadline` (`time.monotonic()` seconds). Returns what `cancel` takes."""

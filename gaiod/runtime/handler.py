@@ -43,6 +43,9 @@ class Host(Protocol):
     def group(self, limit: int, policy: str, grace_s: float, memory_limit: int) -> Group:
         """Make a group: `Handler.group`."""
 
+    def pause_accepting(self, error: Exception) -> None:
+        """Accept nobody for a moment: `Handler.pause_accepting`."""
+
     def timer(self, delay_s: float, data: Any) -> None:
         """Call `on_timer` later: `Handler.timer`."""
 
@@ -288,6 +291,20 @@ class Handler:
             As `Watcher.connect`.
         """
         return self._serving("connect").connect(address, data, deadline, options)
+
+    def pause_accepting(self, error: Exception) -> None:
+        """Accept nobody for a tenth of a second, or until a connection of the worker closes; clients wait meanwhile.
+
+        For a handler that finds that this machine has not what another client would take: a descriptor for a
+        connection to a server, say. It counts as `gaiod_accept_paused_seconds_total`, and is logged.
+
+        Args:
+            error: what says so: an `OSError`, most likely.
+
+        Raises:
+            RuntimeError: the handler does not serve a listener yet.
+        """
+        self._serving("pause_accepting").pause_accepting(error)
 
     def group(
         self,

@@ -208,6 +208,13 @@ class Listener(Target):
         conn.traffic = self._upstream
         return conn
 
+    def pause_accepting(self, error: Exception) -> None:
+        """As `Handler.pause_accepting`."""
+        self._rests.failed(self._sockets, getattr(error, "errno", None))
+        for sock in self._sockets:
+            self._watcher.pause(sock)
+        self._tell(logging.WARNING, "paused", "there is no room for another client: %s; accepting waits", error)
+
     def group(self, limit: int, policy: str, grace_s: float, memory_limit: int) -> Group:
         """As `Handler.group`."""
         group = self._watcher.group(

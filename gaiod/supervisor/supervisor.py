@@ -17,7 +17,7 @@ from gaiod.runtime import logs
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.settings import Settings
 from gaiod.runtime.signals import Signals
-from gaiod.supervisor import page, privileges
+from gaiod.supervisor import descriptors, page, privileges
 from gaiod.supervisor.answers import Answers
 from gaiod.supervisor.control import Control
 from gaiod.supervisor.fleet import Fleet
@@ -102,6 +102,7 @@ class Supervisor:
             reload=self.reload,
             upgrade=self.upgrade,
             drain=self._drain_one,
+            is_changing=lambda: self._reloads.is_running or self._is_upgrading,
         )
         self._control = Control(self._watcher, answers.answer)
         self._fronts = Fronts(self._opening, self._fleet, self._endpoint, self._control)
@@ -242,6 +243,10 @@ class Supervisor:
         except logs.LogError as error:
             log.error("%s; the log goes on as before", error)
         self._settings = prepared.settings
+        sockets = sum(len(listener.sockets) for listener in prepared.listeners)
+        too_few = descriptors.warning(prepared.settings, sockets)
+        if too_few is not None:
+            log.warning("%s", too_few)
         self._fronts.serve_metrics(prepared.listeners[-1])
 
     def _drain_one(self, name: str) -> None:

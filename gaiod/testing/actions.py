@@ -58,6 +58,11 @@ class Connect:
 
 
 @dataclass(frozen=True)
+class PauseAccepting:
+    """It asked that nobody be accepted for a moment."""
+
+
+@dataclass(frozen=True)
 class Timer:
     """It asked to be told after some seconds."""
 
@@ -110,6 +115,6 @@ class Publish:
 
 
 Action = (
-    Read | Write | Close | Abort | Reset | ShutdownWrite | Cancel | Connect | RelayTo | Timer | Post | MakeGroup | Join
-    | Leave | Publish
+    Read | Write | Close | Abort | Reset | ShutdownWrite | Cancel | Connect | RelayTo | PauseAccepting | Timer | Post
+    | MakeGroup | Join | Leave | Publish
 )  # fmt: skip

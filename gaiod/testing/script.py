@@ -12,7 +12,7 @@ from gaiod.core.operations import OpResult, OpType
 from gaiod.runtime.handler import Handler, SocketOptions
 from gaiod.runtime.servers import HandlerCounts
 from gaiod.runtime.stats import CELL, HANDLER_CELLS, SERVER_CELLS, Layout
-from gaiod.testing.actions import Action, Connect, MakeGroup, Post, Timer
+from gaiod.testing.actions import Action, Connect, MakeGroup, PauseAccepting, Post, Timer
 from gaiod.testing.conn import ScriptedConn, ScriptedGroup
 from gaiod.testing.events import (
     Arrived,
@@ -55,6 +55,10 @@ class _Script:
         """As `Handler.group`."""
         self._conn.actions.append(MakeGroup(limit, policy))
         return cast(Group, ScriptedGroup(self._conn.actions, limit))
+
+    def pause_accepting(self, error: Exception) -> None:
+        """As `Handler.pause_accepting`."""
+        self._conn.actions.append(PauseAccepting())
 
     def timer(self, delay_s: float, data: Any) -> None:
         """As `Handler.timer`."""

@@ -84,16 +84,18 @@ class Session:
         """Try once more, elsewhere if there is somebody else; or let the client go."""
         proxy = self.proxy
         why = reason_of(error)
-        endpoint.server.stats.failed(why)
         own = is_ours(error, endpoint.target)
-        if not own:
+        if own:
+            proxy.pause_accepting(error)  # it says nothing of the server: nothing is counted there
+        else:
+            endpoint.server.stats.failed(why)
             proxy.pool.failed(endpoint, time.monotonic(), words_for(error, endpoint.target))
         self.tried += (endpoint,)
         if len(self.tried) > proxy.options.retries:
             proxy.refuse(self, "no_resources" if own else f"connect_{why}")
             return
         proxy.count("upstream_retries")
-        following = proxy.choose(self)
+        following = None if own else proxy.choose(self)
         if following is not None and following not in self.tried:
             self.connect(following)
         else:

@@ -189,6 +189,58 @@ def test_accept_without_descriptors_tells_the_errno_and_goes_on_when_there_are_s
     assert [result.error for result in collect(watcher, waiting)] == [None] * waiting
 
 
+@pytest.mark.parametrize("wakes", ["time", "a close"])
+def test_accepting_that_was_paused_goes_on_after_a_rest_or_a_close(
+    watcher: Watcher, tcp_listening: Listening, wakes: str
+) -> None:
+    """For what a client needs beside its own descriptor: the kernel's queue holds it meanwhile."""
+    sock, clients = tcp_listening
+    listener = watcher.accept(sock)
+    clients.connect(1)
+    before = collect_one(watcher).conn
+    assert before is not None
+    began_s = time.monotonic()
+    watcher.pause(listener)
+    watcher.pause(listener)  # a second time, nothing happens
+    clients.connect(2)
+    assert watcher.wait_io(0) == []
+    if wakes == "a close":
+        before.abort()
+    assert [result.error for result in collect(watcher, 2)] == [None, None]
+    paused_s = time.monotonic() - began_s
+    assert listener.rested_s(time.monotonic()) <= paused_s
+    if wakes == "time":
+        assert paused_s >= REST_S
+        assert listener.rested_s(time.monotonic()) >= REST_S * 0.9
+
+
+def test_pause_holds_though_a_flood_is_not_accepted_to_its_end(watcher: Watcher, tcp_listening: Listening) -> None:
+    sock, clients = tcp_listening
+    listener = watcher.accept(sock)
+    clients.connect(300)
+    kept = collect_until(watcher, lambda done: len(done) >= 64)  # its share of a pass: it would go on at once
+    watcher.pause(listener)
+    assert watcher.wait_io(0) == []
+    kept += collect(watcher, 300 - len(kept))
+
+
+def test_pause_of_what_does_not_listen_or_accepts_no_more_does_nothing(
+    watcher: Watcher, tcp_listening: Listening
+) -> None:
+    sock, clients = tcp_listening
+    listener = watcher.accept(sock)
+    clients.connect()
+    conn = collect_one(watcher).conn
+    assert conn is not None
+    watcher.pause(conn)
+    conn.write(b"hello")
+    assert collect_one(watcher).error is None
+    listener.abort()
+    collect_one(watcher)
+    watcher.pause(listener)
+    assert listener.rested_s(time.monotonic()) == 0
+
+
 def test_accept_without_descriptors_does_not_spin(watcher: Watcher, tcp_listening: Listening) -> None:
     """A few completions a second, and next to no CPU: a naive loop makes 350,000."""
     sock, clients = tcp_listening

@@ -3,10 +3,13 @@
 import os
 import shutil
 import signal
+import socket
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from core.support.waiting import LIMIT_S
 
 from e2e.support.clients import connect, echoes, exchange
 from e2e.support.daemons import ECHO, SERVE
@@ -57,6 +60,42 @@ def test_mode_of_a_socket_does_not_depend_on_the_umask(daemon: Start, tmp_path: 
 def test_worker_has_as_many_descriptors_as_the_hard_limit_allows(daemon: Start) -> None:
     running = daemon(command=after("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (128, 1024))"))
     assert running.scrape().total("gaiod_worker_max_fds") == 1024
+
+
+def test_limit_that_connections_max_does_not_fit_into_is_warned_of_at_the_start_and_at_a_reload(
+    daemon: Start, tmp_path: Path
+) -> None:
+    few = after("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))")
+    running = daemon(ECHO.replace("handler: echo", "handler: echo, connections_max: 400"), command=few)
+    assert "descriptors, and needs" not in running.log()
+    (tmp_path / "gaiod.yaml").write_text(ECHO)
+    assert running.gaiod("reload").returncode == 0
+    assert "a worker may have 512 descriptors, and needs 10034 for connections_max" in running.log()
+
+
+def test_proxy_without_descriptors_lets_clients_wait_and_blames_no_server(daemon: Start) -> None:
+    """Each client takes one, and that to its server another: the last ones that fit have none for their server."""
+    few = after("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))")
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as server, ExitStack() as stack:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        proxy = f'{{bind: "127.0.0.1:0", handler: proxy, with: {{servers: ["{address}"]}}}}'
+        running = daemon(f'metrics: {{listen: "127.0.0.1:0"}}\nlisteners: {{echo: {proxy}}}\n', command=few)
+        for _ in range(60):
+            stack.enter_context(connect(running.address()))
+        wait_until(lambda: running.scrape().total("gaiod_accept_paused_seconds_total") > 0, "accepting to rest")
+        seen = running.scrape()
+        assert seen.total("gaiod_upstream_connect_failures_total") == 0
+        assert "is ejected" not in running.log()
+        assert "there is no room for another client: [Errno 24]" in running.log()
+        assert seen.total("gaiod_upstream_up") == 1
+        stack.close()
+        with connect(running.address()) as late:
+            late.sendall(b"ping")
+            received = b""
+            while received != b"ping":  # those that are gone come first
+                with server.accept()[0] as conn:
+                    conn.settimeout(LIMIT_S)
+                    received = conn.recv(4)
 
 
 def test_stop_while_handlers_are_imported_ends_in_order(daemon: Start, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A listener: its limits, its handler's mistakes, and how it ends."""
 
+import errno
 import socket
 import time
 from collections.abc import Callable
@@ -141,6 +142,25 @@ def test_accept_failures_are_counted_by_errno_and_overcome(serve: Serve, caplog:
         assert serving.exchange(late, b"late") == b"late"
     assert "listener front: accepting failed: [Errno 24]" in caplog.text
     assert serving.count("accepted") == 2
+
+
+def test_handler_can_let_clients_wait_for_lack_of_something_and_that_is_counted(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Pauses(Recorder):
+        def on_read(self, conn: Conn, result: OpResult) -> None:
+            self.pause_accepting(OSError(errno.EMFILE, "Too many open files"))
+            super().on_read(conn, result)
+
+    serving = serve(Pauses())
+    assert serving.exchange(serving.connect(), b"pause") == b"pause"
+    with socket.socket() as late:
+        late.connect(serving.address)
+        assert serving.count("accepted") == 1
+        assert serving.exchange(late, b"late") == b"late"
+    serving.listener.stop_accepting()
+    assert serving.count("accept_paused_fd_ns") >= 0.05e9
+    assert "listener front: there is no room for another client: [Errno 24]" in caplog.text
 
 
 # -- a handler's mistakes ------------------------------------------------------------------------------

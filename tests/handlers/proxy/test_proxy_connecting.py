@@ -133,7 +133,7 @@ def test_lack_of_descriptors_is_not_the_servers_fault(start: Start, backend: Bac
         patch.setattr(proxy.handler, "connect", connect)
         client = proxy.connect()
         assert proxy.is_ended(client)
-    assert proxy.count_of_server("failed_other") == 1
+    assert proxy.count_of_server("failed_other") == 0
     assert proxy.closes() == {"no_server": 1}
     assert proxy.handler.pool.servers[0].stats.up
     proxy.pair(backend)
