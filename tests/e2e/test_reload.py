@@ -255,7 +255,8 @@ def test_handler_that_cannot_be_made_changes_nothing(daemon: Start, file: Path, 
     running = daemon(config(ONE, top=f"workers: 2\n{TOP}"))
     text = config(ONE, '  two: {bind: "127.0.0.1:0", handler: ./mine.py}\n', top=f"workers: 2\n{TOP}")
     said = _refused(running, file, text, 78)
-    assert "listener two: making its handler failed: LookupError('no key')" in said
+    assert "listeners.two.with: Mine.__init__ at " in said
+    assert "raised LookupError: no key" in said
     assert echoes(running.address("one"))
 
 

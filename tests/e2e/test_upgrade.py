@@ -169,11 +169,11 @@ def test_old_daemon_serves_on_when_the_new_ones_worker_fails(daemon: Start, tmp_
     text = f'{ECHO}  more: {{bind: "unix:{path}", handler: echo}}\n'
     running = daemon(text)
     (tmp_path / "mine.py").write_text(
-        IMPORTS + "class Mine(gaiod.Handler):\n    def __init__(self, options):\n        raise LookupError('no key')\n"
+        IMPORTS + "class Mine(gaiod.Handler):\n    def on_start(self):\n        raise LookupError('no key')\n"
     )
     (tmp_path / "gaiod.yaml").write_text(f'{ECHO}  mine: {{bind: "127.0.0.1:0", handler: ./mine.py}}\n')
-    _assert_as_it_was(running, 78, "ended with exit status 78 before it served")
-    assert "LookupError('no key')" in running.log()
+    _assert_as_it_was(running, 70, "ended with exit status 70 before it served")
+    assert "raised LookupError: no key" in running.log()
     assert echoes(running.address("echo"))
     assert echoes(f"unix:{path}"), "the file of a socket that is served was removed"
 

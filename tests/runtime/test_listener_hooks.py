@@ -11,7 +11,7 @@ from core.support.waiting import LIMIT_S, MOMENT_S
 
 from gaiod import Conn, Handler, OpResult, TooManyOperations, Watcher
 from gaiod.runtime.dispatch import dispatch
-from gaiod.runtime.failures import StartError
+from gaiod.runtime.failures import StartError, words_of
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.settings import ListenerSettings
 from gaiod.runtime.stats import Layout
@@ -138,7 +138,7 @@ def test_start_that_raises_says_which_listener_handler_line_and_why(
         _listener(Needs(), watcher).start()
     text = str(refused.value)
     assert text.startswith(f"listener front, handler ./mine.py: on_start at {__file__}:")
-    assert f" raised {type(error).__name__}: {error}; see to what it needs" in text
+    assert f" raised {words_of(error)}; see to what it needs" in text
     assert "listener front: on_start raised; it is not served" in caplog.text
     assert "in _connect" in caplog.text, "the whole traceback"
 

@@ -74,7 +74,7 @@ def test_reload_tells_its_generation_and_is_counted(fleet: FleetUnderTest, reloa
     [
         ("listeners: {}\n", 78, "gaiod.yaml:1:12: listeners"),
         (GOOD.replace('bind: "127.0.0.1:0"', 'bind: "192.0.2.1:1"'), 71, "this machine has no such address"),
-        (GOOD.replace("echo}}", "./mine.py}}"), 78, "making its handler failed"),
+        (GOOD.replace("echo}}", "./mine.py}}"), 70, "raised LookupError"),
     ],
     ids=["file", "address", "worker"],
 )
@@ -82,7 +82,7 @@ def test_reload_that_fails_says_why_and_changes_nothing(
     fleet: FleetUnderTest, reloading: Reloading, tmp_path: Path, text: str, status: int, why: str
 ) -> None:
     (tmp_path / "mine.py").write_text(
-        IMPORTS + "class Mine(gaiod.Handler):\n    def __init__(self, options):\n        raise LookupError\n"
+        IMPORTS + "class Mine(gaiod.Handler):\n    def on_start(self):\n        raise LookupError\n"
     )
     pid, open_before = fleet.pid(), fleet.listeners.handed_over()
     outcome = reloading.reload(text)
