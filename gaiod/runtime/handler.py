@@ -316,6 +316,8 @@ class Handler:
     ) -> Group:
         """Make a group of connections that get what is published, each through a bounded queue of its own.
 
+        Have a read pending on each: it notices that a peer has ended (`on_eof`) where nothing is published, too.
+
         Args:
             limit: most bytes that wait for one connection beyond what the kernel took, and so the longest message.
             policy: what is done when one more does not fit: `disconnect` (reason `slow_consumer`), `drop_oldest`: the

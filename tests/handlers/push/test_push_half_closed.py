@@ -3,10 +3,12 @@
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import pytest
 from core.support.descriptors import leaked_since, open_descriptors
+from core.support.sockets import reset
 from gaiod.handlers.push import Push
 from gaiod.handlers.push.half_closed import TURN_MAX, HalfClosed
 from runtime.support.serving import Serving
@@ -219,3 +221,26 @@ def test_nothing_is_kept_of_subscribers_that_left_quiet_topics(start: Start) -> 
     assert serving.closes() == {"peer_eof": GONE}
     assert (serving.listener.active, len(group_of(serving)), group_of(serving).topics) == (0, 0, [])
     assert leaked_since(before) == {}
+
+
+def test_subscriber_that_resets_after_its_fin_is_not_waited_for(start: Start) -> None:
+    serving = start(half_closed_timeout=LONG_S)
+    client = serving.connect()
+    client.shutdown(socket.SHUT_WR)
+    serving.step_until(lambda: serving.listener.clients()[0].at_eof, "the FIN")
+    reset(client)
+    serving.step_until(serving.closes, "the end being counted")
+    assert serving.closes() == {"peer_eof": 1}, "it had ended before"
+    assert len(group_of(serving)) == 0
+
+
+def test_end_of_a_unix_socket_is_whole_and_not_waited_for() -> None:
+    with TemporaryDirectory() as folder:
+        sock = socket.create_server(f"{folder}/s", family=socket.AF_UNIX)
+        serving = Serving(push(half_closed_timeout=LONG_S), sock=sock)
+        try:
+            serving.connect().close()
+            serving.step_until(serving.closes, "the end being counted")
+            assert serving.closes() == {"peer_eof": 1}
+        finally:
+            serving.close()
