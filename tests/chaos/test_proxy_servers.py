@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from core.support.waiting import TIME_UNIT
 from e2e.support.starting import Start
+from e2e.support.waiting import wait_until
 
 from chaos.support.daemons import many
 from chaos.support.load import Load
@@ -54,3 +55,26 @@ def test_server_that_dies_each_second_costs_its_own_connections_only(
     assert samples.value("gaiod_upstream_up", **server) == 1
     assert samples.total("gaiod_upstream_unavailable_total") == 0
     assert samples.total("gaiod_upstream_connect_failures_total", server=lasting.address("mine")) == 0
+
+
+def test_server_that_is_back_is_used_again_by_its_checks_whatever_its_ejection_says(
+    daemon: Start, tmp_path: Path
+) -> None:
+    """Three deaths in a row are ejections of 10, 20 and 40 s."""
+    running, (_, mortal) = proxied(daemon, tmp_path, servers=2, options="check: {interval: 300ms, timeout: 1s}")
+    address = mortal.address("mine")
+    server = {"upstream": "front", "server": address}
+    same_place = many(tmp_path, workers=1).replace('"127.0.0.1:0", handler', f'"{address}", handler')
+    with Load(running.address("front"), 20, pause_s=0.01, messages_per_connection=5) as load:
+        load.wait_until_served()
+        for _ in range(3):
+            mortal.send_to_all(signal.SIGKILL)
+            mortal.wait()
+            wait_until(lambda: running.scrape().value("gaiod_upstream_up", **server) == 0, "its being missed")
+            mortal = daemon(same_place, name="server-1.yaml")
+            back_s = time.monotonic()
+            wait_until(lambda: running.scrape().value("gaiod_upstream_up", **server) == 1, "its return")
+            assert time.monotonic() - back_s < 2 * TIME_UNIT
+        samples = running.scrape()
+    assert not load.wrong
+    assert samples.total("gaiod_upstream_unavailable_total") == 0

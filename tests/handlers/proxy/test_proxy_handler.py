@@ -90,6 +90,18 @@ def test_backup_serves_while_the_server_refuses(start: Start, backends: Backends
     backend.close()
 
 
+def test_client_is_not_lost_before_the_server_is_ejected_where_there_is_a_backup(
+    start: Start, backends: Backends
+) -> None:
+    (backup,) = backends(1)
+    proxy = start(text_of(closed_address()), {"address": backup.address, "backup": True})
+    for number in range(3):
+        client, far = proxy.pair(backup)
+        proxy.carry(client, far, b"from the backup")
+        assert proxy.count("upstream_retries") == number + 1
+    assert not proxy.handler.pool.servers[0].stats.up
+
+
 # -- PROXY headers -------------------------------------------------------------------------------------
 
 
