@@ -157,6 +157,7 @@ def _listener(name: str, config: Listener, handler: HandlerUse) -> ListenerSetti
         connections_max=config.connections_max,
         idle_timeout_s=config.idle_timeout,
         backlog=config.backlog,
+        socket_mode=config.socket_mode,
         nodelay=config.nodelay,
         keepalive_s=config.keepalive,
         user_timeout_s=_user_timeout_s(config),

@@ -25,6 +25,7 @@ from gaiod.config.values import (
     parse_congestion,
     parse_keepalive,
     parse_log_file,
+    parse_mode,
     parse_workers,
 )
 from gaiod.config.words import NAMES, mismatch, unknown
@@ -134,6 +135,7 @@ class Listener(_Strict):
     connections_max: Annotated[int, _whole(1, CONNECTIONS_MAX)] = LISTENER_DEFAULT.connections_max
     idle_timeout: Annotated[float, _duration(0.01, DAY_S)] = LISTENER_DEFAULT.idle_timeout_s
     backlog: Annotated[int, _whole(1, BACKLOG_MAX)] = LISTENER_DEFAULT.backlog
+    socket_mode: Annotated[int, BeforeValidator(parse_mode)] = LISTENER_DEFAULT.socket_mode
     nodelay: bool = LISTENER_DEFAULT.nodelay
     keepalive: Annotated[float | None, BeforeValidator(parse_keepalive), _or_false("duration", "60s", "no probes")] = (
         LISTENER_DEFAULT.keepalive_s

@@ -56,6 +56,10 @@ def parse_keepalive(value: object) -> float:
     return seconds
 
 
+MODE = re.compile(r"0?[0-7]{3}")
+MODE_WANTED = 'one in octal and quotes, such as "0660"'
+
+
 def parse_congestion(value: object) -> str:
     """Return the name of an algorithm. Whether there is such a one is for the machine that serves to say.
 
@@ -67,6 +71,19 @@ def parse_congestion(value: object) -> str:
     if not CONGESTION.fullmatch(value):
         raise Refused(f'"{shown(value)}" is no name; write {CONGESTION_WANTED}')
     return value
+
+
+def parse_mode(value: object) -> int:
+    """Return the permissions of a file, which are written as everywhere: in octal, and in quotes, for YAML's sake.
+
+    Raises:
+        Refused: they are none.
+    """
+    if not isinstance(value, str):
+        raise Refused(mismatch(value, MODE_WANTED))
+    if not MODE.fullmatch(value):
+        raise Refused(f'"{shown(value)}" is no mode; write {MODE_WANTED}')
+    return int(value, 8)
 
 
 def parse_choice(value: object, names: tuple[str, ...]) -> str:

@@ -52,6 +52,8 @@ class ListenerSettings:
     """Per worker; connections beyond it are closed as soon as they are accepted."""
     idle_timeout_s: float = 300.0
     backlog: int = 1024
+    socket_mode: int = 0o755
+    """Permissions of the file of a unix socket: who may write it may connect."""
     nodelay: bool = True
     keepalive_s: float | None = 60.0
     """Idle seconds before the first TCP keep-alive probe; None: no probes."""

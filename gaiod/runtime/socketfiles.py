@@ -15,7 +15,7 @@ from typing import Any
 log = logging.getLogger("gaiod.sockets")
 
 MODE = 0o755
-"""Of a socket's file, unless something else is asked for: to connect takes the right to write."""
+"""Of a socket's file, unless something else is asked for: to connect takes the right to write it."""
 
 LOOK_INTERVAL_S = 1.0
 """How often it is looked whether files are still there. It takes microseconds."""
@@ -76,6 +76,17 @@ class UnixListener(socket.socket):
     def dup(self) -> Any:
         """Return another descriptor of the socket. The file stays this one's."""
         return socket.socket(fileno=os.dup(self.fileno()))
+
+    def change_mode(self, mode: int) -> None:
+        """Let the file have other permissions, if it is this socket's.
+
+        Raises:
+            OSError: it cannot.
+        """
+        if mode != self._mode:
+            self._mode = mode
+            if self.inode is not None and _inode_of(self.path) == self.inode:
+                os.chmod(self.path, mode)
 
     def remove_file(self) -> None:
         """Remove the file if it is this socket's. To be called before the socket is closed.

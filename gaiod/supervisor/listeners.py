@@ -188,6 +188,7 @@ def options_of(listener: ListenerSettings) -> SocketOptions:
     """Return what is set on a listener's sockets."""
     return SocketOptions(
         backlog=listener.backlog,
+        mode=listener.socket_mode,
         nodelay=listener.nodelay,
         keepalive_s=listener.keepalive_s,
         user_timeout_s=listener.user_timeout_s,

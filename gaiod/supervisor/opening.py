@@ -56,6 +56,7 @@ class Opening:
         self.listeners.of_systemd = inherited_sockets(os.environ)
         for name, sockets in self.listeners.of_systemd.sockets.items():
             self.listeners.adopt(SYSTEMD + name, sockets, shared=True)
+        privileges.rehearse(settings)
         prepared = self.listeners.prepare(settings)
         try:
             self.control = self._open_control(settings.control_listen)

@@ -8,6 +8,7 @@ import ctypes
 import grp
 import os
 import pwd
+import signal
 import stat
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gaiod.core.errors import GaiodError
+from gaiod.runtime import logs
 from gaiod.runtime.plugins import is_file
 from gaiod.runtime.settings import Settings
 
@@ -75,6 +77,34 @@ def check_is_roots_alone(path: Path) -> None:
                 raise PrivilegeError(f"{path}: root would execute what others can change: {each} {problem}")
     except OSError as error:
         raise PrivilegeError(f"{path}: cannot tell who can change it: {error.strerror}; correct the path") from error
+
+
+def rehearse(settings: Settings) -> None:
+    """Try, in a child, what may fail once rights are given up: nobody could remove the files of sockets then.
+
+    Raises:
+        PrivilegeError: some cannot be given up.
+        LogError: the log cannot be written without them.
+    """
+    if os.geteuid() != 0 or _identity(settings) is None:
+        return
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.set_wakeup_fd(-1)
+            drop(settings)
+            logs.check(settings.log)
+        except (PrivilegeError, logs.LogError) as error:
+            os.write(writing, f"{type(error).__name__} {error}".encode())
+        finally:
+            os._exit(0)  # what else goes wrong does so once more
+    os.close(writing)
+    with open(reading, "rb") as stream:
+        kind, _, text = stream.read().decode().partition(" ")
+    os.waitpid(child, 0)
+    if kind:
+        raise (logs.LogError if kind == logs.LogError.__name__ else PrivilegeError)(text)
 
 
 def drop(settings: Settings) -> None:

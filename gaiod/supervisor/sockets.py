@@ -111,7 +111,9 @@ def close_listener(sock: socket.socket) -> None:
 
 def retune(sock: socket.socket, options: SocketOptions) -> None:
     """Set what connections inherit on a socket that listens already; those that exist keep what they have."""
-    if sock.family != socket.AF_UNIX:
+    if isinstance(sock, UnixListener):
+        sock.change_mode(options.mode)
+    elif sock.family != socket.AF_UNIX:
         _tune(sock, options)
     sock.listen(options.backlog)
 

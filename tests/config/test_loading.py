@@ -48,6 +48,7 @@ listeners:
     connections_max: 7
     idle_timeout: 8s
     backlog: 9
+    socket_mode: "0660"
     nodelay: false
     keepalive: false
     user_timeout: 30s
@@ -82,6 +83,7 @@ def test_every_key_reaches_the_settings(tmp_path: Path, load_handler: Loader) ->
                 connections_max=7,
                 idle_timeout_s=8.0,
                 backlog=9,
+                socket_mode=0o660,
                 nodelay=False,
                 keepalive_s=None,
                 user_timeout_s=30.0,

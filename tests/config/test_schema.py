@@ -41,6 +41,7 @@ def test_defaults_of_a_listener_are_those_of_the_settings() -> None:
     assert given.connections_max == default.connections_max
     assert given.idle_timeout == default.idle_timeout_s
     assert given.backlog == default.backlog
+    assert given.socket_mode == default.socket_mode
     assert given.nodelay == default.nodelay
     assert given.keepalive == default.keepalive_s
     assert given.user_timeout == default.user_timeout_s
@@ -81,6 +82,8 @@ def test_defaults_of_the_daemon_are_those_of_the_settings() -> None:
         ("idle_timeout: 1d", "idle_timeout", 86400.0),
         ("backlog: 1", "backlog", 1),
         ("backlog: 65535", "backlog", 65535),
+        ('socket_mode: "0666"', "socket_mode", 0o666),
+        ('socket_mode: "700"', "socket_mode", 0o700),
         ("nodelay: false", "nodelay", False),
         ("keepalive: 1s", "keepalive", 1.0),
         ("keepalive: 9h", "keepalive", 32400.0),

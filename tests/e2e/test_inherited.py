@@ -55,6 +55,9 @@ def test_mode_of_a_socket_does_not_depend_on_the_umask(daemon: Start, tmp_path: 
     running = daemon(UNIX % path, command=after("os.umask(0)"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o755
     assert stat.S_IMODE(Path(running.control).stat().st_mode) == 0o600
+    (tmp_path / "gaiod.yaml").write_text((UNIX % path).replace("handler: echo", 'handler: echo, socket_mode: "0660"'))
+    assert running.gaiod("reload").returncode == 0
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
 
 
 def test_worker_has_as_many_descriptors_as_the_hard_limit_allows(daemon: Start) -> None:

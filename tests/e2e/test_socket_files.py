@@ -1,5 +1,6 @@
 """Files of sockets: made anew when they are removed, never taken from the living, removed only if they are ours."""
 
+import os
 import signal
 import socket
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from core.support.waiting import LIMIT_S
 
 from e2e.support.clients import exchange
-from e2e.support.daemons import Daemon
+from e2e.support.daemons import SERVE, Daemon
 from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
 
@@ -104,4 +105,13 @@ def test_start_that_fails_leaves_no_socket_behind(daemon: Start, tmp_path: Path)
         more = f'  late: {{bind: "127.0.0.1:{taken.getsockname()[1]}", handler: echo}}\n'
         running = daemon(config(tmp_path) + more, ready=False)
         assert running.wait() == 71
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+def test_start_that_fails_once_rights_are_given_up_leaves_no_socket_behind(daemon: Start, tmp_path: Path) -> None:
+    """The user that it became could not remove them from a folder of root's."""
+    more = f"user: nobody\nlog: {{file: {tmp_path}/missing/log}}\n"
+    running = daemon(more + config(tmp_path), command=SERVE[:3], ready=False)
+    assert running.wait() in (77, 78), running.log()
     assert files(tmp_path) == set()

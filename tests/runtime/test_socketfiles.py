@@ -88,6 +88,24 @@ def test_no_file_is_left_where_it_cannot_listen(path: Path, monkeypatch: pytest.
     assert not path.exists()
 
 
+def test_mode_can_change_and_is_that_of_the_file_that_is_made_anew(listener: UnixListener, path: Path) -> None:
+    listener.change_mode(0o660)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    path.unlink()
+    after = listener.renewed()
+    assert after is not None
+    with after:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+def test_mode_of_another_file_is_left_alone(listener: UnixListener, path: Path) -> None:
+    path.unlink()
+    path.write_text("another's")
+    before = path.stat().st_mode
+    listener.change_mode(0o666)
+    assert path.stat().st_mode == before
+
+
 # -- leaving it ----------------------------------------------------------------------------------------------
 
 
