@@ -11,7 +11,7 @@ A message is `WHAT IS WRONG; WHAT TO DO`, read after the key: `workers: 0 is out
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gaiod.config.words import shown
 from gaiod.core.errors import GaiodError
@@ -85,6 +85,11 @@ class Report:
     def add(self, place: Place, keys: Keys, message: str) -> None:
         """Note one problem."""
         self.errors.append(ConfigError(self.path, place.line, place.column, dotted(keys), message))
+
+    def refine(self, keys: Keys, message: str) -> None:
+        """Say something better of what was noted at `keys`."""
+        key = dotted(keys)
+        self.errors = [replace(error, message=message) if error.key == key else error for error in self.errors]
 
     def raise_if_any(self) -> None:
         """Raise what was collected.

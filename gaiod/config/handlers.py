@@ -3,7 +3,7 @@
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,8 @@ def _options(
         message = f"{handler.__name__}.Options is no dataclass; put @dataclass above it"
         report.add(document.place_of((*keys, "handler")), (*keys, "handler"), message)
         return None
+    for key in listener.keys() & {option.name for option in fields(handler.Options)} - set(LISTENER_KEYS):
+        report.refine((*keys, key), f"is an option of {handler.__name__}; write it below with:")
     options = check_options(handler.Options, values, at, document, report, beside=LISTENER_KEYS)
     return None if any(error.key.startswith(dotted(at)) for error in report.errors) else options
 
