@@ -15,6 +15,14 @@ from gaiod.runtime.dispatch import Target
 from gaiod.runtime.networks import Networks
 from gaiod.runtime.proxy_protocol import HeaderReader, ProxyProtocolError
 from gaiod.runtime.settings import ProxyProtocolSettings
+from gaiod.runtime.termination import Termination, of_error
+
+REASON, PHASE = "proxy_protocol", "proxy_header"
+
+STRANGER = Termination(REASON, "gaiod", "limit", "proxy_protocol.from", PHASE)
+LATE = Termination(REASON, "client", "timeout", "proxy_protocol.timeout", PHASE)
+WRONG = Termination(REASON, "client", "error", "header", PHASE)
+QUIET = Termination(REASON, "client", "close", phase=PHASE)
 
 
 class Announcements(Target):
@@ -26,7 +34,8 @@ class Announcements(Target):
         watcher: the worker's.
         settings: who is believed, and for how long it is waited for.
         admit: called with a connection whose header was read, which has become its.
-        reject: called for a connection that is about to be closed, with what is wrong; empty: nothing to log.
+        reject: called for a connection that is about to be closed, with what is wrong, for the log, and what ends it.
+            Empty: nothing to log.
         closed: called when a connection has closed that was not admitted.
     """
 
@@ -36,7 +45,7 @@ class Announcements(Target):
         settings: ProxyProtocolSettings,
         *,
         admit: Callable[[Conn], None],
-        reject: Callable[[str], None],
+        reject: Callable[[Conn, str, Termination], None],
         closed: Callable[[], None],
     ) -> None:
         super().__init__(self._arrived, None)
@@ -52,9 +61,9 @@ class Announcements(Target):
         conn.context = self
         peer = conn.peer_address
         if peer is None:
-            self._end(conn, "")  # it was reset before it was accepted
+            self._end(conn, "", QUIET)  # it was reset before it was accepted
         elif peer not in self._networks:
-            self._end(conn, "proxy_protocol.from does not have it, so what it says is not believed")
+            self._end(conn, "proxy_protocol.from does not have it, so what it says is not believed", STRANGER)
         else:
             conn.data = HeaderReader()
             self._read(conn, conn.data)
@@ -62,7 +71,7 @@ class Announcements(Target):
     def close_all(self) -> None:
         """Close every connection whose header has not come."""
         for conn in self._watcher.connections(context=self):
-            self._end(conn, "")
+            self._end(conn, "", QUIET)
 
     def take(self, result: OpResult) -> None:
         """Take the end of a connection, or of the wait for its header."""
@@ -70,10 +79,12 @@ class Announcements(Target):
         if result.operation is OpType.CLOSE:
             self._closed()
         elif isinstance(error, DeadlineExceeded):
-            self._end(conn, f"no complete PROXY header came within {self._timeout_s:g} s")
+            self._end(conn, f"no complete PROXY header came within {self._timeout_s:g} s", LATE)
         elif not isinstance(error, (ConnClosed, WatcherClosed)):
             # Load balancers look whether a port is open by connecting to it: one that said nothing is no mistake.
-            self._end(conn, "it ended before its PROXY header was complete" if conn.bytes_received else "")
+            wrong = "it ended before its PROXY header was complete" if conn.bytes_received else ""
+            how = of_error(error, conn.fileno()).how if isinstance(error, OSError) else "fin"
+            self._end(conn, wrong, Termination(REASON, "client", how, phase=PHASE))
 
     def _read(self, conn: Conn, reader: HeaderReader) -> None:
         conn.read_full(bytearray(reader.missing), deadline=conn.opened_s + self._timeout_s)
@@ -83,7 +94,7 @@ class Announcements(Target):
         try:
             header = reader.take(result.buffer)
         except ProxyProtocolError as error:
-            self._end(conn, f"its PROXY header is wrong: {error}")
+            self._end(conn, f"its PROXY header is wrong: {error}", WRONG)
             return
         if header is None:
             self._read(conn, reader)
@@ -92,6 +103,7 @@ class Announcements(Target):
             conn.announce(header)
             self._admit(conn)
 
-    def _end(self, conn: Conn, wrong: str) -> None:
-        self._reject(wrong and f"a connection from {peer_text(conn.peer_address)} is rejected: {wrong}")
+    def _end(self, conn: Conn, wrong: str, termination: Termination) -> None:
+        text = wrong and f"a connection from {peer_text(conn.peer_address)} is rejected: {wrong}"
+        self._reject(conn, text, termination)
         conn.abort()

@@ -48,6 +48,7 @@ class Explanations:
             "server": server_of(listener.handler, first),
             "idle_timeout_s": listener.settings.idle_timeout_s,
             "busy": first.busy or first.unanswered,
+            "is_never_idle": first.busy,
             "notes": _notes_on(listener, first),
             "sides": [self._side(listener, each, now_s) for each in both],
         }

@@ -59,6 +59,11 @@ class Ledger:
         for conn in conns:
             self._log.alive(self._listener, conn, self._peers.get(conn.serial, "-"))
 
+    def rejected(self, conn: Conn, termination: Termination) -> None:
+        """Write down that a connection is closed before its handler has seen it."""
+        if self._log is not None and self._log.wants_closed:
+            self._log.closed(self._listener, conn, peer_text(conn.peer_address), termination, None)
+
     def closed(self, conn: Conn, name: bytes | None, termination: Termination, server: str | None) -> None:
         """Take note of the end of one; `name` is its peer's address as the kernel has it."""
         now_s = time.monotonic()

@@ -40,6 +40,8 @@ ACCEPT, CLOSE, CONNECT, RELAY = OpType.ACCEPT, OpType.CLOSE, OpType.CONNECT, OpT
 BEHIND_BYTES = 256 * 1024
 """What one send of the fan-out takes. More does not make it cheaper."""
 
+OVER_LIMIT = Termination("limit", "gaiod", "limit", "connections_max", "accept")
+
 SWEEP_INTERVAL_MAX_S = 1.0
 SWEEPS_PER_TIMEOUT = 8
 """How often connections are looked at within their idle timeout, and so how late one may be closed. A
@@ -313,6 +315,7 @@ class Listener(Target):
             self._count("rejected_limit")
             limit = self.settings.connections_max
             self._tell(logging.WARNING, "limit", "connections_max=%d is reached; more are rejected", limit)
+            self._ledger.rejected(conn, OVER_LIMIT)
             conn.context = _REJECTED
             conn.abort()
             return
@@ -329,10 +332,11 @@ class Listener(Target):
         self._ledger.opened(conn)
         self.call("on_open", conn, self.handler.on_open, conn)
 
-    def _not_announced(self, message: str) -> None:
+    def _not_announced(self, conn: Conn, message: str, termination: Termination) -> None:
         self._count("rejected_proxy_protocol")
         if message:
             self._tell(logging.WARNING, "proxy_protocol", "%s", message)
+            self._ledger.rejected(conn, termination)
 
     def _unserved_closed(self) -> None:
         self.active -= 1

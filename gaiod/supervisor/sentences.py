@@ -91,6 +91,9 @@ def _open(told: Told) -> Iterator[str]:
         for sentence in _side(side, is_pair=len(sides) > 1):
             yield f"  {sentence}"
     yield ""
+    if told.get("is_never_idle"):
+        yield "  What is done for it takes its time: until then it is not idle, and idle_timeout does not end it."
+        return
     left_s = told["idle_timeout_s"] - max(side["idle_s"] for side in sides)
     yield f"  If nothing moves it is closed in {duration(left_s)}: idle_timeout, {duration(told['idle_timeout_s'])}."
 

@@ -57,7 +57,7 @@ class HungUp:
 
 @dataclass(frozen=True)
 class Closed:
-    """The connection closed."""
+    """The connection closed; `reason` is a word, or a `gaiod.Termination`."""
 
     reason: str = "handler"
 

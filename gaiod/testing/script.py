@@ -12,6 +12,7 @@ from gaiod.core.operations import OpResult, OpType
 from gaiod.runtime.handler import Handler, SocketOptions
 from gaiod.runtime.servers import HandlerCounts
 from gaiod.runtime.stats import CELL, HANDLER_CELLS, SERVER_CELLS, Layout
+from gaiod.runtime.termination import termination_of
 from gaiod.testing.actions import Action, Connect, MakeGroup, PauseAccepting, Post, Timer
 from gaiod.testing.conn import ScriptedConn, ScriptedGroup
 from gaiod.testing.events import (
@@ -125,7 +126,7 @@ def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) ->
             handler.on_hangup(conn, OpResult(OpType.HANGUP, conn, size=unread, error=error))
         case Closed(reason):
             scripted.closed = True
-            handler.on_close(conn, reason)
+            handler.on_close(conn, termination_of(reason).in_phase(handler.phase_of(conn)))
         case Ticked():
             handler.on_tick()
         case Timed(data):

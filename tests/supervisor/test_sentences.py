@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gaiod.runtime.stats import CLOSE_REASONS
-from gaiod.supervisor.sentences import REASONS, explanation_text
+from gaiod.runtime.stats import CLOSE_REASONS, UNAVAILABLE_CAUSES
+from gaiod.supervisor.sentences import CAUSES, REASONS, explanation_text
 from supervisor.support.explanations import CLIENT, CLOSED, CLOSED_TEXT, KERNEL, OPEN, OPEN_TEXT
 
 
@@ -134,3 +134,15 @@ def test_what_the_handler_says_is_told_and_can_do_nothing_to_a_terminal() -> Non
     text = explanation_text({**OPEN, "notes": ["Its server is \x1b]0;db\x07."]})
     assert r"  Its server is \x1b]0;db\x07." in text
     assert "\x1b" not in text
+
+
+def test_connection_that_is_never_idle_is_not_said_to_end_for_that() -> None:
+    text = explanation_text({**OPEN, "busy": True, "is_never_idle": True})
+    assert "If nothing moves" not in text
+    assert "until then it is not idle, and idle_timeout does not end it." in text
+
+
+@pytest.mark.parametrize("cause", UNAVAILABLE_CAUSES)
+def test_lack_of_a_server_is_told_with_its_cause(cause: str) -> None:
+    text = explanation_text({**CLOSED, "reason": "no_server", "cause": cause, "who": "server", "how": "error"})
+    assert f"  {REASONS['no_server']}\n  {CAUSES[cause]}\n  Ended by: server; how: error ({cause}); phase: data" in text

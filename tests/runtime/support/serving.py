@@ -9,6 +9,7 @@ from core.support.waiting import LIMIT_S
 
 from gaiod import Conn, Handler, OpResult, Termination, Watcher, WatcherClosed
 from gaiod.runtime.closings import Closings
+from gaiod.runtime.connlog import ConnectionLog
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.listener import Listener
 from gaiod.runtime.settings import ListenerSettings
@@ -41,7 +42,13 @@ class Serving(Stepped):
     """One listener of one handler, and its clients."""
 
     def __init__(
-        self, handler: Handler, *, name: str = "front", sock: socket.socket | None = None, **settings: Any
+        self,
+        handler: Handler,
+        *,
+        name: str = "front",
+        sock: socket.socket | None = None,
+        connection_log: ConnectionLog | None = None,
+        **settings: Any,
     ) -> None:
         plain = ListenerSettings(name=name, bind="127.0.0.1:0", handler="test", **settings)
         self._layout = Layout((len(plain.servers),))
@@ -49,7 +56,14 @@ class Serving(Stepped):
         super().__init__(Watcher(counters=self.cells, report_closes=True, report_hangups=True))
         self.closings = Kept()
         self.listener = Listener(
-            plain, handler, self.watcher, self.cells, self._layout, number=0, closings=self.closings
+            plain,
+            handler,
+            self.watcher,
+            self.cells,
+            self._layout,
+            number=0,
+            connection_log=connection_log,
+            closings=self.closings,
         )
         self._clients = ExitStack()
         with sock or listen() as sock:
