@@ -1,5 +1,6 @@
 """A push listener whose messages are lines that the test writes to a unix socket of its."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,8 +35,15 @@ class Channel:
     """Where the test's lines go in."""
 
     def __init__(self, path: Path) -> None:
-        wait_until(path.exists, "the source's socket")
-        self._sock = connect(f"unix:{path}")
+        def dial() -> socket.socket | None:
+            try:
+                return connect(f"unix:{path}")
+            except (FileNotFoundError, ConnectionRefusedError):  # it is bound, and a moment later it listens
+                return None
+
+        sock = wait_until(dial, "the source's socket")
+        assert sock is not None
+        self._sock = sock
 
     def publish(self, data: bytes) -> None:
         """Hand over whole lines; wait while workers are behind."""
