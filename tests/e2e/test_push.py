@@ -152,7 +152,7 @@ def test_subscriber_that_reads_again_gets_little_that_is_out_of_date_and_then_th
     inbox = tmp_path / "inbox"
     slow = "slow_consumer: {policy: latest_only, limit: 64KiB}"
     running = daemon(HEAD + listener(f'{slow}, source: {{lines: "unix:{inbox}"}}'))
-    wait_until(inbox.exists, "the source's socket")
+    wait_until(lambda: inbox.exists() and source_states(running)["lines"], "the source")
     with subscriber(running) as sock, socket.socket(socket.AF_UNIX) as producer:
         producer.connect(str(inbox))
         for number in range(2000):
