@@ -73,7 +73,9 @@ def carry(running: Daemon, upstream: socket.socket, lines: Sequence[tuple[bytes,
         for (client_end, far_end), (forth, back, _) in zip(ends, lines, strict=True):
             assert far_end.received.digest() == hashlib.sha256(forth).digest()
             assert client_end.received.digest() == hashlib.sha256(back).digest()
-    until(running, len(lines), "connections_closed_total", reason="peer_eof")
+    samples = until(running, len(lines), "connections_closed_total")
+    ended = [samples.total("gaiod_connections_closed_total", reason=reason) for reason in ("peer_eof", "server_eof")]
+    assert sum(ended) == len(lines), "in order, by whoever was first"
 
 
 @pytest.mark.parametrize(
