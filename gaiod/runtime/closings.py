@@ -84,7 +84,7 @@ class Closings:
             conn.bytes_received,
             conn.bytes_sent,
             self._names.number(listener),
-            self._terminations.number(termination, _key(termination)),
+            self._terminations.number(termination, termination.key),
             self._names.number(server),
             name or b"",
         )
@@ -107,8 +107,3 @@ class Closings:
             "received_bytes": received,
             "sent_bytes": sent,
         }
-
-
-def _key(termination: Termination) -> tuple[str, str, str, str, str]:
-    """Return what tells terminations apart: as text, those of the same reason are equal."""
-    return str(termination), termination.who, termination.how, termination.cause, termination.phase

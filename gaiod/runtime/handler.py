@@ -11,6 +11,7 @@ from gaiod.core.operations import OpResult, OpType
 from gaiod.runtime.hooks import HOOKS, check_hook, check_methods
 from gaiod.runtime.servers import HandlerCounts, ServerStats
 from gaiod.runtime.sources import Source
+from gaiod.runtime.termination import Termination
 
 SocketOptions = Sequence[tuple[int, int, int | bytes]]
 """`(level, name, value)` each, as `socket.setsockopt` takes them."""
@@ -228,9 +229,9 @@ class Handler:
         default closes the connection if there are none, and else leaves it to the next read.
         """
         if result.size == 0:
-            conn.close_reason = conn.close_reason or (
-                "peer_eof" if isinstance(result.error, EOFError) else "peer_reset"
-            )
+            error = result.error
+            gone = Termination.of_error(error, conn) if isinstance(error, OSError) else "peer_eof"
+            conn.close_reason = conn.close_reason or gone
             conn.abort()
 
     def on_message(self, topic: str, data: bytes) -> None:

@@ -5,6 +5,7 @@ import fcntl
 import socket
 import sys
 import termios
+from functools import lru_cache
 
 from gaiod.core.connection import Conn
 
@@ -31,13 +32,15 @@ class Termination(str):
             no more to say.
         phase: how far the connection was: `proxy_header`, `queue`, `connect`, `data`, `closing` (one direction had
             ended), or a handler's own word; "": what `Handler.phase_of` says when it closes.
+        key: all of that: terminations are equal where their reasons are.
     """
 
-    __slots__ = ("cause", "how", "phase", "who")
+    __slots__ = ("cause", "how", "key", "phase", "who")
     who: str
     how: str
     cause: str
     phase: str
+    key: tuple[str, str, str, str, str]
 
     def __new__(
         cls, reason: str, who: str = "handler", how: str = "close", cause: str = "", phase: str = ""
@@ -56,6 +59,7 @@ class Termination(str):
         made.how = how
         made.cause = cause
         made.phase = phase
+        made.key = (str(reason), who, how, cause, phase)
         return made
 
     @classmethod
@@ -71,7 +75,13 @@ class Termination(str):
 
     def in_phase(self, phase: str) -> "Termination":
         """Return the same, in a phase, if it says none itself."""
-        return self if self.phase else Termination(self, self.who, self.how, self.cause, phase)
+        return self if self.phase else _made(*self.key[:4], phase)
+
+
+@lru_cache(maxsize=256)
+def _made(reason: str, who: str, how: str, cause: str, phase: str) -> Termination:
+    """Make a termination once: connections end in the same few ways again and again."""
+    return Termination(reason, who, how, cause, phase)
 
 
 KNOWN = {

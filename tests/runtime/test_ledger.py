@@ -119,3 +119,13 @@ def test_handler_that_cannot_say_does_not_cost_the_accounts(serve: Serve) -> Non
 
     told = _ended(serve, Raises(), lambda serving, sock: sock.close())
     assert (told["phase"], told["server"]) == ("data", None)
+
+
+def test_peer_that_is_gone_while_nothing_is_read_of_it_says_how(serve: Serve) -> None:
+    class Waits(Says):
+        def on_open(self, conn: Conn) -> None:
+            self.conns.append(conn)
+
+    assert _ended(serve, Waits(), lambda serving, sock: reset(sock)) == {
+        "reason": "peer_reset", "who": "client", "how": "reset", "cause": "ECONNRESET", "phase": "data", "server": None,
+    }  # fmt: skip
