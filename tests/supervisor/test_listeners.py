@@ -150,7 +150,7 @@ def test_socket_of_systemd_is_kept_whether_it_is_configured_or_not(listeners: Li
 
 
 def test_socket_that_systemd_did_not_hand_over_is_asked_for(listeners: Listeners) -> None:
-    with pytest.raises(BindError, match="systemd handed over no sockets: .* with FileDescriptorName=web"):
+    with pytest.raises(BindError, match=r"systemd handed over no sockets: .* with FileDescriptorName=web"):
         listeners.prepare(settings("systemd:web"))
 
 
