@@ -1,0 +1,119 @@
+"""Faults that the watcher once had, or might get: each is put in, and the simulation must find it.
+
+A mutation replaces a piece of one method's source. Where the piece is not there any more, the method was written anew,
+and so has the mutation to be.
+"""
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from gaiod.core import alarms, endings, fanout, flows, loop, outboxes, pollers, queues, relays, submission, syscalls
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """What one method becomes.
+
+    Attributes:
+        fault: what is wrong then.
+        owner, method: where.
+        was, becomes: the piece of its source, and what stands there instead.
+    """
+
+    fault: str
+    owner: type
+    method: str
+    was: str
+    becomes: str
+
+
+@contextmanager
+def mutated(mutation: Mutation) -> Iterator[None]:
+    """Put a fault in, and the method back."""
+    before = getattr(mutation.owner, mutation.method)
+    lines, first = inspect.getsourcelines(before)
+    source = textwrap.dedent("".join(lines))
+    assert source.count(mutation.was) == 1, f"{mutation.method} has no longer one {mutation.was!r}"
+    source = "\n" * (first - 1) + source.replace(mutation.was, mutation.becomes)
+    made: dict[str, object] = {}
+    exec(compile(source, before.__code__.co_filename, "exec"), sys.modules[before.__module__].__dict__, made)
+    setattr(mutation.owner, mutation.method, made[mutation.method])
+    try:
+        yield
+    finally:
+        setattr(mutation.owner, mutation.method, before)
+
+
+MENDED = (
+    Mutation(
+        "an edge that the loop takes before the owner is known is lost", pollers._Poller, "add",
+        "    self._owners[fd] = ref(owner)", "    self._register(fd)\n    self._owners[fd] = ref(owner)\n    return",
+    ),
+    Mutation(
+        "a read behind a relay that ends before its time is not served", endings.Endings, "_take_out",
+        "self._read_on(conn)", "pass",
+    ),
+    Mutation(
+        "a relay whose sink's writes are cancelled does not go on", endings.Endings, "_take_out",
+        "self._write_on(conn)", "if conn.write_head is not None:\n            self._write_on(conn)",
+    ),
+    Mutation(
+        "delegate() finds the watcher closed underneath", submission.Submission, "_adopt_socket",
+        "if self.closed:  # by another", "if False:  # by another",
+    ),
+    Mutation(
+        "a relay ends though the sink that was freed is another's", endings.Endings, "_end_relays_to",
+        "flow is not None and flow.sink is sink", "flow is not None",
+    ),
+)  # fmt: skip
+"""What the watcher once did."""
+
+IMAGINED = (
+    Mutation(
+        "bytes that are there are received only after the next edge", loop.Loop, "_received",
+        "if received < batch.wanted(i) and not conn.broken:", "if True:",
+    ),
+    Mutation(
+        "a short read after a hang-up is taken for the last", loop.Loop, "_received",
+        "if received < batch.wanted(i) and not conn.broken:", "if received < batch.wanted(i):",
+    ),
+    Mutation("an empty socket is asked again and again", loop.Loop, "_received",
+             "elif received == -EAGAIN:\n        conn.readable = False", "elif received == -EAGAIN:\n        pass"),
+    Mutation("a write that was interrupted fails", loop.Loop, "_send_batch", "elif sent != -EINTR:", "else:"),
+    Mutation("the deadline behind the first is not looked at", loop.Loop, "_expire", "if next_s != inf:", "if False:"),
+    Mutation("a listener at EMFILE does not rest", loop.Loop, "_accept_ready", "self._rest(listener)", "pass"),
+    Mutation("a listener that rests is not woken", loop.Loop, "_expire", "self._feed_starved()", "pass"),
+    Mutation("a relay's end sends no FIN, and keeps its place", queues.Queues, "_unlink",
+             "sink.feeder = None", "pass"),
+    Mutation("what a relay holds at its end is lost", queues.Queues, "_unlink",
+             "self._write_rest(sink, flow.take())", "pass"),
+    Mutation("a relay sends between a write's two halves", relays.Relays, "_relay_ready",
+             "if sink.writable and sink.write_head is None:", "if sink.writable:"),
+    Mutation("a relay forgets what its sink did not take", flows.Flow, "_send_copy",
+             "self._data[sent:] if self.left", "self._data[sent + 1 :] if self.left"),
+    Mutation("a write's own bytes come within a message", queues.Queues, "_write_on",
+             "if outbox.offset or operation is None or operation.kind > POST:",
+             "if operation is None or operation.kind > POST:"),
+    Mutation("a message that was begun is dropped", outboxes.Outbox, "_keep_limit",
+             "begun = int(self.offset > 0)", "begun = 0"),
+    Mutation("who has caught up has no writes sent", fanout.Fanout, "_caught_up", "self._write_on(conn)", "pass"),
+    Mutation("members who came after a message get it", outboxes.Outbox, "turn",
+             "batch[first].audience <= self._index", "False"),
+    Mutation("an alarm that was moved forward is lost", alarms.Alarms, "arm",
+             "if deadline_s >= (conn", "if (conn.read_alarm if reading else conn.write_alarm) or deadline_s >= (conn"),
+    Mutation("a submission from elsewhere does not wake the loop", submission.Submission, "_hand_over",
+             "if self.sleeping:", "if False:"),
+    Mutation("a released descriptor is still watched", endings.Endings, "_release", "self.poller.remove(fd)", "pass"),
+    Mutation("a released descriptor stays open", endings.Endings, "_release", "os.close(fd)", "pass"),
+    Mutation("accepted connections are left open when they cannot be watched", loop.Loop, "_accept_ready",
+             "os.close(fd)", "pass"),
+    Mutation("close() does not wait for writes", loop.Loop, "_clear_way",
+             "if operation is None or operation.kind == WRITE:", "if operation is None:"),
+    Mutation("a cancelled timer rings", endings.Endings, "_cancel_timer", "operation.pending", "False"),
+    Mutation("views outlive the next wait", syscalls.Batch, "recycle", "view.release()", "pass"),
+)  # fmt: skip
+"""What it might do. Each stands for a rule of the model's that would else have no test."""
