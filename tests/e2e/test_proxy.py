@@ -223,3 +223,24 @@ def test_unix_socket_and_name_can_be_servers(daemon: Start, upstream: socket.soc
             for server in (unix, upstream):
                 with accept(server) as far:
                     assert receive(far, 4) == b"ping"
+
+
+def test_stop_waits_for_the_answer_to_a_request_and_not_for_who_asks_nothing(
+    running: Daemon, upstream: socket.socket
+) -> None:
+    quiet, far_quiet = pair(running, upstream)
+    asking, far_asking = pair(running, upstream)
+    with quiet, far_quiet, asking, far_asking:
+        for client, far in [(quiet, far_quiet), (asking, far_asking)]:
+            client.sendall(b"question")
+            assert receive(far, 8) == b"question"
+            far.sendall(b"answer")
+            assert receive(client, 6) == b"answer"
+        asking.sendall(b"another")
+        assert receive(far_asking, 7) == b"another"
+        running.send(signal.SIGTERM)
+        assert quiet.recv(1) == b"", "it has moved nothing for a second"
+        far_asking.sendall(b"at last")
+        assert receive(asking, 7) == b"at last"
+        assert asking.recv(1) == b""
+    assert running.wait() == 0
