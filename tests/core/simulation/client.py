@@ -8,7 +8,7 @@ from core.simulation.kernel import MAIN
 from core.simulation.model import Model
 from core.simulation.network import Network
 from core.simulation.rest import check_descriptors, check_rest
-from core.simulation.setting import KNOWN, Fault, Setting, Step
+from core.simulation.setting import Fault, Setting, Step
 from core.simulation.threads import lines_in_core
 from core.simulation.user import User
 from gaiod.core import counters
@@ -30,13 +30,6 @@ class Client(User, Network):
 
     def do(self, step: Step) -> None:
         """Do one step; what it needs may be missing."""
-        watcher = self.watcher
-        if "two relays to one" in KNOWN and self.kernel.thread == MAIN and step[0] in ("relay", "join"):
-            self.other.finish()
-        if "overtakes the inbox" in KNOWN and step[0] not in ("thread", "resume", "wait", "look", "shutdown"):
-            is_direct = watcher.loop_thread == self.kernel.thread and not watcher.submitting
-            while watcher.inbox and is_direct and not watcher.in_loop and not self.is_closed:
-                self.wait(0) if self.kernel.thread == MAIN else self.do_look(0)
         getattr(self, f"do_{step[0]}")(*step[1:])
 
     def do_wait(self, ms: int, salt: int, is_by_line: bool, interrupts: tuple[tuple[int, Step], ...]) -> None:
@@ -161,10 +154,6 @@ class Client(User, Network):
 
     def do_shutdown(self) -> None:
         """Close the watcher."""
-        if "dropped twice" in KNOWN and self.is_dropping and self.kernel.thread == MAIN:
-            self.other.finish()
-        if "closed in delegate" in KNOWN and self.delegating[self.kernel.thread]:
-            return
         self.model.is_closed = True
         self.views.clear()
         self.watcher.close()
@@ -187,7 +176,7 @@ class Client(User, Network):
         for _ in range(SETTLING_MAX):
             if not self.wait(0):
                 break
-        if self.model.early_reports and "listener reported" not in KNOWN:
+        if self.model.early_reports:
             raise Fault("a connection was reported as closed that nobody had")
         if self.model.ops:
             raise Fault(f"never completed: {list(self.model.ops.values())}")
@@ -195,7 +184,7 @@ class Client(User, Network):
         self.check_counters()
 
     def abandon(self) -> None:
-        """Let go of a watcher that failed, without it closing anything any more."""
+        """Let go of the watcher and of what it left open: from now on, a descriptor of that number is a real one."""
         self.other.abandon()
         for conn in (*self.watcher.poller.owners(), *(rec.ref() for rec in self.model.recs.values())):
             if conn is not None:

@@ -44,7 +44,6 @@ class Sock:
         self.ready_at = 0  # the number of the poll before which there began to be something to read
         self.was_established = False
         self.is_closed = False
-        self.is_outgoing = False
         self.rec: Any = None
         self.lack = (0.0, 0)  # when it had no descriptor for a client, and how many sockets had been closed then
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.simulation.files import CONNECTED, CONNECTING, DEAD, IN, LISTENING, OUT, Pipe, Sock
-from core.simulation.setting import KNOWN, Fault, Setting
+from core.simulation.setting import Fault, Setting
 
 MAIN = 1
 
@@ -52,7 +52,7 @@ class Epoll:
         kernel = self.kernel
         kernel.tick()
         sock = kernel.file(fd)
-        if kernel.watches_refused and self.items and not ("connect unwatched" in KNOWN and sock.is_outgoing):
+        if kernel.watches_refused and self.items:
             kernel.watches_refused -= 1
             raise OSError(errno.ENOSPC, "too many watches")
         if (fd, sock) in self.items:

@@ -46,7 +46,6 @@ class Socket:
             self.kernel.tick()
             sock = Sock(self.kernel.coming.get(self.kernel.thread), 24, 24, False)
             self.fd = self.kernel.open(sock)
-            sock.is_outgoing = True
             self.kernel.socks[sock.key] = sock
         else:
             self.fd = fileno

@@ -69,6 +69,30 @@ MENDED = (
         "a relay ends though the sink that was freed is another's", endings.Endings, "_end_relays_to",
         "flow is not None and flow.sink is sink", "flow is not None",
     ),
+    Mutation(
+        "an operation overtakes those that wait in the inbox", submission.Submission, "_submit",
+        "if self.inbox:", "if False:",
+    ),
+    Mutation(
+        "a cancel or close overtakes those that wait in the inbox", submission.Submission, "_request",
+        "if self.inbox:", "if False:",
+    ),
+    Mutation(
+        "a connection that another thread drops is released twice", endings.Endings, "_drop",
+        "if conn.closed:", "if False:",
+    ),
+    Mutation(
+        "an accept that fails keeps a connection alive", loop.Loop, "_accept_ready",
+        "failure.with_traceback(None)", "failure",
+    ),
+    Mutation(
+        "a close behind a connect that fails is not done", endings.Endings, "_take_out",
+        "        self._write_on(conn)", "        conn.failure is error or self._write_on(conn)",
+    ),
+    Mutation(
+        "a peer that is gone is not told of when a read ends otherwise", queues.Queues, "_pop_read",
+        "self._look_for_hangup(conn)", "pass",
+    ),
 )  # fmt: skip
 """What the watcher once did."""
 

@@ -39,8 +39,9 @@ def _run(plan: Plan, kernel: Kernel) -> str | None:
                     client.check()
                 client.end()
             except Exception as failure:
-                client.abandon()
                 return describe(failure)
+            finally:
+                client.abandon()
     finally:
         sys.unraisablehook = hook
         if is_collecting:

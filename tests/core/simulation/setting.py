@@ -7,14 +7,6 @@ Step = tuple[Any, ...]
 """One thing to do: its name, and what it takes. Connections are named by numbers; who is missing is passed over."""
 
 
-KNOWN = frozenset({
-    "overtakes the inbox", "rests on", "requests raise", "dropped twice", "closed in delegate", "listener reported",
-    "connect unwatched", "kept by a traceback",
-    "two relays to one",
-})  # fmt: skip
-"""Faults of the watcher that are known and not mended yet: the model passes over them."""
-
-
 class Fault(AssertionError):
     """What must not be, was."""
 

@@ -9,7 +9,7 @@ from core.simulation.kernel import MAIN
 from core.simulation.model import Model, Op, Rec
 from core.simulation.modules import Socket
 from core.simulation.observed import Observed
-from core.simulation.setting import KNOWN, Fault, Setting
+from core.simulation.setting import Fault, Setting
 from core.simulation.threads import Other
 from gaiod.core.connection import Conn
 from gaiod.core.errors import TooManyOperations, UsageError, WatcherClosed
@@ -37,8 +37,6 @@ class User:
         self.views: list[Any] = []
         self.group: Group | None = None
         self.published = 0
-        self.is_dropping = False
-        self.delegating = [0, 0, 0]
         self.is_looking = False  # the other thread is, or is about to be, in wait_io()
 
     def rec(self, key: int) -> Rec | None:
@@ -82,7 +80,6 @@ class User:
         limit, self.kernel.limit = self.kernel.limit, 1000
         held = Socket(fileno=self.kernel.open(sock))
         self.kernel.limit = limit
-        self.delegating[self.kernel.thread] += 1
         try:
             conn = self.watcher.delegate(held)  # type: ignore[arg-type]
         except (OSError, WatcherClosed) as error:
@@ -90,8 +87,6 @@ class User:
             if isinstance(error, WatcherClosed) and not self.is_closed:
                 raise Fault("delegate() says that the watcher is closed") from error
             return
-        finally:
-            self.delegating[self.kernel.thread] -= 1
         self.model.new_rec(key, conn, sock)
 
     def do_read(self, key: int, size: int, is_full: bool, ms: int | None) -> None:
@@ -147,7 +142,7 @@ class User:
         assert rec.conn is not None
         conn = rec.conn
         self._mark_cancelled(rec, kind, not self.other.is_busy)
-        self._request(lambda: conn.cancel(None if kind is None else OpType(kind)))
+        conn.cancel(None if kind is None else OpType(kind))
         self._mark_cancelled(rec, kind, False)  # what another thread has submitted meanwhile is cancelled, or is not
 
     @staticmethod
@@ -156,13 +151,6 @@ class User:
             if kind is None or op.kind == kind:
                 op.cancelled = True
                 op.must_end = op.must_end or must_end
-
-    def _request(self, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except (WatcherClosed, AttributeError):
-            if not self.is_closed or "requests raise" not in KNOWN:
-                raise
 
     def do_shut(self, key: int) -> None:
         self._ask(key, "shut", Conn.shutdown_write)
@@ -185,15 +173,12 @@ class User:
         if what == "close" and not rec.closed_after:
             rec.closed_after = self.model.numbers if not self.other.is_busy else -1
         conn = rec.conn
-        self._request(lambda: how(conn))
+        how(conn)
 
     def do_drop(self, key: int) -> None:
         rec = self.rec(key)
-        if rec is None or ("dropped twice" in KNOWN and self.is_closed):
-            return
-        self.is_dropping = self.kernel.thread != MAIN
-        rec.conn = None
-        self.is_dropping = False
+        if rec is not None:
+            rec.conn = None
 
     def do_connect(self, key: int, how: int, ms: int | None) -> None:
         if key in self.kernel.socks or self.is_closed:
@@ -223,15 +208,12 @@ class User:
         held = Socket(fileno=self.kernel.open(sock))
         self.kernel.limit = limit
         op = self.model.new_op(ACCEPT, None)
-        self.delegating[self.kernel.thread] += 1
         try:
             conn = self.watcher.accept(held, context=op.number)  # type: ignore[arg-type]
         except (OSError, WatcherClosed):
             self.model.forget(op)
             held.close()
             return
-        finally:
-            self.delegating[self.kernel.thread] -= 1
         self.model.new_rec(key, conn, sock, op).is_listener = True
 
     def do_accept(self, key: int) -> None:
@@ -287,6 +269,8 @@ class User:
     def do_join(self, key: int, topic: str) -> None:
         rec = self.rec(key)
         if rec is None or rec.is_listener or not self._may_use_group():
+            return
+        if rec.conn is None or rec.conn.failure is not None:  # of no use, and only to be freed
             return
         assert rec.conn is not None and self.group is not None
         try:
