@@ -73,12 +73,13 @@ class Handler:
 
     | operation    | success          | end of the stream | deadline, cancel      | error of the network     |
     |--------------|------------------|-------------------|-----------------------|--------------------------|
-    | `read...()`  | `on_read`        | `on_eof`          | `on_error`            | `on_close`, `peer_reset` |
-    | `write()`    | `on_write`       |                   | `on_error`            | `on_close`, `peer_reset` |
+    | `read...()`  | `on_read`        | `on_eof`          | `on_error`            | `on_close`               |
+    | `write()`    | `on_write`       |                   | `on_error`            | `on_close`               |
     | `relay_to()` |                  | `on_relay`        | `on_relay`, `.error`  | `on_relay`, `.error`     |
     | `connect()`  | `on_connect`     |                   | `on_connect`, `.error`| `on_connect`, `.error`   |
 
-    A peer that is gone while no read is pending: `on_hangup`.
+    A peer that is gone while no read is pending: `on_hangup`. What the network ends is closed; the reason that
+    `on_close` gets says who ended it, and how (`gaiod.Termination`).
 
     An operation that was pending when its connection closed reaches no hook but `on_connect`: `on_close` tells, once
     for each connection, and is the last.
