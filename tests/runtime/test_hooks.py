@@ -173,7 +173,18 @@ def test_source_is_refused_when_its_start_is_async() -> None:
 
 
 def test_methods_that_others_call_are_all_but_those_that_a_handler_calls_itself() -> None:
-    own = {"listener", "connect", "group", "timer", "post", "server", "count", "Options", "tick_interval_s"}
+    own = {
+        "listener",
+        "connect",
+        "pause_accepting",
+        "group",
+        "timer",
+        "post",
+        "server",
+        "count",
+        "Options",
+        "tick_interval_s",
+    }
     assert {name for name in vars(Handler) if not name.startswith("_")} == {*CALLED, *own}
 
 
