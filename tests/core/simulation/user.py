@@ -270,7 +270,7 @@ class User:
         rec = self.rec(key)
         if rec is None or rec.is_listener or not self._may_use_group():
             return
-        if rec.conn is None or rec.conn.failure is not None:  # of no use, and only to be freed
+        if not rec.sock.items:  # its connect cannot be watched: of no use, and only to be freed
             return
         assert rec.conn is not None and self.group is not None
         try:
