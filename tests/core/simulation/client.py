@@ -14,7 +14,6 @@ from core.simulation.user import User
 from gaiod.core import counters
 from gaiod.core.connection import UNASSIGNED, Conn
 from gaiod.core.errors import WatcherClosed
-from gaiod.core.group import SLOW_CONSUMER
 from gaiod.core.operations import ACCEPT, READ, OpResult
 
 SETTLING_MAX = 400
@@ -149,7 +148,7 @@ class Client(User, Network):
         for rec in self.model.recs.values():
             if rec.is_open or rec.conn is None or self.is_closed or not rec.asked.isdisjoint(("close", "free")):
                 continue
-            if rec.conn.close_reason not in (SLOW_CONSUMER, "peer_reset"):
+            if rec.conn.close_reason is None:
                 raise Fault(f"{rec} closed, and nobody asked for it")
 
     def do_shutdown(self) -> None:

@@ -14,7 +14,6 @@ from core.simulation.kernel import Kernel
 from core.simulation.setting import Fault
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError, WatcherClosed
-from gaiod.core.group import SLOW_CONSUMER
 from gaiod.core.operations import ACCEPT, CLOSED, CONNECT, HANGUP, READ, RELAY, TIMER, WRITE, OpResult
 
 ECANCELED = errno.ECANCELED
@@ -367,7 +366,7 @@ class Model:
         if "free" in rec.asked or ("close" not in rec.asked and not rec.is_open):
             return True
         conn = rec.ref()
-        if conn is not None and conn.close_reason in (SLOW_CONSUMER, "peer_reset"):
+        if conn is not None and conn.close_reason is not None:
             return True
         is_sent_first = op is not None and op.kind == WRITE and op.number <= rec.closed_after
         return "close" in rec.asked and not is_sent_first

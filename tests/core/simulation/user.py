@@ -169,9 +169,9 @@ class User:
         if rec is None or self.is_closed:
             return
         assert rec.conn is not None
-        rec.asked.add(what)
-        if what == "close" and not rec.closed_after:
+        if what == "close" and what not in rec.asked:
             rec.closed_after = self.model.numbers if not self.other.is_busy else -1
+        rec.asked.add(what)
         conn = rec.conn
         how(conn)
 
