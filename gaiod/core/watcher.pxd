@@ -22,5 +22,7 @@ cdef class Watcher(Submission):
     cdef bint _is_at_work(self, Conn conn)
     cdef _forget(self, Conn conn)
     cdef _shut(self)
+    @cython.locals(operation=OpResult, conn=Conn)
+    cdef _release_all(self)
     cdef _refuse_late(self, OpResult operation, object error)
     cdef list _last_completions(self)

@@ -356,14 +356,17 @@ class Watcher(Submission):
 
     def _forget(self, conn: Conn) -> None:
         """Close a connection that nobody references any more."""
-        self.counters[GC_FOUND] += 1
-        conn.close_reason = "forgotten"
         report = None
-        if self.report_closes and not conn.is_listener and not self.closed:
-            report = self._new_report(CLOSED, conn)
-            report.buffer = peer_name(conn.fd)
-        self._release(conn)
-        self.counters[GC_CLOSED] += 1
+        with self.gate:
+            if conn.closed:
+                return  # by another thread that closes the watcher
+            self.counters[GC_FOUND] += 1
+            conn.close_reason = "forgotten"
+            if self.report_closes and not conn.is_listener and not self.closed:
+                report = self._new_report(CLOSED, conn)
+                report.buffer = peer_name(conn.fd)
+            self._release(conn)
+            self.counters[GC_CLOSED] += 1
         if report is not None:
             self.inbox.append(report)
             if self.sleeping:
@@ -371,23 +374,28 @@ class Watcher(Submission):
 
     def _shut(self) -> None:
         """Complete everything with WatcherClosed, and release every resource."""
-        with self.gate:
-            if self.shut:
-                return
-            while self.submitting and self.loop_thread != self.poller.thread():
-                sleep(0)
-            error = WatcherClosed("the watcher is closed")
-            while (operation := self._next_submission()) is not None:
-                self._refuse_late(operation, error)
-            for conn in [*self.poller.owners(), *self.held]:  # one that could not be watched may have operations
-                if conn is not None:
-                    self._drop(conn, error)
-            for operation in self.alarms.pending_timers():
-                self._complete(operation, error)
-            self.batch.close()
-            self.plumbing.close()
-            self.poller.close()
-            self.shut = True
+        while True:
+            with self.gate:
+                if self.shut:
+                    return
+                if not self.submitting or self.loop_thread == self.poller.thread():
+                    self._release_all()
+                    self.shut = True
+                    return
+            sleep(0)  # without the gate: the submission under way may need it
+
+    def _release_all(self) -> None:
+        error = WatcherClosed("the watcher is closed")
+        while (operation := self._next_submission()) is not None:
+            self._refuse_late(operation, error)
+        for conn in [*self.poller.owners(), *self.held]:  # one that could not be watched may have operations
+            if conn is not None:
+                self._drop(conn, error)
+        for operation in self.alarms.pending_timers():
+            self._complete(operation, error)
+        self.batch.close()
+        self.plumbing.close()
+        self.poller.close()
 
     def _refuse_late(self, operation: OpResult, error: Exception) -> None:
         """End what was submitted but never seen by the loop."""

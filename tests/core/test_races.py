@@ -1,5 +1,6 @@
 """Races, one interleaving each, held open at the place where it hurts. The interpreted engine can be held."""
 
+import os
 import threading
 from collections import deque
 from typing import Any
@@ -338,3 +339,37 @@ def test_descriptor_taken_again_by_another_thread_while_events_are_looked_at_is_
     assert watcher.wait_io(0) == []
     peer.sendall(b"for the new one")
     assert bytes(collect_one(watcher).buffer) == b"for the new one"
+
+
+def test_close_in_another_thread_amid_a_delegation_does_not_wait_for_it_with_what_it_needs(
+    unix_pair: NewPair, monkeypatch: Any
+) -> None:
+    """The loop's thread is at the door when the other one is inside."""
+    watcher = Watcher()
+    near, _ = unix_pair()
+    raised: list[BaseException] = []
+    closer = threading.Thread(target=watcher.close, daemon=True)
+    set_blocking = os.set_blocking
+
+    def close_and_set_blocking(fd: int, blocking: bool) -> None:
+        closer.start()
+        while not watcher.closed:
+            pass
+        closer.join(MOMENT_S)  # it goes as far as it can
+        set_blocking(fd, blocking)
+
+    def delegate() -> None:
+        watcher.loop_thread = watcher.poller.thread()
+        try:
+            watcher.delegate(near)
+        except BaseException as error:
+            raised.append(error)
+
+    monkeypatch.setattr(os, "set_blocking", close_and_set_blocking)
+    delegator = threading.Thread(target=delegate, daemon=True)
+    delegator.start()
+    for thread in (delegator, closer):
+        thread.join(LIMIT_S)
+        assert not thread.is_alive()
+    assert [type(error) for error in raised] == [WatcherClosed]
+    assert near.fileno() >= 0, "it was left as it was"
