@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from copy import copy
 
 from core.simulation.files import CONNECTED
 from core.simulation.kernel import MAIN
@@ -15,6 +16,7 @@ from gaiod.core import counters
 from gaiod.core.connection import UNASSIGNED, Conn
 from gaiod.core.errors import WatcherClosed
 from gaiod.core.operations import ACCEPT, READ, OpResult
+from gaiod.core.pollers import _Process
 
 SETTLING_MAX = 400
 """More passes do not settle what a run does: it goes on for ever."""
@@ -120,6 +122,17 @@ class Client(User, Network):
             self.model.new_rec(sock.key, conn, sock)
         if op.kind == READ and result.is_swap_buffer and result.error is None:
             self.views.append(result.buffer)
+
+    def do_fork(self) -> None:
+        """Have a forked child drop its copy of the watcher: its descriptors are its own, the epoll is not."""
+        child = copy(self.watcher.poller)
+        child._owners = dict(child._owners)
+        _Process.forks += 1
+        try:
+            for fd in list(child._owners):
+                child.remove(fd)
+        finally:
+            _Process.forks -= 1
 
     def do_pass(self, ms: int) -> None:
         """Let time go by while the client does something else."""

@@ -62,6 +62,10 @@ MENDED = (
         "self._write_on(conn)", "if conn.write_head is not None:\n            self._write_on(conn)",
     ),
     Mutation(
+        "a forked child takes its parent's connections out of the epoll that they share", pollers._Poller, "remove",
+        " and self._forks == _Process.forks", "",
+    ),
+    Mutation(
         "delegate() finds the watcher closed underneath", submission.Submission, "_adopt_socket",
         "if self.closed:  # by another", "if False:  # by another",
     ),

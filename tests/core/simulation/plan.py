@@ -90,6 +90,7 @@ class Planner:
 
     def __init__(self, seed: int) -> None:
         self.dice = dice = Random(seed)
+        self.forks = Random(seed)  # of its own: a child that does as it should changes nothing
         self.keys: list[int] = []
         self.listeners: list[int] = []
         self.next_key = 1
@@ -127,6 +128,8 @@ class Planner:
             while name is not None:
                 steps += [self.draw(name)] * self.dice.choice((1, 1, 5) if name == "write" else self.bursts)
                 name = self.next_of(name)
+        if self.forks.random() < 0.1:
+            steps.insert(self.forks.randrange(len(steps)), ("fork",))
         return Plan(setting, tuple(steps))
 
     def next_of(self, name: str) -> str | None:
