@@ -7,7 +7,11 @@ import pytest
 from core.support.descriptors import FOLDER, leaked_since, open_descriptors
 from core.support.sockets import NewPair, has_ipv6, pairs_of
 
+from gaiod.core import ENGINE
 from gaiod.core.watcher import Watcher
+
+collect_ignore = ["core/test_simulation.py"] if ENGINE == "compiled" else []
+"""What simulates the interpreted engine's system calls cannot even be imported with the other."""
 
 LONGEST = ("test_packaging.py", "test_sanitizers.py")
 """Files that take minutes, for a compiler runs. They come first, so that nobody has to wait for them at the end."""

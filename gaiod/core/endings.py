@@ -99,7 +99,7 @@ class Endings(Queues):
     def _end_relays_to(self, sink: Conn, error: Exception | None) -> None:
         """Complete the relay to a connection, running or queued, because that closes; `error` as in `_end_queue`."""
         source = sink.feeder
-        if source is None:
+        if source is None or source.closed:
             return
         operation = source.read_head
         kept: list[OpResult] = []
@@ -108,7 +108,8 @@ class Endings(Queues):
             flow = operation.pinned if operation.kind == RELAY else None
             (ended if flow is not None and flow.sink is sink else kept).append(operation)
             operation = operation.next
-        self._take_out(source, True, kept, ended, ConnClosed(f"{sink!r} is closed") if error is None else error)
+        if ended:
+            self._take_out(source, True, kept, ended, ConnClosed(f"{sink!r} is closed") if error is None else error)
 
     def _end_queue(self, conn: Conn, reading: bool, kind: int, limit_s: float, error: Exception | None) -> None:
         """Complete the operations of one direction of that kind (-1: any), due by `limit_s`; None: ConnClosed."""

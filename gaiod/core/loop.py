@@ -156,7 +156,7 @@ class Loop(Fanout):
             self._note_fault(conn, found[0], True)
             report = self._new_report(HANGUP, conn)
             report.size = found[1]
-            report.error = self._end_of(conn)
+            report.error = OSError(found[0], os.strerror(found[0])) if found[0] else self._end_of(conn)
             self.done.append(report)
 
     def _has_seen_all(self) -> bool:

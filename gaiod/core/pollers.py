@@ -1,7 +1,7 @@
 """Readiness for the interpreted engine: epoll where there is one, kqueue on the BSDs and macOS.
 
 Both are edge-triggered and registered once per descriptor, for both directions; both report the
-same three bits. Whoever asks keeps the bits: an edge is told once.
+same four bits. Whoever asks keeps the bits: an edge is told once.
 """
 
 import os

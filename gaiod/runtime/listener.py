@@ -145,7 +145,7 @@ class Listener(Target):
     def serve_instead(self, sock: socket.socket) -> None:
         """Serve another listening socket instead of those that it has; none if it does not serve any more."""
         serves = bool(self._sockets)
-        self.stop_accepting()
+        self._free_sockets()
         if serves:
             self._sockets.append(self._watcher.accept(sock, context=self))
         else:
@@ -154,6 +154,9 @@ class Listener(Target):
     def stop_accepting(self) -> None:
         """Accept no more; the connections go on."""
         self._is_open = False
+        self._free_sockets()
+
+    def _free_sockets(self) -> None:
         self._rests.look(self._sockets)
         for sock in self._sockets:
             self._watcher.free(sock)

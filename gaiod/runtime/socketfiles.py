@@ -106,7 +106,7 @@ class UnixListener(socket.socket):
         What is wrong is logged, once for as long as it stays so.
         """
         inode = _inode_of(self.path)
-        if inode == self.inode:
+        if inode is not None and inode == self.inode:
             self._trouble = ""
             return None
         if inode is not None:

@@ -57,9 +57,9 @@ class Termination(str):
         made = super().__new__(cls, reason)
         made.who = who
         made.how = how
-        made.cause = cause
-        made.phase = phase
-        made.key = (str(reason), who, how, cause, phase)
+        made.cause = str(cause)
+        made.phase = str(phase)
+        made.key = (str(reason), who, how, made.cause, made.phase)
         return made
 
     @classmethod

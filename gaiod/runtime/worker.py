@@ -250,6 +250,9 @@ class Worker:
     def _take_socket(self, number: int) -> None:
         """Serve another socket instead of those of a listener: their file was removed."""
         _, fds, _, _ = socket.recv_fds(self._later_fds, 1, 1)
+        if not fds:
+            log.error("no descriptor is left for the socket that was made anew; raise LimitNOFILE=, and reload")
+            return
         sock = socket.socket(fileno=fds[0])
         if self._sockets:
             self._sockets[number] = [sock]  # it has not been told to serve yet

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -136,3 +137,27 @@ def test_cancelled_write_lets_the_fin_behind_it_go(watcher: Watcher, unix_pair: 
     assert len(receive(far, result.size)) == result.size
     watcher.wait_io(0)
     assert far.recv(1) == b""
+
+
+def test_relay_whose_two_sides_another_thread_frees_is_refused_and_touches_nobody(
+    watcher: Watcher, stream_pair: NewPair
+) -> None:
+    """Their ends wait in the inbox when the relay is asked for."""
+    (source, _), (sink, _), (other, far_other) = stream_pair(), stream_pair(), stream_pair()
+    conn, to = watcher.delegate(source), watcher.delegate(sink)
+    bystander = watcher.delegate(other)
+    bystander.read(context="read")
+
+    def free() -> None:
+        conn.abort()
+        to.abort()
+
+    freer = threading.Thread(target=free)
+    freer.start()
+    freer.join()
+    conn.relay_to(to, context="relay")
+    result = collect_one(watcher)
+    assert (result.context, type(result.error)) == ("relay", ConnClosed)
+    del bystander
+    far_other.sendall(b"hello")
+    assert collect_one(watcher).context == "read"

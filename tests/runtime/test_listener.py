@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from core.support.descriptors import descriptors_limited_to
-from core.support.sockets import reset
+from core.support.sockets import listen, reset
 from core.support.waiting import LIMIT_S, MOMENT_S, TIME_UNIT
 
 from gaiod import Conn, Handler, OpResult
@@ -280,3 +280,27 @@ def test_connection_is_reset_when_its_client_resets_while_it_is_written_to(serve
     reset(serving.connect())
     serving.step_until(serving.closes, "the close being counted")
     assert serving.closes() == {"peer_reset": 1}
+
+
+class Ticking(Recorder):
+    """Ticks all the time."""
+
+    tick_interval_s = MOMENT_S / 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ticks = 0
+
+    def on_tick(self) -> None:
+        self.ticks += 1
+
+
+def test_listener_whose_socket_was_made_anew_goes_on_ticking_without_clients(serve: Serve) -> None:
+    handler = Ticking()
+    serving = serve(handler)
+    with listen() as sock:
+        serving.listener.serve_instead(sock.dup())
+        serving.address = sock.getsockname()
+        before = handler.ticks
+        serving.step_until(lambda: handler.ticks > before + 3, "ticks")
+        assert serving.exchange(serving.connect(), b"hello") == b"hello"
