@@ -92,6 +92,8 @@ class Client(User, Network):
         def take() -> None:
             nonlocal lines
             lines += 1
+            if kernel.is_interrupted:
+                return  # amid another interrupt's submission: which of the two came first is anybody's guess
             while kernel.interrupts and lines >= kernel.interrupts[-1][0] and kernel.thread == MAIN:
                 kernel.interrupt()
 

@@ -94,7 +94,9 @@ class Epoll:
             kernel.shuffle(ready)
         if kernel.is_late and timeout == 0:
             ready = ready[: kernel.roll(len(ready) + 1)]
-        for item in ready[:events_max]:
+        for item in ready:
+            if len(found) == events_max:
+                break
             del self.ready[item]
             sock = item.sock
             bits = sock.mask()
@@ -149,6 +151,7 @@ class Kernel:
         self.watches_refused = 0
         self.is_late = False
         self.interrupts: list[tuple[int, Callable[[], None]]] = []
+        self.is_interrupted = False
         self.thread = MAIN
         self.by_line = False
         self.other: Any = None
@@ -194,7 +197,11 @@ class Kernel:
     def interrupt(self) -> None:
         _, action = self.interrupts.pop()
         self.moved += 1
-        action()
+        was, self.is_interrupted = self.is_interrupted, True
+        try:
+            action()
+        finally:
+            self.is_interrupted = was
 
     def _may_fail(self) -> None:
         """Fail with EINTR now and then."""
