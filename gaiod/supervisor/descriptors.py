@@ -5,7 +5,7 @@ import resource
 from gaiod.runtime.settings import Settings
 
 PIPES = 128
-"""A worker's pipes for splicing, at two descriptors each: `gaiod/core/_flows.pyx`. Only relays have them."""
+"""Descriptors of a worker's 64 pipes for splicing: `gaiod/core/_flows.pyx`. Only relays have them."""
 
 OWN = 32
 """A worker's own: its watcher, its channel, the log, shared memory, what Python and handlers have open."""
