@@ -77,9 +77,14 @@ class Inlet:
         """Listen anew if the file was removed."""
         after = None if self._file is None else self._file.renewed()
         if self._file is not None and after is not None:
-            self._listener.serve_instead(after.dup())
-            self._file.close()
-            self._file = after
+            try:
+                self._listener.serve_instead(after.dup())
+            except OSError:
+                after.remove_file()  # there is no descriptor left: the next look tries again, and says what it does
+                after.close()
+            else:
+                self._file.close()
+                self._file = after
         self._look_later()
 
 

@@ -62,7 +62,13 @@ class Fronts:
                 self._fleet.pass_socket(listener)
         control = self._opening.renew_control()
         if control is not None:
-            self._control.open(control.dup())
+            try:
+                self._control.open(control.dup())
+            except OSError as error:
+                log.error(
+                    "the control socket was made anew and cannot be served: %s; restart with more descriptors",
+                    error,
+                )
 
     def _serve_metrics(self, metrics: OpenListener) -> bool:
         try:
