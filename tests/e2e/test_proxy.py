@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,7 @@ def test_server_that_is_killed_mid_stream_costs_its_connections_and_is_ejected(d
     with (
         subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as process,
         upstreams(1) as (backup,),
+        ExitStack() as held,
     ):
         assert process.stdout is not None
         port = process.stdout.readline().strip()
@@ -145,6 +147,9 @@ def test_server_that_is_killed_mid_stream_costs_its_connections_and_is_ejected(d
             assert receive(client, 50_000) == bytes(50_000)
             os.kill(process.pid, signal.SIGKILL)
             assert is_ended(client)
+        taken = held.enter_context(socket.socket())  # nobody else may get the port, and listen there
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", int(port)))
         for _ in range(3):
             client, far = pair(running, backup)
             with client, far:
