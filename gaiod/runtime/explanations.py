@@ -16,6 +16,9 @@ from gaiod.runtime.tcpinfo import kernel_of
 
 log = logging.getLogger("gaiod.worker")
 
+UNKNOWN = {"state": "unknown"}
+"""What is said of a connection that is not open, and whose CLOSE was not taken, or is forgotten."""
+
 
 class Explanations:
     """Explains the connections of a worker. `instance` begins their names: no other worker has it."""
@@ -33,7 +36,7 @@ class Explanations:
             if conn is not None:
                 return {"state": "open", **self._open(listener, conn, now_s)}
         closed = self._closings.find(serial, now_s)
-        return {"state": "unknown"} if closed is None else {"state": "closed", **closed}
+        return UNKNOWN if closed is None else {"state": "closed", **closed}
 
     def _open(self, listener: Listener, conn: Conn, now_s: float) -> dict[str, Any]:
         partner = _partner_of(listener, conn) or relay_sink(conn)

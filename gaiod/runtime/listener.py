@@ -256,7 +256,8 @@ class Listener(Target):
         if operation is ACCEPT:
             self._accepted(conn, result)
         elif operation is CLOSE:
-            self._closed(conn, result.buffer)
+            if conn.context is not _UNSEEN:
+                self._closed(conn, result.buffer)
         elif operation is CONNECT:
             self.call("on_connect", conn, self.handler.on_connect, conn, result)
         elif operation is RELAY and not isinstance(result.error, ConnClosed):
@@ -314,12 +315,16 @@ class Listener(Target):
             self._accept_failed(result.error)
             return
         assert conn is not None
+        if conn.closed:  # between its being accepted and this: by a drain, say. No hook could do anything with it.
+            self._ledger.rejected(conn, termination_of(conn.close_reason).in_phase("accept"))
+            conn.context = _UNSEEN
+            return
         if self.active >= self.settings.connections_max:
             self._count("rejected_limit")
             limit = self.settings.connections_max
             self._tell(logging.WARNING, "limit", "connections_max=%d is reached; more are rejected", limit)
             self._ledger.rejected(conn, OVER_LIMIT)
-            conn.context = _REJECTED
+            conn.context = _UNSEEN
             conn.abort()
             return
         self.active += 1
@@ -384,11 +389,11 @@ def _end_stalled(group: Group, grace_s: float) -> None:
     group.disconnect_stalled(grace_s)
 
 
-class _Rejected(Target):
-    """The context of a connection that was over the limit: nobody is told of its end."""
+class _Unseen(Target):
+    """The context of a connection that no hook has seen: nobody is told of its end."""
 
     def take(self, result: OpResult) -> None:
         """Do nothing."""
 
 
-_REJECTED = _Rejected(None, None)
+_UNSEEN = _Unseen(None, None)

@@ -27,6 +27,7 @@ from gaiod.runtime.closings import Closings
 from gaiod.runtime.connlog import ConnectionLog
 from gaiod.runtime.dispatch import dispatch
 from gaiod.runtime.draining import Drain
+from gaiod.runtime.explanations import UNKNOWN
 from gaiod.runtime.failures import StartError, words_of
 from gaiod.runtime.feed import FeedLink
 from gaiod.runtime.gcstats import GcStats
@@ -278,7 +279,14 @@ class Worker:
             self._asked_fed.append(question)
             self._answer_fed()
         else:
-            self._channel.send({"answer": question["id"], "result": self._inquiries.answer(question)})
+            result = self._inquiries.answer(question)
+            if result != UNKNOWN:
+                self._channel.send({"answer": question["id"], "result": result})
+            else:  # or its CLOSE is on the way: then it comes before what is posted now
+                self._watcher.post(lambda posted: self._answer(question))
+
+    def _answer(self, question: dict[str, Any]) -> None:
+        self._channel.send({"answer": question["id"], "result": self._inquiries.answer(question)})
 
 
 def _nothing() -> None:

@@ -175,11 +175,13 @@ def test_closed_connection_says_what_closed_it(
     daemon: Start, clients: ExitStack, tmp_path: Path, end: Any, reason: str, sentence: str
 ) -> None:
     (tmp_path / "mine.py").write_text(RAISES_WHEN_TOLD)
-    running = daemon(beside(f"    idle_timeout: {'200ms' if reason == 'idle' else '60s'}\n"))
+    idle = f"    idle_timeout: {'500ms' if reason == 'idle' else '60s'}\n"
+    running = daemon("log: {connections: {open: true}}\n" + beside(idle))
     sock = clients.enter_context(connect(running.address("mine")))
     peer = "{}:{}".format(*sock.getsockname())
     assert exchange(sock, b"ping") == b"ping"
-    name = _id(running)
+    running.wait_for("conn=")
+    name = running.log().partition("conn=")[2].split()[0]  # a question might come after the idle one's end
     end(running, sock, name)
     told = _closed(running, name)
     assert (told["reason"], told["peer"], told["listener"]) == (reason, peer, "mine")

@@ -147,6 +147,7 @@ def test_server_that_is_killed_mid_stream_costs_its_connections_and_is_ejected(d
             assert receive(client, 50_000) == bytes(50_000)
             os.kill(process.pid, signal.SIGKILL)
             assert is_ended(client)
+        process.wait()  # its listening socket may be closed after that of its client
         taken = held.enter_context(socket.socket())  # nobody else may get the port, and listen there
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", int(port)))

@@ -1,6 +1,7 @@
 """A listener: its limits, its handler's mistakes, and how it ends."""
 
 import errno
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from core.support.waiting import LIMIT_S, MOMENT_S, TIME_UNIT
 
 from gaiod import Conn, Handler, OpResult
 from gaiod.runtime import logs
+from gaiod.runtime.connlog import ConnectionLog
+from gaiod.runtime.dispatch import dispatch
+from gaiod.runtime.settings import ConnectionLogSettings, ProxyProtocolSettings
 from runtime.conftest import Serve
 from runtime.support.serving import Recorder
 
@@ -93,6 +97,27 @@ def test_rejections_are_logged_once_in_a_while(
     assert [record.getMessage() for record in caplog.records] == [
         "listener front: connections_max=1 is reached; more are rejected"
     ]
+
+
+@pytest.mark.parametrize(
+    "proxy_protocol", [None, ProxyProtocolSettings(networks=("127.0.0.0/8",), timeout_s=FOREVER_S)]
+)
+def test_connection_that_a_drain_meets_before_its_handler_does_is_no_concern_of_that(
+    serve: Serve, caplog: pytest.LogCaptureFixture, proxy_protocol: ProxyProtocolSettings | None
+) -> None:
+    handler = Recorder()
+    log = ConnectionLog(ConnectionLogSettings(closed=True), 1, lambda lines: None)
+    serving = serve(handler, proxy_protocol=proxy_protocol, connection_log=log)
+    client = serving.dial()
+    accepted = serving.watcher.wait_io(LIMIT_S)
+    serving.listener.close_all(abort=True)
+    with caplog.at_level(logging.INFO, "gaiod.connections"):
+        dispatch(accepted)
+        assert serving.is_ended(client)
+        serving.step_until(lambda: not serving.clients(), "its end")
+    assert (handler.calls, serving.listener.active, serving.count("accepted")) == ([], 0, 0)
+    (told,) = (vars(record)["gaiod_fields"] for record in caplog.records)
+    assert (told["reason"], told["who"], told["phase"]) == ("drain", "gaiod", "accept")
 
 
 def test_idle_connection_is_closed_and_an_active_one_is_not(serve: Serve) -> None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from core.support.sockets import reset
 from core.support.waiting import LIMIT_S, MOMENT_S, TIME_UNIT
 from e2e.support.clients import connect, echoes, exchange, is_ended
 from e2e.support.feeding import PUSHES
@@ -223,6 +224,40 @@ def test_worker_answers_a_question_about_its_connections(worker: WorkerUnderTest
         assert worker.receive() == {"answer": 4, "result": {"found": True}}
         assert is_ended(sock)
     wait_until(lambda: worker.count("closed_admin") == 1, "the close being counted")
+
+
+LINGERS = (
+    IMPORTS
+    + """
+import pathlib
+
+class Lingers(gaiod.Handler):
+    def on_open(self, conn):
+        conn.read()
+
+    def on_read(self, conn, result):
+        pathlib.Path(__file__).with_name("lingers").touch()
+        time.sleep(0.1)
+"""
+)
+
+
+def test_connection_that_ends_in_the_pass_in_which_it_is_asked_for_is_told_as_closed(
+    worker: WorkerUnderTest, tmp_path: Path
+) -> None:
+    """Between its end and its CLOSE it is neither open nor among those that have closed."""
+    (tmp_path / "mine.py").write_text(LINGERS)
+    worker.serve(str(tmp_path / "mine.py"))
+    with connect(worker.address()) as ended:
+        worker.send({"ask": {"id": 1, "verb": "connections", "listener": None, "sort": "age", "limit": 1}})
+        (row,) = worker.receive()["result"]["connections"]
+        with connect(worker.address()) as other:
+            other.sendall(b"linger")
+            wait_until((tmp_path / "lingers").exists, "the hook that lingers")
+            reset(ended)
+            worker.send({"ask": {"id": 2, "verb": "explain", "serial": int(row["id"].partition("-")[2])}})
+            result = worker.receive()["result"]
+    assert (result["state"], result.get("reason")) == ("closed", "peer_reset")
 
 
 def test_heartbeat_goes_on_while_nothing_happens(worker: WorkerUnderTest) -> None:
