@@ -13,7 +13,7 @@ from core.simulation.groups import Membership
 from core.simulation.kernel import Kernel
 from core.simulation.setting import Fault
 from gaiod.core.connection import Conn
-from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError, WatcherClosed
+from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError, UsageError, WatcherClosed
 from gaiod.core.operations import ACCEPT, CLOSED, CONNECT, HANGUP, READ, RELAY, TIMER, WRITE, OpResult
 
 ECANCELED = errno.ECANCELED
@@ -375,4 +375,9 @@ class Model:
         """Tell whether a call may be refused so."""
         if isinstance(error, WatcherClosed):
             return self.is_closed
-        return isinstance(error, ConnClosed) and self.has_end(rec)
+        if isinstance(error, ConnClosed):
+            return self.has_end(rec)
+        if not isinstance(error, UsageError) or op is None or op.sink is not rec:
+            return False
+        others = (each for each in self.ops.values() if each.kind == RELAY and each.sink is rec)
+        return any(each.thread != op.thread for each in others)  # which came to the sink amid this one's submission
