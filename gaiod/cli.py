@@ -17,6 +17,8 @@ from gaiod.version import __version__
 EXIT_USAGE, EXIT_NOPERM, EXIT_CONFIG = 64, 77, 78
 click.UsageError.exit_code = EXIT_USAGE  # sysexits(3), as everything else here
 
+log = logging.getLogger("gaiod")
+
 CONFIG_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -42,7 +44,7 @@ def main() -> None:
 
 @main.command()
 @click.option("-c", "--config", type=CONFIG_FILE, help="The configuration file. Default: the packaged one, an echo.")
-@click.option("--allow-root", is_flag=True, help="Stay root, if root starts it and the configuration names no user.")
+@click.option("--allow-root", is_flag=True, help="Run as root although the configuration names no user.")
 def serve(config: Path | None, allow_root: bool) -> None:
     """Run the daemon in the foreground, until SIGTERM or SIGINT.
 
@@ -67,8 +69,8 @@ def serve(config: Path | None, allow_root: bool) -> None:
 
     with _packaged_default() if config is None else nullcontext(_absolute(config)) as path:
         try:
-            settings = read_settings(path)
-            check_start(settings, path, allow_root=allow_root)
+            settings = read_settings(path, check_rights=config is not None)
+            check_start(settings, config, allow_root=allow_root)
             configure(LogSettings(format=settings.log.format), role="supervisor")
         except PreflightFailed as failure:
             click.echo(failure, err=True)
@@ -77,7 +79,9 @@ def serve(config: Path | None, allow_root: bool) -> None:
             click.echo(error, err=True)
             sys.exit(EXIT_NOPERM)
         if config is None:
-            logging.getLogger("gaiod").info("no --config was given: serving the packaged default, %s", path)
+            log.info("no --config was given: serving the packaged default, %s", path)
+            if os.geteuid() == 0 and not allow_root:
+                log.warning("running as root, which only the packaged default may; your own configuration needs user:")
         chosen = [] if config is None else ["--config", str(path)]
         if allow_root:
             chosen.append("--allow-root")

@@ -40,13 +40,14 @@ class _Identity:
     gid: int
 
 
-def check_start(settings: Settings, config: Path, *, allow_root: bool) -> None:
+def check_start(settings: Settings, config: Path | None, *, allow_root: bool) -> None:
     """Refuse to start with rights that nobody can have meant, or that `drop` could not give up.
 
     Args:
         settings: what `config` says.
-        config: the file they come from.
-        allow_root: stay root when the settings name nobody to become.
+        config: the file they come from. None: the packaged default, which may run as root: it listens on loopback only
+            and runs no handler but gaiod's own. Whoever can change that file can change the code beside it.
+        allow_root: stay root when the settings name no user.
 
     Raises:
         PrivilegeError: and nothing was changed.
@@ -56,8 +57,10 @@ def check_start(settings: Settings, config: Path, *, allow_root: bool) -> None:
         if identity is not None:
             _refuse_another(identity, settings)
         return
+    if config is None:
+        return
     if (identity is None or identity.uid == 0) and not allow_root:
-        raise PrivilegeError("gaiod would keep root's rights; set user: in the configuration, or add --allow-root")
+        raise PrivilegeError("gaiod would run as root; set user: in the configuration, or add --allow-root")
     check_is_roots_alone(config)
     for listener in settings.listeners:
         if is_file(listener.handler):

@@ -26,6 +26,8 @@ nobody_can_start_workers = pytest.mark.skipif(
 
 RUN = ("-m", "gaiod", "serve")
 
+CONFIG = Path(__file__).parents[2] / "config"
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
@@ -156,6 +158,12 @@ def test_root_without_a_user_is_refused(daemon: Start) -> None:
     assert running.wait() == 77
     assert "set user: in the configuration, or add --allow-root" in running.log()
     assert "Traceback" not in running.log()
+
+
+def test_copy_of_the_packaged_default_is_a_configuration_of_ones_own(daemon: Start) -> None:
+    running = daemon((CONFIG / "gaiod.yaml").read_text(), command=RUN, ready=False)
+    assert running.wait() == 77
+    assert "set user: in the configuration, or add --allow-root" in running.log()
 
 
 def test_configuration_that_others_can_write_is_refused(daemon: Start, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """A daemon serves what its configuration says, and says where."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -92,7 +93,8 @@ def test_packaged_configuration_is_served_and_named_when_none_is_given(daemon: S
     for address in DEFAULT_ADDRESSES:
         if not refuses(address):
             pytest.skip(f"{address} is in use on this machine")
-    running = daemon(None)
+    running = daemon(None, command=("-m", "gaiod", "serve"))
+    assert ("running as root, which only the packaged default may" in running.log()) == (os.geteuid() == 0)
     assert re.search(
         r"no --config was given: serving the packaged default, .*gaiod\.yaml$", running.log(), re.MULTILINE
     )

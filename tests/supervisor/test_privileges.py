@@ -195,10 +195,14 @@ def config(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("user", [None, "root"])
 def test_root_that_would_stay_is_refused_unless_it_is_allowed(config: Path, user: str | None) -> None:
     wanted = settings(user)
-    assert refusal(wanted, config) == (
-        "gaiod would keep root's rights; set user: in the configuration, or add --allow-root"
-    )
+    assert refusal(wanted, config) == "gaiod would run as root; set user: in the configuration, or add --allow-root"
     check_start(wanted, config, allow_root=True)
+
+
+@needs_root
+@pytest.mark.parametrize("allow_root", [False, True])
+def test_root_may_run_the_packaged_default(allow_root: bool) -> None:
+    check_start(settings(), None, allow_root=allow_root)
 
 
 @needs_root
