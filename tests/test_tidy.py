@@ -2,7 +2,8 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,11 @@ LINES_MAX = 1000
 
 FUNCTION_LINES_MAX = 70
 
+TESTED_ELSEWHERE = {"testing"}
+"""Rooms whose tests are not in a folder of that name: `gaiod.testing` is tested beside what it imitates."""
 
+
+@cache
 def python_files(*folders: str) -> list[Path]:
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py")) if "build" not in path.parts]
 
@@ -41,78 +46,107 @@ def ours() -> list[Path]:
     return python_files("gaiod", "handlers", "config", "deploy", "tests")
 
 
-def relative(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
-def imports_of(path: Path) -> Iterator[tuple[str, int]]:
-    """Yield every module that a file imports, late imports included, and the line."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def at(path: Path, line: int | None = None) -> str:
+    place = str(path.relative_to(ROOT))
+    return place if line is None else f"{place}:{line}"
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield every module that a file imports, late imports included, and where."""
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, node.lineno
+                yield alias.name, at(path, node.lineno)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            yield node.module, node.lineno
+            yield node.module, at(path, node.lineno)
 
 
-@pytest.mark.parametrize("path", python_files("gaiod"), ids=relative)
-def test_imports_go_down_the_house_only(path: Path) -> None:
-    inside = path.relative_to(PACKAGE)
-    room = inside.parts[0].removesuffix(".py")
-    for module, line in imports_of(path):
-        if module.startswith("gaiod."):
-            imported = module.split(".")[1]
-            assert imported in MAY_IMPORT[room], f"{relative(path)}:{line}: {room} must not import {module}"
-        elif module == "gaiod":
-            pytest.fail(f"{relative(path)}:{line}: import from the module that defines it, not from gaiod")
+def refuse(offenders: Iterable[str]) -> None:
+    """Fail with all of them, one a line."""
+    found = list(offenders)
+    if found:
+        pytest.fail("\n".join(found), pytrace=False)
 
 
-@pytest.mark.parametrize("path", python_files("handlers"), ids=relative)
-def test_handlers_import_nothing_of_gaiod_but_gaiod(path: Path) -> None:
-    wrong = [module for module, _ in imports_of(path) if module.startswith("gaiod.")]
-    assert not wrong
+def test_imports_go_down_the_house_only() -> None:
+    def wrong() -> Iterator[str]:
+        for path in python_files("gaiod"):
+            room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+            for module, place in imports_of(path):
+                if module == "gaiod":
+                    yield f"{place}: import from the module that defines it, not from gaiod"
+                elif module.startswith("gaiod.") and module.split(".")[1] not in MAY_IMPORT[room]:
+                    yield f"{place}: {room} must not import {module}"
+
+    refuse(wrong())
 
 
-@pytest.mark.parametrize("path", python_files("gaiod/core", "gaiod/runtime"), ids=relative)
-def test_workers_stay_light(path: Path) -> None:
-    heavy = {module for module, _ in imports_of(path) if module.split(".")[0] in HEAVY}
-    assert not heavy
+def test_handlers_import_nothing_of_gaiod_but_gaiod() -> None:
+    refuse(
+        f"{place}: a handler must not import {module}"
+        for path in python_files("handlers")
+        for module, place in imports_of(path)
+        if module.startswith("gaiod.")
+    )
 
 
-@pytest.mark.parametrize("path", ours(), ids=relative)
-def test_module_says_what_it_is_for(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text())), f"{relative(path)} has no docstring"
+def test_workers_stay_light() -> None:
+    refuse(
+        f"{place}: a worker must not import {module}"
+        for path in python_files("gaiod/core", "gaiod/runtime")
+        for module, place in imports_of(path)
+        if module.split(".")[0] in HEAVY
+    )
 
 
-@pytest.mark.parametrize("path", ours(), ids=relative)
-def test_file_is_short_enough_to_be_read(path: Path) -> None:
-    lines = len(path.read_text().splitlines())
-    assert lines <= LINES_MAX, f"{relative(path)} has {lines} lines: split it"
+def test_modules_say_what_they_are_for() -> None:
+    refuse(f"{at(path)}: no docstring" for path in ours() if not ast.get_docstring(tree_of(path)))
 
 
-@pytest.mark.parametrize("path", ours(), ids=relative)
-def test_function_is_short_enough_to_be_read(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.end_lineno or 0) - node.lineno + 1
-            assert lines <= FUNCTION_LINES_MAX, f"{relative(path)}:{node.lineno}: {node.name} has {lines} lines"
+def test_files_are_short_enough_to_be_read() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in ours()}
+    refuse(f"{at(path)}: {lines} lines, split it" for path, lines in lengths.items() if lines > LINES_MAX)
+
+
+def test_functions_are_short_enough_to_be_read() -> None:
+    def long() -> Iterator[str]:
+        for path in ours():
+            for node in ast.walk(tree_of(path)):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    lines = (node.end_lineno or 0) - node.lineno + 1
+                    if lines > FUNCTION_LINES_MAX:
+                        yield f"{at(path, node.lineno)}: {node.name} has {lines} lines"
+
+    refuse(long())
 
 
 def test_nothing_is_left_to_do() -> None:
     marker = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
-    for path in [*ours(), *ROOT.glob("gaiod/core/*.p[xy]*"), ROOT / "README.md", PACKAGE / "DESIGN.md"]:
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            assert not marker.search(line), f"{relative(path)}:{number}: {line.strip()}"
+    refuse(
+        f"{at(path, number)}: {line.strip()}"
+        for path in [*ours(), *PACKAGE.rglob("*.p[xy][dx]"), ROOT / "README.md", PACKAGE / "DESIGN.md"]
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if marker.search(line)
+    )
 
 
-@pytest.mark.parametrize("room", ["core", "runtime", "config", "observe", "supervisor", "top"])
-def test_every_module_has_tests_of_its_own(room: str) -> None:
-    """gaiod/x/y.py <-> a test file that is about y: tests/x/**/test_*y*.py."""
-    tests = [path.stem for path in (ROOT / "tests" / room).rglob("test_*.py")]
-    for module in sorted((PACKAGE / room).glob("*.py")):
-        name = module.stem
-        if name != "__init__":
-            assert any(name in test for test in tests), f"{relative(module)} has no test file in tests/{room}"
+def test_every_module_has_tests_of_its_own() -> None:
+    """gaiod/x/y.py and gaiod/x/y/z.py <-> a test file that is about it: tests/x/**/test_*_y_*.py, the whole name."""
+
+    def untested() -> Iterator[str]:
+        rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+        for room in sorted(rooms - TESTED_ELSEWHERE):
+            tests = [f"{path.stem}_" for path in (ROOT / "tests" / room).rglob("test_*.py")]
+            for path in python_files(f"gaiod/{room}"):
+                if not path.stem.startswith("__") and not any(f"_{path.stem}_" in test for test in tests):
+                    yield f"{at(path)}: no test file in tests/{room} has its name"
+
+    refuse(untested())
 
 
 def test_top_level_has_nothing_that_does_not_belong() -> None:
