@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 PACKAGE = Path("gaiod")
@@ -30,8 +30,17 @@ COMPILED = [
     "core/standing.py",
     "core/submission.py",
     "core/watcher.py",
-    "runtime/dispatch.py",
+    "process/dispatch.py",
 ]
+
+
+PACKAGES = [
+    *find_packages(include=["gaiod", "gaiod.*"]),
+    "gaiod.handlers",
+    *(f"gaiod.handlers.{name}" for name in find_packages("handlers")),
+    "gaiod.default_config",
+]
+"""Those of `handlers/` and `config/` stand beside gaiod in the repository, and are installed inside it."""
 
 
 def digest() -> str:
@@ -95,6 +104,7 @@ class BuildOrDoWithout(build_ext):
 
 
 if sys.platform == "linux":
-    setup(ext_modules=[extension(name) for name in COMPILED], cmdclass={"build_ext": BuildOrDoWithout})
+    extensions = [extension(name) for name in COMPILED]
+    setup(packages=PACKAGES, ext_modules=extensions, cmdclass={"build_ext": BuildOrDoWithout})
 else:
-    setup()  # the compiled engine speaks epoll; elsewhere gaiod runs interpreted, on kqueue
+    setup(packages=PACKAGES)  # the compiled engine speaks epoll; elsewhere gaiod runs interpreted, on kqueue

@@ -22,12 +22,12 @@ from gaiod.core.errors import (
 from gaiod.core.group import Group
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
-from gaiod.runtime.handler import Handler
-from gaiod.runtime.proxy_protocol import ProxyHeader
-from gaiod.runtime.servers import ServerStats
-from gaiod.runtime.sources import Outlet, Source
-from gaiod.runtime.termination import Termination
-from gaiod.runtime.units import Check, Duration, Size, Unit
+from gaiod.handler.handler import Handler
+from gaiod.handler.option_types import Check, Duration, Size, Unit
+from gaiod.handler.server_stats import ServerStats
+from gaiod.handler.source import Outlet, Source
+from gaiod.handler.termination import Termination
+from gaiod.proxy_protocol import ProxyHeader
 from gaiod.version import __version__
 
 __all__ = [

@@ -7,7 +7,7 @@ import sys
 def main() -> None:
     """Run the command."""
     if sys.argv[1:2] == ["serve"]:
-        from gaiod.runtime.inheritance import begin_daemon
+        from gaiod.process.inheritance import begin_daemon
 
         begin_daemon()  # before what takes long to import: it may be told to stop at any time
     from gaiod.cli import main as run

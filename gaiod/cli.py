@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from gaiod.admin import COMMANDS
-from gaiod.runtime.inheritance import begin_daemon, take_known_state
+from gaiod.console.commands import COMMANDS
+from gaiod.process.inheritance import begin_daemon, take_known_state
 from gaiod.version import __version__
 
 EXIT_USAGE, EXIT_NOPERM, EXIT_CONFIG = 64, 77, 78
@@ -57,13 +57,13 @@ def serve(config: Path | None, allow_root: bool) -> None:
     """
     begin_daemon()
     if os.getpid() == 1:
-        from gaiod.supervisor.init import become_child_of_init
+        from gaiod.supervisor.host.init import become_child_of_init
 
         become_child_of_init()
-    from gaiod.runtime.logs import configure
-    from gaiod.runtime.settings import LogSettings
+    from gaiod.log.setup import configure_log
+    from gaiod.settings import LogSettings
+    from gaiod.supervisor.host.privileges import PrivilegeError, check_start
     from gaiod.supervisor.preflight import PreflightFailed, read_settings
-    from gaiod.supervisor.privileges import PrivilegeError, check_start
     from gaiod.supervisor.supervisor import Supervisor
     from gaiod.supervisor.upgrade import own_command
 
@@ -71,7 +71,7 @@ def serve(config: Path | None, allow_root: bool) -> None:
         try:
             settings = read_settings(path, check_rights=config is not None)
             check_start(settings, config, allow_root=allow_root)
-            configure(LogSettings(format=settings.log.format), role="supervisor")
+            configure_log(LogSettings(format=settings.log.format), role="supervisor")
         except PreflightFailed as failure:
             click.echo(failure, err=True)
             sys.exit(failure.status)
@@ -125,7 +125,7 @@ def check(file: Path) -> None:
 @main.command()
 def handlers() -> None:
     """List the handlers that installed packages offer."""
-    from gaiod.runtime.plugins import HandlerLoadError, installed, load_handler
+    from gaiod.plugins import HandlerLoadError, installed, load_handler
 
     for name, target in sorted(installed().items()):
         try:

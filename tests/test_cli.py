@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from core.support.waiting import LIMIT_S
 
 import gaiod
+from gaiod import plugins
 from gaiod.cli import main
 from gaiod.core import ENGINE
-from gaiod.runtime import plugins
 
 VERSION_TEXT = f"gaiod {gaiod.__version__}, {ENGINE} engine, Python {platform.python_version()}\n"
 COMMANDS = (

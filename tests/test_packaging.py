@@ -115,7 +115,7 @@ def test_sdist_has_what_it_takes_to_build(built: Path) -> None:
         "setup.py",
         "gaiod/core/_syscalls.pyx",
         "gaiod/core/loop.pxd",
-        "gaiod/runtime/dispatch.pxd",
+        "gaiod/process/dispatch.pxd",
         "LICENSE",
     ):
         assert name in names

@@ -9,7 +9,7 @@ from gaiod.config.addresses import SYSTEMD, UNIX, is_any_port, parse_bind, parse
 from gaiod.config.errors import Keys, Refused, Report, dotted
 from gaiod.config.values import parse_log_file
 from gaiod.config.yaml import Document
-from gaiod.runtime.settings import Settings
+from gaiod.settings import Settings
 
 METRICS_LISTEN: Keys = ("metrics", "listen")
 CONTROL_LISTEN: Keys = ("control", "listen")

@@ -12,11 +12,12 @@ from gaiod.config.options import check_options, place_of_value
 from gaiod.config.references import resolve_reference
 from gaiod.config.schema import LISTENER_KEYS
 from gaiod.config.yaml import Document
-from gaiod.runtime import plugins
-from gaiod.runtime.failures import folder_of, place_of, words_of
-from gaiod.runtime.handler import CALLED, Handler
-from gaiod.runtime.hooks import check_instance, line_of
-from gaiod.runtime.sources import PUBLISH, Source
+from gaiod.handler.failures import folder_of, place_of, words_of
+from gaiod.handler.handler import CALLED, Handler
+from gaiod.handler.hooks import check_instance, line_of
+from gaiod.handler.source import PUBLISH, Source
+from gaiod.plugins import HandlerLoadError, build_options
+from gaiod.plugins import load_handler as find_handler
 
 SERVERS_MAX = 256
 """Per listener: each has 10 series in the metrics, and a row of memory in every worker."""
@@ -53,7 +54,7 @@ def check_handlers(
     A listener whose handler cannot be used is left out, and why goes into `report`. `load_handler` None:
     the one that workers use. `entering` is told what is done next that runs a handler's own code, which may hang.
     """
-    load = load_handler or plugins.load_handler
+    load = load_handler or find_handler
     uses = {}
     for name, listener in _listeners(document.value):
         keys = ("listeners", name)
@@ -66,7 +67,7 @@ def check_handlers(
             enter(f"importing {reference}")
             handler = load(reference)
             enter("checking its options")
-        except (Refused, plugins.HandlerLoadError) as error:
+        except (Refused, HandlerLoadError) as error:
             report.add(document.place_of((*keys, "handler")), (*keys, "handler"), str(error))
             continue
         options = _options(handler, listener, keys, document, report)
@@ -98,7 +99,7 @@ def _use(
         Refused: it does not take them.
     """
     try:
-        built = plugins.build_options(handler, options)
+        built = build_options(handler, options)
         use = HandlerUse(
             reference,
             options,

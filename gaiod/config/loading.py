@@ -10,7 +10,7 @@ from gaiod.config.handlers import HandlerUse, LoadHandler, check_handlers
 from gaiod.config.loops import check_loops
 from gaiod.config.schema import Config, Listener, Log, ProxyProtocol, Recycle, check_schema
 from gaiod.config.yaml import read_document
-from gaiod.runtime.settings import (
+from gaiod.settings import (
     ConnectionLogSettings,
     ListenerSettings,
     LogSettings,
@@ -37,7 +37,7 @@ def load(
 
     Args:
         path: the file, YAML or JSON; messages repeat it as given.
-        load_handler: finds a handler's class by its reference; None: `gaiod.runtime.plugins.load_handler`.
+        load_handler: finds a handler's class by its reference; None: `gaiod.plugins.load_handler`.
         entering: is told what is done next that runs a handler's own code, which may hang or end the process.
 
     Raises:

@@ -1,8 +1,8 @@
 """Check a handler's `with:` against the dataclass that declares its options.
 
 The dataclass is the schema: bool, int, float, str, Literal, `X | None`, `str | X`, `X | Y`, list, tuple[X, ...], dict,
-nested dataclasses, and the markers of `gaiod.runtime.units`. Not pydantic's work: the result must be plain values,
-only the keys that the file gives, and each problem needs its own place in the file.
+nested dataclasses, and the markers of `gaiod.handler.option_types`. Not pydantic's work: the result must be plain
+values, only the keys that the file gives, and each problem needs its own place in the file.
 """
 
 from collections.abc import Collection
@@ -14,7 +14,7 @@ from gaiod.config.shapes import Shape, options_of, shape_of, spell
 from gaiod.config.units import COUNT_MAX, DURATION_MAX_S, SIZE_MAX_BYTES, parse_duration, parse_size, parse_whole
 from gaiod.config.words import mismatch, unknown
 from gaiod.config.yaml import Document
-from gaiod.runtime.units import Check, Unit
+from gaiod.handler.option_types import Check, Unit
 
 
 def check_options(

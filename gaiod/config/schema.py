@@ -1,6 +1,6 @@
 """The keys of a configuration file, their limits, and what to say when they do not fit.
 
-Here are the permitted ranges; the defaults are those of `gaiod.runtime.settings`, said once.
+Here are the permitted ranges; the defaults are those of `gaiod.settings`, said once.
 """
 
 import re
@@ -30,7 +30,7 @@ from gaiod.config.values import (
 )
 from gaiod.config.words import NAMES, mismatch, unknown
 from gaiod.config.yaml import Document
-from gaiod.runtime.settings import ListenerSettings, ProxyProtocolSettings, Settings
+from gaiod.settings import ListenerSettings, ProxyProtocolSettings, Settings
 
 LISTENER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from gaiod.config import units
 from gaiod.config.errors import Refused
 from gaiod.config.words import NAMES, mismatch, one_of
-from gaiod.runtime.units import Check, Unit
+from gaiod.handler.option_types import Check, Unit
 
 LISTS = (list, tuple, Sequence)
 MAPPINGS = (dict, Mapping)

@@ -17,13 +17,13 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector as PrometheusCollector
 
 from gaiod.core import ENGINE, counters
-from gaiod.observe import feeds
-from gaiod.observe.feeds import SourceKey
-from gaiod.observe.hookcounts import HookCounts
+from gaiod.observe import push_metrics
+from gaiod.observe.hook_metrics import HookCounts
 from gaiod.observe.metrics import METRICS
-from gaiod.runtime.plugins import label_of
-from gaiod.runtime.settings import ListenerSettings
-from gaiod.runtime.stats import (
+from gaiod.observe.push_metrics import SourceKey
+from gaiod.plugins import label_of
+from gaiod.settings import ListenerSettings
+from gaiod.stats.cells import (
     ACCEPT_ERRORS,
     CELL,
     CLOSE_REASONS,
@@ -75,7 +75,7 @@ class ServedListener:
 
 
 class Slot(Protocol):
-    """The counters of a worker and of those it replaced: cells as in `gaiod.runtime.stats`."""
+    """The counters of a worker and of those it replaced: cells as in `gaiod.stats.cells`."""
 
     @property
     def number(self) -> int:
@@ -202,7 +202,7 @@ class Collector(PrometheusCollector):
             self._add_gc(scrape, slot.number, cells)
             for listener in listeners:
                 self._add_traffic(scrape, slot, listener)
-        feeds.add_feeder(scrape, self._subject.feeder())
+        push_metrics.add_feeder(scrape, self._subject.feeder())
         source_rows = self._subject.source_rows()
         hooks = HookCounts()
         server_rows = self._subject.server_rows()
@@ -215,7 +215,7 @@ class Collector(PrometheusCollector):
             if listener.settings.sources or row[CELL["push_published"]] or row[CELL["push_subscribers"]]:
                 self._add_push(scrape, listener, row, slots)
             if listener.settings.sources:
-                feeds.add_feed(scrape, listener.settings, row, source_rows)
+                push_metrics.add_feed(scrape, listener.settings, row, source_rows)
             hooks.add(listener.key[1], row)
         hooks.tell(scrape)
         for code, count in sorted(self._scrapes.items()):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gaiod.core.counters import FANOUT_BOUNDS_S, LAG_BOUNDS_S
-from gaiod.runtime.stats import CONNECT_BOUNDS_S, DURATION_BOUNDS_S, GC_PAUSE_BOUNDS_S
+from gaiod.stats.cells import CONNECT_BOUNDS_S, DURATION_BOUNDS_S, GC_PAUSE_BOUNDS_S
 
 
 @dataclass(frozen=True, slots=True)

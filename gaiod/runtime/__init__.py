@@ -1,1 +1,1 @@
-"""What runs inside a worker: handlers, listeners, plugin loading and the statistics slots."""
+"""Where the processes' modules were up to 0.6: a supervisor that was upgraded underneath still starts them here."""

@@ -5,14 +5,14 @@ import os
 import socket
 from pathlib import Path
 
-from gaiod.runtime import logs
-from gaiod.runtime.settings import Settings
-from gaiod.runtime.socketfiles import MODE, UnixListener
-from gaiod.supervisor import privileges
-from gaiod.supervisor.control import CONTROL_MODE, open_control_socket
-from gaiod.supervisor.listeners import Listeners, Prepared
-from gaiod.supervisor.sockets import SYSTEMD, UNIX, bound_address, close_listener
-from gaiod.supervisor.systemd import inherited_sockets
+from gaiod.log.setup import configure_log
+from gaiod.process.socket_files import MODE, UnixListener
+from gaiod.settings import Settings
+from gaiod.supervisor.host import privileges
+from gaiod.supervisor.host.systemd import inherited_sockets
+from gaiod.supervisor.operators.server import CONTROL_MODE, open_control_socket
+from gaiod.supervisor.sockets.bind import SYSTEMD, UNIX, bound_address, close_listener
+from gaiod.supervisor.sockets.listeners import Listeners, Prepared
 from gaiod.supervisor.upgrade import HandedOver, Predecessor, predecessor
 
 log = logging.getLogger("gaiod.supervisor")
@@ -66,7 +66,7 @@ class Opening:
             for address in addresses:
                 privileges.give(Path(address.removeprefix(UNIX)), settings)
             privileges.drop(settings)
-            logs.configure(settings.log, role="supervisor")  # only now: its file is to be the user's
+            configure_log(settings.log, role="supervisor")  # only now: its file is to be the user's
         except BaseException:
             self.listeners.abandon(prepared)
             raise

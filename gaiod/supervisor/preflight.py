@@ -20,13 +20,13 @@ from typing import Any
 from gaiod.core.connection import Conn
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
-from gaiod.runtime.dispatch import Target
-from gaiod.runtime.handler import Handler
-from gaiod.runtime.inheritance import ignore_what_is_for_the_supervisor
-from gaiod.runtime.plugins import HandlerLoadError, is_file, load_handler
-from gaiod.runtime.settings import Settings, settings_from
-from gaiod.supervisor.privileges import PrivilegeError, check_is_roots_alone
-from gaiod.supervisor.process import die_with_parent
+from gaiod.handler.handler import Handler
+from gaiod.plugins import HandlerLoadError, is_file, load_handler
+from gaiod.process.dispatch import Target
+from gaiod.process.inheritance import ignore_what_is_for_the_supervisor
+from gaiod.settings import Settings, settings_from
+from gaiod.supervisor.host.privileges import PrivilegeError, check_is_roots_alone
+from gaiod.supervisor.processes.child import die_with_parent
 
 CONFIG_ERROR = 78
 NO_PERMISSION = 77

@@ -14,13 +14,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from gaiod.core.watcher import Watcher
-from gaiod.runtime import logs
-from gaiod.runtime.settings import Settings
-from gaiod.supervisor.fleet import Fleet
-from gaiod.supervisor.generation import Failure, Generation
-from gaiod.supervisor.listeners import Listeners, Prepared
+from gaiod.log.setup import LogError, check_log
+from gaiod.settings import Settings
 from gaiod.supervisor.preflight import CONFIG_ERROR, Preflight, PreflightFailed, cannot_start
-from gaiod.supervisor.sockets import BindError
+from gaiod.supervisor.processes.fleet import Fleet
+from gaiod.supervisor.processes.generation import Failure, Generation
+from gaiod.supervisor.sockets.bind import BindError
+from gaiod.supervisor.sockets.listeners import Listeners, Prepared
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -185,8 +185,8 @@ def check_change(before: Settings, after: Settings) -> str | None:
             change = f"from {old or 'false'} to {new or 'false'}"
             return f"{key}: a reload cannot change it {change}; restart gaiod, or leave it"
     try:
-        logs.check(after.log)
-    except logs.LogError as error:
+        check_log(after.log)
+    except LogError as error:
         return str(error)
     return None
 

@@ -8,30 +8,31 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 
+from gaiod.control.protocol import ControlError
 from gaiod.core import ENGINE
 from gaiod.core.errors import WatcherClosed
 from gaiod.core.watcher import Watcher
+from gaiod.log.setup import LogError, configure_log, follow_log
+from gaiod.observe import page
 from gaiod.observe.collector import Collector
-from gaiod.observe.endpoint import Endpoint
-from gaiod.runtime import logs
-from gaiod.runtime.dispatch import dispatch
-from gaiod.runtime.settings import Settings
-from gaiod.runtime.signals import Signals
-from gaiod.supervisor import descriptors, page, privileges
-from gaiod.supervisor.answers import Answers
-from gaiod.supervisor.control import Control
-from gaiod.supervisor.fleet import Fleet
-from gaiod.supervisor.fronts import Fronts
-from gaiod.supervisor.generation import Failure, Generation
-from gaiod.supervisor.listeners import Prepared
+from gaiod.observe.http import Endpoint
+from gaiod.process.dispatch import dispatch
+from gaiod.process.signals import Signals
+from gaiod.settings import Settings
+from gaiod.supervisor.host import descriptors, privileges
+from gaiod.supervisor.host.systemd import Notifier
 from gaiod.supervisor.opening import Opening
+from gaiod.supervisor.operators.commands import Answers
+from gaiod.supervisor.operators.server import Control
+from gaiod.supervisor.operators.snapshot import Subject
+from gaiod.supervisor.processes.fleet import Fleet
+from gaiod.supervisor.processes.generation import Failure, Generation
+from gaiod.supervisor.processes.health import Watchman
 from gaiod.supervisor.reload import Asker, Outcome, Reloads, check_change
-from gaiod.supervisor.sockets import SYSTEMD, BindError
-from gaiod.supervisor.subject import Subject
-from gaiod.supervisor.systemd import Notifier
+from gaiod.supervisor.sockets.bind import SYSTEMD, BindError
+from gaiod.supervisor.sockets.fronts import Fronts
+from gaiod.supervisor.sockets.listeners import Prepared
 from gaiod.supervisor.upgrade import Upgrade
-from gaiod.supervisor.verbs import ControlError
-from gaiod.supervisor.watchman import Watchman
 from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.supervisor")
@@ -122,14 +123,14 @@ class Supervisor:
         signals = self._take_signals()  # from now on there is something to be put in order
         try:
             prepared = self._opening.open(self._settings, self._path)
-        except (BindError, OSError, privileges.PrivilegeError, logs.LogError) as error:
+        except (BindError, OSError, privileges.PrivilegeError, LogError) as error:
             log.error("%s", error)
             signals.close()
             self._close()
             match error:
                 case privileges.PrivilegeError():
                     return EXIT_NOPERM
-                case logs.LogError():
+                case LogError():
                     return EXIT_CONFIG
                 case _:
                     return EXIT_OS
@@ -239,8 +240,8 @@ class Supervisor:
         """Bring what is the supervisor's own in line with a configuration. It serves already: nothing may fail."""
         try:
             if prepared.settings.log != self._settings.log:
-                logs.configure(prepared.settings.log, role="supervisor")
-        except logs.LogError as error:
+                configure_log(prepared.settings.log, role="supervisor")
+        except LogError as error:
             log.error("%s; the log goes on as before", error)
         self._settings = prepared.settings
         sockets = sum(len(listener.sockets) for listener in prepared.listeners)
@@ -367,7 +368,7 @@ class Supervisor:
     def _tick(self) -> None:
         """Feed systemd's watchdog while no worker hangs, and remember what rates are made of."""
         self._subject.sample()
-        logs.follow()
+        follow_log()
         if self.state == "serving" and not self._is_upgrading:  # else others hold the sockets, too
             self._fronts.look_after_files()
         now_s, interval_s = time.monotonic(), self._notifier.watchdog_interval_s

@@ -20,8 +20,8 @@ from typing import Any
 
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
-from gaiod.runtime.channel import Channel
-from gaiod.runtime.socketfiles import Inode
+from gaiod.process.channel import Channel
+from gaiod.process.socket_files import Inode
 
 log = logging.getLogger("gaiod.supervisor")
 

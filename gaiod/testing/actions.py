@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gaiod.core.operations import OpType
-from gaiod.runtime.handler import SocketOptions
+from gaiod.handler.handler import SocketOptions
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class ScriptedConn:
     counts: dict[str, int] = field(default_factory=dict)
     """At the end of a script: what the handler has counted with `count()`, where it is not 0."""
     servers: dict[str, dict[str, int]] = field(default_factory=dict)
-    """At the end of a script: what it has counted for each server, as `gaiod.runtime.stats.SERVER_CELLS` calls it."""
+    """At the end of a script: what it has counted for each server, as `gaiod.stats.cells.SERVER_CELLS` calls it."""
 
     def fileno(self) -> int:
         """No descriptor: there is no socket."""

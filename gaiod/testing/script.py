@@ -9,10 +9,10 @@ from gaiod.core.connection import Conn
 from gaiod.core.errors import DeadlineExceeded
 from gaiod.core.group import Group
 from gaiod.core.operations import OpResult, OpType
-from gaiod.runtime.handler import Handler, SocketOptions
-from gaiod.runtime.servers import HandlerCounts
-from gaiod.runtime.stats import CELL, HANDLER_CELLS, SERVER_CELLS, Layout
-from gaiod.runtime.termination import termination_of
+from gaiod.handler.handler import Handler, SocketOptions
+from gaiod.handler.server_stats import HandlerCounts
+from gaiod.handler.termination import termination_of
+from gaiod.stats.cells import CELL, HANDLER_CELLS, SERVER_CELLS, Layout
 from gaiod.testing.actions import Action, Connect, MakeGroup, PauseAccepting, Post, Timer
 from gaiod.testing.conn import ScriptedConn, ScriptedGroup
 from gaiod.testing.events import (

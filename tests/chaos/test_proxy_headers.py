@@ -19,7 +19,7 @@ from e2e.support.waiting import wait_until
 
 from chaos.support.daemons import many, workers_of
 from gaiod import ProxyHeader
-from gaiod.runtime.proxy_protocol import SIGNATURE, HeaderReader, ProxyProtocolError
+from gaiod.proxy_protocol import SIGNATURE, HeaderReader, ProxyProtocolError
 
 pytestmark = pytest.mark.chaos
 

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 import pytest
 from gaiod.handlers.push import Push
 
-from gaiod.runtime.handler import Handler
-from gaiod.runtime.plugins import HandlerLoadError
-from gaiod.runtime.sources import Source
-from gaiod.runtime.units import Check, Duration, Size, Unit
+from gaiod.handler.handler import Handler
+from gaiod.handler.option_types import Check, Duration, Size, Unit
+from gaiod.handler.source import Source
+from gaiod.plugins import HandlerLoadError
 
 
 @dataclass

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gaiod.config import ConfigErrors, loads
-from gaiod.runtime.handler import Handler
+from gaiod.handler.handler import Handler
 
 Loader = Callable[[str], type[Handler]]
 

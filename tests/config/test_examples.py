@@ -11,8 +11,8 @@ from gaiod.config import load
 from gaiod.config.errors import Keys, Report, dotted
 from gaiod.config.schema import SECTIONS, Listener
 from gaiod.config.yaml import read_document
-from gaiod.runtime.handler import Handler
-from gaiod.runtime.settings import ListenerSettings, Settings
+from gaiod.handler.handler import Handler
+from gaiod.settings import ListenerSettings, Settings
 
 CONFIG = Path(__file__).parents[2] / "config"
 DEFAULTS = Settings((ListenerSettings("echo", "127.0.0.1:7000", "echo"),))

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from gaiod.config import ConfigErrors, loads
+from gaiod.config import ConfigErrors, handlers, loads
 from gaiod.config.handlers import SERVERS_MAX, SOURCES_MAX
-from gaiod.runtime import plugins
-from gaiod.runtime.handler import Handler
+from gaiod.handler.handler import Handler
 
 Loader = Callable[[str], type[Handler]]
 
@@ -35,7 +34,7 @@ def test_loader_gets_the_reference_that_the_settings_hold(load_handler: Loader) 
 def test_loader_is_that_of_the_workers_when_none_is_given(
     monkeypatch: pytest.MonkeyPatch, load_handler: Loader
 ) -> None:
-    monkeypatch.setattr(plugins, "load_handler", load_handler)
+    monkeypatch.setattr(handlers, "find_handler", load_handler)
     assert loads("listeners: {a: {bind: 127.0.0.1:1, handler: echo}}").listeners[0].handler == "echo"
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from gaiod.config import ConfigErrors, load, loads
 from gaiod.config.loading import FILE_MAX_BYTES
-from gaiod.runtime.handler import Handler
-from gaiod.runtime.settings import (
+from gaiod.handler.handler import Handler
+from gaiod.settings import (
     ConnectionLogSettings,
     ListenerSettings,
     LogSettings,

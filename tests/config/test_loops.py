@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gaiod.config import ConfigErrors, loads
-from gaiod.runtime.handler import Handler
+from gaiod.handler.handler import Handler
 
 Loader = Callable[[str], type[Handler]]
 

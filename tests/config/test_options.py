@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gaiod.config import ConfigErrors, loads
-from gaiod.runtime.handler import Handler
+from gaiod.handler.handler import Handler
 
 Options = Callable[[str], dict[str, Any]]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gaiod.config import ConfigErrors, loads
-from gaiod.runtime.handler import Handler
+from gaiod.handler.handler import Handler
 
 EXPECT = "# expect: "
 FILES = sorted((Path(__file__).parent / "refused").glob("*.yaml"))

@@ -8,7 +8,7 @@ import pytest
 from gaiod.config.errors import Keys, Report, dotted
 from gaiod.config.schema import CONNECTIONS_MAX, SECTIONS, Config, Listener, check_schema
 from gaiod.config.yaml import read_document
-from gaiod.runtime.settings import ListenerSettings, Settings
+from gaiod.settings import ListenerSettings, Settings
 
 ODD_VALUES = ("~", "true", "5", "0.5", "text", "[a]", "{a: b}", "[]", "{}", "''")
 

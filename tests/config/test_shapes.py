@@ -9,7 +9,7 @@ import pytest
 
 from gaiod.config.errors import Refused
 from gaiod.config.shapes import Option, options_of, shape_of, spell
-from gaiod.runtime.units import Check, Duration, Size, Unit
+from gaiod.handler.option_types import Check, Duration, Size, Unit
 
 
 @dataclass

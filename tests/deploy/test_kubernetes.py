@@ -8,7 +8,7 @@ import pytest
 
 from deploy.support.manifests import BASE, FOLDER, Manifest, find, kustomization, rendered, resources
 from gaiod.config import load
-from gaiod.runtime.settings import Settings
+from gaiod.settings import Settings
 from gaiod.version import __version__
 
 MONITORING, REDIS = FOLDER / "components" / "monitoring", FOLDER / "components" / "redis"

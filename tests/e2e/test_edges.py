@@ -15,7 +15,7 @@ from e2e.support.procfs import children_of, is_alive, is_stopped
 from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
 
-IN_WORKER = "if 'gaiod.runtime.worker' in ' '.join(sys.orig_argv):\n"
+IN_WORKER = "if 'gaiod.worker.process' in ' '.join(sys.orig_argv):\n"
 SLOW = IMPORTS + "import sys\n" + IN_WORKER + "    while os.path.exists('wait'):\n        time.sleep(0.005)\n" + ECHOES
 FAILING = IMPORTS + "import sys\n" + IN_WORKER + "    assert not os.path.exists('fail')\n" + ECHOES
 

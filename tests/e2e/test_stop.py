@@ -15,7 +15,7 @@ from e2e.support.handlers import FLOODS, HANGS, beside
 from e2e.support.procfs import is_alive, is_stopped
 from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
-from gaiod.runtime.draining import QUIET_S
+from gaiod.worker.drain import QUIET_S
 
 
 def _take_address_again(address: str) -> None:

@@ -161,7 +161,7 @@ def test_json_tells_what_status_and_connections_do(daemon: Start, tmp_path: Path
 
 def test_no_process_of_the_daemon_imports_what_draws() -> None:
     """Every worker would pay 3 MiB for it."""
-    code = "import sys, gaiod.cli, gaiod.runtime.worker, gaiod.runtime.feeder; print('rich' in sys.modules)"
+    code = "import sys, gaiod.cli, gaiod.worker.process, gaiod.feeder.process; print('rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=True)
     assert done.stdout == "False\n"
 

@@ -80,7 +80,7 @@ def test_worker_has_nothing_in_it_that_only_the_supervisor_needs(daemon: Start, 
     running = daemon(beside())
     with connect(running.address("mine")) as sock:
         modules = set(receive(sock, 1 << 20).decode().split())
-    assert "gaiod.runtime.worker" in modules or "gaiod.runtime.listener" in modules
+    assert "gaiod.worker.process" in modules or "gaiod.worker.listener" in modules
     assert not HEAVY & modules
 
 
@@ -189,8 +189,8 @@ def test_daemon_ends_with_70_when_its_workers_die_again_and_again(daemon: Start,
 
 IMPATIENT = """\
 import sys
-from gaiod.supervisor import restarts
-restarts.BACKOFF_FIRST_S = 0.01
+from gaiod.supervisor.processes import crash_loop
+crash_loop.BACKOFF_FIRST_S = 0.01
 sys.argv[0] = "gaiod"
 from gaiod.cli import main
 main()

@@ -13,10 +13,10 @@ from e2e.support.daemons import Daemon
 from e2e.support.starting import starter
 from e2e.support.waiting import wait_until
 from gaiod.handlers.echo import Echo  # installed from handlers/
-from runtime.support.serving import Serving
+from worker.support.serving import Serving
 
 from gaiod.core import ENGINE
-from gaiod.runtime.plugins import load_handler
+from gaiod.plugins import load_handler
 from gaiod.testing import Arrived, Close, Closed, Opened, PeerDone, Read, Sent, Write, assert_script
 
 ENGINES = ("compiled", "interpreted")

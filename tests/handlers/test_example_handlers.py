@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from core.support.sockets import listen, reset
 from core.support.waiting import LIMIT_S
-from runtime.support.serving import Serving
+from worker.support.serving import Serving
 
-from gaiod.runtime.plugins import build_options, load_handler
+from gaiod.plugins import build_options, load_handler
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
 

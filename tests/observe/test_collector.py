@@ -20,8 +20,8 @@ from gaiod.core import counters
 from gaiod.observe import exposition
 from gaiod.observe.collector import ServedListener
 from gaiod.observe.metrics import METRICS
-from gaiod.runtime.settings import ListenerSettings
-from gaiod.runtime.stats import CLOSE_REASONS, DURATION_BOUNDS_S, GC_PAUSE_BOUNDS_S, RESTART_REASONS
+from gaiod.settings import ListenerSettings
+from gaiod.stats.cells import CLOSE_REASONS, DURATION_BOUNDS_S, GC_PAUSE_BOUNDS_S, RESTART_REASONS
 from observe.support.slots import FakeDaemon, family_of, samples_of, value_of
 
 TRAFFIC = {"listener": "l0", "handler": "h0", "worker": 0}

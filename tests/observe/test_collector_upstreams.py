@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gaiod.runtime.stats import CONNECT_BOUNDS_S, SERVER_FAILURES, UNAVAILABLE_CAUSES
+from gaiod.stats.cells import CONNECT_BOUNDS_S, SERVER_FAILURES, UNAVAILABLE_CAUSES
 from observe.support.slots import FakeDaemon, family_of, samples_of, value_of
 
 ONE = {"upstream": "l0", "server": "s0"}

@@ -1,1 +1,1 @@
-"""The runtime's tests: handlers, listeners and workers, in this process and as processes."""
+"""Tests of the names that an older supervisor starts processes by."""

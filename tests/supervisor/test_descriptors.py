@@ -4,8 +4,8 @@ import resource
 
 import pytest
 
-from gaiod.runtime.settings import ListenerSettings, Settings
-from gaiod.supervisor.descriptors import OWN, PIPES, needed, warning
+from gaiod.settings import ListenerSettings, Settings
+from gaiod.supervisor.host.descriptors import OWN, PIPES, needed, warning
 
 ECHO = ListenerSettings("echo", "127.0.0.1:0", "echo", connections_max=1000)
 PROXY = ListenerSettings("db", "127.0.0.1:0", "proxy", connections_max=500, servers=("10.0.0.1:5432",))

@@ -9,8 +9,8 @@ from core.support.waiting import LIMIT_S
 from e2e.support.clients import connect, echoes, exchange
 from e2e.support.handlers import IMPORTS
 
-from gaiod.supervisor import restarts
-from gaiod.supervisor.process import Phase
+from gaiod.supervisor.processes import crash_loop
+from gaiod.supervisor.processes.child import Phase
 from supervisor.support.fleets import FleetUnderTest
 
 DIES = IMPORTS + "class Dies(gaiod.Handler):\n    tick_interval_s = 0.01\n    def on_tick(self):\n        os._exit(3)\n"
@@ -101,11 +101,11 @@ def test_worker_that_dies_is_replaced(fleet: FleetUnderTest) -> None:
 def test_fleet_is_hopeless_when_workers_die_again_and_again(
     fleet: FleetUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restarts, "BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr(crash_loop, "BACKOFF_FIRST_S", 0.001)
     (tmp_path / "mine.py").write_text(DIES)
     fleet.serve(handler=str(tmp_path / "mine.py"))
     fleet.run_until(lambda: fleet.hopeless)
-    assert fleet.fleet.slots[0].restarts == {"exit": restarts.FAILURES_MAX - 1}
+    assert fleet.fleet.slots[0].restarts == {"exit": crash_loop.FAILURES_MAX - 1}
 
 
 def test_slot_waits_between_two_workers_that_die_at_once(fleet: FleetUnderTest) -> None:

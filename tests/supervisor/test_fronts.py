@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from gaiod.runtime.settings import ListenerSettings, Settings
-from gaiod.supervisor import fronts as module
-from gaiod.supervisor.fronts import Fronts
-from gaiod.supervisor.listeners import OpenListener
+from gaiod.settings import ListenerSettings, Settings
 from gaiod.supervisor.opening import Opening
+from gaiod.supervisor.sockets import fronts as module
+from gaiod.supervisor.sockets.fronts import Fronts
+from gaiod.supervisor.sockets.listeners import OpenListener
 
 NAMES = ("echo", "metrics", "control")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gaiod.runtime.settings import ListenerSettings, Settings
-from gaiod.supervisor.generation import HEARTBEAT_INTERVAL_MAX_S, Generation, Member
-from gaiod.supervisor.listeners import OpenListener
+from gaiod.settings import ListenerSettings, Settings
+from gaiod.supervisor.processes.generation import HEARTBEAT_INTERVAL_MAX_S, Generation, Member
+from gaiod.supervisor.sockets.listeners import OpenListener
 
 
 @pytest.fixture

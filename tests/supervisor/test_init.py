@@ -9,7 +9,7 @@ import sys
 import pytest
 from core.support.waiting import LIMIT_S
 
-from gaiod.supervisor.init import become_child_of_init
+from gaiod.supervisor.host.init import become_child_of_init
 
 UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
@@ -17,7 +17,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a nam
 
 DAEMON = """
 import os, signal, sys
-from gaiod.supervisor.init import become_child_of_init
+from gaiod.supervisor.host.init import become_child_of_init
 assert os.getpid() == 1
 become_child_of_init()
 assert os.getpid() != 1 and os.getppid() == 1

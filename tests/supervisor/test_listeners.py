@@ -8,9 +8,9 @@ import pytest
 from core.support.sockets import listen
 from e2e.support.clients import connect
 
-from gaiod.runtime.settings import ListenerSettings, Settings
-from gaiod.supervisor.listeners import Listeners, OpenListener, Prepared
-from gaiod.supervisor.sockets import SYSTEMD, BindError
+from gaiod.settings import ListenerSettings, Settings
+from gaiod.supervisor.sockets.bind import SYSTEMD, BindError
+from gaiod.supervisor.sockets.listeners import Listeners, OpenListener, Prepared
 
 
 @pytest.fixture

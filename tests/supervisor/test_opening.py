@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gaiod.runtime.settings import ListenerSettings, Settings
-from gaiod.runtime.socketfiles import UnixListener
+from gaiod.process.socket_files import UnixListener
+from gaiod.settings import ListenerSettings, Settings
 from gaiod.supervisor.opening import Opening
-from gaiod.supervisor.sockets import BindError, SocketOptions, open_listener
+from gaiod.supervisor.sockets.bind import BindError, SocketOptions, open_listener
 from gaiod.supervisor.upgrade import VARIABLE
 
 

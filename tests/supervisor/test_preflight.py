@@ -14,8 +14,8 @@ from e2e.support.handlers import IMPORTS, SHOUT, beside
 
 from gaiod import Watcher
 from gaiod.config import load
-from gaiod.runtime.dispatch import dispatch
-from gaiod.runtime.settings import Settings
+from gaiod.process.dispatch import dispatch
+from gaiod.settings import Settings
 from gaiod.supervisor import preflight
 from gaiod.supervisor.preflight import Preflight, PreflightFailed, read_settings
 

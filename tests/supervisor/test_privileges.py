@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gaiod.runtime.settings import Settings
-from gaiod.supervisor import privileges
-from gaiod.supervisor.privileges import PrivilegeError, check_start, drop
+from gaiod.settings import Settings
+from gaiod.supervisor.host import privileges
+from gaiod.supervisor.host.privileges import PrivilegeError, check_start, drop
 from supervisor.support.privileges import (
     NOBODY,
     OTHER,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gaiod.supervisor.privileges import PrivilegeError, check_is_roots_alone, check_start, give
+from gaiod.supervisor.host.privileges import PrivilegeError, check_is_roots_alone, check_start, give
 from supervisor.support.privileges import NOBODY, OTHER, config_of_root, needs_root, refusal, settings
 
 # -- files that are root's alone -----------------------------------------------------------------------

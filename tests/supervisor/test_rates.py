@@ -3,9 +3,9 @@
 import pytest
 
 from gaiod.core import counters
-from gaiod.runtime.stats import CELL
-from gaiod.supervisor import rates as module
-from gaiod.supervisor.rates import LAG_MAX_S, Samples
+from gaiod.stats.cells import CELL
+from gaiod.supervisor.operators import rates as module
+from gaiod.supervisor.operators.rates import LAG_MAX_S, Samples
 
 KEY = ("front", "echo")
 BOUNDS = len(counters.LAG_BOUNDS_S) + 1

@@ -8,9 +8,9 @@ from e2e.support.clients import echoes
 from e2e.support.handlers import IMPORTS
 from e2e.support.procfs import children_of
 
-from gaiod.runtime.settings import ListenerSettings, Settings
-from gaiod.supervisor.listeners import Prepared
+from gaiod.settings import ListenerSettings, Settings
 from gaiod.supervisor.reload import STOPPING, Outcome, Reloads, changes
+from gaiod.supervisor.sockets.listeners import Prepared
 from supervisor.support.fleets import FleetUnderTest
 
 GOOD = 'metrics: {listen: "127.0.0.1:0"}\nlisteners: {echo: {bind: "127.0.0.1:0", handler: echo}}\n'

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from gaiod.core import counters
-from gaiod.runtime.stats import (
+from gaiod.stats.cells import (
     CELL,
     HEARTBEAT,
     LISTENER_GAUGES,
@@ -16,7 +16,7 @@ from gaiod.runtime.stats import (
     open_connections,
     open_to_server,
 )
-from gaiod.supervisor.slots import Memory, ServerKey, Slot
+from gaiod.supervisor.processes.slots import Memory, ServerKey, Slot
 
 ONE, TWO = ("one", "echo"), ("two", "echo")
 

@@ -14,11 +14,11 @@ from e2e.support.waiting import wait_until
 
 SLOW_WORKER = """\
 import sys
-import gaiod.supervisor.process as process
+import gaiod.supervisor.processes.child as process
 popen = process.subprocess.Popen
 def start(command, **rest):
     code = "import os, sys, time\\nwhile not os.path.exists('leave'): time.sleep(0.005)\\n"
-    code += "import runpy; runpy.run_module('gaiod.runtime.worker', run_name='__main__', alter_sys=True)"
+    code += "import runpy; runpy.run_module('gaiod.worker.process', run_name='__main__', alter_sys=True)"
     return popen([sys.executable, "-P", "-c", code, command[-1]], **rest)
 process.subprocess.Popen = start
 sys.argv[0] = "gaiod"
@@ -28,7 +28,7 @@ main()
 
 NO_WORKER = """\
 import sys
-import gaiod.supervisor.process as process
+import gaiod.supervisor.processes.child as process
 def start(command, **rest):
     raise OSError(12, "Cannot allocate memory")
 process.subprocess.Popen = start

@@ -17,7 +17,7 @@ from core.support.waiting import LIMIT_S
 from e2e.support.tools import tool
 from e2e.support.waiting import wait_until
 
-from gaiod.supervisor.systemd import Inherited, Notifier, inherited_sockets
+from gaiod.supervisor.host.systemd import Inherited, Notifier, inherited_sockets
 
 
 class Systemd:
@@ -192,7 +192,7 @@ def test_watchdog_is_off_when_it_is_not_meant(environment: dict[str, str]) -> No
 
 TAKE = """
 import json, logging, os, sys
-from gaiod.supervisor.systemd import inherited_sockets
+from gaiod.supervisor.host.systemd import inherited_sockets
 
 logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
 found = inherited_sockets(os.environ).sockets

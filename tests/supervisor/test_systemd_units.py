@@ -10,7 +10,7 @@ from core.support.processes import REPOSITORY, run_python
 from core.support.waiting import LIMIT_S
 from e2e.support.tools import tool
 
-from gaiod.runtime.settings import ListenerSettings, Settings
+from gaiod.settings import ListenerSettings, Settings
 
 FOLDER = REPOSITORY / "deploy" / "systemd"
 SERVICE, SOCKET = FOLDER / "gaiod.service", FOLDER / "gaiod.socket"
@@ -120,8 +120,8 @@ def test_gaiod_works_where_memory_is_not_both_written_and_executed() -> None:
     """MemoryDenyWriteExecute=yes, by the system call that newer systemds use for it."""
     work = (
         "import gaiod.supervisor.supervisor, gaiod.config\n"
-        "from gaiod.runtime.settings import Settings\n"
-        "from gaiod.supervisor.privileges import drop\n"
+        "from gaiod.settings import Settings\n"
+        "from gaiod.supervisor.host.privileges import drop\n"
         "drop(Settings(listeners=()))\n"  # calls through ctypes
         "print('works')"
     )

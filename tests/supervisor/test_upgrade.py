@@ -12,7 +12,7 @@ from core.support.sockets import listen
 from core.support.waiting import LIMIT_S, MOMENT_S
 
 from gaiod import Watcher
-from gaiod.runtime.dispatch import dispatch
+from gaiod.process.dispatch import dispatch
 from gaiod.supervisor import upgrade as module
 from gaiod.supervisor.upgrade import VARIABLE, HandedOver, Predecessor, Upgrade, own_command, predecessor
 

@@ -5,7 +5,7 @@ import json
 
 from gaiod_worker import make_listener, serve
 
-from gaiod.runtime.plugins import build_options, load_handler
+from gaiod.plugins import build_options, load_handler
 
 
 def main() -> None:

@@ -6,11 +6,11 @@ from typing import NoReturn
 from listener import open_listener
 
 from gaiod import Handler, Watcher
-from gaiod.runtime.dispatch import dispatch
-from gaiod.runtime.listener import Listener
-from gaiod.runtime.settings import ListenerSettings
-from gaiod.runtime.stats import Layout
-from gaiod.runtime.worker import GC_THRESHOLDS
+from gaiod.process.dispatch import dispatch
+from gaiod.settings import ListenerSettings
+from gaiod.stats.cells import Layout
+from gaiod.worker.listener import Listener
+from gaiod.worker.process import GC_THRESHOLDS
 
 
 def make_listener(handler: Handler) -> tuple[Watcher, Listener]:

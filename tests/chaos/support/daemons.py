@@ -40,7 +40,7 @@ def many(folder: Path, *, workers: int = 2, handler: str = NAMED, **more: str) -
 
 def workers_of(daemon: Daemon) -> list[int]:
     """Return the worker processes of a daemon: not the process that reads its configuration."""
-    return [pid for pid in children_of(daemon.pid) if b"gaiod.runtime.worker" in _command(pid)]
+    return [pid for pid in children_of(daemon.pid) if b"gaiod.worker.process" in _command(pid)]
 
 
 def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:

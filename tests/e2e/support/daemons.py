@@ -15,7 +15,7 @@ from core.support.waiting import LIMIT_S
 from e2e.support.clients import Samples, scrape
 from e2e.support.procfs import children_of, session_of
 from e2e.support.waiting import wait_until
-from gaiod.supervisor.client import ask
+from gaiod.control.client import ask
 
 ECHO = """\
 metrics: {listen: "127.0.0.1:0"}

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from runtime.support.proxying import Backend, Proxying, text_of
+from worker.support.proxying import Backend, Proxying, text_of
 
 Start = Callable[..., Proxying]
 

@@ -8,7 +8,7 @@ import pytest
 from gaiod.handlers.proxy.balance import Balance, LeastConnections, RandomTwo, RoundRobin, SourceHash, balance_of
 from gaiod.handlers.proxy.options import ServerOptions
 from gaiod.handlers.proxy.servers import Endpoint, Server, hash_of
-from runtime.support.proxying import Counted
+from worker.support.proxying import Counted
 
 
 def endpoints_of(*weights: int) -> list[Endpoint]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from core.support.sockets import reset
-from runtime.support.proxying import Backend, Proxying, closed_address, text_of
+from worker.support.proxying import Backend, Proxying, closed_address, text_of
 
 Start = Callable[..., Proxying]
 

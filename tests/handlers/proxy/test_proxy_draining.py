@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 from core.support.waiting import MOMENT_S
-from runtime.support.proxying import Backend, Proxying
+from worker.support.proxying import Backend, Proxying
 
-from gaiod.runtime import draining
-from gaiod.runtime.draining import Drain
+from gaiod.worker import drain
+from gaiod.worker.drain import Drain
 
 Start = Callable[..., Proxying]
 
@@ -17,7 +17,7 @@ LONG_S = 1000.0
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draining, "QUIET_S", MOMENT_S)
+    monkeypatch.setattr(drain, "QUIET_S", MOMENT_S)
 
 
 def _drain(proxy: Proxying) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from core.support.waiting import compiled_only
 from gaiod.handlers.proxy.session import Session
-from runtime.support.proxying import Backend, Proxying, closed_address, text_of
+from worker.support.proxying import Backend, Proxying, closed_address, text_of
 
 from gaiod import ProxyHeader
 

@@ -13,7 +13,7 @@ import pytest
 from core.support.sockets import reset
 from gaiod.handlers.proxy.health import Probe, Verdict
 from gaiod.handlers.proxy.options import CheckOptions
-from runtime.support.proxying import Backend, Proxying, closed_address, text_of
+from worker.support.proxying import Backend, Proxying, closed_address, text_of
 
 Start = Callable[..., Proxying]
 

@@ -7,7 +7,7 @@ from gaiod.handlers.proxy import Proxy
 from gaiod.handlers.proxy.options import ProxyOptions, ServerOptions
 
 from gaiod.config import ConfigErrors, loads
-from gaiod.runtime.plugins import build_options, load_handler
+from gaiod.plugins import build_options, load_handler
 
 TEXT = "listeners:\n  db:\n    bind: 127.0.0.1:5433\n    handler: proxy\n    with:\n"
 

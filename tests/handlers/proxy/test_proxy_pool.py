@@ -11,9 +11,9 @@ from gaiod.handlers.proxy.names import Answer
 from gaiod.handlers.proxy.options import PassiveOptions, ProxyOptions
 from gaiod.handlers.proxy.pool import Pool
 from gaiod.handlers.proxy.servers import Endpoint, Server
-from runtime.support.proxying import Counted
+from worker.support.proxying import Counted
 
-from gaiod.runtime.plugins import build_options
+from gaiod.plugins import build_options
 
 PASSIVE = PassiveOptions(failures=2, eject=10.0, eject_max=60.0, slow_start=0.0)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from core.support.sockets import reset
 from gaiod.handlers.proxy.names import Answer
-from runtime.support.proxying import Backend, Proxying
+from worker.support.proxying import Backend, Proxying
 
 Start = Callable[..., Proxying]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from core.support.sockets import pattern, reset
 from gaiod.handlers.proxy.sockets import unsent_bytes
-from runtime.support.proxying import Backend, Proxying
+from worker.support.proxying import Backend, Proxying
 
 from gaiod import Conn, Termination
 

@@ -9,9 +9,9 @@ import pytest
 from core.support.sockets import reset
 from gaiod.handlers.proxy import NO_SERVER
 from gaiod.handlers.proxy.names import Answer
-from runtime.support.proxying import Backend, Proxying, closed_address, text_of
+from worker.support.proxying import Backend, Proxying, closed_address, text_of
 
-from gaiod.runtime.stats import UNAVAILABLE_CAUSES
+from gaiod.stats.cells import UNAVAILABLE_CAUSES
 
 Start = Callable[..., Proxying]
 End = Callable[[Proxying, socket.socket, socket.socket], object]

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from e2e.support.redis import RedisServer
-from runtime.support.outlets import FakeOutlet
+from feeder.support.outlets import FakeOutlet
 
 
 @pytest.fixture

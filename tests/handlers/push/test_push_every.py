@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from feeder.support.outlets import FakeOutlet
 from gaiod.handlers.push.options import EveryOptions
 from gaiod.handlers.push.sources import every
 from gaiod.handlers.push.sources.every import EverySource
-from runtime.support.outlets import FakeOutlet
 
 
 class Clock:

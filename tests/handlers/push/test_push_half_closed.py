@@ -11,10 +11,10 @@ from core.support.descriptors import leaked_since, open_descriptors
 from core.support.sockets import reset
 from gaiod.handlers.push import Push
 from gaiod.handlers.push.half_closed import TURN_MAX, HalfClosed
-from runtime.support.serving import Serving
+from worker.support.serving import Serving
 
 from gaiod import Conn, Group
-from gaiod.runtime.plugins import build_options
+from gaiod.plugins import build_options
 from gaiod.testing import (
     Close,
     Closed,

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from core.support.waiting import MOMENT_S
 from gaiod.handlers.push import Push
-from runtime.support.serving import Serving
+from worker.support.serving import Serving
 
-from gaiod.runtime.plugins import build_options
+from gaiod.plugins import build_options
 from gaiod.testing import (
     Arrived,
     Close,

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from core.support.waiting import LIMIT_S, MOMENT_S
 from e2e.support.programs import free_port
+from feeder.support.outlets import FakeOutlet
 from gaiod.handlers.push import Push
 from gaiod.handlers.push.options import HttpOptions
 from gaiod.handlers.push.sources import http as module
 from gaiod.handlers.push.sources import source_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runtime.support.outlets import FakeOutlet
 
-from gaiod.runtime.plugins import build_options
+from gaiod.plugins import build_options
 
 LIMIT = 1024
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from core.support.waiting import LIMIT_S
+from feeder.support.outlets import FakeOutlet
 from gaiod.handlers.push.options import LinesOptions
 from gaiod.handlers.push.sources.lines import LinesSource
-from runtime.support.outlets import FakeOutlet
 
 Start = Callable[..., LinesSource]
 MAX = 16

@@ -11,13 +11,13 @@ import redis
 from e2e.support.programs import free_port
 from e2e.support.redis import RedisServer
 from e2e.support.waiting import wait_until
+from feeder.support.outlets import FakeOutlet
 from gaiod.handlers.push import Push
 from gaiod.handlers.push.sources import redis as module
 from gaiod.handlers.push.sources import source_of
 from gaiod.handlers.push.sources.redis import channels
-from runtime.support.outlets import FakeOutlet
 
-from gaiod.runtime.plugins import build_options
+from gaiod.plugins import build_options
 
 Serve = Callable[..., RedisServer]
 Start = Callable[..., None]

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from e2e.support.redis import RedisServer
 from e2e.support.waiting import wait_until
+from feeder.support.outlets import FakeOutlet
 from gaiod.handlers.push import Push
 from gaiod.handlers.push.sources import source_of
 from gaiod.handlers.push.sources.redis import streams
 from gaiod.handlers.push.sources.redis.streams import EntryId, Position, StreamState
-from runtime.support.outlets import FakeOutlet
 
-from gaiod.runtime.plugins import build_options
+from gaiod.plugins import build_options
 
 Serve = Callable[..., RedisServer]
 Start = Callable[..., None]

@@ -21,7 +21,7 @@ from gaiod.handlers.push.options import (
 from gaiod.config import load, loads
 from gaiod.config.errors import Report
 from gaiod.config.yaml import read_document
-from gaiod.runtime.plugins import build_options
+from gaiod.plugins import build_options
 
 FILE = Path(__file__).parents[3] / "config" / "push.yaml"
 TEXT = FILE.read_text()

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from core.support.sockets import listen
 from core.support.waiting import LIMIT_S
-from runtime.support.stepping import Stepped
+from worker.support.stepping import Stepped
 
 from gaiod import Watcher
-from gaiod.observe.endpoint import Answer as Response
-from gaiod.observe.endpoint import Endpoint
+from gaiod.observe.http import Answer as Response
+from gaiod.observe.http import Endpoint
 from observe.support.slots import FakeDaemon
 
 PAGE = Response(200, "<p>status</p>", {"content-type": "text/html"})

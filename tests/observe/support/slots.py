@@ -9,11 +9,11 @@ from prometheus_client.metrics_core import Metric
 
 from gaiod.core import counters
 from gaiod.observe.collector import Collector, Key, ServedListener, ServerKey
-from gaiod.observe.feeds import SourceKey
-from gaiod.runtime.feedcells import SOURCE_CELLS
-from gaiod.runtime.settings import ListenerSettings
-from gaiod.runtime.stats import CELL, SERVER_CELL, Layout
-from gaiod.supervisor.slots import added
+from gaiod.observe.push_metrics import SourceKey
+from gaiod.settings import ListenerSettings
+from gaiod.stats.cells import CELL, SERVER_CELL, Layout
+from gaiod.stats.feeder_cells import SOURCE_CELLS
+from gaiod.supervisor.processes.slots import added
 
 USAGE = {"resident_bytes": 9_000_000.0, "open_fds": 12.0, "max_fds": 1024.0}
 

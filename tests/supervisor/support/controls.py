@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from core.support.waiting import LIMIT_S
-from runtime.support.stepping import Stepped
+from worker.support.stepping import Stepped
 
 from gaiod import Watcher
-from gaiod.supervisor.control import Control, Reply, open_control_socket
+from gaiod.supervisor.operators.server import Control, Reply, open_control_socket
 
 STATUS = {"verb": "status"}
 STATUS_LINE = b'{"verb": "status"}\n'

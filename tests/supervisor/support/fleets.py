@@ -7,11 +7,11 @@ from typing import Any
 from core.support.waiting import LIMIT_S
 
 from gaiod import Watcher
-from gaiod.runtime.dispatch import dispatch
-from gaiod.runtime.settings import ListenerSettings, Settings
-from gaiod.supervisor.fleet import Fleet
-from gaiod.supervisor.generation import Failure, Generation
-from gaiod.supervisor.listeners import Listeners, Prepared
+from gaiod.process.dispatch import dispatch
+from gaiod.settings import ListenerSettings, Settings
+from gaiod.supervisor.processes.fleet import Fleet
+from gaiod.supervisor.processes.generation import Failure, Generation
+from gaiod.supervisor.sockets.listeners import Listeners, Prepared
 
 ECHO = "gaiod.handlers.echo:Echo"
 

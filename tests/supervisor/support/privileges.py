@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gaiod.runtime.settings import ListenerSettings, Settings
-from gaiod.supervisor.privileges import PrivilegeError, check_is_roots_alone, check_start
+from gaiod.settings import ListenerSettings, Settings
+from gaiod.supervisor.host.privileges import PrivilegeError, check_is_roots_alone, check_start
 
 NOBODY = pwd.getpwnam("nobody")
 OTHER = pwd.getpwnam("daemon")

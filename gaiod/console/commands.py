@@ -1,0 +1,260 @@
+"""The commands that speak to a running daemon: thin. What they ask is in `control/protocol.py`."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from gaiod.console.explain import explanation_text
+from gaiod.console.probe import probe
+from gaiod.console.tables import connections_text, status_text
+from gaiod.control.client import Conversation, ask
+from gaiod.control.protocol import MESSAGE_MAX_BYTES, VERBS, ControlError, check_message
+
+control_option = click.option(
+    "--control",
+    metavar="PATH",
+    envvar="GAIOD_CONTROL",
+    show_envvar=True,
+    help="The daemon's control socket. Default: where one that runs as the same user has it.",
+)
+SORTS = [order for order in VERBS["connections"].arguments["sort"].choices if order != "traffic"]
+"""Of `connections`: for how fast each one is, somebody has to look twice."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer as JSON.")
+
+
+def _ask(control: str | None, verb: str, **arguments: Any) -> dict[str, Any]:
+    """Return the result, or end with the status that the daemon's refusal has."""
+    try:
+        return ask(control, verb, **arguments)
+    except ControlError as error:
+        click.echo(error, err=True)
+        sys.exit(error.status)
+
+
+def _print_json(result: dict[str, Any]) -> None:
+    click.echo(json.dumps(result, indent=2))
+
+
+@click.command()
+@control_option
+@json_option
+def status(control: str | None, as_json: bool) -> None:
+    """Show how a running daemon is doing.
+
+    Of its listeners, ACCEPTED, RECEIVED and SENT are averages of about the last ten seconds; GEN is the
+    generation of the configuration that a worker runs.
+    """
+    result = _ask(control, "status")
+    if as_json:
+        _print_json(result)
+    else:
+        click.echo(status_text(result, time.time()))
+
+
+@click.command()
+@click.option("--url", metavar="URL", help="Ask there instead, such as http://127.0.0.1:9464/readyz.")
+@control_option
+def health(url: str | None, control: str | None) -> None:
+    """Tell whether a running daemon serves, as /readyz does.
+
+    Exit status: 0 it does; 69 there is no daemon, or none that can be asked; 75 it does not now (it starts,
+    stops, or no worker serves), or does not answer in time.
+    """
+    if url is not None:
+        status, text = probe(url)
+    else:
+        result = _ask(control, "status")
+        serving = sum(worker["state"] == "serving" for worker in result["workers"])
+        text = f"{result['state']}, {serving} worker{'s' if serving != 1 else ''} serving"
+        status = 0 if result["ready"] else os.EX_TEMPFAIL
+    click.echo(f"{'healthy' if status == 0 else 'not healthy'}: {text}", err=status != 0)
+    sys.exit(status)
+
+
+@click.command()
+@click.option("--listener", metavar="NAME", help="Only this listener's.")
+@click.option("--sort", type=click.Choice(SORTS), default="age", show_default=True)
+@click.option("--limit", type=int, metavar="N", default=100, show_default=True, help="Show so many at most.")
+@control_option
+@json_option
+def connections(listener: str | None, sort: str, limit: int, control: str | None, as_json: bool) -> None:
+    """Show open connections.
+
+    The oldest come first; with `--sort bytes` those that moved most, with `--sort stalled` those for whom nothing
+    of what waits was taken for longest, with `--sort buffered` those for whom most waits. What moves most a second,
+    `gaiod top` shows. --json shows names that are cut here.
+    """
+    result = _ask(control, "connections", listener=listener, sort=sort, limit=limit)
+    if as_json:
+        _print_json(result)
+    else:
+        click.echo(connections_text(result))
+
+
+@click.command()
+@click.option("--listener", metavar="NAME", help="Only this listener's connections.")
+@click.option(
+    "--sort",
+    type=click.Choice(["traffic", "stalled", "buffered", "age"]),
+    default="traffic",
+    show_default=True,
+    help="Which connections come first.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.2, 30),
+    metavar="SECONDS",
+    default=2.0,
+    show_default=True,
+    help="Look this often.",
+)
+@click.option("--limit", type=click.IntRange(1, 1000), metavar="N", help="Show so many connections at most.")
+@click.option("--once", is_flag=True, help="Print one picture. So it is where there is no terminal.")
+@control_option
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document for each look, a line each.")
+def top(
+    *,
+    listener: str | None,
+    sort: str,
+    interval: float,
+    limit: int | None,
+    once: bool,
+    control: str | None,
+    as_json: bool,
+) -> None:
+    """Watch a running daemon.
+
+    Its workers, its listeners, and the connections that move most, wait for longest, or have most waiting for them.
+    Keys: t, s, b and a sort by traffic, stalled, buffered and age, l goes through the listeners, q ends it.
+    """
+    try:
+        from gaiod.console.top.program import Wanted, run  # late: only this needs rich, and no daemon has to have it
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "rich":
+            raise
+        click.echo("gaiod top draws with rich, which is not installed: pip install 'gaiod[top]'", err=True)
+        sys.exit(os.EX_UNAVAILABLE)
+    try:
+        run(control, Wanted(sort, interval, limit), listener=listener, once=once, as_json=as_json)
+    except ControlError as error:
+        click.echo(error, err=True)
+        sys.exit(error.status)
+
+
+@click.command()
+@click.argument("connection")
+@control_option
+@json_option
+def explain(connection: str, control: str | None, as_json: bool) -> None:
+    """Say where a connection stands, or why it closed.
+
+    CONNECTION is an id as `gaiod connections` shows it, or as the log has it; the last few thousand that closed are
+    known. A proxied connection and that to its server are told of together.
+    """
+    result = _ask(control, "explain", connection=connection)
+    if as_json:
+        _print_json(result)
+    else:
+        click.echo(explanation_text(result))
+
+
+@click.command()
+@click.argument("connection")
+@control_option
+def kill(connection: str, control: str | None) -> None:
+    """Close one connection at once.
+
+    CONNECTION is an id as `gaiod connections` shows it.
+    """
+    _ask(control, "kill", connection=connection)
+    click.echo(f"closed: {connection}")
+
+
+@click.group()
+def workers() -> None:
+    """Command the worker processes."""
+
+
+@workers.command()
+@control_option
+def restart(control: str | None) -> None:
+    """Replace all workers, and wait until it is done.
+
+    One after the other: new connections go to the fresh worker, and those of the old one are drained.
+    """
+    replaced = _ask(control, "restart")["workers"]
+    click.echo(f"restarted: workers {', '.join(map(str, replaced))}")
+
+
+@click.command()
+@control_option
+def reload(control: str | None) -> None:
+    """Read the configuration again, and serve it.
+
+    Exit status: 0 it is served; else the daemon goes on with what it had: 78 it is wrong, 70 a worker could not start
+    with it, such as when a handler's on_start raises.
+    """
+    click.echo(f"reloaded: generation {_ask(control, 'reload')['generation']}")
+
+
+@click.command()
+@control_option
+def upgrade(control: str | None) -> None:
+    """Replace the daemon by the gaiod installed now.
+
+    Nobody who connects meanwhile is refused.
+    """
+    click.echo(f"upgraded: process {_ask(control, 'upgrade')['pid']} serves")
+
+
+@click.command()
+@click.argument("listener")
+@control_option
+def drain(listener: str, control: str | None) -> None:
+    """Accept no more connections on a listener.
+
+    Those that are open go on, for up to drain_timeout. The next reload opens the listener again.
+    """
+    count = _ask(control, "drain", listener=listener)["connections"]
+    click.echo(f"draining {listener}: {count} connection{'s' if count != 1 else ''} may finish")
+
+
+@click.command()
+@click.argument("topic")
+@click.argument("message", required=False)
+@click.option("--listener", metavar="NAME", help="Only to this listener's subscribers. Default: to all that take it.")
+@control_option
+def publish(topic: str, message: str | None, listener: str | None, control: str | None) -> None:
+    """Publish MESSAGE to the subscribers of TOPIC.
+
+    Without MESSAGE, or with `-`, each line of standard input is one, and is published as soon as it is there.
+    """
+    count, listeners = 0, {}
+    with Conversation(control) as conversation:
+        try:
+            for each in _lines() if message in (None, "-") else [message]:
+                check_message(topic, each)
+                result = conversation.ask("publish", topic=topic, message=each, listener=listener)
+                listeners.update(dict.fromkeys(result["listeners"]))
+                count += 1
+        except ControlError as error:
+            before = f"line {count + 1}: " if message in (None, "-") else ""
+            click.echo(f"{before}{error}", err=True)
+            sys.exit(error.status)
+    what = f"{count} message{'s' if count != 1 else ''}"
+    click.echo(f"published: {what}{' to ' if listeners else ''}{', '.join(listeners)}")
+
+
+def _lines() -> Iterator[str]:
+    """Yield the lines of standard input as they come, without their ends; what is no text as the system's own is."""
+    while line := sys.stdin.buffer.readline(MESSAGE_MAX_BYTES + 2):  # one that is longer is refused for its length
+        yield os.fsdecode(line.removesuffix(b"\n"))
+
+
+COMMANDS = (status, top, health, connections, explain, kill, workers, reload, upgrade, drain, publish)

@@ -1,0 +1,192 @@
+"""Outlets: what a source publishes through. `gaiod.Outlet` is the interface, this is what there is behind it."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock, get_ident
+from typing import Any
+
+from gaiod.core.errors import WatcherClosed
+from gaiod.core.operations import OpResult
+from gaiod.core.watcher import Watcher
+from gaiod.feeder.source_listener import Inlet
+from gaiod.feeder.thread_queue import Intake
+from gaiod.handler.handler import Handler
+from gaiod.handler.source import IDLE_TIMEOUT_S
+from gaiod.log.rate_limit import LimitedLog
+from gaiod.process.feed_records import MESSAGE_MAX_BYTES, TOPIC_MAX_BYTES
+from gaiod.stats.feeder_cells import SOURCE_CELL, row
+
+log = logging.getLogger("gaiod.feeder")
+
+OVERHEAD_BYTES = 512
+"""What a message of a thread takes beside its bytes, until the loop has sent it. It bounds small ones, too: the loop
+takes 2,000 at a time, some 15 ms of work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all outlets of a feeder work with.
+
+    Attributes:
+        watcher: the feeder's.
+        cells: where sources count: `feedcells`, shared with the supervisor.
+        inlet_cells: where inlets do: the watcher's own.
+        intake: what other threads publish through.
+        lock: around each count, since threads count.
+        thread: the loop's.
+    """
+
+    watcher: Watcher
+    cells: Any
+    inlet_cells: Any
+    intake: Intake
+    lock: Lock = field(default_factory=Lock)
+    thread: int = field(default_factory=get_ident)
+
+
+class SourceOutlet:
+    """The outlet of one source, from one start of it to its stop."""
+
+    def __init__(
+        self,
+        means: Means,
+        listener: str,
+        source: str,
+        number: int,
+        *,
+        encode: Callable[[str, bytes], bytes],
+        route: Callable[[str, bytes, bytes], None],
+    ) -> None:
+        """Make it.
+
+        Args:
+            means: the feeder's.
+            listener: the name of the listener that is fed.
+            source: the source's.
+            number: of its row of cells.
+            encode: makes of (topic, message) what workers get; raises ValueError for one that cannot be published.
+            route: sends (topic, message, encoded message), in the loop's thread.
+        """
+        self._means = means
+        self.tell = LimitedLog(log, f"source {source} of listener {listener}").tell
+        self._inlet_name = f"{listener}/{source}"
+        self._row = row(number)
+        self._encode = encode
+        self._route = route
+        self._is_open = True
+        self._inlets: list[Inlet] = []
+
+    # -- what a source uses ------------------------------------------------------------------------------
+
+    def publish(self, data: bytes, topic: str) -> None:
+        """As `Outlet.publish`."""
+        if not self._is_open:
+            return
+        try:
+            encoded = _checked(topic, self._encode(topic, data))
+        except BaseException as error:  # the handler's own, whatever it raises
+            self._count("refused")
+            self.tell(logging.WARNING, "refused", "a message is refused: %s", error)
+            if isinstance(error, Exception):
+                raise
+            raise RuntimeError(f"encode_message raised {error!r}") from error  # that would end a source's thread
+        if get_ident() == self._means.thread:
+            self._send(topic, data, encoded)
+        else:
+            size = len(data) + len(encoded) + OVERHEAD_BYTES
+            self._means.intake.put(lambda: self._send(topic, data, encoded), size, lambda: self._is_open)
+
+    @property
+    def is_behind(self) -> bool:
+        """As `Outlet.is_behind`."""
+        return self._means.intake.is_behind
+
+    @property
+    def up(self) -> bool:
+        """As `Outlet.up`."""
+        return bool(self._means.cells[self._row + SOURCE_CELL["up"]])
+
+    @up.setter
+    def up(self, is_up: bool) -> None:
+        with self._means.lock:
+            if self._is_open:
+                self._means.cells[self._row + SOURCE_CELL["up"]] = bool(is_up)
+
+    def reconnected(self) -> None:
+        """As `Outlet.reconnected`."""
+        self._count("reconnects")
+
+    def gap(self, reason: str) -> None:
+        """As `Outlet.gap`."""
+        self._count("gaps")
+        if self._is_open:
+            self.tell(logging.WARNING, "gap", "messages may be missing: %s", reason)
+
+    def timer(self, delay_s: float, action: Callable[[], None]) -> None:
+        """As `Outlet.timer`."""
+        self._means.watcher.timer(time.monotonic() + delay_s, context=lambda result: self._call("timer", action))
+
+    def post(self, action: Callable[[], None]) -> None:
+        """As `Outlet.post`."""
+
+        def take(result: OpResult) -> None:
+            self._call("post", action)
+
+        try:
+            self._means.watcher.post(take)
+        except WatcherClosed:
+            pass  # the thread cannot know
+
+    def serve(self, bind: str, handler: Handler, *, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
+        """As `Outlet.serve`."""
+        means = self._means
+        self._inlets.append(
+            Inlet(means.watcher, means.inlet_cells, self._inlet_name, bind, handler, idle_timeout_s=idle_timeout_s)
+        )
+
+    # -- what the feeder uses ----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Do nothing more for the source: what its threads publish from now on goes to nobody, and waits for none."""
+        self.up = False
+        with self._means.lock:
+            self._is_open = False
+        self._means.intake.wake()
+        inlets, self._inlets = self._inlets, []
+        for inlet in inlets:
+            inlet.close()
+
+    def _send(self, topic: str, data: bytes, encoded: bytes) -> None:
+        if self._is_open:
+            self._count("published")
+            self._route(topic, data, encoded)
+
+    def _call(self, what: str, action: Callable[[], None]) -> None:
+        if self._is_open:
+            try:
+                action()
+            except BaseException:  # SystemExit, CancelledError: it must not end what feeds everybody
+                self.tell(logging.ERROR, what, "what its %s was for raised; the source goes on", what, traceback=True)
+
+    def _count(self, cell: str) -> None:
+        with self._means.lock:
+            if self._is_open:
+                self._means.cells[self._row + SOURCE_CELL[cell]] += 1
+
+
+def _checked(topic: str, encoded: bytes) -> bytes:
+    """Return what can be sent.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    size = len(topic.encode())
+    if size > TOPIC_MAX_BYTES:
+        raise ValueError(f"its topic has {size} bytes; give one of at most {TOPIC_MAX_BYTES}")
+    if not encoded:
+        raise ValueError("it is empty; give at least a byte")
+    if len(encoded) > MESSAGE_MAX_BYTES:
+        raise ValueError(f"it has {len(encoded)} bytes; give at most {MESSAGE_MAX_BYTES}")
+    return encoded

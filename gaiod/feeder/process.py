@@ -1,0 +1,169 @@
+"""The feeder: one process that runs the sources of all listeners, and hands what they publish to every worker.
+
+    python -m gaiod.feeder.process FD
+
+FD is its end of a channel to its supervisor, as a worker has one:
+
+    supervisor -> feeder    {"log": {...}, "stats": fd, "dump": fd, "links": fd, "instance": 2, ...}
+    supervisor -> feeder    {"run": {"number": 2, "log": {...}, "feeds": [{...}, ...]}}
+    feeder -> supervisor    {"running": 2}
+    supervisor -> feeder    {"ask": {"id": 7, "verb": "publish", "listener": null, "topic": "a", "message": "b"}}
+    feeder -> supervisor    {"answer": 7, "result": {"listeners": ["ticks"]}}
+    supervisor -> feeder    {"stop_inlets": true} | {"stop": true}
+
+It outlives reloads, and workers: a message is encoded once, and a file followed once, however many there are. It is
+not told to end by signals: whoever sends one to all processes means the supervisor, which ends it last.
+"""
+
+import faulthandler
+import gc
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gaiod.core.errors import WatcherClosed
+from gaiod.core.operations import OpResult
+from gaiod.core.watcher import Watcher
+from gaiod.feeder.router import Feeds
+from gaiod.feeder.source_listener import LAYOUT
+from gaiod.log.setup import LogError, configure_log, follow_log
+from gaiod.process.channel import Channel
+from gaiod.process.dispatch import dispatch
+from gaiod.process.inheritance import FOR_SUPERVISOR, take_known_state
+from gaiod.process.startup import map_cells, receive_settings
+from gaiod.settings import log_settings_from
+from gaiod.stats.feeder_cells import HEARTBEAT, SIZE
+from gaiod.version import __version__
+
+log = logging.getLogger("gaiod.feeder")
+
+ROLE = "feeder"
+
+EXIT_CONFIG = 78
+
+GOODBYE_S = 0.5
+"""How long the last messages to the supervisor may take."""
+
+PATIENCE_S = 0.02
+"""When an operator's message is tried again while workers are behind."""
+
+IGNORED = (signal.SIGTERM, signal.SIGINT, *FOR_SUPERVISOR, signal.SIGTTIN)
+"""SIGTTIN: a source that reads from a terminal gets an error, and does not stop the process."""
+
+
+class Feeder:
+    """Feeds until told to stop."""
+
+    def __init__(self, channel_fd: int) -> None:
+        self._first = socket.socket(fileno=channel_fd)
+        self._ended = False
+        self._verbs: dict[str, Callable[[Any], None]] = {
+            "run": self._take_run,
+            "ask": self._take_question,
+            "stop_inlets": lambda now: self._feeds.stop(inlets_only=True),
+            "stop": lambda now: self._stop(),
+        }
+
+    def run(self) -> int:
+        """Receive the settings, feed, and return the process's exit status."""
+        for number in IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        message, rest = receive_settings(self._first)
+        faulthandler.enable(message["dump"])  # SIGABRT, or a crash, leaves the stack there for the supervisor
+        self._log = message["log"]
+        self._configure_log()
+        self._cells = map_cells(message["stats"])
+        if len(self._cells) != SIZE:
+            log.error("this is gaiod %s, its supervisor another version: run gaiod upgrade", __version__)
+            return EXIT_CONFIG
+        inlet_cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")
+        self._watcher = Watcher(counters=inlet_cells, report_closes=True, report_hangups=True)
+        self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
+        self._feeds = Feeds(self._watcher, self._cells, inlet_cells, message["sequences"], message["instance"])
+        self._feeds.links.open(socket.socket(fileno=message["links"]))
+        self._beat_every(message["heartbeat_interval_s"])
+        gc.collect()
+        gc.freeze()
+        self._channel.take_received()
+        self._loop()
+        return 0
+
+    def _configure_log(self) -> None:
+        try:
+            configure_log(log_settings_from(self._log), role=ROLE)
+        except LogError as error:
+            log.error("%s; the log goes on as before", error)
+
+    def _beat_every(self, interval_s: float) -> None:
+        """Write down when the loop came round: a supervisor that reads an old time knows that it hangs."""
+
+        def beat(result: OpResult | None) -> None:
+            self._cells[HEARTBEAT] = time.monotonic_ns()
+            follow_log()
+            self._watcher.timer(time.monotonic() + interval_s, context=beat)
+
+        beat(None)
+
+    def _loop(self) -> None:
+        wait_io = self._watcher.wait_io
+        while not self._ended:
+            dispatch(wait_io())
+        until_s = time.monotonic() + GOODBYE_S
+        while self._channel.is_sending and time.monotonic() < until_s:
+            dispatch(wait_io(until_s - time.monotonic()))
+        self._watcher.close()
+        try:
+            while True:
+                dispatch(wait_io())
+        except WatcherClosed:
+            pass  # every completion was taken
+
+    # -- what the supervisor says ------------------------------------------------------------------------
+
+    def _take_message(self, message: dict[str, Any] | None) -> None:
+        if message is None:
+            log.warning("the supervisor is gone; stopping")
+            self._stop()
+            return
+        for verb, arguments in message.items():
+            self._verbs[verb](arguments)
+
+    def _take_run(self, what: dict[str, Any]) -> None:
+        """Run these sources, and no others."""
+        if what["log"] != self._log:
+            self._log = what["log"]
+            self._configure_log()
+        self._feeds.run(what["feeds"])
+        self._channel.send({"running": what["number"]})
+
+    def _take_question(self, question: dict[str, Any]) -> None:
+        """Publish what an operator says, once workers have taken what there is."""
+
+        def publish(result: OpResult | None = None) -> None:
+            if self._feeds.is_behind:
+                self._watcher.timer(time.monotonic() + PATIENCE_S, context=publish)
+                return
+            message = question["message"].encode()
+            answer = self._feeds.publish(question["listener"], question["topic"], message)
+            self._channel.send({"answer": question["id"], "result": answer})
+
+        publish()
+
+    def _stop(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._feeds.stop()
+
+
+def main() -> None:
+    """Run as a process of its own."""
+    take_known_state()
+    sys.exit(Feeder(int(sys.argv[1])).run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""Feeds: the listeners that take messages, their sources, and who gets what these publish."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from typing import Any
+
+from gaiod.core.watcher import Watcher
+from gaiod.feeder.outlet import Means, SourceOutlet
+from gaiod.feeder.source_runner import Commands, Retry, Run
+from gaiod.feeder.thread_queue import Intake
+from gaiod.feeder.worker_links import Links
+from gaiod.handler.handler import Handler
+from gaiod.plugins import build_options, load_handler
+from gaiod.process.feed_records import RecordError, hello, record
+from gaiod.stats.feeder_cells import SOURCE_CELL, row
+
+log = logging.getLogger("gaiod.feeder")
+
+
+@dataclass(slots=True, eq=False)
+class Feed:
+    """What a listener gets, with one handler and its options.
+
+    After a reload that changed those, the workers before it still have the old one: their clients get the same
+    messages, encoded as they were promised.
+
+    Attributes:
+        number: what records call it.
+        handler: its class; None: it is not known yet, or cannot be loaded.
+        options: the handler's.
+        runs: its sources.
+        loading: tries to load the handler, and to start the sources.
+    """
+
+    number: int
+    handler: type[Handler] | None = None
+    options: Any = None
+    runs: list[Run] = field(default_factory=list)
+    loading: Retry | None = None
+
+    def encode(self, topic: str, data: bytes) -> bytes:
+        """Return a message as workers get it."""
+        assert self.handler is not None
+        return self.handler.encode_message(self.options, topic, data)
+
+    def stop(self, *, inlets_only: bool = False) -> None:
+        """Stop its sources."""
+        if self.loading is not None and not inlets_only:
+            self.loading.cancel()
+        stopped = [run for run in self.runs if run.source.is_inlet or not inlets_only]
+        self.runs = [run for run in self.runs if run not in stopped]
+        for run in stopped:
+            run.stop()
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """The messages of one listener, whatever its options were and are.
+
+    Attributes:
+        sequence: of the last message.
+        cell: where that is written down; None: nowhere yet.
+        feeds: by their keys.
+        current: the key of the one whose sources run.
+    """
+
+    sequence: int = 0
+    cell: int | None = None
+    feeds: dict[str, Feed] = field(default_factory=dict)
+    current: str | None = None
+
+
+class Feeds:
+    """Everything that a feeder feeds."""
+
+    def __init__(
+        self, watcher: Watcher, cells: Any, inlet_cells: Any, sequences: Mapping[str, int], instance: int
+    ) -> None:
+        """Make it, with no sources.
+
+        Args:
+            watcher: the feeder's.
+            cells: where sources count.
+            inlet_cells: where inlets do: the watcher's own.
+            sequences: by listener, of the last message that a feeder before this one has sent.
+            instance: counts the feeders there have been.
+        """
+        self._instance = instance
+        self.links = Links(watcher, self._greet, self._forget)
+        self._means = Means(watcher, cells, inlet_cells, Intake(watcher, self.links))
+        self._streams = {listener: Stream(sequence) for listener, sequence in sequences.items()}
+        self._numbers = count()
+        self._has_no_inlets = False
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether workers have not taken much of what was published."""
+        return self._means.intake.is_behind
+
+    def run(self, wanted: Sequence[Mapping[str, Any]]) -> None:
+        """Run the sources of these listeners, and no others; those that run already go on.
+
+        Args:
+            wanted: of each listener its `name`, `handler` and `options`, the `key` of these, the `row` of the listener
+                and the `rows` of its sources by their names.
+        """
+        keys = {each["name"]: each["key"] for each in wanted}
+        for name, stream in self._streams.items():
+            if stream.current is not None and keys.get(name) != stream.current:
+                stream.feeds[stream.current].stop()
+                stream.current = None
+        for each in wanted:
+            stream = self._streams.setdefault(each["name"], Stream())
+            stream.cell = row(each["row"]) + SOURCE_CELL["published"]
+            self._means.cells[stream.cell] = stream.sequence
+            if stream.current is None:
+                stream.current = each["key"]
+                feed = self._feed(stream, each["key"])
+                attempt = partial(self._begin, stream, feed, each)
+                feed.loading = Retry(self._means.watcher, attempt, f"the sources of listener {each['name']} do not run")
+        self._forget()
+
+    def stop(self, *, inlets_only: bool = False) -> None:
+        """Stop every source, or those that others send to: another daemon takes that now."""
+        self._has_no_inlets = True
+        for stream in self._streams.values():
+            if stream.current is not None:
+                stream.feeds[stream.current].stop(inlets_only=inlets_only)
+
+    def publish(self, listener: str | None, topic: str, data: bytes) -> dict[str, Any]:
+        """Publish a message of an operator's, to one listener or to all that take it; return which, or an error."""
+        commands = self._commands(listener)
+        if not commands:
+            why = "no listener takes messages" if listener is None else f"listener {listener} takes no messages"
+            return _refused(
+                f"{why} now: it has no handler that does, or cannot load it; see the log", os.EX_UNAVAILABLE
+            )
+        took, refusals = [], {}
+        for name, source in commands.items():
+            try:
+                source.publish(data, topic)
+                took.append(name)
+            except BaseException as error:  # the handler's own, whatever it raises
+                refusals[name] = str(error) or repr(error)
+        if took:
+            return {"listeners": took}
+        texts = "; ".join(f"listener {name}: {text}" for name, text in refusals.items())
+        return _refused(f"nobody takes a message of topic {topic!r}: {texts}", os.EX_DATAERR)
+
+    def _commands(self, listener: str | None) -> dict[str, Commands]:
+        """Return by listener where operators publish."""
+        return {
+            name: run.source
+            for name, stream in self._streams.items()
+            if stream.current is not None and listener in (None, name)
+            for run in stream.feeds[stream.current].runs
+            if isinstance(run.source, Commands) and run.source.takes
+        }
+
+    # -- sources -----------------------------------------------------------------------------------------
+
+    def _begin(self, stream: Stream, feed: Feed, wanted: Mapping[str, Any]) -> None:
+        """Load a handler, and start its sources. What a source raises is its own run's business."""
+        handler = load_handler(wanted["handler"])
+        options = build_options(handler, dict(wanted["options"]))
+        sources = [Commands(), *handler.sources_of(options)]
+        feed.handler, feed.options = handler, options
+        self.links.send(feed.number, record(feed.number, stream.sequence, b"", b""))  # what was before it is no gap
+        for source in sources:
+            name = f"source {source.name} of listener {wanted['name']}"
+            number = wanted["rows"].get(source.name)
+            if number is None:
+                log.error("%s was not there when the configuration was read; reload, and it is started", name)
+            elif not (source.is_inlet and self._has_no_inlets):
+                outlet = partial(
+                    SourceOutlet,
+                    self._means,
+                    wanted["name"],
+                    source.name,
+                    number,
+                    encode=feed.encode,
+                    route=partial(self._route, stream, feed),
+                )
+                feed.runs.append(Run(self._means.watcher, source, name, outlet))
+
+    def _route(self, stream: Stream, feed: Feed, topic: str, data: bytes, encoded: bytes) -> None:
+        """Send a message: the moment that gives it its place among all others of the listener."""
+        stream.sequence += 1
+        if stream.cell is not None:
+            self._means.cells[stream.cell] = stream.sequence  # first: what a feeder leaves behind is never too low
+        name = topic.encode()
+        self.links.send(feed.number, record(feed.number, stream.sequence, name, encoded))
+        for other in stream.feeds.values():
+            if other is not feed and other.handler is not None:
+                try:
+                    old = other.encode(topic, data)
+                except BaseException:  # it is missing there, as the next one's sequence tells
+                    continue
+                self.links.send(other.number, record(other.number, stream.sequence, name, old))
+
+    # -- workers -----------------------------------------------------------------------------------------
+
+    def _greet(self, wanted: dict[str, dict[str, Any]]) -> tuple[frozenset[int], bytes]:
+        if not wanted:
+            raise RecordError("it wants no feeds")
+        answer = {}
+        for name, each in wanted.items():
+            stream = self._streams.setdefault(name, Stream())
+            answer[name] = {"number": self._feed(stream, each["key"]).number, "sequence": stream.sequence}
+        return frozenset(each["number"] for each in answer.values()), hello(answer, self._instance)
+
+    def _feed(self, stream: Stream, key: str) -> Feed:
+        if key not in stream.feeds:
+            stream.feeds[key] = Feed(next(self._numbers))
+        return stream.feeds[key]
+
+    def _forget(self) -> None:
+        """Forget feeds whose sources do not run, and that nobody gets."""
+        used = self.links.feeds
+        for stream in self._streams.values():
+            for key, feed in list(stream.feeds.items()):
+                if key != stream.current and feed.number not in used:
+                    del stream.feeds[key]
+
+
+def _refused(error: str, status: int) -> dict[str, Any]:
+    return {"error": error, "status": status}

@@ -1,0 +1,110 @@
+"""Inlets: addresses at which a source listens, in the feeder. `Outlet.serve` says what may be bound."""
+
+import os
+import socket
+import time
+from typing import Any
+
+from gaiod.core.operations import OpResult
+from gaiod.core.sockets import UNIX_PATH_MAX_BYTES
+from gaiod.core.watcher import Watcher
+from gaiod.handler.handler import Handler
+from gaiod.process.socket_files import LOOK_INTERVAL_S, UnixListener
+from gaiod.settings import ListenerSettings
+from gaiod.stats.cells import Layout
+from gaiod.worker.listener import Listener
+
+UNIX = "unix:"
+
+CONNECTIONS_MAX = 100
+BACKLOG = 128
+
+LAYOUT = Layout((0,))
+"""What the feeder's watcher and all inlets count in together. Nobody reads it: sources count for themselves."""
+
+
+class Inlet:
+    """One address with its connections."""
+
+    def __init__(
+        self, watcher: Watcher, cells: Any, name: str, bind: str, handler: Handler, *, idle_timeout_s: float
+    ) -> None:
+        """Listen.
+
+        Args:
+            watcher: the feeder's.
+            cells: its counters, of `LAYOUT`.
+            name: what the log calls it.
+            bind: as for `Outlet.serve`.
+            handler: what answers.
+            idle_timeout_s: closed is who moves nothing for so long.
+
+        Raises:
+            ValueError: not such an address.
+            OSError: it cannot be had.
+            StartError: the handler cannot begin.
+        """
+        settings = ListenerSettings(
+            name=name, bind=bind, handler="", connections_max=CONNECTIONS_MAX, idle_timeout_s=idle_timeout_s
+        )
+        self._watcher = watcher
+        self._file = _unix(bind.removeprefix(UNIX)) if bind.startswith(UNIX) else None
+        self._listener = Listener(settings, handler, watcher, cells, LAYOUT, number=0)
+        sock = _tcp(bind) if self._file is None else self._file.dup()
+        try:
+            self._listener.start()
+        except BaseException:
+            sock.close()
+            self.close()
+            raise
+        self._listener.open([sock])
+        self._look_later()
+
+    def close(self) -> None:
+        """Close it, and its connections at once. A socket file stays if it is another's by now."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.remove_file()
+            file.close()
+        self._listener.stop_accepting()
+        self._listener.close_all(abort=True)
+
+    def _look_later(self) -> None:
+        if self._file is not None:
+            self._watcher.timer(time.monotonic() + LOOK_INTERVAL_S, context=self._look)
+
+    def _look(self, result: OpResult) -> None:
+        """Listen anew if the file was removed."""
+        after = None if self._file is None else self._file.renewed()
+        if self._file is not None and after is not None:
+            try:
+                self._listener.serve_instead(after.dup())
+            except OSError:
+                after.remove_file()  # there is no descriptor left: the next look tries again, and says what it does
+                after.close()
+            else:
+                self._file.close()
+                self._file = after
+        self._look_later()
+
+
+def _tcp(bind: str) -> socket.socket:
+    host, _, port = bind.rpartition(":")
+    if host not in ("127.0.0.1", "[::1]") or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{bind!r}: give 127.0.0.1:PORT, [::1]:PORT or unix:/absolute/path")
+    sock = socket.socket(socket.AF_INET6 if host == "[::1]" else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not count
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind((host.strip("[]"), int(port)))
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _unix(path: str) -> UnixListener:
+    if not os.path.isabs(path) or len(os.fsencode(path)) > UNIX_PATH_MAX_BYTES:
+        raise ValueError(f"{UNIX}{path}: give an absolute path of at most {UNIX_PATH_MAX_BYTES} bytes")
+    return UnixListener.at(path, backlog=BACKLOG)

@@ -1,0 +1,1 @@
+"""What processes count in shared memory: which cell is where."""

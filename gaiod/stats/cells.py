@@ -1,0 +1,166 @@
+"""Where a worker counts, and its supervisor reads, in shared memory.
+
+It is a run of 64-bit cells: the watcher's own (`gaiod.core.counters`), Python's garbage collector's,
+the worker's, one row per listener, and one per server of a listener. Both sides compute the same
+layout from the listeners' settings. Gauges are differences of counters, taken by the reader, where they
+can be: a worker only ever adds, but to the few that are named `*_GAUGES` here.
+"""
+
+from dataclasses import dataclass
+
+from gaiod.core import counters
+
+HOOKS = (
+    "on_start", "on_open", "on_read", "on_write", "on_eof", "on_close", "on_tick", "on_timer", "on_post", "on_connect",
+    "on_relay", "on_hangup", "on_message", "on_error",
+)  # fmt: skip
+"""What a handler may have: calls of each are counted by themselves where they raise or are slow."""
+
+GC_GENERATIONS = 3
+GC_PAUSE_BOUNDS_S = (0.0001, 0.001, 0.01, 0.1, 1.0)
+GC_CELLS = (
+    "collections",
+    "collected",
+    "uncollectable",
+    "pause_ns",
+    *(f"pause_le_{bound}" for bound in GC_PAUSE_BOUNDS_S),
+    "pause_le_inf",
+)
+
+HEARTBEAT = "heartbeat_ns"
+WORKER_CELLS = (HEARTBEAT, "connection_log_dropped", "log_lost")
+"""HEARTBEAT is the one cell that is no counter: when the loop last came round, in `time.monotonic_ns()`."""
+
+WORKER_LOST = "worker_lost"
+"""Why connections closed that were open when their worker died. The supervisor counts them: nobody else can."""
+
+CLOSE_REASONS = (
+    "peer_eof", "peer_reset", "user_timeout", "keepalive", "unreachable", "server_eof", "server_reset", "server_down",
+    "no_server", "handler", "idle", "half_closed_timeout", "max_age", "deadline", "slow_consumer", "drain", "admin",
+    "handler_error", "forgotten", "error", WORKER_LOST,
+)  # fmt: skip
+RESTART_REASONS = ("exit", "signal", "watchdog", "reload", "recycle", "admin")
+"""Why a worker was replaced by another."""
+
+REJECT_REASONS = ("limit", "proxy_protocol")
+"""Why a connection was closed before its handler saw it."""
+
+ACCEPT_ERRORS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "other")
+PAUSE_REASONS = ("fd", "memory")
+"""Why a listener accepted nobody for a while."""
+
+DURATION_BOUNDS_S = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0)
+
+SIDES = ("downstream", "upstream")
+TRAFFIC_CELLS = ("received_bytes", "sent_bytes", "pauses", "resumes", "paused_ns", "buffered_bytes")
+"""What `Conn.traffic` is the index of, as `gaiod.core.counters` has it."""
+
+CONNECT_BOUNDS_S = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
+
+UNAVAILABLE_CAUSES = (
+    "down", "full", "queue_timeout", "unresolved", "no_resources", "connect_refused", "connect_timeout",
+    "connect_unreachable", "connect_reset", "connect_other",
+)  # fmt: skip
+"""Why no server could be had. A handler may also count `upstream_unavailable` without one."""
+
+HANDLER_CELLS = (
+    "upstream_retries",
+    "upstream_queue_timeouts",
+    "upstream_queued",
+    "upstream_unavailable",
+    *(f"upstream_unavailable_{cause}" for cause in UNAVAILABLE_CAUSES),
+)
+"""What `Handler.count` adds to."""
+
+LISTENER_CELLS = (
+    *(f"{side}_{cell}" for side in SIDES for cell in TRAFFIC_CELLS),
+    "accepted",
+    *(f"closed_{reason}" for reason in CLOSE_REASONS),
+    *(f"rejected_{reason}" for reason in REJECT_REASONS),
+    *(f"accept_error_{name}" for name in ACCEPT_ERRORS),
+    *(f"accept_paused_{reason}_ns" for reason in PAUSE_REASONS),
+    *(f"handler_error_{hook}" for hook in HOOKS),
+    *(f"slow_hook_{hook}" for hook in HOOKS),
+    "duration_ns",
+    *(f"duration_le_{bound}" for bound in DURATION_BOUNDS_S),
+    "duration_le_inf",
+    *HANDLER_CELLS,
+    "connect_ns",
+    *(f"connect_le_{bound}" for bound in CONNECT_BOUNDS_S),
+    "connect_le_inf",
+    *(f"push_{cell}" for cell in counters.GROUP_CELLS),
+    "feed_gaps",
+)
+CELL = {name: index for index, name in enumerate(LISTENER_CELLS)}
+"""Cells of a listener's row, by name."""
+
+SERVER_FAILURES = ("refused", "timeout", "unreachable", "reset", "other")
+"""Why a server could not be connected to."""
+
+SERVER_CELLS = (
+    "connections",
+    "closed",
+    *(f"failed_{reason}" for reason in SERVER_FAILURES),
+    "checks_passed",
+    "checks_failed",
+    "down",
+)
+SERVER_CELL = {name: index for index, name in enumerate(SERVER_CELLS)}
+"""Cells of a server's row, by name."""
+
+PUSH_DROP_REASONS = ("oldest", "newest", "replaced", "memory", "disconnect", "closed")
+"""Why a message that was for a subscriber did not reach it."""
+
+LISTENER_GAUGES = (
+    "downstream_buffered_bytes", "upstream_buffered_bytes", "upstream_queued", "push_subscribers", "push_queued_bytes",
+    "push_held_bytes",
+)  # fmt: skip
+SERVER_GAUGES = ("down",)
+"""Cells that go down again: what a worker leaves in them when it ends is true of nothing any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where things are, counted in cells of 8 bytes. `servers` is how many each listener has."""
+
+    servers: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many cells there are."""
+        return self.server(len(self.servers), 0)
+
+    def gc(self, generation: int, cell: str) -> int:
+        """Return the cell of one of `GC_CELLS`."""
+        return counters.SIZE + generation * len(GC_CELLS) + GC_CELLS.index(cell)
+
+    def worker(self, cell: str) -> int:
+        """Return the cell of one of `WORKER_CELLS`."""
+        return counters.SIZE + GC_GENERATIONS * len(GC_CELLS) + WORKER_CELLS.index(cell)
+
+    def row(self, listener: int) -> int:
+        """Return the first cell of a listener's row; add `CELL[name]`."""
+        return counters.SIZE + GC_GENERATIONS * len(GC_CELLS) + len(WORKER_CELLS) + listener * len(LISTENER_CELLS)
+
+    def server(self, listener: int, server: int) -> int:
+        """Return the first cell of the row of a listener's server; add `SERVER_CELL[name]`."""
+        before = sum(self.servers[:listener]) + server
+        return self.row(len(self.servers)) + before * len(SERVER_CELLS)
+
+
+def open_connections(row: list[int]) -> int:
+    """Return how many connections are open according to a listener's cells; not below 0, whatever was read when."""
+    return max(0, row[CELL["accepted"]] - sum(row[CELL[f"closed_{reason}"]] for reason in CLOSE_REASONS))
+
+
+def open_to_server(row: list[int]) -> int:
+    """Return the same for connections to a server, according to its cells."""
+    return max(0, row[SERVER_CELL["connections"]] - row[SERVER_CELL["closed"]])
+
+
+def bucket_of(value: float, bounds: tuple[float, ...]) -> int:
+    """Return the index of the first bound that `value` does not exceed; `len(bounds)` if it exceeds all."""
+    for index, bound in enumerate(bounds):
+        if value <= bound:
+            return index
+    return len(bounds)

@@ -1,0 +1,1 @@
+"""What the daemon and its host tell each other: systemd, privileges, process 1, limits."""

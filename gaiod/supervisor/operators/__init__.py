@@ -1,0 +1,1 @@
+"""What operators ask over the control socket, answered."""

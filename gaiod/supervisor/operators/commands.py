@@ -1,0 +1,234 @@
+"""What the daemon does when it is asked over its control socket."""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gaiod.control.protocol import ControlError, check_message, refused, succeeded
+from gaiod.core.watcher import Watcher
+from gaiod.supervisor.operators.server import Reply
+from gaiod.supervisor.operators.snapshot import Subject
+from gaiod.supervisor.processes.fleet import Fleet
+from gaiod.supervisor.processes.generation import Member
+from gaiod.supervisor.processes.health import Watchman
+from gaiod.supervisor.reload import Asker, Outcome
+
+PATIENCE_S = 2.0
+"""How long workers are waited for: one that hangs must not keep an operator from seeing the others."""
+
+
+class Answers:
+    """Serves the verbs of `verbs.VERBS`."""
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        subject: Subject,
+        fleet: Fleet,
+        watchman: Watchman,
+        path: Path,
+        *,
+        reload: Callable[[Asker], None],
+        upgrade: Callable[[Asker], None],
+        drain: Callable[[str], None],
+        is_changing: Callable[[], bool],
+    ) -> None:
+        """Answer from what there is.
+
+        Args:
+            watcher: the supervisor's.
+            subject: what can be seen of the daemon.
+            fleet: its workers.
+            watchman: who replaces them.
+            path: the configuration file.
+            reload: starts a reload, and has its outcome told.
+            upgrade: starts an upgrade, and has its outcome told.
+            drain: stops serving a listener.
+            is_changing: tells whether a reload or an upgrade is under way.
+        """
+        self._watcher = watcher
+        self._subject = subject
+        self._fleet = fleet
+        self._watchman = watchman
+        self._path = path
+        self._reload = reload
+        self._upgrade = upgrade
+        self._drain = drain
+        self._is_changing = is_changing
+
+    def answer(self, request: dict[str, Any], reply: Reply) -> None:
+        """Serve a request: as `Control` wants it."""
+        match request["verb"]:
+            case "status":
+                about = {"pid": os.getpid(), "python": platform.python_version(), "config": str(self._path.absolute())}
+                reply(succeeded({**self._subject.status(), **about}))
+            case "connections":
+                self._connections(request, reply)
+            case "explain":
+                self._explain(request["connection"], reply)
+            case "kill":
+                self._kill(request["connection"], reply)
+            case "restart":
+                self._check_serving()
+                if self._is_changing():
+                    raise ControlError("a reload or an upgrade is under way, which starts new workers", os.EX_TEMPFAIL)
+                self._watchman.replace_all("admin", partial(_tell_replaced, reply))
+            case "reload":
+                self._reload(_telling(reply, "generation"))
+            case "upgrade":
+                self._upgrade(_telling(reply, "pid"))
+            case "drain":
+                self._drain_listener(request["listener"], reply)
+            case "publish":
+                self._publish(request, reply)
+
+    def _check_serving(self) -> None:
+        if self._fleet.generation is None or self._fleet.is_stopping:
+            raise ControlError("gaiod is starting or stopping; try again when it serves", os.EX_TEMPFAIL)
+
+    def _check_listener(self, name: str) -> None:
+        names = [listener.settings.name for listener in self._subject.listeners()]
+        if name not in names:
+            raise ControlError(f"there is no listener {name}; there is {', '.join(names) or 'none yet'}")
+
+    def _connections(self, request: dict[str, Any], reply: Reply) -> None:
+        """Ask every worker, and merge what they say."""
+        if request["listener"] is not None:
+            self._check_listener(request["listener"])
+        members = [member for member in self._fleet if member.process.ready_s is not None]
+        left, total = len(members), 0
+        rows: list[dict[str, Any]] = []
+
+        silent = {member.process.number for member in members}
+        is_told = False
+
+        def take(member: Member, result: dict[str, Any] | None) -> None:
+            nonlocal left, total
+            left -= 1
+            silent.discard(member.process.number)
+            if result is not None:
+                total += result["total"]
+                rows.extend({**row, "worker": member.process.number} for row in result["connections"])
+            if left == 0:
+                finish()
+
+        def finish(*_: object) -> None:
+            nonlocal is_told
+            if not is_told:
+                is_told = True
+                rows.sort(key=ORDERS[request["sort"]], reverse=True)
+                first = rows[: request["limit"]]
+                reply(succeeded({"total": total, "connections": first, "silent_workers": sorted(silent)}))
+
+        self._watcher.timer(time.monotonic() + PATIENCE_S, context=finish)
+        for member in members:
+            member.process.ask(request, partial(take, member))
+        if not members:
+            finish()
+
+    def _explain(self, connection: str, reply: Reply) -> None:
+        """Ask the worker that a connection is of, or was."""
+        instance, _, serial = connection.partition("-")
+        member = next((each for each in self._fleet if each.process.instance == int(instance)), None)
+        if member is None or member.process.ready_s is None:
+            why = "its worker has ended, and what that remembered with it, or it never was"
+            raise ControlError(f"there is no connection {connection}: {why}", os.EX_UNAVAILABLE)
+        worker = member.process.number
+        is_told = False
+
+        def take(result: dict[str, Any] | None) -> None:
+            if result is None:
+                tell(refused(f"worker {worker} ended before it answered; its connections with it", os.EX_UNAVAILABLE))
+            elif result["state"] == "unknown":
+                why = "it closed longer ago than its worker remembers, or never was"
+                tell(refused(f"there is no connection {connection}: {why}", os.EX_UNAVAILABLE))
+            else:
+                tell(succeeded({"id": connection, "worker": worker, **result}))
+
+        def tell(answer: dict[str, Any]) -> None:
+            nonlocal is_told
+            if not is_told:
+                is_told = True
+                reply(answer)
+
+        late = f"worker {worker} did not answer within {PATIENCE_S:g} s: its loop is busy, or hangs; see its log"
+        self._watcher.timer(time.monotonic() + PATIENCE_S, context=lambda result: tell(refused(late, os.EX_TEMPFAIL)))
+        member.process.ask({"verb": "explain", "serial": int(serial)}, take)
+
+    def _kill(self, connection: str, reply: Reply) -> None:
+        instance, _, serial = connection.partition("-")
+        missing = f"there is no connection {connection}: it has closed, or never was"
+
+        def take(result: dict[str, Any] | None) -> None:
+            found = result is not None and result["found"]
+            reply(succeeded({}) if found else refused(missing, os.EX_UNAVAILABLE))
+
+        for member in self._fleet:
+            if member.process.instance == int(instance) and member.process.ready_s is not None:
+                member.process.ask({"verb": "kill", "serial": int(serial)}, take)
+                return
+        raise ControlError(missing, os.EX_UNAVAILABLE)
+
+    def _publish(self, request: dict[str, Any], reply: Reply) -> None:
+        self._check_serving()
+        listener = request["listener"]
+        if listener is not None:
+            self._check_listener(listener)
+        taking = [listener.settings.name for listener in self._subject.listeners() if listener.settings.sources]
+        if not taking:
+            raise ControlError(
+                "no listener takes messages: no handler has on_message; configure one that does, push say"
+            )
+        if listener not in (None, *taking):
+            others = f"{', '.join(taking)} {'does' if len(taking) == 1 else 'do'}"
+            raise ControlError(f"listener {listener} does not take messages: its handler has no on_message; {others}")
+        check_message(request["topic"], request["message"])
+
+        def take(answer: dict[str, Any]) -> None:
+            error = answer.get("error")
+            reply(succeeded(answer) if error is None else refused(error, answer["status"]))
+
+        self._fleet.feeding.publish(request, take)
+
+    def _drain_listener(self, name: str, reply: Reply) -> None:
+        self._check_serving()
+        self._check_listener(name)
+        if name in self._fleet.drained:
+            raise ControlError(f"listener {name} is drained already; a reload opens it again", os.EX_TEMPFAIL)
+        listeners = self._subject.status()["listeners"]
+        count = next(row["connections"] for row in listeners if row["listener"] == name)
+        self._drain(name)
+        reply(succeeded({"connections": count}))
+
+
+ORDERS: dict[str, Callable[[dict[str, Any]], float]] = {
+    "age": lambda row: float(row["age_s"]),
+    "bytes": lambda row: float(row["received_bytes"] + row["sent_bytes"]),
+    "stalled": lambda row: float(row["waiting_s"]),
+    "buffered": lambda row: float(row["buffered_bytes"]),
+    "traffic": lambda row: float(row["bytes_per_s"] or 0.0),
+}
+"""As `gaiod.worker.inspect.questions.ORDERS`, of rows."""
+
+
+def _tell_replaced(reply: Reply, replaced: list[int], failed: list[int]) -> None:
+    if failed:
+        slots = ", ".join(map(str, failed))
+        why = f"the successors of these workers did not get to serve, and they go on: {slots}; the log says why"
+        reply(refused(why, os.EX_SOFTWARE))
+    else:
+        reply(succeeded({"workers": replaced}))
+
+
+def _telling(reply: Reply, name: str) -> Asker:
+    """Return what tells a client how a reload or an upgrade went; on success a number, called `name`."""
+
+    def tell(outcome: Outcome) -> None:
+        status, text = outcome
+        reply(refused(text, status) if status else succeeded({name: int(text)}))
+
+    return tell

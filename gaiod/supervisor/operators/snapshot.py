@@ -1,0 +1,274 @@
+"""What there is to see of a running daemon: the one picture that metrics and `gaiod status` are drawn from."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Any
+
+from gaiod.core import ENGINE
+from gaiod.observe.collector import ServedListener
+from gaiod.plugins import label_of
+from gaiod.stats.cells import CELL, SERVER_CELL, SERVER_FAILURES, SIDES, open_connections, open_to_server
+from gaiod.stats.feeder_cells import SOURCE_CELL
+from gaiod.supervisor.operators.rates import RATED, Samples
+from gaiod.supervisor.processes.child import Phase
+from gaiod.supervisor.processes.feeder_counts import SourceKey
+from gaiod.supervisor.processes.fleet import Fleet
+from gaiod.supervisor.processes.generation import Member
+from gaiod.supervisor.processes.slots import Key, ServerKey, Slot, added
+from gaiod.supervisor.reload import Reloads
+from gaiod.version import __version__
+
+
+class Subject:
+    """A view of the daemon. It changes nothing.
+
+    Args:
+        fleet: its workers.
+        reloads: how its reloads went.
+        state: returns where it stands, in a word.
+    """
+
+    def __init__(self, fleet: Fleet, reloads: Reloads, state: Callable[[], str]) -> None:
+        self._fleet = fleet
+        self._reloads = reloads
+        self._state = state
+        self._samples = Samples()
+        self._started_s = time.monotonic()
+
+    # -- what the collector asks -----------------------------------------------------------------------
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new connections are wanted, and served."""
+        return self._state() in ("serving", "reloading") and bool(self._fleet.serving)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it is about to end."""
+        return self._state() == "stopping"
+
+    @property
+    def reload_results(self) -> Counter[str]:
+        """How many reloads were a success, and a failure."""
+        return self._reloads.results
+
+    @property
+    def last_reload_worked(self) -> bool:
+        """Whether what is in the file is what is served."""
+        return self._reloads.last_error is None
+
+    @property
+    def last_success_s(self) -> float:
+        """When what is served was loaded, in Unix time."""
+        return self._reloads.last_success_s
+
+    def slots(self) -> Iterable[Slot]:
+        """Return the slots that have counted something."""
+        return [slot for _, slot in sorted(self._fleet.slots.items())]
+
+    def usage(self, slot: int) -> dict[str, float]:
+        """Return what the worker that serves uses of the machine."""
+        member = self._fleet.serving.get(slot)
+        return {} if member is None else member.process.usage()
+
+    def cpu_s(self, slot: int) -> float:
+        """Return the CPU time that the workers of a slot have used, those included that are gone or drain."""
+        live = (member.process.cpu_s() for member in self._fleet if member.process.number == slot)
+        # What a float sum is depends on the order, and to Prometheus a counter that falls by 1e-16 begins anew.
+        return round(self._fleet.slots[slot].retired_cpu_s + sum(live), 6)
+
+    def heartbeat_age_s(self, slot: int) -> float | None:
+        """Return how long ago its loop came round; None without a worker."""
+        member = self._fleet.serving.get(slot)
+        return None if member is None else member.process.heartbeat_age_s(time.monotonic())
+
+    def listeners(self) -> list[ServedListener]:
+        """Return the listeners that are configured."""
+        generation = self._fleet.generation
+        if generation is None:
+            return []
+        pairs = zip(generation.settings.listeners, generation.listeners, strict=True)
+        return [
+            ServedListener(settings, [] if settings.name in self._fleet.drained else listener.sockets)
+            for settings, listener in pairs
+        ]
+
+    # -- what an operator asks ---------------------------------------------------------------------------
+
+    def sample(self) -> None:
+        """Remember the counters of now: rates are differences."""
+        if self._samples.is_due:
+            rows = {listener.key: self.row(listener.key) for listener in self.listeners()}
+            workers = {member.process.instance: member.process.memory.worker_cells() for member in self._fleet}
+            self._samples.take(rows, workers)
+
+    def status(self) -> dict[str, Any]:
+        """Return what `gaiod status` shows."""
+        generation = self._fleet.generation
+        last_s = self._reloads.last_s
+        return {
+            "version": __version__,
+            "engine": ENGINE,
+            "state": self._state(),
+            "ready": self.is_ready,
+            "uptime_s": round(time.monotonic() - self._started_s, 1),
+            "generation": 0 if generation is None else generation.number,
+            "last_reload": None
+            if last_s is None
+            else {"ok": self.last_reload_worked, "at": last_s, "error": self._reloads.last_error},
+            "workers": sorted(
+                [*(self._worker(member) for member in self._fleet), *self._absent()],
+                key=lambda row: (row["worker"], row["instance"] or inf),
+            ),
+            "listeners": [self._listener(index, listener) for index, listener in enumerate(self.listeners())],
+            "servers": self._servers(),
+            "feeder": self._feeder(),
+            "sources": self._sources(),
+        }
+
+    def _worker(self, member: Member) -> dict[str, Any]:
+        process = member.process
+        now_s = time.monotonic()
+        usage = process.usage()
+        return {
+            "worker": process.number,
+            "instance": process.instance,
+            "pid": process.pid,
+            "generation": member.generation.number,
+            "state": process.phase.name.lower(),
+            "age_s": round(now_s - process.started_s, 1),
+            "heartbeat_age_s": round(process.heartbeat_age_s(now_s), 3),
+            "connections": process.memory.connections,
+            "memory_bytes": usage.get("resident_bytes"),
+            "cpu_seconds": usage.get("cpu_seconds"),
+            "restarts": self._unplanned(process.number),
+            **self._samples.of_worker(process.instance, process.memory.worker_cells()),
+        }
+
+    def _unplanned(self, number: int) -> int:
+        """Return how often a slot's worker died or hung."""
+        restarts = self._fleet.slots[number].restarts
+        return sum(restarts[why] for why in ("exit", "signal", "watchdog"))
+
+    def _absent(self) -> list[dict[str, Any]]:
+        """Return rows for the slots whose next worker is not started yet."""
+        unknown = dict.fromkeys(
+            (
+                "instance", "pid", "generation", "age_s", "heartbeat_age_s", "memory_bytes", "cpu_seconds", "busy",
+                "loop_lag_s",
+            )
+        )  # fmt: skip
+        starting = {member.process.number for member in self._fleet if member.process.phase is Phase.STARTING}
+        return [
+            {
+                **unknown,
+                "worker": number,
+                "state": "waiting",
+                "connections": 0,
+                "restarts": self._unplanned(number),
+            }
+            for number in sorted(self._fleet.waiting - starting)
+        ]
+
+    def _listener(self, index: int, listener: ServedListener) -> dict[str, Any]:
+        generation = self._fleet.generation
+        assert generation is not None
+        row = self.row(listener.key)
+        live = [slot.live_row(listener.key) for slot in self.slots()]
+        connections = sum(map(open_connections, live))
+        state = "serving"
+        if listener.settings.name in self._fleet.drained or self._fleet.is_stopping:
+            state = "draining" if connections else "drained"
+        queues = [queue for queue in listener.queues() if queue is not None]
+        return {
+            "listener": listener.settings.name,
+            "bind": generation.listeners[index].address,
+            "handler": label_of(listener.settings.handler),
+            "state": state,
+            "connections": connections,
+            "connections_max": listener.settings.connections_max,
+            **{name: row[cell] for name, cell in RATED.items()},
+            "queue": sum(length for length, _ in queues) if queues else None,
+            "queue_limit": sum(limit for _, limit in queues) if queues else None,
+            "waiting_for_server": max(0, row[CELL["upstream_queued"]]) if listener.settings.servers else None,
+            "rates": self._samples.of_listener(listener.key, row),
+            "backpressure": {side: _pressure(side, row, live) for side in SIDES},
+        }
+
+    def _servers(self) -> list[dict[str, Any]]:
+        """Return a row for each server that a listener connects to. One is up if it is to all workers."""
+        rows = self.server_rows()
+        return [
+            {
+                "listener": each.settings.name,
+                "server": name,
+                "up": cells[SERVER_CELL["down"]] == 0,
+                "connections": open_to_server(cells),
+                "made": cells[SERVER_CELL["connections"]],
+                "failures": sum(cells[SERVER_CELL[f"failed_{why}"]] for why in SERVER_FAILURES),
+            }
+            for each in self.listeners()
+            for name in each.settings.servers
+            for cells in [rows.get((each.key, name), [0] * len(SERVER_CELL))]
+        ]
+
+    def _feeder(self) -> dict[str, Any] | None:
+        """Return a row for the process that runs the sources; None if no listener takes messages."""
+        feeding = self._fleet.feeding
+        if not feeding.is_needed:
+            return None
+        process, now_s = feeding.process, time.monotonic()
+        usage = {} if process is None else process.usage()
+        return {
+            "pid": None if process is None else process.pid,
+            "state": "running" if feeding.is_up else "waiting" if process is None else "starting",
+            "age_s": None if process is None else round(now_s - process.started_s, 1),
+            "heartbeat_age_s": None if process is None else round(process.heartbeat_age_s(now_s), 3),
+            "memory_bytes": usage.get("resident_bytes"),
+            "cpu_seconds": usage.get("cpu_seconds"),
+            "restarts": feeding.restarts,
+        }
+
+    def _sources(self) -> list[dict[str, Any]]:
+        """Return a row for each source of a listener that is configured."""
+        rows = self.source_rows()
+        return [
+            {
+                "listener": each.settings.name,
+                "source": name,
+                "up": bool(cells[SOURCE_CELL["up"]]),
+                **{what: cells[SOURCE_CELL[what]] for what in ("published", "refused", "reconnects", "gaps")},
+            }
+            for each in self.listeners()
+            for name in each.settings.sources
+            for cells in [rows.get((each.settings.name, name), [0] * len(SOURCE_CELL))]
+        ]
+
+    def row(self, key: Key) -> list[int]:
+        """Return the cells of a listener, summed over all slots, those that there are no more included."""
+        rows = [slot.row(key) for slot in (self._fleet.past, *self.slots())]
+        return [sum(cells) for cells in zip(*rows, strict=True)]
+
+    def server_rows(self) -> dict[ServerKey, list[int]]:
+        """Return the cells of every server that was counted for, summed likewise."""
+        return added(slot.server_rows() for slot in (self._fleet.past, *self.slots()))
+
+    def source_rows(self) -> dict[SourceKey, list[int]]:
+        """Return the cells of every source that was counted for, over all feeders."""
+        return self._fleet.feeding.counts.rows()
+
+    def feeder(self) -> tuple[bool, int] | None:
+        """Return whether the feeder runs, and how often it was started again; None: no listener takes messages."""
+        feeding = self._fleet.feeding
+        return (feeding.is_up, feeding.restarts) if feeding.is_needed else None
+
+
+def _pressure(side: str, row: list[int], live: list[list[int]]) -> dict[str, int]:
+    """Return how many connections of a side do not take all that there is for them now, and what is held for them."""
+    paused = sum(each[CELL[f"{side}_pauses"]] - each[CELL[f"{side}_resumes"]] for each in live)
+    return {
+        "paused_connections": max(0, paused),
+        "buffered_bytes": max(0, row[CELL[f"{side}_buffered_bytes"]]),
+    }

@@ -1,0 +1,1 @@
+"""The processes that the supervisor starts: workers and the feeder, their health and their ends."""

@@ -1,0 +1,369 @@
+"""The fleet: every worker there is, those that start, serve and drain; and what becomes of them.
+
+A generation is one configuration with its sockets. Its workers are launched together and serve from
+the moment that all of them are ready: until then the generation before it does. Later each is
+replaced on its own: at once when it died, and in good order when it is worn.
+"""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+from gaiod.core.watcher import Watcher
+from gaiod.supervisor.processes.child import Phase, WorkerProcess
+from gaiod.supervisor.processes.crash_loop import FAILURES_MAX, FAILURES_WINDOW_S, SETTLED_S, Restarts
+from gaiod.supervisor.processes.feeder import Feeding
+from gaiod.supervisor.processes.generation import Failure, Generation, Launch, Member
+from gaiod.supervisor.processes.slots import Key, Slot
+from gaiod.supervisor.sockets.listeners import OpenListener
+
+log = logging.getLogger("gaiod.supervisor")
+
+DRAIN_MARGIN_S = 2.0
+"""A draining worker has a deadline of its own; one that has not ended by so much later never will."""
+
+SILENCE_S = 0.5
+"""How long an ended worker's last words are waited for, should a child of its own hold its channel open."""
+
+EXIT_SOFTWARE, EXIT_OS = 70, 71
+
+STOPPED = "the daemon stops now"
+TOO_LATE = "it did not end in time"
+
+
+class Fleet:
+    """Starts, replaces and ends workers.
+
+    Attributes:
+        slots: the counters of each slot, by number.
+        past: what slots have counted that there are no more.
+        serving: the member that serves, by slot.
+        waiting: slots without a worker, because the last ones died at once; the next starts after a pause.
+        generation: the one that serves; None before the first.
+        feeding: the process that runs the generation's sources.
+        drained: the names of its listeners that are not served any more.
+        is_stopping: it ends, and starts nobody any more.
+        was_forced: a worker did not end in order when the daemon stopped.
+    """
+
+    def __init__(self, watcher: Watcher, *, hopeless: Callable[[], None], changed: Callable[[], None]) -> None:
+        """Make a fleet without workers.
+
+        Args:
+            watcher: the supervisor's.
+            hopeless: called when workers of a slot die again and again.
+            changed: called when a worker serves, or has ended, and when the feeder has.
+        """
+        self.slots: dict[int, Slot] = {}
+        self.past = Slot(-1)
+        self.serving: dict[int, Member] = {}
+        self.waiting: set[int] = set()
+        self.generation: Generation | None = None
+        self.drained: set[str] = set()
+        self.is_stopping = False
+        self.was_forced = False
+        self._watcher = watcher
+        self._hopeless = hopeless
+        self._changed = changed
+        self.feeding = Feeding(watcher, changed, lambda: [member.process for member in self.serving.values()])
+        self._members: list[Member] = []
+        self._restarts = Restarts()
+
+    def __iter__(self) -> Iterator[Member]:
+        """Every worker that has not ended, the oldest first."""
+        return iter(list(self._members))
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was told to end, and nobody is left."""
+        return self.is_stopping and not self._members and self.feeding.is_over
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open, in all workers."""
+        return sum(member.process.memory.connections for member in self._members)
+
+    # -- generations -----------------------------------------------------------------------------------
+
+    def launch(self, generation: Generation, done: Callable[[Failure | None], None]) -> None:
+        """Start the workers of a generation; `done(None)` when all are ready, else with why not: then none will."""
+        if self.is_stopping:
+            done(Failure("the daemon stops", EXIT_SOFTWARE))
+            return
+        launch = Launch(generation, done)
+        self.feeding.prepare(generation)
+        for number in range(generation.settings.workers):
+            try:
+                launch.members.append(self._start(number, generation, launch=launch))
+            except OSError as error:
+                self._give_up(launch, Failure(_cannot_start(number, error), EXIT_OS))
+                return
+
+    def adopt(self, generation: Generation) -> None:
+        """Let a generation whose launch is done serve, and drain the one before it."""
+        before, self.generation = self.generation, generation
+        self.drained.clear()
+        self.waiting.clear()
+        old, self.serving = self.serving, {}
+        for member in self:
+            if member.generation is generation:
+                self.serving[member.process.number] = member
+                member.process.serve()
+                if before is not None:
+                    self.slots[member.process.number].restarts["reload"] += 1
+            elif member.process.phase is Phase.STARTING:
+                self.doom(member, "its generation is over")
+        for member in old.values():
+            self._drain(member, generation.settings.drain_timeout_s, eager=False)
+        self.feeding.adopt(generation)
+        self._forget()
+
+    # -- replacing and ending ----------------------------------------------------------------------------
+
+    def replace(self, number: int, why: str, took_over: Callable[[bool], None]) -> None:
+        """Start a successor for the worker of a slot, which drains once it serves.
+
+        Args:
+            number: the slot.
+            why: one of `slots.RESTART_REASONS`.
+            took_over: called with whether it worked; if not, all is as it was.
+        """
+        generation = self.generation
+        if generation is None or self.is_stopping or number not in self.serving:
+            took_over(False)
+            return
+        try:
+            self._start(number, generation, why=why, took_over=took_over)
+        except OSError as error:
+            log.error("%s", _cannot_start(number, error))
+            took_over(False)
+
+    def pass_socket(self, listener: OpenListener) -> None:
+        """Have workers serve the one socket that a listener has now, instead of the one that it had."""
+        for member in self._members:
+            if member.process.phase is not Phase.DRAINING:
+                for number, each in enumerate(member.generation.listeners):
+                    if each is listener:
+                        member.process.pass_socket(number, listener.sockets[0])
+
+    def drain_listener(self, name: str, timeout_s: float) -> None:
+        """Have all workers stop serving a listener; later ones do not begin to."""
+        self.drained.add(name)
+        for member in self._members:
+            member.process.drain_listener(name, timeout_s)
+
+    def drain(self, timeout_s: float, *, eager: bool) -> None:
+        """Have every worker end in good order; none is started any more."""
+        self.is_stopping = True
+        for member in self:
+            if member.process.phase is Phase.STARTING:
+                self.doom(member, STOPPED)
+            else:
+                self._drain(member, timeout_s, eager=eager)
+        self._end_feeding()
+
+    def kill(self) -> None:
+        """End every process now."""
+        self.is_stopping = True
+        for member in self:
+            self.doom(member, STOPPED)
+        self.feeding.kill()
+
+    def doom(self, member: Member, why: str) -> None:
+        """Kill a worker, for a reason that is told when it has ended."""
+        member.doom = member.doom or why
+        member.process.kill()
+
+    # -- the beginning of a worker -----------------------------------------------------------------------
+
+    def _start(
+        self,
+        number: int,
+        generation: Generation,
+        *,
+        launch: Launch | None = None,
+        why: str = "exit",
+        took_over: Callable[[bool], None] | None = None,
+    ) -> Member:
+        slot = self.slots.setdefault(number, Slot(number))
+        memory = slot.open(generation.keys)
+        process = WorkerProcess(number, memory, self._watcher, self._take_change)
+        not_served = self.drained if generation is self.generation else set()
+        try:
+            message = generation.message_to(number, self.feeding.address)
+            process.start(message, generation.sockets_of(number, not_served))
+        except BaseException:
+            slot.retire(memory)
+            raise
+        member = Member(process, generation, launch, why, took_over)
+        self._members.append(member)
+        return member
+
+    def _take_change(self, process: WorkerProcess) -> None:
+        """Take what a worker has said, or that it says no more."""
+        for member in self:
+            if member.process is process:
+                if process.ready_s is not None and process.phase is Phase.STARTING and member.doom is None:
+                    self._ready(member)
+                if process.leaving and process.phase is Phase.SERVING:
+                    process.phase = Phase.DRAINING
+                    self._left(member)
+                self._reap_one(member)
+
+    def _left(self, member: Member) -> None:
+        """Replace a worker that somebody has told to end, behind the supervisor's back: its queue waits."""
+        number = member.process.number
+        if self.serving.get(number) is member:
+            log.warning("worker %d, process %d, was told to end; another is started", number, member.process.pid)
+            del self.serving[number]
+            self._restart(number, "signal")
+
+    def _ready(self, member: Member) -> None:
+        member.process.phase = Phase.SERVING
+        launch = member.launch
+        if launch is None:
+            self._take_over(member)
+        elif all(each.process.phase is Phase.SERVING for each in launch.members):
+            for each in launch.members:
+                each.launch = None
+            launch.done(None)
+
+    def _take_over(self, member: Member) -> None:
+        number = member.process.number
+        before = self.serving.get(number)
+        self.serving[number] = member
+        member.process.serve()
+        self.slots[number].restarts[member.why] += 1
+        if before is not None:
+            self._drain(before, member.generation.settings.drain_timeout_s, eager=False)
+        log.info("worker %d serves again, process %d", number, member.process.pid)
+        member.report(True)
+        self._changed()
+
+    # -- the end of a worker -----------------------------------------------------------------------------
+
+    def reap(self) -> None:
+        """See who has ended: SIGCHLD came."""
+        for member in self:
+            self._reap_one(member)
+        self.feeding.reap()
+
+    def _reap_one(self, member: Member) -> None:
+        status = member.process.exit_status()
+        if status is None or member not in self._members:
+            return
+        now_s = time.monotonic()
+        member.ended_s = member.ended_s or now_s
+        if not member.process.silent and now_s < member.ended_s + SILENCE_S:
+            return  # what it said last has not been read; the channel's end, or the next look, leads here again
+        self._members.remove(member)
+        was, number = member.process.phase, member.process.number
+        stack = member.process.bury()
+        self.slots[number].retire(member.process.memory, member.process.cpu_s())
+        if stack and not self.is_stopping:
+            log.error("worker %d, process %d, was here when it ended:\n%s", number, member.process.pid, stack)
+        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
+        if member.doom is not None:
+            how += f" ({member.doom})"
+        self._ended(member, was, how, "signal" if status < 0 else "exit")
+        self._forget()
+        self._end_feeding()
+        self._changed()
+
+    def _end_feeding(self) -> None:
+        """End the feeder, once nobody is left that it feeds."""
+        if self.is_stopping and not self._members:
+            self.feeding.stop()
+
+    def _ended(self, member: Member, was: Phase, how: str, why: str) -> None:
+        """Draw the consequences of a worker's end."""
+        process, number = member.process, member.process.number
+        member.report(False)
+        if self.serving.get(number) is member:
+            del self.serving[number]
+        if member.launch is not None:
+            if process.failed is not None:
+                self._give_up(member.launch, Failure(process.failed, process.failed_status))
+            else:
+                self._give_up(member.launch, Failure(f"worker {number} ended {how} before it served", EXIT_SOFTWARE))
+        elif self.is_stopping or was is Phase.DRAINING:
+            in_order = member.doom in (STOPPED, "its generation failed") or how.endswith(" 0")
+            self.was_forced |= self.is_stopping and not in_order
+            log.log(
+                logging.INFO if in_order else logging.ERROR, "worker %d, process %d, ended %s", number, process.pid, how
+            )
+        elif was is Phase.SERVING:
+            log.error("worker %d, process %d, ended %s", number, process.pid, how)
+            self._start_again(member, "watchdog" if member.is_hung else why)
+        elif member.generation is self.generation:
+            log.error("worker %d: %s", number, process.failed or f"it ended {how} before it served")
+            if number not in self.serving:
+                self._start_again(member, member.why)
+
+    def _start_again(self, member: Member, why: str) -> None:
+        number, ready_s, now_s = member.process.number, member.process.ready_s, time.monotonic()
+        pause_s = self._restarts.pause_s(number, 0.0 if ready_s is None else now_s - ready_s, now_s)
+        if pause_s is None:
+            log.error(
+                "worker %d ended before it had served for %g s, %d times in %g s: another start is no help; giving up",
+                number, SETTLED_S, FAILURES_MAX, FAILURES_WINDOW_S,
+            )  # fmt: skip
+            self._hopeless()
+        elif pause_s == 0:
+            log.info("worker %d is started again", number)
+            self._restart(number, why)
+        else:
+            log.warning("worker %d is started again in %g s", number, pause_s)
+            self.waiting.add(number)
+            self._watcher.timer(now_s + pause_s, context=lambda result: self._restart(number, why))
+
+    def _restart(self, number: int, why: str) -> None:
+        self.waiting.discard(number)
+        generation = self.generation
+        if self.is_stopping or generation is None or number >= generation.settings.workers:
+            return
+        starting = (m for m in self if m.process.phase is Phase.STARTING and m.generation is generation)
+        if number in self.serving or any(member.process.number == number for member in starting):
+            return
+        try:
+            self._start(number, generation, why=why)
+        except OSError as error:
+            log.error("%s", _cannot_start(number, error))
+            self.waiting.add(number)
+            self._watcher.timer(time.monotonic() + 1.0, context=lambda result: self._restart(number, why))
+
+    def _give_up(self, launch: Launch, why: Failure) -> None:
+        for member in launch.members:
+            member.launch = None
+            member.process.phase = Phase.DRAINING
+            self.doom(member, "its generation failed")
+        self.feeding.withdraw()
+        launch.done(why)
+
+    def _drain(self, member: Member, timeout_s: float, *, eager: bool) -> None:
+        member.process.phase = Phase.DRAINING
+        member.process.drain(timeout_s, eager=eager)
+        member.kill_s = time.monotonic() + timeout_s + DRAIN_MARGIN_S
+
+    def _forget(self) -> None:
+        """Forget the counters of slots and listeners that are not configured any more and have no worker."""
+        generations = {member.generation.number: member.generation for member in self._members}
+        if self.generation is not None:
+            generations[self.generation.number] = self.generation
+            for number in range(self.generation.settings.workers, max(self.slots, default=0) + 1):
+                if number in self.slots and not any(member.process.number == number for member in self._members):
+                    self.past.absorb(self.slots.pop(number))
+        known: dict[Key, set[str]] = {}
+        for generation in generations.values():
+            for key, servers in generation.keys.items():
+                known.setdefault(key, set()).update(servers)
+        for slot in (self.past, *self.slots.values()):
+            slot.forget(known)
+
+
+def _cannot_start(number: int, error: OSError) -> str:
+    return f"worker {number} cannot be started: {error}; see the limits on processes and memory"

@@ -1,0 +1,144 @@
+"""What a fleet is made of: generations, the workers that belong to them, and their common start."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gaiod.plugins import is_file, label_of, pinned
+from gaiod.settings import ListenerSettings, Settings
+from gaiod.supervisor.processes.child import WorkerProcess
+from gaiod.supervisor.processes.slots import Key
+from gaiod.supervisor.sockets.listeners import OpenListener
+
+HEARTBEATS_PER_TIMEOUT = 4
+HEARTBEAT_INTERVAL_MAX_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A configuration that is served.
+
+    Attributes:
+        number: counts them.
+        settings: the configuration.
+        listeners: the sockets of `settings.listeners`, in their order.
+        feed_keys: of each listener that takes messages what tells its sources from others: of two generations with the
+            same key one's sources are the other's, and go on.
+    """
+
+    number: int
+    settings: Settings
+    listeners: list[OpenListener]
+    feed_keys: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look at handlers that are files now: they may change while the generation serves."""
+        keys = {each.name: _feed_key(each) for each in self.settings.listeners if each.sources}
+        object.__setattr__(self, "feed_keys", keys)
+
+    @property
+    def keys(self) -> dict[Key, tuple[str, ...]]:
+        """What the listeners count under, and their servers, in the order of the cells."""
+        return {(each.name, label_of(each.handler)): each.servers for each in self.settings.listeners}
+
+    @property
+    def heartbeat_interval_s(self) -> float:
+        """How often a process writes down that its loop comes round."""
+        return min(HEARTBEAT_INTERVAL_MAX_S, self.settings.heartbeat_timeout_s / HEARTBEATS_PER_TIMEOUT)
+
+    def message_to(self, worker: int, feed_address: str = "") -> dict[str, Any]:
+        """Return what one of its workers is told. `feed_address` is where it gets messages, if it takes any."""
+        settings = self.settings
+        return {
+            "worker": worker,
+            "listeners": [
+                dataclasses.asdict(dataclasses.replace(listener, handler=pinned(listener.handler)))
+                for listener in settings.listeners
+            ],
+            "feed": {"address": feed_address, "keys": self.feed_keys},
+            "heartbeat_interval_s": self.heartbeat_interval_s,
+            "slow_hook_s": settings.slow_hook_s,
+            "drain_timeout_s": settings.drain_timeout_s,
+            "cpu": _cpu_of(worker) if settings.pin_workers else None,
+            "log": dataclasses.asdict(settings.log),
+        }
+
+    def sockets_of(self, worker: int, drained: Container[str]) -> list[list[socket.socket]]:
+        """Return what one of its workers serves: the sockets of each listener, none of those that are drained."""
+        return [
+            [] if settings.name in drained else listener.sockets_of(worker, self.settings.workers)
+            for settings, listener in zip(self.settings.listeners, self.listeners, strict=True)
+        ]
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A worker process, and why it is there.
+
+    Attributes:
+        launch: the start of a generation that it is a part of, until that is over.
+        why: why it replaces another: one of `slots.RESTART_REASONS`.
+        took_over: called once it serves (True) or has failed to (False).
+        kill_s: when it is killed, if it has not ended.
+        ended_s: when it was seen to have ended.
+        doom: why the supervisor had it killed.
+        is_hung: that was because its loop did not come round.
+    """
+
+    process: WorkerProcess
+    generation: Generation
+    launch: "Launch | None" = None
+    why: str = "exit"
+    took_over: Callable[[bool], None] | None = None
+    kill_s: float | None = None
+    ended_s: float | None = None
+    doom: str | None = None
+    is_hung: bool = False
+
+    def report(self, worked: bool) -> None:
+        """Tell whoever wanted it started, once."""
+        took_over, self.took_over = self.took_over, None
+        if took_over is not None:
+            took_over(worked)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a generation cannot serve, and the exit status that says so."""
+
+    text: str
+    status: int
+
+
+@dataclass(slots=True, eq=False)
+class Launch:
+    """The start of a generation: all of its workers, or none. `done` is called with what went wrong, or None."""
+
+    generation: Generation
+    done: Callable[[Failure | None], None]
+    members: list[Member] = field(default_factory=list)
+
+
+def _feed_key(listener: ListenerSettings) -> str:
+    """Return what is another if the handler is, its options, or its code where that is a file."""
+    path = listener.handler.partition(":")[0]
+    try:
+        code = Path(path).read_bytes() if is_file(path) else b""
+    except OSError:
+        code = b""  # loading it says why
+    said = json.dumps([listener.handler, listener.options, listener.sources], sort_keys=True, default=repr)
+    return hashlib.sha256(said.encode() + code).hexdigest()[:32]
+
+
+def _cpu_of(worker: int) -> int | None:
+    """Return the CPU for a worker: they take turns at those this process may use."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cpus = sorted(os.sched_getaffinity(0))
+    return cpus[worker % len(cpus)]

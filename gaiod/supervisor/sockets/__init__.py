@@ -1,0 +1,1 @@
+"""The sockets that the supervisor opens."""

@@ -1,0 +1,197 @@
+"""The listening sockets that the daemon has open, and what a new configuration makes of them.
+
+A TCP listener has one socket per worker, which share its address (SO_REUSEPORT): the kernel spreads
+clients evenly, and those who wait at the socket of a worker that dies are served by its successor,
+because the supervisor holds the socket too. With one socket for all, a few workers get everything
+(600 to 0, measured); with a socket that each worker opens itself, its queue dies with it.
+
+A socket is never closed because there are fewer workers now: its queue would be lost, and the kernel
+goes on choosing it until then. Worker N serves the sockets N, N + workers, N + 2 * workers, ...
+"""
+
+import logging
+import socket
+from dataclasses import dataclass, field
+
+from gaiod.process.socket_files import UnixListener
+from gaiod.settings import ListenerSettings, Settings
+from gaiod.supervisor.host.systemd import Inherited
+from gaiod.supervisor.sockets.bind import (
+    SYSTEMD,
+    UNIX,
+    BindError,
+    SocketOptions,
+    bound_address,
+    check_congestion,
+    close_listener,
+    open_listener,
+    retune,
+)
+
+log = logging.getLogger("gaiod.supervisor")
+
+
+@dataclass(slots=True)
+class OpenListener:
+    """The sockets of one address. `shared`: every worker serves all of them."""
+
+    address: str
+    sockets: list[socket.socket]
+    shared: bool
+
+    def sockets_of(self, worker: int, workers: int) -> list[socket.socket]:
+        """Return those that one of so many workers serves."""
+        return self.sockets if self.shared else self.sockets[worker::workers]
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What a configuration needs: kept or opened, and not in use yet.
+
+    Attributes:
+        settings: the configuration.
+        listeners: in the order of its listeners, and that of the metrics behind them.
+        keys: what each is found by.
+        opened: what was not there before.
+    """
+
+    settings: Settings
+    listeners: list[OpenListener] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    opened: dict[str, list[socket.socket]] = field(default_factory=dict)
+
+
+class Listeners:
+    """What is open now, by where it is configured to be.
+
+    Attributes:
+        of_systemd: what systemd has handed over.
+    """
+
+    # A bind address is the key. Port 0 is another port each time, so there the name belongs to it.
+
+    def __init__(self) -> None:
+        self.of_systemd = Inherited()
+        self._open: dict[str, OpenListener] = {}
+
+    def adopt(self, key: str, sockets: list[socket.socket], *, shared: bool) -> None:
+        """Take over sockets that somebody else has opened."""
+        self._open[key] = OpenListener(bound_address(sockets[0]), sockets, shared)
+
+    def prepare(self, settings: Settings) -> Prepared:
+        """Open what a configuration needs and is not open yet; what is open stays as it is.
+
+        Raises:
+            BindError: an address cannot be had, or what its connections should have; nothing was opened.
+        """
+        prepared = Prepared(settings)
+        try:
+            for listener in settings.listeners:
+                name = f"listener {listener.name}"
+                if listener.congestion is not None:
+                    check_congestion(name, listener.congestion)
+                self._prepare(prepared, name, listener.bind, options_of(listener), settings.workers)
+            self._prepare(prepared, "metrics", settings.metrics_listen, SocketOptions(), 1)
+        except BaseException:
+            self.abandon(prepared)
+            raise
+        return prepared
+
+    def commit(self, prepared: Prepared) -> None:
+        """Make it what is open, and let all of it listen. What is not needed is closed, but never what is systemd's."""
+        for key in self._open.keys() - set(prepared.keys):
+            if not key.startswith(SYSTEMD):
+                for sock in self._open.pop(key).sockets:
+                    close_listener(sock)
+        for key, listener in zip(prepared.keys, prepared.listeners, strict=True):
+            self._open[key] = listener
+        for settings, listener in zip(prepared.settings.listeners, prepared.listeners, strict=False):
+            for sock in listener.sockets if not settings.bind.startswith(SYSTEMD) else ():
+                try:
+                    retune(sock, options_of(settings))
+                except OSError as error:
+                    log.error("listener %s: not everything could be set: %s", settings.name, error)
+
+    def abandon(self, prepared: Prepared) -> None:
+        """Close what was opened for it."""
+        for sockets in prepared.opened.values():
+            for sock in sockets:
+                close_listener(sock)
+
+    def unix_sockets(self) -> list[UnixListener]:
+        """Return the unix sockets that have a file of the daemon's own."""
+        return [sock for each in self._open.values() for sock in each.sockets if isinstance(sock, UnixListener)]
+
+    def renew(self) -> list[OpenListener]:
+        """Listen anew where the file of a unix socket was removed; return those that have another socket now."""
+        renewed = []
+        for listener in self._open.values():
+            before = listener.sockets[0]
+            after = before.renewed() if isinstance(before, UnixListener) else None
+            if after is not None:
+                listener.sockets[0] = after
+                before.close()
+                renewed.append(listener)
+        return renewed
+
+    def handed_over(self) -> dict[str, tuple[list[int], bool]]:
+        """Return the descriptors by key, and whether they are shared: what `adopt` takes in another process."""
+        return {key: ([sock.fileno() for sock in each.sockets], each.shared) for key, each in self._open.items()}
+
+    def close(self, *, keep_files: bool = False) -> None:
+        """Close everything; `keep_files`: somebody else serves the unix sockets now."""
+        for key, listener in self._open.items():
+            for sock in listener.sockets:
+                if keep_files or key.startswith(SYSTEMD):
+                    sock.close()
+                else:
+                    close_listener(sock)
+        self._open.clear()
+
+    def close_one(self, listener: OpenListener) -> None:
+        """Close the sockets of one listener, if it is open, but never what systemd has handed over."""
+        for key in [key for key, each in self._open.items() if each is listener and not key.startswith(SYSTEMD)]:
+            del self._open[key]
+            for sock in listener.sockets:
+                close_listener(sock)
+            listener.sockets.clear()
+
+    def _prepare(self, prepared: Prepared, name: str, bind: str, options: SocketOptions, count: int) -> None:
+        key = f"{bind} {name}" if bind.endswith(":0") and not bind.startswith(UNIX) else bind
+        found = self._open.get(key)
+        if bind.startswith(SYSTEMD) and found is None:
+            raise BindError(f"{name}: {self.of_systemd.why_not(bind.removeprefix(SYSTEMD))}")
+        sockets = [] if found is None else list(found.sockets)
+        shared = bind.startswith(UNIX) if found is None else found.shared
+        opened = prepared.opened.setdefault(key, [])
+        is_ours = bool(sockets) or any(_overlap(bind, each.address) for each in self._open.values())
+        while len(sockets) < (1 if shared else count):
+            sock = open_listener(name, bound_address(sockets[0]) if sockets else bind, options, first=not is_ours)
+            is_ours = True
+            sockets.append(sock)
+            opened.append(sock)
+        prepared.keys.append(key)
+        prepared.listeners.append(OpenListener(bound_address(sockets[0]), sockets, shared))
+
+
+def _overlap(bind: str, address: str) -> bool:
+    """Tell whether one of two TCP addresses takes the other in: the same port, and the same host or every host."""
+    host, _, port = bind.rpartition(":")
+    other, _, other_port = address.rpartition(":")
+    hosts = {host, other}
+    is_tcp = not any(each.startswith((UNIX, SYSTEMD)) for each in (bind, address))
+    same_family = host.startswith("[") == other.startswith("[")
+    return is_tcp and same_family and port == other_port and (len(hosts) == 1 or bool(hosts & {"0.0.0.0", "[::]"}))
+
+
+def options_of(listener: ListenerSettings) -> SocketOptions:
+    """Return what is set on a listener's sockets."""
+    return SocketOptions(
+        backlog=listener.backlog,
+        mode=listener.socket_mode,
+        nodelay=listener.nodelay,
+        keepalive_s=listener.keepalive_s,
+        user_timeout_s=listener.user_timeout_s,
+        congestion=listener.congestion,
+        notsent_lowat_bytes=listener.notsent_lowat_bytes,
+    )

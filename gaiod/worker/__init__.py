@@ -1,0 +1,1 @@
+"""The worker process: listeners, and the connections that they serve."""

@@ -1,0 +1,142 @@
+"""A worker's side of the feed: a link to the feeder, and what comes over it to the listeners' handlers."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gaiod.core.connection import Conn
+from gaiod.core.errors import WatcherClosed
+from gaiod.core.operations import OpResult, OpType
+from gaiod.core.watcher import Watcher
+from gaiod.process.dispatch import Target
+from gaiod.process.feed_records import Reader, RecordError, hello
+from gaiod.worker.listener import Listener
+
+log = logging.getLogger("gaiod.worker")
+
+PAUSE_FIRST_S, PAUSE_MAX_S = 0.05, 2.0
+"""Before connecting again; twice as long after each failure. A feeder that was restarted is there in 0.2 s."""
+
+LOOK_AGAIN_S = 0.001
+"""When to look again whether everything is dealt out: a pass over 512 members takes a few milliseconds."""
+
+
+@dataclass(slots=True, eq=False)
+class _Subscription:
+    """What one listener has got. `sequence` is of its last message; None: it has had none, and misses none."""
+
+    listener: Listener
+    key: str
+    sequence: int | None = None
+
+
+class FeedLink(Target):
+    """The link to the feeder, made again whenever it breaks."""
+
+    def __init__(
+        self, watcher: Watcher, address: str, keys: Mapping[Listener, str], connected: Callable[[int], None]
+    ) -> None:
+        """Connect.
+
+        Args:
+            watcher: the worker's.
+            address: of the feeder's unix socket.
+            keys: of the feed of each listener that takes messages.
+            connected: called with the feeder's instance when it has answered, and messages come from now on; each time.
+        """
+        super().__init__(self._read, self._written)
+        self._watcher = watcher
+        self._address = address
+        self._connected = connected
+        self._wanted = {listener.name: _Subscription(listener, key) for listener, key in keys.items()}
+        self._by_number: dict[int, _Subscription] = {}
+        self._conn: Conn | None = None
+        self._pause_s = PAUSE_FIRST_S
+        self._connect()
+
+    def take(self, result: OpResult) -> None:
+        """Take the beginning or the end of the link."""
+        if result.conn is not self._conn or result.operation is OpType.CLOSE:
+            return  # of a link before this one
+        if result.operation is OpType.CONNECT and result.error is None:
+            self._say_hello()
+        elif not isinstance(result.error, WatcherClosed):
+            self._break()
+
+    def _connect(self, result: OpResult | None = None) -> None:
+        try:
+            self._conn = self._watcher.connect(self._address, context=self)
+        except OSError as error:
+            log.warning("the feeder cannot be connected to: %s; tried again in %g s", error, self._pause_s)
+            self._again()
+
+    def _again(self) -> None:
+        self._watcher.timer(time.monotonic() + self._pause_s, context=self._connect)
+        self._pause_s = min(PAUSE_MAX_S, 2 * self._pause_s)
+
+    def _break(self) -> None:
+        """End the link, and make another."""
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            conn.abort()
+            self._again()
+
+    def _say_hello(self) -> None:
+        assert self._conn is not None
+        self._reader = Reader()
+        self._by_number = {}
+        feeds = {name: {"key": each.key, "sequence": each.sequence} for name, each in self._wanted.items()}
+        self._conn.write(hello(feeds))
+        self._conn.read()
+
+    def _written(self, conn: Conn, result: OpResult) -> None:
+        """Hello was said."""
+
+    def _read(self, conn: Conn, result: OpResult) -> None:
+        if conn is not self._conn:
+            return
+        self._reader.add(result.buffer)
+        try:
+            if not self._by_number:
+                answer = self._reader.take_hello()
+                if answer is not None:
+                    feeds, instance = answer
+                    for name, each in feeds.items():
+                        self._take_hello(self._wanted[name], each["number"], each["sequence"])
+                    self._pause_s = PAUSE_FIRST_S
+                    self._connected(instance)
+            if self._by_number:
+                for number, sequence, topic, data in self._reader.take_records():
+                    self._take_record(self._by_number[number], sequence, topic, data)
+        except (RecordError, KeyError, TypeError) as error:
+            log.error("the feeder is not understood: %s; connecting again", error)
+            self._break()
+            return
+        self._read_on(conn)
+
+    def _read_on(self, conn: Conn) -> None:
+        """Read more, once what came before is dealt out: else it would pile up here, and not where it has a bound."""
+        if conn is not self._conn:
+            return
+        if any(each.listener.is_behind for each in self._by_number.values()):
+            self._watcher.timer(time.monotonic() + LOOK_AGAIN_S, context=lambda result: self._read_on(conn))
+        else:
+            conn.read()
+
+    def _take_hello(self, subscription: _Subscription, number: int, sequence: int) -> None:
+        self._by_number[number] = subscription
+        if subscription.sequence is not None:
+            self._count_missed(subscription, sequence - subscription.sequence)
+        subscription.sequence = sequence
+
+    def _take_record(self, subscription: _Subscription, sequence: int, topic: str, data: bytes) -> None:
+        if data and subscription.sequence is not None:
+            self._count_missed(subscription, sequence - subscription.sequence - 1)
+        subscription.sequence = sequence
+        if data:
+            subscription.listener.deliver(topic, data)
+
+    def _count_missed(self, subscription: _Subscription, missed: int) -> None:
+        if missed > 0:
+            subscription.listener.count_missed(missed)

@@ -1,0 +1,1 @@
+"""What a worker tells an operator about its connections."""

@@ -1,0 +1,100 @@
+"""Where one connection stands, or why it closed: what a worker knows, as plain values. Sentences are for others."""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from gaiod.core.connection import Conn
+from gaiod.core.standing import relay_sink, standing
+from gaiod.handler.failures import words_of
+from gaiod.worker.connection_log import name_of, peer_text
+from gaiod.worker.inspect.recent_closes import Closings
+from gaiod.worker.inspect.tcp_info import kernel_of
+from gaiod.worker.ledger import phase_of, server_of
+from gaiod.worker.listener import Listener
+
+log = logging.getLogger("gaiod.worker")
+
+UNKNOWN = {"state": "unknown"}
+"""What is said of a connection that is not open, and whose CLOSE was not taken, or is forgotten."""
+
+
+class Explanations:
+    """Explains the connections of a worker. `instance` begins their names: no other worker has it."""
+
+    def __init__(self, listeners: Sequence[Listener], instance: int, closings: Closings) -> None:
+        self._listeners = listeners
+        self._instance = instance
+        self._closings = closings
+
+    def explain(self, serial: int) -> dict[str, Any]:
+        """Return what is known of a connection. A client's and that which its handler opened for it go together."""
+        now_s = time.monotonic()
+        for listener in self._listeners:
+            conn = listener.find(serial)
+            if conn is not None:
+                return {"state": "open", **self._open(listener, conn, now_s)}
+        closed = self._closings.find(serial, now_s)
+        return UNKNOWN if closed is None else {"state": "closed", **closed}
+
+    def _open(self, listener: Listener, conn: Conn, now_s: float) -> dict[str, Any]:
+        partner = _partner_of(listener, conn) or relay_sink(conn)
+        both = [each for each in (conn, partner) if each is not None and not each.closed]
+        both.sort(key=listener.is_client, reverse=True)
+        first = both[0]
+        return {
+            "listener": listener.settings.name,
+            "handler": listener.settings.handler,
+            "peer": peer_text(first.peer_address),
+            "phase": phase_of(listener.handler, first),
+            "server": server_of(listener.handler, first),
+            "idle_timeout_s": listener.settings.idle_timeout_s,
+            "busy": first.busy or first.unanswered,
+            "is_never_idle": first.busy,
+            "notes": _notes_on(listener, first),
+            "sides": [self._side(listener, each, now_s) for each in both],
+        }
+
+    def _side(self, listener: Listener, conn: Conn, now_s: float) -> dict[str, Any]:
+        stands = standing(conn, now_s)
+        sink = relay_sink(conn)
+        if sink is not None:
+            stands["reading"]["to"] = name_of(sink, self._instance)
+        return {
+            "side": "downstream" if listener.is_client(conn) else "upstream",
+            **facts_of(conn, self._instance, now_s),
+            "close_reason": conn.close_reason,
+            **stands,
+            "kernel": kernel_of(conn.fileno()),
+        }
+
+
+def facts_of(conn: Conn, instance: int, now_s: float) -> dict[str, Any]:
+    """Return what is said of a connection wherever one is told of."""
+    return {
+        "id": name_of(conn, instance),
+        "peer": peer_text(conn.peer_address),
+        "age_s": round(now_s - conn.opened_s, 3),
+        "idle_s": round(max(0.0, now_s - conn.active_s), 3),
+        "received_bytes": conn.bytes_received,
+        "sent_bytes": conn.bytes_sent,
+        "pending_bytes": conn.pending_write_bytes,
+        "stalled_s": round(conn.stalled_s(now_s), 3),
+    }
+
+
+def _partner_of(listener: Listener, conn: Conn) -> Conn | None:
+    """Return the connection that goes with one; None: there is none, or its handler cannot say."""
+    try:
+        return listener.handler.partner_of(conn)
+    except BaseException:
+        return None  # a question about a connection must not cost it
+
+
+def _notes_on(listener: Listener, conn: Conn) -> list[str]:
+    """Return what the handler says of a client's connection."""
+    try:
+        return [str(note) for note in listener.handler.notes_on(conn)]
+    except BaseException as error:
+        return [f"Its handler does not say more: notes_on raised {words_of(error)}."]

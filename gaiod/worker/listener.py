@@ -1,0 +1,399 @@
+"""A listener in a worker: its handler, its limits, and the way from completions to hooks."""
+
+import errno
+import logging
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Any
+from weakref import WeakSet
+
+from gaiod.core.connection import Conn
+from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
+from gaiod.core.group import Group
+from gaiod.core.operations import OpResult, OpType
+from gaiod.core.watcher import Watcher
+from gaiod.handler.failures import failed_start, likeness_of
+from gaiod.handler.handler import Handler, SocketOptions
+from gaiod.handler.server_stats import HandlerCounts
+from gaiod.handler.termination import Termination, of_client, of_error, termination_of
+from gaiod.log.rate_limit import LimitedLog
+from gaiod.plugins import label_of
+from gaiod.process.dispatch import Target
+from gaiod.settings import ListenerSettings
+from gaiod.stats.cells import ACCEPT_ERRORS, CELL, Layout
+from gaiod.worker.accept_pauses import Rests
+from gaiod.worker.connection_log import ConnectionLog, name_of, peer_text
+from gaiod.worker.inspect.recent_closes import Closings
+from gaiod.worker.ledger import Ledger, phase_at_end, server_of
+from gaiod.worker.listener_timers import Timers
+from gaiod.worker.proxy_header_wait import Announcements
+from gaiod.worker.slow_hooks.report import SlowHooks
+
+log = logging.getLogger("gaiod.worker")
+
+# As names of their own: a member of an enumeration is looked up by its metaclass, five times per connection and hook.
+ACCEPT, CLOSE, CONNECT, RELAY = OpType.ACCEPT, OpType.CLOSE, OpType.CONNECT, OpType.RELAY
+
+BEHIND_BYTES = 256 * 1024
+"""What one send of the fan-out takes. More does not make it cheaper."""
+
+OVER_LIMIT = Termination("limit", "gaiod", "limit", "connections_max", "accept")
+
+SWEEP_INTERVAL_MAX_S = 1.0
+SWEEPS_PER_TIMEOUT = 8
+"""How often connections are looked at within their idle timeout, and so how late one may be closed. A
+sweep of 20,000 connections takes the compiled core 0.1 ms; a timer each would cost 150 bytes each."""
+
+
+class Listener(Target):
+    """Serves one listening socket through one handler.
+
+    It is the `context` of its connections. A hook that raises costs its connection, and nobody else.
+    """
+
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        handler: Handler,
+        watcher: Watcher,
+        cells: Any,
+        layout: Layout,
+        *,
+        number: int,
+        connection_log: ConnectionLog | None = None,
+        instance: int = 0,
+        closings: Closings | None = None,
+        slow: SlowHooks | None = None,
+    ) -> None:
+        """Make a listener; `start` lets its handler begin, `open` lets it serve.
+
+        Args:
+            settings: its limits.
+            handler: what answers its connections; it gets its `connect()` and its like here.
+            watcher: the worker's.
+            cells: where to count: 64-bit integers.
+            layout: where in them.
+            number: which of the layout's listeners this is.
+            connection_log: where its connections are written down; None: nowhere.
+            instance: begins the connections' names: no other worker has it.
+            closings: where it is remembered why they closed; None: nowhere.
+            slow: is told of its slow hooks; None: nobody is.
+        """
+        super().__init__(handler.on_read, handler.on_write)
+        self.settings = settings
+        self.name = settings.name
+        self.active = 0
+        self.handler = handler
+        self._watcher = watcher
+        self._cells = cells
+        self._row = layout.row(number)
+        self._instance = instance
+        self._slow = slow if slow is not None else SlowHooks(None)
+        self._watch = self._slow.watch
+        self._upstream = self._row + CELL["upstream_received_bytes"]
+        self.counts = HandlerCounts(cells, layout, number, settings.servers)
+        self._groups: WeakSet[Group] = WeakSet()
+        self._sockets: list[Conn] = []
+        self._is_open = False  # from its start until it accepts no more
+        self._timers = Timers(watcher, lambda: self._is_open or self.active > 0)
+        self._tell = LimitedLog(log, f"listener {settings.name}").tell
+        self._ledger = Ledger(settings.name, cells, self._row, connection_log, closings)
+        self._rests = Rests(lambda reason, ns: self._count(f"accept_paused_{reason}_ns", ns))
+        self._announcements: Announcements | None = None
+        if settings.proxy_protocol is not None:
+            self._announcements = Announcements(
+                watcher,
+                settings.proxy_protocol,
+                admit=self._admit,
+                reject=self._not_announced,
+                closed=self._unserved_closed,
+            )
+        handler._host = self
+
+    # -- starting and stopping -----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Let the handler begin. Nobody is accepted yet, so one that cannot costs nobody anything.
+
+        Raises:
+            StartError: its `on_start` raised.
+        """
+        self._is_open = True
+        self._timers.every(min(SWEEP_INTERVAL_MAX_S, self.settings.idle_timeout_s / SWEEPS_PER_TIMEOUT), self._sweep)
+        if type(self.handler).on_tick is not Handler.on_tick:
+            self._timers.every(self.handler.tick_interval_s, self._tick)
+        if self._ledger.every_s is not None:
+            self._timers.every(self._ledger.every_s, lambda: self._ledger.alive(self.clients()))
+        try:
+            self.handler.on_start()
+        except BaseException as error:
+            self._count("handler_error_on_start")
+            self._tell(logging.ERROR, "on_start", "on_start raised; it is not served", traceback=True)
+            raise failed_start(self.name, self.settings.handler, type(self.handler), error) from error
+
+    def open(self, sockets: Iterable[socket.socket]) -> None:
+        """Serve listening sockets, which are taken over; if it was drained since its start, they are closed."""
+        for sock in sockets:
+            if self._is_open:
+                self._sockets.append(self._watcher.accept(sock, context=self))
+            else:
+                sock.close()
+
+    def serve_instead(self, sock: socket.socket) -> None:
+        """Serve another listening socket instead of those that it has; none if it does not serve any more."""
+        serves = bool(self._sockets)
+        self._free_sockets()
+        if serves:
+            self._sockets.append(self._watcher.accept(sock, context=self))
+        else:
+            sock.close()
+
+    def stop_accepting(self) -> None:
+        """Accept no more; the connections go on."""
+        self._is_open = False
+        self._free_sockets()
+
+    def _free_sockets(self) -> None:
+        self._rests.look(self._sockets)
+        for sock in self._sockets:
+            self._watcher.free(sock)
+        self._sockets.clear()
+
+    def close_all(self, *, abort: bool = False) -> None:
+        """Close every connection once what was written to it is sent, or at once."""
+        for conn in self._watcher.connections(context=self):
+            self.end(conn, "drain", abort=abort)
+        if self._announcements is not None:
+            self._announcements.close_all()
+
+    def end(self, conn: Conn, reason: str, *, abort: bool = False) -> None:
+        """Close a connection, for a reason that is counted unless there was one before."""
+        conn.close_reason = conn.close_reason or reason
+        if abort:
+            conn.abort()
+        else:
+            conn.close()
+
+    def clients(self, idle_since_s: float = inf) -> list[Conn]:
+        """Return its open connections that moved nothing since then, those its handler opened not included."""
+        found = self._watcher.connections(context=self, idle_since_s=idle_since_s)
+        return [conn for conn in found if conn.traffic != self._upstream]
+
+    # -- what an operator asks -------------------------------------------------------------------------
+
+    def is_client(self, conn: Conn) -> bool:
+        """Tell a client's connection from one that the handler opened."""
+        return conn.traffic != self._upstream
+
+    def find(self, serial: int) -> Conn | None:
+        """Return an open connection of either kind; None: it has none of that number."""
+        return next((conn for conn in self._watcher.connections(context=self) if conn.serial == serial), None)
+
+    # -- what the feed brings ----------------------------------------------------------------------------
+
+    def deliver(self, topic: str, data: bytes) -> None:
+        """Let the handler have a message. Before its start, and once all is over, nobody wants it."""
+        if self._is_open or self.active:
+            self.call("on_message", None, self.handler.on_message, topic, data)
+
+    def count_missed(self, messages: int) -> None:
+        """Count messages that did not get here."""
+        self._count("feed_gaps", messages)
+        self._tell(logging.WARNING, "feed_gaps", "%d messages did not get to this worker", messages)
+
+    # -- what its handler asks for -------------------------------------------------------------------
+
+    def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
+        """As `Handler.connect`."""
+        conn = self._watcher.connect(address, context=self, deadline=deadline, options=options)
+        conn.data = data
+        conn.traffic = self._upstream
+        return conn
+
+    def pause_accepting(self, error: Exception) -> None:
+        """As `Handler.pause_accepting`."""
+        self._rests.failed(self._sockets, getattr(error, "errno", None))
+        for sock in self._sockets:
+            self._watcher.pause(sock)
+        self._tell(logging.WARNING, "paused", "there is no room for another client: %s; accepting waits", error)
+
+    def group(self, limit: int, policy: str, grace_s: float, memory_limit: int) -> Group:
+        """As `Handler.group`."""
+        group = self._watcher.group(
+            limit=limit, policy=policy, memory_limit=memory_limit, cells=self._row + CELL["push_subscribers"]
+        )
+        self._groups.add(group)
+        if policy == "disconnect":
+            interval_s = min(SWEEP_INTERVAL_MAX_S, grace_s / SWEEPS_PER_TIMEOUT)
+            self._timers.every(interval_s, lambda: _end_stalled(group, grace_s))
+        return group
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much is published and not dealt out yet that what feeds the handler should wait."""
+        return any(group.pending_bytes > BEHIND_BYTES for group in self._groups)
+
+    def timer(self, delay_s: float, data: Any) -> None:
+        """As `Handler.timer`."""
+        self._timers.after(delay_s, lambda: self.call("on_timer", None, self.handler.on_timer, data))
+
+    def post(self, data: Any) -> None:
+        """As `Handler.post`."""
+        try:
+            self._watcher.post(lambda result: self.call("on_post", None, self.handler.on_post, data))
+        except WatcherClosed:
+            pass  # the thread that posts cannot know
+
+    # -- completions ---------------------------------------------------------------------------------
+
+    def take(self, result: OpResult) -> None:
+        """Take a completion other than a successful read or write, which go to the hooks directly."""
+        conn = result.conn
+        operation = result.operation
+        if operation is ACCEPT:
+            self._accepted(conn, result)
+        elif operation is CLOSE:
+            if conn.context is not _UNSEEN:
+                self._closed(conn, result.buffer)
+        elif operation is CONNECT:
+            self.call("on_connect", conn, self.handler.on_connect, conn, result)
+        elif operation is RELAY and not isinstance(result.error, ConnClosed):
+            self.call("on_relay", conn, self.handler.on_relay, conn, result)
+        elif conn.closed or isinstance(result.error, (ConnClosed, WatcherClosed)):
+            pass  # by a hook that was called a moment ago, say: on_close tells
+        elif isinstance(result.error, EOFError):
+            self.call("on_eof", conn, self.handler.on_eof, conn)
+        elif isinstance(result.error, DeadlineExceeded) or getattr(result.error, "errno", None) == errno.ECANCELED:
+            self.call("on_error", conn, self.handler.on_error, conn, operation, result.error)
+        elif isinstance(result.error, OSError):
+            self.end(conn, of_error(result.error, conn.fileno(), is_client=self.is_client(conn)), abort=True)
+
+    def hung_up(self, result: OpResult) -> None:
+        """Take the report that a peer is gone."""
+        self.call("on_hangup", result.conn, self.handler.on_hangup, result.conn, result)
+
+    def call(self, name: str, conn: Conn | None, hook: Callable[..., None], *arguments: Any) -> None:
+        """Call a hook; what it raises costs `conn`, and is counted and logged."""
+        try:
+            hook(*arguments)
+        except BaseException:  # SystemExit, CancelledError: it must not end everybody's process
+            self.failed(name, conn)
+        if self._watch.lap():
+            self.slow(name, conn, self._watch.took_ns)
+
+    def slow(self, hook: str, conn: Conn | None, took_ns: int) -> None:
+        """Count a hook that took too long, and log it."""
+        self._count(f"slow_hook_{hook}")
+        self._slow.is_over(*self.describe(hook, conn), took_ns)
+
+    def describe(self, hook: str, conn: Conn | None) -> tuple[str, str, str]:
+        """Return how log lines about a call of a hook name the listener and handler, the hook, and the connection."""
+        where = f"listener {self.name}, handler {label_of(self.settings.handler)}"
+        return where, hook, "" if conn is None else f"; connection {self._name_of(conn)}"
+
+    def _name_of(self, conn: Conn) -> str:
+        return f"{name_of(conn, self._instance)} ({peer_text(conn.peer_address)})"
+
+    def failed(self, name: str, conn: Conn | None) -> None:
+        """Deal with the exception that is being handled: a hook raised it. What is alike is logged now and then."""
+        self._count(f"handler_error_{name}")
+        error = sys.exception()
+        assert error is not None
+        kind = likeness_of(name, type(self.handler), error)
+        what = "nothing was closed"
+        if conn is not None:
+            what = f"connection {self._name_of(conn)} is closed"
+        self._tell(logging.ERROR, kind, "%s raised; %s", name, what, traceback=True)
+        if conn is not None:
+            self.end(conn, Termination("handler_error", "handler", "error", name), abort=True)
+
+    def _accepted(self, conn: Conn | None, result: OpResult) -> None:
+        if result.error is not None:
+            self._accept_failed(result.error)
+            return
+        assert conn is not None
+        if conn.closed:  # between its being accepted and this: by a drain, say. No hook could do anything with it.
+            self._ledger.rejected(conn, termination_of(conn.close_reason).in_phase("accept"))
+            conn.context = _UNSEEN
+            return
+        if self.active >= self.settings.connections_max:
+            self._count("rejected_limit")
+            limit = self.settings.connections_max
+            self._tell(logging.WARNING, "limit", "connections_max=%d is reached; more are rejected", limit)
+            self._ledger.rejected(conn, OVER_LIMIT)
+            conn.context = _UNSEEN
+            conn.abort()
+            return
+        self.active += 1
+        if self._announcements is None:
+            self._admit(conn)
+        else:
+            self._announcements.expect(conn)
+
+    def _admit(self, conn: Conn) -> None:
+        """Let the handler have a connection."""
+        conn.context = self
+        conn.traffic = self._row
+        self._ledger.opened(conn)
+        self.call("on_open", conn, self.handler.on_open, conn)
+
+    def _not_announced(self, conn: Conn, message: str, termination: Termination) -> None:
+        self._count("rejected_proxy_protocol")
+        if message:
+            self._tell(logging.WARNING, "proxy_protocol", "%s", message)
+            self._ledger.rejected(conn, termination)
+
+    def _unserved_closed(self) -> None:
+        self.active -= 1
+
+    def _accept_failed(self, error: Exception) -> None:
+        if isinstance(error, (ConnClosed, WatcherClosed)) or not self._sockets:
+            return
+        code = getattr(error, "errno", None)
+        self._rests.failed(self._sockets, code)
+        name = errno.errorcode.get(code or 0, "other")
+        self._count(f"accept_error_{name if name in ACCEPT_ERRORS else 'other'}")
+        self._tell(logging.WARNING, "accept", "accepting failed: %s; it is tried again", error)
+
+    def _closed(self, conn: Conn, name: bytes | None) -> None:
+        is_client = self.is_client(conn)
+        reason = termination_of(conn.close_reason, at_eof=conn.at_eof, is_client=is_client)
+        if is_client:
+            self.active -= 1
+            reason = of_client(reason).in_phase(phase_at_end(self.handler, conn, reason))
+            self._ledger.closed(conn, name, reason, server_of(self.handler, conn))
+        self.call("on_close", None, self.handler.on_close, conn, reason)
+
+    # -- time ----------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self.call("on_tick", None, self.handler.on_tick)
+
+    def _sweep(self) -> None:
+        """Close who is idle, and count what cannot be counted as it happens."""
+        self._rests.look(self._sockets)
+        since_s = time.monotonic() - self.settings.idle_timeout_s
+        for conn in self._watcher.connections(context=self, idle_since_s=since_s):
+            self.end(conn, "idle", abort=True)
+
+    # -- counting and logging --------------------------------------------------------------------------
+
+    def _count(self, cell: str, amount: int = 1) -> None:
+        self._cells[self._row + CELL[cell]] += amount
+
+
+def _end_stalled(group: Group, grace_s: float) -> None:
+    group.disconnect_stalled(grace_s)
+
+
+class _Unseen(Target):
+    """The context of a connection that no hook has seen: nobody is told of its end."""
+
+    def take(self, result: OpResult) -> None:
+        """Do nothing."""
+
+
+_UNSEEN = _Unseen(None, None)

@@ -1,0 +1,309 @@
+"""A worker: one process, one watcher, one thread, and the listeners its supervisor hands it.
+
+    python -m gaiod.worker.process FD
+
+FD is its end of the channel (`channel.py`): the settings come in over it, readiness goes out. A
+worker whose channel ends has lost its supervisor, and stops. It imports as little as it can, because
+every worker pays for it: no click, no pydantic, no YAML, no prometheus_client.
+"""
+
+import faulthandler
+import gc
+import json
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from gaiod.core.errors import WatcherClosed
+from gaiod.core.operations import OpResult
+from gaiod.core.watcher import Watcher
+from gaiod.handler.failures import StartError, words_of
+from gaiod.log.setup import LogError, configure_log, follow_log, lost_lines
+from gaiod.plugins import HandlerLoadError, build_options, load_handler
+from gaiod.process.channel import Channel
+from gaiod.process.dispatch import dispatch
+from gaiod.process.inheritance import ignore_what_is_for_the_supervisor, take_known_state
+from gaiod.process.signals import Signals
+from gaiod.process.startup import map_cells, receive_settings
+from gaiod.settings import ConnectionLogSettings, listener_settings_from, log_settings_from
+from gaiod.stats.cells import HEARTBEAT, Layout
+from gaiod.version import __version__
+from gaiod.worker.connection_log import ConnectionLog
+from gaiod.worker.drain import Drain
+from gaiod.worker.feeder_client import FeedLink
+from gaiod.worker.gc_stats import GcStats
+from gaiod.worker.inspect.connection_facts import UNKNOWN
+from gaiod.worker.inspect.questions import Inquiries
+from gaiod.worker.inspect.recent_closes import Closings
+from gaiod.worker.listener import Listener
+from gaiod.worker.slow_hooks.report import SlowHooks
+from gaiod.worker.slow_hooks.sampler import Lookout
+
+log = logging.getLogger("gaiod.worker")
+
+GOODBYE_S = 0.5
+"""How long the last messages to the supervisor may take."""
+
+EXIT_SOFTWARE, EXIT_CONFIG = 70, 78
+
+FEED_TIMEOUT_S = 5.0
+"""How long a worker waits for the feeder until it serves without: it comes back, and its messages with it."""
+
+GC_THRESHOLDS = (10_000, 20, 50)
+"""Young collections visit only what was made since: with 512 completions a pass, the default 700 would
+collect in every pass. Full ones visit every connection (2 ms for 10,000), so they must be rare."""
+
+
+class Worker:
+    """Serves until told to stop."""
+
+    def __init__(self, channel_fd: int) -> None:
+        self._first = socket.socket(fileno=channel_fd)
+        self._listeners: list[Listener] = []
+        self._closings = Closings()
+        self._sockets: list[list[socket.socket]] = []
+        self._drain: Drain | None = None
+        self._is_ready = False
+        self._feeder = 0
+        self._asked_fed: list[dict[str, Any]] = []
+        self._ended = False
+        self._exit_status = 0
+        self._verbs: dict[str, Callable[[Any], None]] = {
+            "serve": self._take_serve,
+            "drain": self._take_drain,
+            "drain_listener": self._take_drain_listener,
+            "socket": self._take_socket,
+            "ask": self._take_question,
+        }
+
+    def run(self) -> int:
+        """Receive the settings, serve, and return the process's exit status."""
+        message, rest = receive_settings(self._first)
+        faulthandler.enable(message["dump"])  # SIGABRT, or a crash, leaves the stack there for the supervisor
+        # A supervisor of another version may not say what servers there are; it must be told so, in order.
+        layout = Layout(tuple(len(plain.get("servers", ())) for plain in message["listeners"]))
+        cells = map_cells(message["stats"])
+        if len(cells) != layout.size:
+            _refuse(self._first, f"this is gaiod {__version__}, its supervisor another version: run gaiod upgrade")
+        self._watcher = Watcher(counters=cells, report_closes=True, report_hangups=True)
+        if message["cpu"] is not None:
+            self._watcher.set_loop_affinity(message["cpu"])
+        self._slow = SlowHooks(message["slow_hook_s"])
+        self._later_fds = socket.socket(fileno=message["later_fds"])
+        self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
+        leaving = {"timeout_s": message["drain_timeout_s"], "eager": True}
+        signals = Signals(self._watcher, [signal.SIGTERM], lambda number: self._leave(leaving))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what goes to all processes is for the supervisor to decide
+        ignore_what_is_for_the_supervisor()
+        try:
+            log_settings = log_settings_from(message["log"])
+            configure_log(log_settings, role=f"worker {message['worker']}")
+            self._make_listeners(message, cells, layout, log_settings.connections)
+            for listener, sockets in zip(self._listeners, self._sockets, strict=True):
+                if sockets:  # an operator may have drained it before this worker came
+                    listener.start()
+        except (HandlerLoadError, LogError) as error:
+            self._fail(str(error), EXIT_CONFIG)
+        except StartError as error:
+            self._fail(str(error), EXIT_SOFTWARE)
+        else:
+            self._inquiries = Inquiries(self._listeners, message["instance"], self._closings)
+            self._feed(message["feed"])
+            GcStats(cells, layout).start()
+            self._beat_every(message["heartbeat_interval_s"], cells, layout)
+        gc.collect()
+        gc.freeze()  # what exists now lives as long as the process: never visit it again
+        gc.set_threshold(*GC_THRESHOLDS)
+        self._channel.take_received()
+        lookout = Lookout(self._slow)
+        lookout.start()
+        try:
+            self._loop()
+        finally:
+            lookout.stop()  # a process whose loop has failed must end, and at once
+        signals.close(ignore=True)
+        return self._exit_status
+
+    def _make_listeners(
+        self,
+        message: dict[str, Any],
+        cells: Any,
+        layout: Layout,
+        wanted: ConnectionLogSettings,
+    ) -> None:
+        dropped = layout.worker("connection_log_dropped")
+
+        def count_dropped(lines: int) -> None:
+            cells[dropped] += lines
+
+        connection_log = ConnectionLog(wanted, message["instance"], count_dropped)
+        for number, (plain, fds) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
+            settings = listener_settings_from(plain)
+            kind = load_handler(settings.handler)
+            try:
+                handler = kind(build_options(kind, dict(settings.options)))
+            except BaseException as error:
+                raise HandlerLoadError(
+                    f"listener {settings.name}: making its handler failed: {words_of(error)}"
+                ) from error
+            listener = Listener(
+                settings,
+                handler,
+                self._watcher,
+                cells,
+                layout,
+                number=number,
+                connection_log=connection_log,
+                instance=message["instance"],
+                closings=self._closings,
+                slow=self._slow,
+            )
+            self._listeners.append(listener)
+            self._sockets.append([socket.socket(fileno=fd) for fd in fds])
+
+    def _feed(self, feed: dict[str, Any]) -> None:
+        """Be ready once messages come, if any listener takes some: none may be missed by who connects."""
+        keys = {listener: feed["keys"][listener.name] for listener in self._listeners if listener.name in feed["keys"]}
+        if keys:
+            self._link = FeedLink(self._watcher, feed["address"], keys, self._fed)
+            self._watcher.timer(time.monotonic() + FEED_TIMEOUT_S, context=self._tell_ready)
+        else:
+            self._watcher.post(self._tell_ready)
+
+    def _fed(self, feeder: int) -> None:
+        """Messages come from this feeder, and no longer from one before it."""
+        self._feeder = feeder
+        self._tell_ready()
+        self._answer_fed()
+
+    def _answer_fed(self) -> None:
+        asked, self._asked_fed = self._asked_fed, []
+        for question in asked:
+            if question["feeder"] <= self._feeder:
+                self._channel.send({"answer": question["id"], "result": {}})
+            else:
+                self._asked_fed.append(question)
+
+    def _tell_ready(self, result: OpResult | None = None) -> None:
+        if not self._is_ready:
+            self._is_ready = True
+            self._channel.send({"ready": True})
+
+    def _beat_every(self, interval_s: float, cells: Any, layout: Layout) -> None:
+        """Write down when the loop came round: a supervisor that reads an old time knows that it hangs."""
+        heartbeat, lost = layout.worker(HEARTBEAT), layout.worker("log_lost")
+
+        def beat(result: OpResult | None) -> None:
+            cells[heartbeat] = time.monotonic_ns()
+            cells[lost] = lost_lines()
+            self._inquiries.tidy()
+            follow_log()
+            self._watcher.timer(time.monotonic() + interval_s, context=beat)
+
+        beat(None)
+
+    def _loop(self) -> None:
+        wait_io, watch = self._watcher.wait_io, self._slow.watch
+        while not self._ended:
+            dispatch(wait_io(), watch)
+        until_s = time.monotonic() + GOODBYE_S
+        while self._channel.is_sending and time.monotonic() < until_s:
+            dispatch(wait_io(until_s - time.monotonic()), watch)
+        for listener in self._listeners:
+            listener.close_all(abort=True)
+        self._watcher.close()
+        try:
+            while True:
+                dispatch(wait_io(), watch)
+        except WatcherClosed:
+            pass  # every completion was taken
+
+    def _fail(self, why: str, status: int) -> None:
+        """End, because this worker cannot serve."""
+        self._channel.send({"failed": why, "status": status})
+        self._exit_status = status
+        self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+
+    # -- what the supervisor says ----------------------------------------------------------------------
+
+    def _take_message(self, message: dict[str, Any] | None) -> None:
+        if message is None:
+            log.warning("the supervisor is gone; stopping")
+            self._end()  # another may want to bind: do not wait for anybody
+            return
+        for verb, arguments in message.items():
+            self._verbs[verb](arguments)
+
+    def _take_serve(self, now: bool) -> None:
+        """Accept: whoever else has to be ready is."""
+        sockets, self._sockets = self._sockets, []
+        if self._drain is None:
+            for listener, own in zip(self._listeners, sockets, strict=True):
+                listener.open(own)
+
+    def _take_socket(self, number: int) -> None:
+        """Serve another socket instead of those of a listener: their file was removed."""
+        _, fds, _, _ = socket.recv_fds(self._later_fds, 1, 1)
+        if not fds:
+            log.error("no descriptor is left for the socket that was made anew; raise LimitNOFILE=, and reload")
+            return
+        sock = socket.socket(fileno=fds[0])
+        if self._sockets:
+            self._sockets[number] = [sock]  # it has not been told to serve yet
+        else:
+            self._listeners[number].serve_instead(sock)
+
+    def _leave(self, how: dict[str, Any]) -> None:
+        """End in order, for a reason that the supervisor does not know."""
+        self._channel.send({"leaving": True})
+        self._take_drain(how)
+
+    def _take_drain(self, how: dict[str, Any]) -> None:
+        if self._drain is not None:
+            self._drain.cancel()
+        self._drain = Drain(self._watcher, self._listeners, how["timeout_s"], eager=how["eager"], done=self._end)
+
+    def _take_drain_listener(self, how: dict[str, Any]) -> None:
+        listeners = [listener for listener in self._listeners if listener.settings.name == how["listener"]]
+        Drain(self._watcher, listeners, how["timeout_s"], eager=False, done=_nothing)
+
+    def _take_question(self, question: dict[str, Any]) -> None:
+        if question["verb"] == "fed":
+            self._asked_fed.append(question)
+            self._answer_fed()
+        else:
+            result = self._inquiries.answer(question)
+            if result != UNKNOWN:
+                self._channel.send({"answer": question["id"], "result": result})
+            else:  # or its CLOSE is on the way: then it comes before what is posted now
+                self._watcher.post(lambda posted: self._answer(question))
+
+    def _answer(self, question: dict[str, Any]) -> None:
+        self._channel.send({"answer": question["id"], "result": self._inquiries.answer(question)})
+
+
+def _nothing() -> None:
+    """Do nothing when a listener has drained."""
+
+
+def _refuse(channel: socket.socket, why: str) -> NoReturn:
+    """Say why this worker cannot serve, and end."""
+    channel.sendall(json.dumps({"failed": why, "status": EXIT_CONFIG}).encode() + b"\n")
+    sys.exit(EXIT_CONFIG)
+
+
+def main() -> None:
+    """Run as a process of its own."""
+    take_known_state()
+    sys.exit(Worker(int(sys.argv[1])).run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""What the commands print for people: the exact text, aligned and never too wide."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from supervisor.support.answers import AT, CONNECTIONS_RESULT, CONNECTIONS_TEXT, STATUS_RESULT, STATUS_TEXT
+
+from gaiod.console.tables import (
+    CONNECTIONS,
+    LISTENERS,
+    WIDTH_MAX,
+    WORKERS,
+    connections_text,
+    duration,
+    number,
+    rate,
+    shown,
+    size,
+    size_rate,
+    status_text,
+    table,
+)
+
+
+def _lines(text: str) -> list[str]:
+    return text.splitlines()
+
+
+FED: dict[str, Any] = {
+    "feeder": {
+        "pid": 820,
+        "state": "running",
+        "age_s": 250.0,
+        "heartbeat_age_s": 0.12,
+        "memory_bytes": 20 * 2**20,
+        "cpu_seconds": 3.0,
+        "restarts": 1,
+    },
+    "sources": [
+        {
+            "listener": "ticks",
+            "source": "publish",
+            "up": True,
+            "published": 12,
+            "refused": 1,
+            "reconnects": 0,
+            "gaps": 0,
+        },
+        {"listener": "ticks", "source": "redis", "up": False, "published": 9, "refused": 0, "reconnects": 3, "gaps": 2},
+    ],
+}
+
+FED_TEXT = """\
+FEEDER PID  STATE       AGE  HEARTBEAT    MEMORY   CPU  RESTARTS
+       820  running  4m 10s       0.1s  20.0 MiB  3.0s         1
+
+LISTENER  SOURCE   STATE  PUBLISHED  REFUSED  RECONNECTS  GAPS
+ticks     publish  up            12        1           0     0
+ticks     redis    down           9        0           3     2"""
+
+
+# -- the whole -------------------------------------------------------------------------------------------
+
+
+def test_status_is_two_tables_below_what_runs() -> None:
+    assert status_text(STATUS_RESULT, AT) == STATUS_TEXT
+
+
+def test_status_tells_of_the_feeder_and_of_the_sources_where_there_are_some() -> None:
+    assert status_text({**STATUS_RESULT, **FED}, AT) == f"{STATUS_TEXT}\n\n{FED_TEXT}"
+    assert status_text({**STATUS_RESULT, "feeder": None, "sources": []}, AT) == STATUS_TEXT
+
+
+@pytest.mark.parametrize(
+    ("reload", "lines"),
+    [
+        (None, []),
+        ({"ok": True, "at": AT - 125, "error": None}, ["last reload 2m 5s ago"]),
+        (
+            {"ok": False, "at": AT - 4, "error": "a.yaml:1:2: x: bad; write y\na.yaml:3:2: \x1b[2J: bad; remove it"},
+            [
+                "last reload 4.0s ago: it failed, and changed nothing",
+                "  a.yaml:1:2: x: bad; write y",
+                r"  a.yaml:3:2: \x1b[2J: bad; remove it",
+            ],
+        ),
+    ],
+    ids=["never", "fine", "failed"],
+)
+def test_status_tells_of_the_last_reload(reload: Any, lines: list[str]) -> None:
+    text = _lines(status_text({**STATUS_RESULT, "last_reload": reload}, AT))
+    assert text[2 : text.index("")] == lines
+
+
+def test_status_of_a_daemon_that_says_little_is_shown_as_far_as_it_goes() -> None:
+    """One of another version, say."""
+    assert _lines(status_text({"workers": [{}], "listeners": [{}]}, AT))[-1].split() == ["-"] * 8 + ["-/-", "-"]
+
+
+def test_connections_are_a_table() -> None:
+    assert connections_text(CONNECTIONS_RESULT) == CONNECTIONS_TEXT
+
+
+def test_connections_say_when_there_are_more() -> None:
+    text = connections_text({**CONNECTIONS_RESULT, "total": 2345})
+    assert _lines(text)[-2:] == ["", "2 of 2345 connections; --limit shows more, --listener fewer"]
+
+
+def test_connections_are_none() -> None:
+    assert connections_text({"total": 0, "connections": []}) == "no connections"
+
+
+# -- too wide --------------------------------------------------------------------------------------------
+
+
+LONG_TEXT = """\
+LISTENER      BIND           HANDLER        STATE    CONNS  ACCEPTED    RECEIVED     SENT  ACCEPT QUEUE  WAITING
+echo          127.0...:7000  echo           serving   1234     0.3/s  12.3 MiB/s  900 B/s        0/1024        -
+a-li...-name  unix:....sock  balan...ancer  drained      -         -           -        -           -/-        -"""
+
+
+def test_long_text_is_cut_in_the_middle_until_the_table_fits() -> None:
+    listener = {
+        "listener": "a-listener-of-a-long-name",
+        "bind": "unix:/run/gaiod/sockets/of/everybody/front.sock",
+        "handler": "/srv/gaiod/handlers/balancer.py:Balancer",
+        "state": "drained",
+    }
+    assert "\n".join(table(LISTENERS, [STATUS_RESULT["listeners"][0], listener])) == LONG_TEXT
+
+
+@pytest.mark.parametrize("columns", [WORKERS, LISTENERS, CONNECTIONS], ids=["workers", "listeners", "connections"])
+def test_table_of_the_largest_values_fits(columns: Any) -> None:
+    huge = {
+        "worker": 1023, "instance": 99999, "pid": 4194304, "state": "starting", "generation": 9999, "age_s": 8.6e7,
+        "heartbeat_age_s": 3599, "connections": 100_000, "memory_bytes": 1023.9 * 2**30, "cpu_seconds": 8.6e7,
+        "restarts": 9999, "listener": "l" * 90, "bind": "b" * 90, "handler": "h" * 90, "queue": 65535,
+        "server": "s" * 90,
+        "queue_limit": 65535, "waiting_for_server": 65535, "id": "99999-999999999", "peer": "p" * 90,
+        "idle_s": 8.6e7,
+        "received_bytes": 1023.9 * 2**40, "sent_bytes": 1023.9 * 2**40, "buffered_bytes": 1023.9 * 2**20,
+        "waiting_s": 8.6e7,
+        "rates": {"accepted": 999_900, "received_bytes": 999 * 2**30, "sent_bytes": 999 * 2**30},
+    }  # fmt: skip
+    assert max(map(len, table(columns, [huge]))) <= WIDTH_MAX
+
+
+# -- units -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("show", "value", "text"),
+    [
+        (size, 0, "0 B"),
+        (size, 1023, "1023 B"),
+        (size, 1023.9, "1.0 KiB"),
+        (size, 1024, "1.0 KiB"),
+        (size, 12.3 * 2**20, "12.3 MiB"),
+        (size, 1023.94 * 2**20, "1023.9 MiB"),
+        (size, 1023.96 * 2**20, "1.0 GiB"),
+        (size, 2**70, "1048576.0 PiB"),
+        (size_rate, 1536, "1.5 KiB/s"),
+        (rate, 0, "0/s"),
+        (rate, 0.04, "0.0/s"),
+        (rate, 0.3, "0.3/s"),
+        (rate, 9.96, "10/s"),
+        (rate, 999.4, "999/s"),
+        (rate, 999.6, "1.0 k/s"),
+        (rate, 3210, "3.2 k/s"),
+        (rate, 999_960, "1.0 M/s"),
+        (duration, -1, "0.0s"),
+        (duration, 0, "0.0s"),
+        (duration, 0.44, "0.4s"),
+        (duration, 9.96, "10s"),
+        (duration, 59.4, "59s"),
+        (duration, 59.6, "1m 0s"),
+        (duration, 250, "4m 10s"),
+        (duration, 3599.7, "1h 0m"),
+        (duration, 86_399, "23h 59m"),
+        (duration, 273_600, "3d 4h"),
+        (number, 7, "7"),
+    ],
+)
+def test_number_is_shown_with_its_unit(show: Callable[[float], str], value: float, text: str) -> None:
+    assert show(value) == text
+
+
+@pytest.mark.parametrize("show", [size, size_rate, rate, duration, number, shown])
+def test_what_is_unknown_is_a_dash(show: Callable[[None], str]) -> None:
+    assert show(None) == "-"
+
+
+@given(st.floats(min_value=0, max_value=2**59))
+def test_any_size_is_short_and_near(value: float) -> None:
+    figure, unit = size(value).split()
+    factor = 1024 ** ("B", "KiB", "MiB", "GiB", "TiB", "PiB").index(unit)
+    assert float(figure) < 1024
+    assert float(figure) * factor == pytest.approx(value, abs=0.06 * factor + 0.5 * (factor == 1))
+
+
+@given(st.text())
+def test_any_text_is_on_one_line_and_printable(text: str) -> None:
+    assert shown(text).isprintable()

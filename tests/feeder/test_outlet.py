@@ -1,0 +1,178 @@
+"""Outlets: what a source may ask for, and that it gets nothing more once it is stopped."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gaiod.handlers.echo import Echo
+
+from feeder.support.feeding import Feeding, Played
+from gaiod import Outlet
+from gaiod.feeder import outlet as module
+from gaiod.process.feed_records import MESSAGE_MAX_BYTES, TOPIC_MAX_BYTES
+
+
+@pytest.fixture
+def feeding() -> Iterator[Feeding]:
+    """Feeds of one listener, `ticks`, whose source `one` runs."""
+    feeding = Feeding()
+    feeding.feeds.run([feeding.wanted("ticks", "one")])
+    yield feeding
+    feeding.close()
+
+
+@pytest.fixture
+def outlet(feeding: Feeding) -> Outlet:
+    """The source's."""
+    outlet = Played.made["one"].outlet
+    assert outlet is not None
+    return outlet
+
+
+# -- counting ------------------------------------------------------------------------------------------------
+
+
+def test_what_a_source_says_is_counted(feeding: Feeding, outlet: Outlet) -> None:
+    outlet.publish(b"one", "t")
+    outlet.publish(b"two", "t")
+    outlet.gap("something is gone")
+    for _ in range(3):
+        outlet.reconnected()
+    counts = [feeding.count("ticks", "one", cell) for cell in ("published", "refused", "reconnects", "gaps")]
+    assert counts == [2, 0, 3, 1]
+    assert feeding.count("ticks", "publish", "published") == 0
+
+
+def test_gap_is_told_with_its_reason_and_not_each_of_many(
+    feeding: Feeding, outlet: Outlet, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(1000):
+        outlet.gap(f"entry {number} is gone")
+    assert feeding.count("ticks", "one", "gaps") == 1000
+    assert "source one of listener ticks: messages may be missing: entry 0 is gone" in caplog.text
+    assert caplog.text.count("is gone") < 10
+
+
+def test_source_is_up_until_it_says_otherwise(feeding: Feeding, outlet: Outlet) -> None:
+    assert outlet.up
+    outlet.up = False
+    assert (outlet.up, feeding.count("ticks", "one", "up")) == (False, 0)
+    outlet.up = True
+    assert (outlet.up, feeding.count("ticks", "one", "up")) == (True, 1)
+
+
+def test_threads_that_count_lose_nothing(feeding: Feeding, outlet: Outlet) -> None:
+    def count() -> None:
+        for _ in range(5000):
+            outlet.gap("something is gone")
+
+    threads = [feeding.run_in_thread(count) for _ in range(4)]
+    for thread in threads:
+        thread.join()
+    assert feeding.count("ticks", "one", "gaps") == 20_000
+
+
+# -- what cannot be published ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "topic", "why"),
+    [
+        (b"refuse", "t", "it is refused; publish another"),
+        (b"", "t", "it is empty; give at least a byte"),
+        (bytes(MESSAGE_MAX_BYTES + 1), "t", f"it has {MESSAGE_MAX_BYTES + 1} bytes; give at most {MESSAGE_MAX_BYTES}"),
+        (b"x", "é" * 128, f"its topic has 256 bytes; give one of at most {TOPIC_MAX_BYTES}"),
+        (b"x", "\udcff", "surrogates not allowed"),
+    ],
+    ids=["handler", "empty", "long", "long topic", "no text"],
+)
+def test_message_that_cannot_be_published_is_counted_and_told(
+    feeding: Feeding, outlet: Outlet, caplog: pytest.LogCaptureFixture, data: bytes, topic: str, why: str
+) -> None:
+    with pytest.raises(ValueError, match=why):
+        outlet.publish(data, topic)
+    assert feeding.count("ticks", "one", "refused") == 1
+    assert feeding.count("ticks", "one", "published") == 0
+    assert f"source one of listener ticks: a message is refused: {why}" in caplog.text or topic == "\udcff"
+
+
+def test_handler_that_would_end_whoever_publishes_is_an_error_like_others(feeding: Feeding, outlet: Outlet) -> None:
+    with pytest.raises(RuntimeError, match=r"encode_message raised SystemExit\('no reason'\)"):
+        outlet.publish(b"exit", "t")
+    assert feeding.count("ticks", "one", "refused") == 1
+
+
+def test_longest_message_arrives(feeding: Feeding, outlet: Outlet) -> None:
+    worker = feeding.worker(ticks="key")
+    outlet.publish(bytes(MESSAGE_MAX_BYTES), "t" * TOPIC_MAX_BYTES)
+    assert feeding.messages(worker, 1) == [(1, bytes(MESSAGE_MAX_BYTES))]
+
+
+def test_log_of_refusals_is_bounded(feeding: Feeding, outlet: Outlet, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(100):
+        with pytest.raises(ValueError, match="refused"):
+            outlet.publish(b"refuse", "t")
+    assert caplog.text.count("a message is refused") == 1
+
+
+# -- time and threads ------------------------------------------------------------------------------------------
+
+
+def test_timer_and_post_come_in_the_loops_thread(feeding: Feeding, outlet: Outlet) -> None:
+    seen: list[str] = []
+    outlet.timer(0.0, lambda: seen.append("timer"))
+    feeding.run_in_thread(lambda: outlet.post(lambda: seen.append("post"))).join()
+    assert seen.count("post") <= 1
+    feeding.step_until(lambda: sorted(seen) == ["post", "timer"], "both")
+
+
+def test_what_raises_later_is_told_and_the_source_goes_on(
+    feeding: Feeding, outlet: Outlet, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise SystemExit("no key")
+
+    outlet.timer(0.0, fail)
+    feeding.step_until(lambda: "no key" in caplog.text, "the traceback")
+    assert "source one of listener ticks: what its timer was for raised; the source goes on" in caplog.text
+    outlet.publish(b"on", "t")
+    assert feeding.count("ticks", "one", "published") == 1
+
+
+# -- afterwards ------------------------------------------------------------------------------------------------
+
+
+def test_nothing_comes_of_an_outlet_whose_source_was_stopped(feeding: Feeding, outlet: Outlet, tmp_path: Path) -> None:
+    worker = feeding.worker(ticks="key")
+    path = tmp_path / "inlet.sock"
+    outlet.serve(f"unix:{path}", Echo())
+    seen: list[str] = []
+    outlet.timer(0.0, lambda: seen.append("timer"))
+    outlet.post(lambda: seen.append("post"))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        feeding.feeds.run([feeding.wanted("ticks", key="other")])
+        assert not path.exists()
+    assert feeding.count("ticks", "one", "up") == 0
+    outlet.publish(b"late", "t")
+    outlet.publish(b"refuse", "t")
+    outlet.gap("something is gone")
+    outlet.reconnected()
+    outlet.up = True
+    assert [feeding.count("ticks", "one", cell) for cell in ("published", "refused", "up", "reconnects", "gaps")] == (
+        [0] * 5
+    )
+    assert feeding.feeds.publish(None, "t", b"the end") == {"listeners": ["ticks"]}
+    assert feeding.messages(worker, 1) == [(1, b"the end")]
+    assert seen == []
+
+
+def test_post_of_a_thread_that_outlives_the_feeder_is_no_error(feeding: Feeding, outlet: Outlet) -> None:
+    feeding.watcher.close()
+    outlet.post(lambda: None)
+
+
+def test_interface_has_what_there_is_behind_it() -> None:
+    wanted = {name for name in vars(Outlet) if not name.startswith("_")}
+    assert wanted <= set(vars(module.SourceOutlet))

@@ -1,0 +1,177 @@
+"""Feeds: whose sources run, and who gets what they publish, as configurations come and go."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from feeder.support.feeding import Feeding, Played
+from gaiod.feeder import source_runner
+
+
+@pytest.fixture
+def feeding() -> Iterator[Feeding]:
+    """Feeds that have sent 40 messages of `ticks` in another process's life."""
+    feeding = Feeding({"ticks": 40})
+    yield feeding
+    feeding.close()
+
+
+# -- sets of sources -------------------------------------------------------------------------------------------
+
+
+def test_unchanged_sources_go_on_and_others_are_stopped_and_started(feeding: Feeding) -> None:
+    feeding.feeds.run([feeding.wanted("ticks", "one"), feeding.wanted("news", "two")])
+    one, two = Played.made["one"], Played.made["two"]
+    feeding.feeds.run([feeding.wanted("ticks", "one"), feeding.wanted("more", "three")])
+    assert Played.made["one"] is one
+    assert (one.starts, one.stops, two.stops) == (1, 0, 1)
+    assert Played.made["three"].is_running
+    feeding.feeds.run([feeding.wanted("ticks", "one", key="other")])
+    assert (one.stops, Played.made["three"].stops) == (1, 1)
+    assert Played.made["one"] is not one
+    assert Played.made["one"].is_running
+
+
+def test_sources_of_a_listener_that_comes_back_run_once(feeding: Feeding) -> None:
+    worker = feeding.worker(ticks="key")  # somebody still has the feed: it is not forgotten meanwhile
+    for _ in range(3):
+        feeding.feeds.run([feeding.wanted("ticks", "one")])
+        feeding.feeds.run([])
+    feeding.feeds.run([feeding.wanted("ticks", "one")])
+    assert feeding.feeds.publish(None, "t", b"once") == {"listeners": ["ticks"]}
+    Played.made["one"].publish(b"twice")
+    assert feeding.messages(worker, 2) == [(41, b"once"), (42, b"twice")]
+
+
+def test_source_that_the_configuration_check_has_not_seen_is_not_started(
+    feeding: Feeding, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = feeding.wanted("ticks", "one", "two")
+    del wanted["rows"]["two"]
+    feeding.feeds.run([wanted])
+    assert Played.made["one"].is_running
+    assert not Played.made["two"].is_running
+    assert "source two of listener ticks was not there when the configuration was read; reload" in caplog.text
+
+
+def test_handler_that_cannot_be_loaded_costs_its_own_listener_and_is_tried_again(
+    feeding: Feeding, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(source_runner, "PAUSE_FIRST_S", 0.01)
+    broken = {**feeding.wanted("ticks", "one"), "handler": "/no/such/file.py"}
+    feeding.feeds.run([broken, feeding.wanted("news", "two")])
+    assert Played.made["two"].is_running
+    assert "the sources of listener ticks do not run; tried again in 0.01 s" in caplog.text
+    feeding.step_until(lambda: "tried again in 0.02 s" in caplog.text, "another try")
+    feeding.feeds.run([feeding.wanted("news", "two")])
+
+
+def test_inlets_are_stopped_and_none_is_started_when_another_daemon_takes_over(feeding: Feeding) -> None:
+    feeding.feeds.run([feeding.wanted("ticks", "one", "in")])
+    feeding.feeds.stop(inlets_only=True)
+    assert (Played.made["one"].stops, Played.made["in"].stops) == (0, 1)
+    assert feeding.feeds.publish(None, "t", b"x")["status"] == os.EX_UNAVAILABLE
+    feeding.feeds.run([feeding.wanted("ticks", "one", "in", key="other")])
+    assert Played.made["one"].is_running
+    assert Played.made["in"].starts == 0
+
+
+# -- sequences -------------------------------------------------------------------------------------------------
+
+
+def test_sequence_goes_on_from_where_the_feeder_before_this_one_was(feeding: Feeding) -> None:
+    feeding.feeds.run([feeding.wanted("ticks", "one")])
+    assert feeding.count("ticks", "", "published") == 40
+    worker = feeding.worker(ticks="key")
+    Played.made["one"].publish(b"next")
+    assert feeding.messages(worker, 1) == [(41, b"next")]
+    assert feeding.count("ticks", "", "published") == 41
+
+
+def test_listeners_count_apart_and_their_sources_together(feeding: Feeding) -> None:
+    feeding.feeds.run([feeding.wanted("ticks", "one", "two"), feeding.wanted("news", "three")])
+    worker = feeding.worker(ticks="key", news="key")
+    for name in ("one", "three", "two"):
+        Played.made[name].publish(name.encode())
+    assert feeding.messages(worker, 3) == [(41, b"one"), (1, b"three"), (42, b"two")]
+
+
+def test_worker_gets_the_messages_of_its_own_listeners_only(feeding: Feeding) -> None:
+    feeding.feeds.run([feeding.wanted("ticks", "one"), feeding.wanted("news", "two")])
+    worker = feeding.worker(news="key")
+    Played.made["one"].publish(b"not for it")
+    Played.made["two"].publish(b"for it")
+    assert feeding.messages(worker, 1) == [(1, b"for it")]
+
+
+def test_worker_that_waits_for_a_reload_is_told_from_where_its_feed_goes_on(feeding: Feeding) -> None:
+    """It connects while the sources of the configuration before run; what these publish is nothing it missed."""
+    feeding.feeds.run([feeding.wanted("ticks", "one")])
+    old, new = feeding.worker(ticks="key"), feeding.worker(ticks="later")
+    Played.made["one"].publish(b"for the old")
+    feeding.feeds.run([feeding.wanted("ticks", "one", key="later", prefix="new-")])
+    Played.made["one"].publish(b"for both")
+    assert feeding.messages(old, 2) == [(41, b"for the old"), (42, b"for both")]
+    records: list[tuple[int, int, str, bytes]] = []
+
+    def look() -> bool:
+        new.reader.add(new.look())
+        records.extend(new.reader.take_records())
+        return len(records) >= 2
+
+    feeding.step_until(look, "a record that is none, and one that is")
+    number = new.numbers["ticks"]
+    assert records == [(number, 41, "", b""), (number, 42, "t", b"new-for both")]
+
+
+def test_message_that_the_old_options_refuse_is_missing_there_and_its_sequence_tells(feeding: Feeding) -> None:
+    feeding.feeds.run([feeding.wanted("ticks", "one", refused="x")])
+    old = feeding.worker(ticks="key")
+    feeding.feeds.run([feeding.wanted("ticks", "one", key="later")])
+    Played.made["one"].publish(b"x")
+    Played.made["one"].publish(b"taken there")
+    assert feeding.messages(old, 1) == [(42, b"taken there")]
+
+
+def test_feed_is_forgotten_when_its_sources_do_not_run_and_nobody_has_it(feeding: Feeding) -> None:
+    feeding.feeds.run([feeding.wanted("ticks", "one")])
+    worker = feeding.worker(ticks="key")
+    feeding.feeds.run([feeding.wanted("ticks", "one", key="later")])
+    assert set(feeding.feeds._streams["ticks"].feeds) == {"key", "later"}
+    worker.sock.close()
+    feeding.step_until(lambda: set(feeding.feeds._streams["ticks"].feeds) == {"later"}, "the old one being forgotten")
+
+
+# -- operators -------------------------------------------------------------------------------------------------
+
+
+def test_operators_message_goes_to_whom_it_is_for(feeding: Feeding) -> None:
+    feeding.feeds.run([feeding.wanted("ticks"), feeding.wanted("news")])
+    worker = feeding.worker(ticks="key", news="key")
+    assert feeding.feeds.publish("news", "t", b"to one") == {"listeners": ["news"]}
+    assert feeding.feeds.publish(None, "t", b"to all") == {"listeners": ["ticks", "news"]}
+    assert feeding.messages(worker, 3) == [(1, b"to one"), (41, b"to all"), (2, b"to all")]
+
+
+def test_operator_is_told_what_a_handler_raises_though_it_is_no_exception(feeding: Feeding) -> None:
+    feeding.feeds.run([feeding.wanted("ticks", "one")])
+    answer = feeding.feeds.publish(None, "t", b"exit")
+    assert "encode_message raised SystemExit('no reason')" in answer["error"]
+
+
+def test_operator_is_told_who_refuses_a_message_and_why(feeding: Feeding) -> None:
+    feeding.feeds.run([feeding.wanted("ticks"), feeding.wanted("news")])
+    answer = feeding.feeds.publish(None, "t", b"refuse")
+    assert answer == {
+        "error": "nobody takes a message of topic 't': listener ticks: it is refused; publish another; "
+        "listener news: it is refused; publish another",
+        "status": os.EX_DATAERR,
+    }
+
+
+def test_operator_is_told_where_nobody_takes_messages(feeding: Feeding) -> None:
+    feeding.feeds.run([feeding.wanted("ticks")])
+    answer = feeding.feeds.publish("news", "t", b"x")
+    assert answer["error"].startswith("listener news takes no messages now")
+    assert answer["status"] == os.EX_UNAVAILABLE

@@ -1,0 +1,39 @@
+"""What a process does first: its settings, and its cells."""
+
+import os
+import socket
+
+import pytest
+
+from gaiod.process.startup import EXIT_OS, map_cells, receive_settings
+
+
+def test_settings_are_received_in_pieces_and_what_is_behind_them_is_kept() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b'{"a": 1}\n{"run"')
+        assert receive_settings(ours) == ({"a": 1}, b'{"run"')
+
+
+def test_process_ends_when_nobody_has_settings_for_it() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        theirs.close()
+        with pytest.raises(SystemExit) as ended:
+            receive_settings(ours)
+    assert ended.value.code == EXIT_OS
+
+
+def test_what_is_counted_is_seen_by_whoever_has_the_memory_and_its_descriptor_is_closed() -> None:
+    fd = os.memfd_create("cells")
+    os.ftruncate(fd, 80)
+    other = os.dup(fd)
+    try:
+        cells = map_cells(fd)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+        assert len(cells) == 10
+        cells[3] = -7
+        assert os.pread(other, 8, 24) == (-7).to_bytes(8, "little", signed=True)
+    finally:
+        os.close(other)

@@ -1,0 +1,193 @@
+"""What the daemon does when it is asked over its control socket."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core.support.waiting import LIMIT_S, MOMENT_S
+from e2e.support.clients import connect, exchange, is_ended
+
+from gaiod.control.protocol import ControlError
+from gaiod.supervisor.operators import commands as module
+from gaiod.supervisor.operators.commands import Answers
+from gaiod.supervisor.processes.health import Watchman
+from supervisor.support.fleets import FleetUnderTest
+from supervisor.test_snapshot import Seen
+
+
+class Asked:
+    """Answers of a fleet."""
+
+    def __init__(self, fleet: FleetUnderTest) -> None:
+        self._fleet = fleet
+        self.drained: list[str] = []
+        self.outcome = (0, "7")
+        self.is_changing = False
+        self._answers = Answers(
+            fleet.watcher,
+            Seen(fleet).subject,
+            fleet.fleet,
+            Watchman(fleet.watcher, fleet.fleet, lambda: None),
+            Path("gaiod.yaml"),
+            reload=lambda asker: asker(self.outcome),
+            upgrade=lambda asker: asker(self.outcome),
+            drain=self._drain,
+            is_changing=lambda: self.is_changing,
+        )
+
+    def _drain(self, name: str) -> None:
+        self.drained.append(name)
+        self._fleet.fleet.drain_listener(name, LIMIT_S)
+
+    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """Return the answer."""
+        replies: list[dict[str, Any]] = []
+        self._answers.answer({"verb": verb, **arguments}, replies.append)
+        self._fleet.run_until(lambda: replies)
+        return replies[0]
+
+    def connections(self, **more: Any) -> dict[str, Any]:
+        """Return the result of that."""
+        arguments = {"listener": None, "sort": "age", "limit": 100, **more}
+        result: dict[str, Any] = self.ask("connections", **arguments)["result"]
+        return result
+
+
+@pytest.fixture
+def asked(fleet: FleetUnderTest) -> Asked:
+    """Answers of a fleet that does not serve yet."""
+    return Asked(fleet)
+
+
+def test_status_tells_which_process_and_which_file(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    result = asked.ask("status")["result"]
+    assert (result["pid"], result["config"]) == (os.getpid(), str(Path("gaiod.yaml").absolute()))
+
+
+def test_connections_of_all_workers_are_merged(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve(workers=2)
+    socks = [connect(fleet.address) for _ in range(6)]
+    try:
+        for number, sock in enumerate(socks, 1):
+            assert exchange(sock, bytes(10 * number)) == bytes(10 * number)
+        result = asked.connections(sort="bytes", limit=4)
+        assert result["total"] == 6
+        assert [row["received_bytes"] for row in result["connections"]] == [60, 50, 40, 30]
+        assert asked.connections(listener="echo")["total"] == 6
+    finally:
+        for sock in socks:
+            sock.close()
+
+
+def test_connections_are_told_when_a_worker_dies_meanwhile(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve(workers=2)
+    fleet.fleet.serving[0].process.kill()
+    assert asked.connections() == {"total": 0, "connections": [], "silent_workers": []}
+
+
+def test_connections_before_anything_serves_are_none(asked: Asked) -> None:
+    assert asked.connections() == {"total": 0, "connections": [], "silent_workers": []}
+
+
+def test_killed_connection_ends_and_one_that_is_gone_is_refused(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        (row,) = asked.connections()["connections"]
+        assert asked.ask("kill", connection=row["id"])["ok"]
+        assert is_ended(sock)
+    answer = asked.ask("kill", connection=row["id"])
+    assert (answer["ok"], answer["status"]) == (False, os.EX_UNAVAILABLE)
+    with pytest.raises(ControlError, match="there is no connection 999-1"):
+        asked.ask("kill", connection="999-1")
+
+
+@pytest.mark.parametrize(("verb", "name"), [("reload", "generation"), ("upgrade", "pid")])
+def test_outcome_is_told(asked: Asked, verb: str, name: str) -> None:
+    assert asked.ask(verb) == {"ok": True, "result": {name: 7}}
+    asked.outcome = (78, "gaiod.yaml:1:1: wrong")
+    answer = asked.ask(verb)
+    assert (answer["ok"], answer["status"], answer["error"]) == (False, 78, "gaiod.yaml:1:1: wrong")
+
+
+def test_restart_tells_which_workers_were_replaced(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve(workers=2)
+    assert asked.ask("restart") == {"ok": True, "result": {"workers": [0, 1]}}
+
+
+def test_restart_during_a_reload_is_refused_and_says_why(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    asked.is_changing = True
+    with pytest.raises(ControlError, match="a reload or an upgrade is under way, which starts new workers") as refused:
+        asked.ask("restart")
+    assert refused.value.status == os.EX_TEMPFAIL
+
+
+def test_drain_tells_how_many_connections_go_on(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        assert asked.ask("drain", listener="echo") == {"ok": True, "result": {"connections": 1}}
+        assert asked.drained == ["echo"]
+        with pytest.raises(ControlError, match="drained already"):
+            asked.ask("drain", listener="echo")
+    with pytest.raises(ControlError, match="there is no listener nothing; there is echo"):
+        asked.ask("drain", listener="nothing")
+
+
+@pytest.mark.parametrize(("verb", "arguments"), [("restart", {}), ("drain", {"listener": "echo"})])
+def test_commands_are_refused_before_it_serves(asked: Asked, verb: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ControlError) as refused:
+        asked.ask(verb, **arguments)
+    assert refused.value.status == os.EX_TEMPFAIL
+
+
+def test_connection_is_explained_while_it_is_open_and_when_it_has_closed(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        (row,) = asked.connections()["connections"]
+        told = asked.ask("explain", connection=row["id"])["result"]
+        assert (told["id"], told["worker"], told["state"]) == (row["id"], 0, "open")
+        assert (told["listener"], told["sides"][0]["received_bytes"]) == ("echo", 4)
+    fleet.run_until(lambda: asked.connections()["total"] == 0)
+    told = asked.ask("explain", connection=row["id"])["result"]
+    assert (told["state"], told["reason"], told["peer"]) == ("closed", "peer_eof", row["peer"])
+
+
+def test_connection_that_nobody_knows_is_not_explained(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    instance = fleet.fleet.serving[0].process.instance
+    answer = asked.ask("explain", connection=f"{instance}-{2**40}")
+    assert (answer["ok"], answer["status"]) == (False, os.EX_UNAVAILABLE)
+    assert "it closed longer ago than its worker remembers, or never was" in answer["error"]
+    with pytest.raises(ControlError, match="there is no connection 999-1: its worker has ended") as refusal:
+        asked.ask("explain", connection="999-1")
+    assert refusal.value.status == os.EX_UNAVAILABLE
+
+
+def test_worker_that_hangs_is_said_to_when_its_connection_is_to_be_explained(
+    fleet: FleetUnderTest, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.serve()
+    monkeypatch.setattr(module, "PATIENCE_S", MOMENT_S)
+    process = fleet.fleet.serving[0].process
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        answer = asked.ask("explain", connection=f"{process.instance}-1")
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    assert (answer["ok"], answer["status"]) == (False, os.EX_TEMPFAIL)
+    assert "worker 0 did not answer" in answer["error"]
+
+
+def test_worker_that_dies_while_it_is_asked_is_said_to(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    process = fleet.fleet.serving[0].process
+    os.kill(process.pid, signal.SIGSTOP)
+    process.kill()
+    answer = asked.ask("explain", connection=f"{process.instance}-1")
+    assert (answer["ok"], answer["status"]) == (False, os.EX_UNAVAILABLE)

@@ -1,0 +1,1 @@
+"""The runtime's tests: handlers, listeners and workers, in this process and as processes."""
