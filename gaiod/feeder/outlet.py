@@ -10,8 +10,8 @@ from typing import Any
 from gaiod.core.errors import WatcherClosed
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
-from gaiod.feeder.source_listener import Inlet
-from gaiod.feeder.thread_queue import Intake
+from gaiod.feeder.source_listener import SourceListener
+from gaiod.feeder.thread_queue import ThreadQueue
 from gaiod.handler.handler import Handler
 from gaiod.handler.source import IDLE_TIMEOUT_S
 from gaiod.log.rate_limit import LimitedLog
@@ -26,7 +26,7 @@ takes 2,000 at a time, some 15 ms of work."""
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class FeederContext:
     """What all outlets of a feeder work with.
 
     Attributes:
@@ -41,7 +41,7 @@ class Means:
     watcher: Watcher
     cells: Any
     inlet_cells: Any
-    intake: Intake
+    intake: ThreadQueue
     lock: Lock = field(default_factory=Lock)
     thread: int = field(default_factory=get_ident)
 
@@ -51,7 +51,7 @@ class SourceOutlet:
 
     def __init__(
         self,
-        means: Means,
+        context: FeederContext,
         listener: str,
         source: str,
         number: int,
@@ -62,21 +62,21 @@ class SourceOutlet:
         """Make it.
 
         Args:
-            means: the feeder's.
+            context: the feeder's.
             listener: the name of the listener that is fed.
             source: the source's.
             number: of its row of cells.
             encode: makes of (topic, message) what workers get; raises ValueError for one that cannot be published.
             route: sends (topic, message, encoded message), in the loop's thread.
         """
-        self._means = means
+        self._context = context
         self.tell = LimitedLog(log, f"source {source} of listener {listener}").tell
         self._inlet_name = f"{listener}/{source}"
         self._row = row(number)
         self._encode = encode
         self._route = route
         self._is_open = True
-        self._inlets: list[Inlet] = []
+        self._inlets: list[SourceListener] = []
 
     # -- what a source uses ------------------------------------------------------------------------------
 
@@ -92,27 +92,27 @@ class SourceOutlet:
             if isinstance(error, Exception):
                 raise
             raise RuntimeError(f"encode_message raised {error!r}") from error  # that would end a source's thread
-        if get_ident() == self._means.thread:
+        if get_ident() == self._context.thread:
             self._send(topic, data, encoded)
         else:
             size = len(data) + len(encoded) + OVERHEAD_BYTES
-            self._means.intake.put(lambda: self._send(topic, data, encoded), size, lambda: self._is_open)
+            self._context.intake.put(lambda: self._send(topic, data, encoded), size, lambda: self._is_open)
 
     @property
     def is_behind(self) -> bool:
         """As `Outlet.is_behind`."""
-        return self._means.intake.is_behind
+        return self._context.intake.is_behind
 
     @property
     def up(self) -> bool:
         """As `Outlet.up`."""
-        return bool(self._means.cells[self._row + SOURCE_CELL["up"]])
+        return bool(self._context.cells[self._row + SOURCE_CELL["up"]])
 
     @up.setter
     def up(self, is_up: bool) -> None:
-        with self._means.lock:
+        with self._context.lock:
             if self._is_open:
-                self._means.cells[self._row + SOURCE_CELL["up"]] = bool(is_up)
+                self._context.cells[self._row + SOURCE_CELL["up"]] = bool(is_up)
 
     def reconnected(self) -> None:
         """As `Outlet.reconnected`."""
@@ -126,7 +126,7 @@ class SourceOutlet:
 
     def timer(self, delay_s: float, action: Callable[[], None]) -> None:
         """As `Outlet.timer`."""
-        self._means.watcher.timer(time.monotonic() + delay_s, context=lambda result: self._call("timer", action))
+        self._context.watcher.timer(time.monotonic() + delay_s, context=lambda result: self._call("timer", action))
 
     def post(self, action: Callable[[], None]) -> None:
         """As `Outlet.post`."""
@@ -135,15 +135,17 @@ class SourceOutlet:
             self._call("post", action)
 
         try:
-            self._means.watcher.post(take)
+            self._context.watcher.post(take)
         except WatcherClosed:
             pass  # the thread cannot know
 
     def serve(self, bind: str, handler: Handler, *, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
         """As `Outlet.serve`."""
-        means = self._means
+        context = self._context
         self._inlets.append(
-            Inlet(means.watcher, means.inlet_cells, self._inlet_name, bind, handler, idle_timeout_s=idle_timeout_s)
+            SourceListener(
+                context.watcher, context.inlet_cells, self._inlet_name, bind, handler, idle_timeout_s=idle_timeout_s
+            )
         )
 
     # -- what the feeder uses ----------------------------------------------------------------------------
@@ -151,9 +153,9 @@ class SourceOutlet:
     def close(self) -> None:
         """Do nothing more for the source: what its threads publish from now on goes to nobody, and waits for none."""
         self.up = False
-        with self._means.lock:
+        with self._context.lock:
             self._is_open = False
-        self._means.intake.wake()
+        self._context.intake.wake()
         inlets, self._inlets = self._inlets, []
         for inlet in inlets:
             inlet.close()
@@ -171,9 +173,9 @@ class SourceOutlet:
                 self.tell(logging.ERROR, what, "what its %s was for raised; the source goes on", what, traceback=True)
 
     def _count(self, cell: str) -> None:
-        with self._means.lock:
+        with self._context.lock:
             if self._is_open:
-                self._means.cells[self._row + SOURCE_CELL[cell]] += 1
+                self._context.cells[self._row + SOURCE_CELL[cell]] += 1
 
 
 def _checked(topic: str, encoded: bytes) -> bytes:

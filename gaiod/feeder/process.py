@@ -28,7 +28,7 @@ from typing import Any
 from gaiod.core.errors import WatcherClosed
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
-from gaiod.feeder.router import Feeds
+from gaiod.feeder.router import Router
 from gaiod.feeder.source_listener import LAYOUT
 from gaiod.log.setup import LogError, configure_log, follow_log
 from gaiod.process.channel import Channel
@@ -56,7 +56,7 @@ IGNORED = (signal.SIGTERM, signal.SIGINT, *FOR_SUPERVISOR, signal.SIGTTIN)
 
 
 class Feeder:
-    """Feeds until told to stop."""
+    """Router until told to stop."""
 
     def __init__(self, channel_fd: int) -> None:
         self._first = socket.socket(fileno=channel_fd)
@@ -64,7 +64,7 @@ class Feeder:
         self._verbs: dict[str, Callable[[Any], None]] = {
             "run": self._take_run,
             "ask": self._take_question,
-            "stop_inlets": lambda now: self._feeds.stop(inlets_only=True),
+            "stop_inlets": lambda now: self._router.stop(inlets_only=True),
             "stop": lambda now: self._stop(),
         }
 
@@ -83,8 +83,8 @@ class Feeder:
         inlet_cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")
         self._watcher = Watcher(counters=inlet_cells, report_closes=True, report_hangups=True)
         self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
-        self._feeds = Feeds(self._watcher, self._cells, inlet_cells, message["sequences"], message["instance"])
-        self._feeds.links.open(socket.socket(fileno=message["links"]))
+        self._router = Router(self._watcher, self._cells, inlet_cells, message["sequences"], message["instance"])
+        self._router.links.open(socket.socket(fileno=message["links"]))
         self._beat_every(message["heartbeat_interval_s"])
         gc.collect()
         gc.freeze()
@@ -137,18 +137,18 @@ class Feeder:
         if what["log"] != self._log:
             self._log = what["log"]
             self._configure_log()
-        self._feeds.run(what["feeds"])
+        self._router.run(what["feeds"])
         self._channel.send({"running": what["number"]})
 
     def _take_question(self, question: dict[str, Any]) -> None:
         """Publish what an operator says, once workers have taken what there is."""
 
         def publish(result: OpResult | None = None) -> None:
-            if self._feeds.is_behind:
+            if self._router.is_behind:
                 self._watcher.timer(time.monotonic() + PATIENCE_S, context=publish)
                 return
             message = question["message"].encode()
-            answer = self._feeds.publish(question["listener"], question["topic"], message)
+            answer = self._router.publish(question["listener"], question["topic"], message)
             self._channel.send({"answer": question["id"], "result": answer})
 
         publish()
@@ -156,7 +156,7 @@ class Feeder:
     def _stop(self) -> None:
         if not self._ended:
             self._ended = True
-            self._feeds.stop()
+            self._router.stop()
 
 
 def main() -> None:

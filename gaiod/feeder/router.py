@@ -1,4 +1,4 @@
-"""Feeds: the listeners that take messages, their sources, and who gets what these publish."""
+"""Router: the listeners that take messages, their sources, and who gets what these publish."""
 
 import logging
 import os
@@ -9,10 +9,10 @@ from itertools import count
 from typing import Any
 
 from gaiod.core.watcher import Watcher
-from gaiod.feeder.outlet import Means, SourceOutlet
-from gaiod.feeder.source_runner import Commands, Retry, Run
-from gaiod.feeder.thread_queue import Intake
-from gaiod.feeder.worker_links import Links
+from gaiod.feeder.outlet import FeederContext, SourceOutlet
+from gaiod.feeder.source_runner import Commands, Retry, SourceRunner
+from gaiod.feeder.thread_queue import ThreadQueue
+from gaiod.feeder.worker_links import WorkerLinks
 from gaiod.handler.handler import Handler
 from gaiod.plugins import build_options, load_handler
 from gaiod.process.feed_records import RecordError, hello, record
@@ -39,7 +39,7 @@ class Feed:
     number: int
     handler: type[Handler] | None = None
     options: Any = None
-    runs: list[Run] = field(default_factory=list)
+    runs: list[SourceRunner] = field(default_factory=list)
     loading: Retry | None = None
 
     def encode(self, topic: str, data: bytes) -> bytes:
@@ -58,7 +58,7 @@ class Feed:
 
 
 @dataclass(slots=True, eq=False)
-class Stream:
+class ListenerFeed:
     """The messages of one listener, whatever its options were and are.
 
     Attributes:
@@ -74,7 +74,7 @@ class Stream:
     current: str | None = None
 
 
-class Feeds:
+class Router:
     """Everything that a feeder feeds."""
 
     def __init__(
@@ -90,16 +90,16 @@ class Feeds:
             instance: counts the feeders there have been.
         """
         self._instance = instance
-        self.links = Links(watcher, self._greet, self._forget)
-        self._means = Means(watcher, cells, inlet_cells, Intake(watcher, self.links))
-        self._streams = {listener: Stream(sequence) for listener, sequence in sequences.items()}
+        self.links = WorkerLinks(watcher, self._greet, self._forget)
+        self._context = FeederContext(watcher, cells, inlet_cells, ThreadQueue(watcher, self.links))
+        self._streams = {listener: ListenerFeed(sequence) for listener, sequence in sequences.items()}
         self._numbers = count()
         self._has_no_inlets = False
 
     @property
     def is_behind(self) -> bool:
         """Whether workers have not taken much of what was published."""
-        return self._means.intake.is_behind
+        return self._context.intake.is_behind
 
     def run(self, wanted: Sequence[Mapping[str, Any]]) -> None:
         """Run the sources of these listeners, and no others; those that run already go on.
@@ -114,14 +114,16 @@ class Feeds:
                 stream.feeds[stream.current].stop()
                 stream.current = None
         for each in wanted:
-            stream = self._streams.setdefault(each["name"], Stream())
+            stream = self._streams.setdefault(each["name"], ListenerFeed())
             stream.cell = row(each["row"]) + SOURCE_CELL["published"]
-            self._means.cells[stream.cell] = stream.sequence
+            self._context.cells[stream.cell] = stream.sequence
             if stream.current is None:
                 stream.current = each["key"]
                 feed = self._feed(stream, each["key"])
                 attempt = partial(self._begin, stream, feed, each)
-                feed.loading = Retry(self._means.watcher, attempt, f"the sources of listener {each['name']} do not run")
+                feed.loading = Retry(
+                    self._context.watcher, attempt, f"the sources of listener {each['name']} do not run"
+                )
         self._forget()
 
     def stop(self, *, inlets_only: bool = False) -> None:
@@ -163,7 +165,7 @@ class Feeds:
 
     # -- sources -----------------------------------------------------------------------------------------
 
-    def _begin(self, stream: Stream, feed: Feed, wanted: Mapping[str, Any]) -> None:
+    def _begin(self, stream: ListenerFeed, feed: Feed, wanted: Mapping[str, Any]) -> None:
         """Load a handler, and start its sources. What a source raises is its own run's business."""
         handler = load_handler(wanted["handler"])
         options = build_options(handler, dict(wanted["options"]))
@@ -178,20 +180,20 @@ class Feeds:
             elif not (source.is_inlet and self._has_no_inlets):
                 outlet = partial(
                     SourceOutlet,
-                    self._means,
+                    self._context,
                     wanted["name"],
                     source.name,
                     number,
                     encode=feed.encode,
                     route=partial(self._route, stream, feed),
                 )
-                feed.runs.append(Run(self._means.watcher, source, name, outlet))
+                feed.runs.append(SourceRunner(self._context.watcher, source, name, outlet))
 
-    def _route(self, stream: Stream, feed: Feed, topic: str, data: bytes, encoded: bytes) -> None:
+    def _route(self, stream: ListenerFeed, feed: Feed, topic: str, data: bytes, encoded: bytes) -> None:
         """Send a message: the moment that gives it its place among all others of the listener."""
         stream.sequence += 1
         if stream.cell is not None:
-            self._means.cells[stream.cell] = stream.sequence  # first: what a feeder leaves behind is never too low
+            self._context.cells[stream.cell] = stream.sequence  # first: what a feeder leaves behind is never too low
         name = topic.encode()
         self.links.send(feed.number, record(feed.number, stream.sequence, name, encoded))
         for other in stream.feeds.values():
@@ -209,11 +211,11 @@ class Feeds:
             raise RecordError("it wants no feeds")
         answer = {}
         for name, each in wanted.items():
-            stream = self._streams.setdefault(name, Stream())
+            stream = self._streams.setdefault(name, ListenerFeed())
             answer[name] = {"number": self._feed(stream, each["key"]).number, "sequence": stream.sequence}
         return frozenset(each["number"] for each in answer.values()), hello(answer, self._instance)
 
-    def _feed(self, stream: Stream, key: str) -> Feed:
+    def _feed(self, stream: ListenerFeed, key: str) -> Feed:
         if key not in stream.feeds:
             stream.feeds[key] = Feed(next(self._numbers))
         return stream.feeds[key]

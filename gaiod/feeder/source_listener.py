@@ -23,7 +23,7 @@ LAYOUT = Layout((0,))
 """What the feeder's watcher and all inlets count in together. Nobody reads it: sources count for themselves."""
 
 
-class Inlet:
+class SourceListener:
     """One address with its connections."""
 
     def __init__(

@@ -85,7 +85,7 @@ class Retry:
             self._pause_s = min(PAUSE_MAX_S, 2 * self._pause_s)
 
 
-class Run:
+class SourceRunner:
     """A source that runs. `new_outlet` makes the outlet of one start; `name` is what the log calls it."""
 
     def __init__(self, watcher: Watcher, source: Source, name: str, new_outlet: Callable[[], SourceOutlet]) -> None:

@@ -5,16 +5,16 @@ from collections.abc import Callable
 from gaiod.core.errors import WatcherClosed
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
-from gaiod.feeder.worker_links import BEHIND_BYTES, Links
+from gaiod.feeder.worker_links import BEHIND_BYTES, WorkerLinks
 
 
-class Intake:
+class ThreadQueue:
     """Takes what is to be done in the loop's thread, a great many of it one after the other.
 
     The watcher's own `post` is bounded by number, raises when full, and wakes the loop for each.
     """
 
-    def __init__(self, watcher: Watcher, links: Links) -> None:
+    def __init__(self, watcher: Watcher, links: WorkerLinks) -> None:
         self._watcher = watcher
         self._links = links
         self._actions: list[Callable[[], None]] = []

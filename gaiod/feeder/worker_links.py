@@ -1,4 +1,4 @@
-"""Links: the feeder's connections to its workers, and how far behind each is.
+"""WorkerLinks: the feeder's connections to its workers, and how far behind each is.
 
 A worker that takes less than is published makes the sources wait. One that takes nothing does not: who hangs must
 not stop the others. What waits for it is bounded, and then it is cut off; it comes back, and counts what it missed.
@@ -48,7 +48,7 @@ Greet = Callable[[dict[str, dict[str, Any]]], tuple[frozenset[int], bytes]]
 """Takes a worker's hello; returns the numbers of its feeds, and the answer."""
 
 
-class Link(Target):
+class WorkerLink(Target):
     """A worker, as the feeder sees it.
 
     Attributes:
@@ -56,7 +56,7 @@ class Link(Target):
         waiting_bytes: what it has not taken, in bytes of memory.
     """
 
-    def __init__(self, conn: Conn, links: "Links") -> None:
+    def __init__(self, conn: Conn, links: "WorkerLinks") -> None:
         super().__init__(self._read, self._written)
         self.feeds: frozenset[int] = frozenset()
         self.waiting_bytes = 0
@@ -89,7 +89,7 @@ class Link(Target):
         self._conn.abort()
         self._links.gone(self)
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """The worker is gone, or says nothing."""
         if result.operation is not OpType.CLOSE and not self._conn.closed:
             if isinstance(result.error, DeadlineExceeded):
@@ -137,7 +137,7 @@ class Link(Target):
         self._conn.write(b"".join(batch) if len(batch) > 1 else batch[0])
 
 
-class Links(Target):
+class WorkerLinks(Target):
     """All links of a feeder.
 
     Args:
@@ -157,8 +157,8 @@ class Links(Target):
         self.limited = LimitedLog(log)
         self._watcher = watcher
         self._left = left
-        self._links: set[Link] = set()
-        self._behind: set[Link] = set()
+        self._links: set[WorkerLink] = set()
+        self._behind: set[WorkerLink] = set()
         self._is_looking = False
 
     def open(self, sock: socket.socket) -> None:
@@ -183,20 +183,20 @@ class Links(Target):
                 if link.waiting_bytes > BEHIND_BYTES:
                     self._fell_behind(link)
 
-    def took(self, link: Link) -> None:
+    def took(self, link: WorkerLink) -> None:
         """Take note that a link has taken something."""
         if link.waiting_bytes <= CAUGHT_UP_BYTES:
             self._behind.discard(link)
             self._tell()
 
-    def gone(self, link: Link) -> None:
+    def gone(self, link: WorkerLink) -> None:
         """Take note that a link has ended."""
         self._links.discard(link)
         self._behind.discard(link)
         self._tell()
         self._left()
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """Take a worker, or the failure of accepting one."""
         if result.error is not None:
             if not isinstance(result.error, (ConnClosed, WatcherClosed)):
@@ -211,9 +211,9 @@ class Links(Target):
             conn.context = _STRANGER
             conn.abort()
             return
-        self._links.add(Link(conn, self))
+        self._links.add(WorkerLink(conn, self))
 
-    def _fell_behind(self, link: Link) -> None:
+    def _fell_behind(self, link: WorkerLink) -> None:
         if link.waiting_bytes > LINK_MAX_BYTES:
             mib = LINK_MAX_BYTES >> 20
             self.limited.tell(
@@ -259,7 +259,7 @@ class Links(Target):
 class _Stranger(Target):
     """The context of a connection that was no worker's."""
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """Do nothing."""
 
 

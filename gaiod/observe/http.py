@@ -83,7 +83,7 @@ class Endpoint(Target):
             self._watcher.free(listener)
         self._listeners.clear()
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """Take a new client, or the failure of accepting one."""
         if result.operation is not OpType.ACCEPT:
             return
@@ -211,7 +211,7 @@ class _Client(Target):
         conn.context = self
         conn.read(deadline=self._deadline_s)
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """The client is gone, or too slow."""
         self._end()
 

@@ -67,7 +67,7 @@ class Channel(Target):
         self._buffer += bytes(result.buffer)
         self.take_received()
         if len(self._buffer) > LINE_MAX_BYTES:
-            self.take(result)
+            self.on_completion(result)
         elif not conn.closed:  # a message can be the reason to close it
             conn.read()
 
@@ -81,7 +81,7 @@ class Channel(Target):
     def _written(self, conn: Conn, result: OpResult) -> None:
         """A message is with the kernel."""
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """The other side is gone, or speaks no sense."""
         if not self._conn.closed:
             self._conn.abort()

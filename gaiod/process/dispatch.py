@@ -20,7 +20,7 @@ class Target:
         self.on_read = on_read
         self.on_write = on_write
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """Take every other completion: an error, the end of the stream, an accept, a connect, a close."""
         raise NotImplementedError
 
@@ -59,7 +59,7 @@ def _hand_over(result: OpResult, watch: Stopwatch) -> None:
         conn = result.conn
         target = conn.context
         if result.error is not None:
-            target.take(result)
+            target.on_completion(result)
         elif not conn.closed:  # else by a hook that was called a moment ago: there is nothing to go on with
             try:
                 if kind == READ:
@@ -75,10 +75,10 @@ def _hand_over(result: OpResult, watch: Stopwatch) -> None:
         if result.error is None:
             result.context(result)
     elif kind == RELAY:
-        result.conn.context.take(result)  # not its own context, which may be anything that a handler gave it
+        result.conn.context.on_completion(result)  # not its own context, which may be anything that a handler gave it
     elif kind == HANGUP:
         if not result.conn.closed:
             result.conn.context.hung_up(result)
     else:
-        result.context.take(result)
+        result.context.on_completion(result)
     watch.lap()

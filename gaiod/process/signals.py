@@ -53,7 +53,7 @@ class Signals(Target):
             if number in self._wanted:
                 self._take_signal(signal.Signals(number))
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """The pair was closed."""
 
 

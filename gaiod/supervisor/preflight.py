@@ -113,7 +113,7 @@ class Preflight(Target):
         self._conn.abort()
         self._child.end()
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """It says no more, or takes too long."""
         if self._is_over:
             return

@@ -22,12 +22,12 @@ from gaiod.settings import Settings
 from gaiod.supervisor.host import descriptors, privileges
 from gaiod.supervisor.host.systemd import Notifier
 from gaiod.supervisor.opening import Opening
-from gaiod.supervisor.operators.commands import Answers
+from gaiod.supervisor.operators.commands import Commands
 from gaiod.supervisor.operators.server import Control
-from gaiod.supervisor.operators.snapshot import Subject
+from gaiod.supervisor.operators.snapshot import Snapshot
 from gaiod.supervisor.processes.fleet import Fleet
 from gaiod.supervisor.processes.generation import Failure, Generation
-from gaiod.supervisor.processes.health import Watchman
+from gaiod.supervisor.processes.health import Health
 from gaiod.supervisor.reload import Asker, Outcome, Reloads, check_change
 from gaiod.supervisor.sockets.bind import SYSTEMD, BindError
 from gaiod.supervisor.sockets.fronts import Fronts
@@ -77,8 +77,8 @@ class Supervisor:
         self._opening = Opening()
         self._listeners = self._opening.listeners
         self._upgrade: Upgrade | None = None
-        self._fleet = Fleet(self._watcher, hopeless=self._take_hopeless, changed=self._take_change)
-        self._watchman = Watchman(self._watcher, self._fleet, self._tick)
+        self._fleet = Fleet(self._watcher, crash_looping=self._take_hopeless, changed=self._take_change)
+        self._health = Health(self._watcher, self._fleet, self._tick)
         self._reloads = Reloads(
             self._watcher,
             path,
@@ -89,16 +89,16 @@ class Supervisor:
             adopted=self._adopt,
             ended=self._tell_status,
         )
-        self._subject = Subject(self._fleet, self._reloads, lambda: self.state)
-        collector = Collector(self._subject)
+        self._snapshot = Snapshot(self._fleet, self._reloads, lambda: self.state)
+        collector = Collector(self._snapshot)
         self._endpoint = Endpoint(
-            self._watcher, collector, lambda: self._subject.is_ready, lambda: page.answer(self._subject.status())
+            self._watcher, collector, lambda: self._snapshot.is_ready, lambda: page.answer(self._snapshot.status())
         )
-        answers = Answers(
+        answers = Commands(
             self._watcher,
-            self._subject,
+            self._snapshot,
             self._fleet,
-            self._watchman,
+            self._health,
             path,
             reload=self.reload,
             upgrade=self.upgrade,
@@ -367,12 +367,12 @@ class Supervisor:
 
     def _tick(self) -> None:
         """Feed systemd's watchdog while no worker hangs, and remember what rates are made of."""
-        self._subject.sample()
+        self._snapshot.sample()
         follow_log()
         if self.state == "serving" and not self._is_upgrading:  # else others hold the sockets, too
             self._fronts.look_after_files()
         now_s, interval_s = time.monotonic(), self._notifier.watchdog_interval_s
-        if interval_s is not None and now_s - self._fed_s >= interval_s / 2 and self._watchman.all_beat:
+        if interval_s is not None and now_s - self._fed_s >= interval_s / 2 and self._health.all_beat:
             self._fed_s = now_s
             self._notifier.watchdog()
 

@@ -9,7 +9,7 @@ from gaiod.core.connection import Conn
 MEMORY = frozenset({errno.ENOBUFS, errno.ENOMEM})
 
 
-class Rests:
+class AcceptPauses:
     """Counts the rests of a listener's sockets, the present one included, for the reason that was seen last.
 
     The core keeps the time (`Conn.rested_s`), and tells why by the errors of accepting.

@@ -31,7 +31,7 @@ class _Subscription:
     sequence: int | None = None
 
 
-class FeedLink(Target):
+class FeederClient(Target):
     """The link to the feeder, made again whenever it breaks."""
 
     def __init__(
@@ -55,7 +55,7 @@ class FeedLink(Target):
         self._pause_s = PAUSE_FIRST_S
         self._connect()
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """Take the beginning or the end of the link."""
         if result.conn is not self._conn or result.operation is OpType.CLOSE:
             return  # of a link before this one

@@ -9,7 +9,7 @@ from gaiod.handler.handler import Handler
 from gaiod.handler.termination import Termination
 from gaiod.stats.cells import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, bucket_of
 from gaiod.worker.connection_log import ConnectionLog, peer_text
-from gaiod.worker.inspect.recent_closes import Closings
+from gaiod.worker.inspect.recent_closes import RecentCloses
 
 FIRST_DURATION = CELL[f"duration_le_{DURATION_BOUNDS_S[0]}"]
 ACCEPTED, DURATION_NS = CELL["accepted"], CELL["duration_ns"]
@@ -20,7 +20,12 @@ class Ledger:
     """Keeps the accounts of connections: when they open, every so often, and when they close."""
 
     def __init__(
-        self, listener: str, cells: Any, row: int, connection_log: ConnectionLog | None, closings: Closings | None
+        self,
+        listener: str,
+        cells: Any,
+        row: int,
+        connection_log: ConnectionLog | None,
+        recent_closes: RecentCloses | None,
     ) -> None:
         """Keep those of a listener.
 
@@ -29,13 +34,13 @@ class Ledger:
             cells: where to count: 64-bit integers.
             row: the first of the listener's.
             connection_log: where its connections are written down; None: nowhere.
-            closings: where it is remembered why they closed; None: nowhere.
+            recent_closes: where it is remembered why they closed; None: nowhere.
         """
         self._listener = listener
         self._cells = cells
         self._row = row
         self._log = connection_log if connection_log is not None and connection_log.wants_any else None
-        self._closings = closings
+        self._recent_closes = recent_closes
         self._peers: dict[int, str] = {}  # by serial number, for the log: a closed socket has no peer
 
     @property
@@ -76,8 +81,8 @@ class Ledger:
             peer = self._peers.pop(conn.serial, "-")
             if self._log.wants_closed:
                 self._log.closed(self._listener, conn, peer, termination, server)
-        if self._closings is not None:
-            self._closings.add(self._listener, conn, name, termination, server=server, now_s=now_s)
+        if self._recent_closes is not None:
+            self._recent_closes.add(self._listener, conn, name, termination, server=server, now_s=now_s)
 
 
 def phase_of(handler: Handler, conn: Conn) -> str:

@@ -24,12 +24,12 @@ from gaiod.plugins import label_of
 from gaiod.process.dispatch import Target
 from gaiod.settings import ListenerSettings
 from gaiod.stats.cells import ACCEPT_ERRORS, CELL, Layout
-from gaiod.worker.accept_pauses import Rests
+from gaiod.worker.accept_pauses import AcceptPauses
 from gaiod.worker.connection_log import ConnectionLog, name_of, peer_text
-from gaiod.worker.inspect.recent_closes import Closings
+from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.ledger import Ledger, phase_at_end, server_of
 from gaiod.worker.listener_timers import Timers
-from gaiod.worker.proxy_header_wait import Announcements
+from gaiod.worker.proxy_header_wait import ProxyHeaderWait
 from gaiod.worker.slow_hooks.report import SlowHooks
 
 log = logging.getLogger("gaiod.worker")
@@ -65,7 +65,7 @@ class Listener(Target):
         number: int,
         connection_log: ConnectionLog | None = None,
         instance: int = 0,
-        closings: Closings | None = None,
+        recent_closes: RecentCloses | None = None,
         slow: SlowHooks | None = None,
     ) -> None:
         """Make a listener; `start` lets its handler begin, `open` lets it serve.
@@ -79,7 +79,7 @@ class Listener(Target):
             number: which of the layout's listeners this is.
             connection_log: where its connections are written down; None: nowhere.
             instance: begins the connections' names: no other worker has it.
-            closings: where it is remembered why they closed; None: nowhere.
+            recent_closes: where it is remembered why they closed; None: nowhere.
             slow: is told of its slow hooks; None: nobody is.
         """
         super().__init__(handler.on_read, handler.on_write)
@@ -100,11 +100,11 @@ class Listener(Target):
         self._is_open = False  # from its start until it accepts no more
         self._timers = Timers(watcher, lambda: self._is_open or self.active > 0)
         self._tell = LimitedLog(log, f"listener {settings.name}").tell
-        self._ledger = Ledger(settings.name, cells, self._row, connection_log, closings)
-        self._rests = Rests(lambda reason, ns: self._count(f"accept_paused_{reason}_ns", ns))
-        self._announcements: Announcements | None = None
+        self._ledger = Ledger(settings.name, cells, self._row, connection_log, recent_closes)
+        self._accept_pauses = AcceptPauses(lambda reason, ns: self._count(f"accept_paused_{reason}_ns", ns))
+        self._header_wait: ProxyHeaderWait | None = None
         if settings.proxy_protocol is not None:
-            self._announcements = Announcements(
+            self._header_wait = ProxyHeaderWait(
                 watcher,
                 settings.proxy_protocol,
                 admit=self._admit,
@@ -157,7 +157,7 @@ class Listener(Target):
         self._free_sockets()
 
     def _free_sockets(self) -> None:
-        self._rests.look(self._sockets)
+        self._accept_pauses.look(self._sockets)
         for sock in self._sockets:
             self._watcher.free(sock)
         self._sockets.clear()
@@ -166,8 +166,8 @@ class Listener(Target):
         """Close every connection once what was written to it is sent, or at once."""
         for conn in self._watcher.connections(context=self):
             self.end(conn, "drain", abort=abort)
-        if self._announcements is not None:
-            self._announcements.close_all()
+        if self._header_wait is not None:
+            self._header_wait.close_all()
 
     def end(self, conn: Conn, reason: str, *, abort: bool = False) -> None:
         """Close a connection, for a reason that is counted unless there was one before."""
@@ -215,7 +215,7 @@ class Listener(Target):
 
     def pause_accepting(self, error: Exception) -> None:
         """As `Handler.pause_accepting`."""
-        self._rests.failed(self._sockets, getattr(error, "errno", None))
+        self._accept_pauses.failed(self._sockets, getattr(error, "errno", None))
         for sock in self._sockets:
             self._watcher.pause(sock)
         self._tell(logging.WARNING, "paused", "there is no room for another client: %s; accepting waits", error)
@@ -249,7 +249,7 @@ class Listener(Target):
 
     # -- completions ---------------------------------------------------------------------------------
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """Take a completion other than a successful read or write, which go to the hooks directly."""
         conn = result.conn
         operation = result.operation
@@ -328,10 +328,10 @@ class Listener(Target):
             conn.abort()
             return
         self.active += 1
-        if self._announcements is None:
+        if self._header_wait is None:
             self._admit(conn)
         else:
-            self._announcements.expect(conn)
+            self._header_wait.expect(conn)
 
     def _admit(self, conn: Conn) -> None:
         """Let the handler have a connection."""
@@ -353,7 +353,7 @@ class Listener(Target):
         if isinstance(error, (ConnClosed, WatcherClosed)) or not self._sockets:
             return
         code = getattr(error, "errno", None)
-        self._rests.failed(self._sockets, code)
+        self._accept_pauses.failed(self._sockets, code)
         name = errno.errorcode.get(code or 0, "other")
         self._count(f"accept_error_{name if name in ACCEPT_ERRORS else 'other'}")
         self._tell(logging.WARNING, "accept", "accepting failed: %s; it is tried again", error)
@@ -374,7 +374,7 @@ class Listener(Target):
 
     def _sweep(self) -> None:
         """Close who is idle, and count what cannot be counted as it happens."""
-        self._rests.look(self._sockets)
+        self._accept_pauses.look(self._sockets)
         since_s = time.monotonic() - self.settings.idle_timeout_s
         for conn in self._watcher.connections(context=self, idle_since_s=since_s):
             self.end(conn, "idle", abort=True)
@@ -392,7 +392,7 @@ def _end_stalled(group: Group, grace_s: float) -> None:
 class _Unseen(Target):
     """The context of a connection that no hook has seen: nobody is told of its end."""
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """Do nothing."""
 
 

@@ -34,14 +34,14 @@ from gaiod.stats.cells import HEARTBEAT, Layout
 from gaiod.version import __version__
 from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.drain import Drain
-from gaiod.worker.feeder_client import FeedLink
+from gaiod.worker.feeder_client import FeederClient
 from gaiod.worker.gc_stats import GcStats
 from gaiod.worker.inspect.connection_facts import UNKNOWN
-from gaiod.worker.inspect.questions import Inquiries
-from gaiod.worker.inspect.recent_closes import Closings
+from gaiod.worker.inspect.questions import Questions
+from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.listener import Listener
 from gaiod.worker.slow_hooks.report import SlowHooks
-from gaiod.worker.slow_hooks.sampler import Lookout
+from gaiod.worker.slow_hooks.sampler import Sampler
 
 log = logging.getLogger("gaiod.worker")
 
@@ -64,7 +64,7 @@ class Worker:
     def __init__(self, channel_fd: int) -> None:
         self._first = socket.socket(fileno=channel_fd)
         self._listeners: list[Listener] = []
-        self._closings = Closings()
+        self._recent_closes = RecentCloses()
         self._sockets: list[list[socket.socket]] = []
         self._drain: Drain | None = None
         self._is_ready = False
@@ -111,7 +111,7 @@ class Worker:
         except StartError as error:
             self._fail(str(error), EXIT_SOFTWARE)
         else:
-            self._inquiries = Inquiries(self._listeners, message["instance"], self._closings)
+            self._questions = Questions(self._listeners, message["instance"], self._recent_closes)
             self._feed(message["feed"])
             GcStats(cells, layout).start()
             self._beat_every(message["heartbeat_interval_s"], cells, layout)
@@ -119,7 +119,7 @@ class Worker:
         gc.freeze()  # what exists now lives as long as the process: never visit it again
         gc.set_threshold(*GC_THRESHOLDS)
         self._channel.take_received()
-        lookout = Lookout(self._slow)
+        lookout = Sampler(self._slow)
         lookout.start()
         try:
             self._loop()
@@ -159,7 +159,7 @@ class Worker:
                 number=number,
                 connection_log=connection_log,
                 instance=message["instance"],
-                closings=self._closings,
+                recent_closes=self._recent_closes,
                 slow=self._slow,
             )
             self._listeners.append(listener)
@@ -169,7 +169,7 @@ class Worker:
         """Be ready once messages come, if any listener takes some: none may be missed by who connects."""
         keys = {listener: feed["keys"][listener.name] for listener in self._listeners if listener.name in feed["keys"]}
         if keys:
-            self._link = FeedLink(self._watcher, feed["address"], keys, self._fed)
+            self._link = FeederClient(self._watcher, feed["address"], keys, self._fed)
             self._watcher.timer(time.monotonic() + FEED_TIMEOUT_S, context=self._tell_ready)
         else:
             self._watcher.post(self._tell_ready)
@@ -200,7 +200,7 @@ class Worker:
         def beat(result: OpResult | None) -> None:
             cells[heartbeat] = time.monotonic_ns()
             cells[lost] = lost_lines()
-            self._inquiries.tidy()
+            self._questions.tidy()
             follow_log()
             self._watcher.timer(time.monotonic() + interval_s, context=beat)
 
@@ -279,14 +279,14 @@ class Worker:
             self._asked_fed.append(question)
             self._answer_fed()
         else:
-            result = self._inquiries.answer(question)
+            result = self._questions.answer(question)
             if result != UNKNOWN:
                 self._channel.send({"answer": question["id"], "result": result})
             else:  # or its CLOSE is on the way: then it comes before what is posted now
                 self._watcher.post(lambda posted: self._answer(question))
 
     def _answer(self, question: dict[str, Any]) -> None:
-        self._channel.send({"answer": question["id"], "result": self._inquiries.answer(question)})
+        self._channel.send({"answer": question["id"], "result": self._questions.answer(question)})
 
 
 def _nothing() -> None:

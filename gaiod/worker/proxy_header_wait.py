@@ -1,4 +1,4 @@
-"""Announcements: new connections of a listener behind a load balancer, until it has said whom they are from.
+"""ProxyHeaderWait: new connections of a listener behind a load balancer, until it has said whom they are from.
 
 The decision never depends on what the bytes look like: a listener either demands a header of every connection or
 knows of none. Otherwise a client could send the header itself, and be whoever it likes.
@@ -25,7 +25,7 @@ WRONG = Termination(REASON, "client", "error", "header", PHASE)
 QUIET = Termination(REASON, "client", "close", phase=PHASE)
 
 
-class Announcements(Target):
+class ProxyHeaderWait(Target):
     """The context of connections whose header is still to come.
 
     What is read then counts for nobody: not as traffic of the listener, nor as the connection's own.
@@ -73,7 +73,7 @@ class Announcements(Target):
         for conn in self._watcher.connections(context=self):
             self._end(conn, "", QUIET)
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """Take the end of a connection, or of the wait for its header."""
         conn, error = result.conn, result.error
         if result.operation is OpType.CLOSE:

@@ -49,10 +49,10 @@ def test_daemon_gives_up_when_its_workers_cannot_start_any_more(daemon: Start, t
         assert time.monotonic() - began_s < 35
     errors = [line for line in running.log().splitlines() if "ERROR" in line]
     failed = [line for line in errors if "the database is not there any more" in line]
-    hopeless = [line for line in errors if "another start is no help" in line]
-    assert 1 <= len(hopeless) <= workers
+    crash_looping = [line for line in errors if "another start is no help" in line]
+    assert 1 <= len(crash_looping) <= workers
     assert 4 * workers + 1 <= len(failed) <= 5 * workers, "the first slot that gives up ends them all"
-    assert len(errors) == workers + len(failed) + len(hopeless), running.log()
+    assert len(errors) == workers + len(failed) + len(crash_looping), running.log()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from gaiod.process.feed_records import MESSAGE_MAX_BYTES, TOPIC_MAX_BYTES
 
 @pytest.fixture
 def feeding() -> Iterator[Feeding]:
-    """Feeds of one listener, `ticks`, whose source `one` runs."""
+    """Router of one listener, `ticks`, whose source `one` runs."""
     feeding = Feeding()
     feeding.feeds.run([feeding.wanted("ticks", "one")])
     yield feeding

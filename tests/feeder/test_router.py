@@ -1,4 +1,4 @@
-"""Feeds: whose sources run, and who gets what they publish, as configurations come and go."""
+"""Router: whose sources run, and who gets what they publish, as configurations come and go."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from gaiod.feeder import source_runner
 
 @pytest.fixture
 def feeding() -> Iterator[Feeding]:
-    """Feeds that have sent 40 messages of `ticks` in another process's life."""
+    """Router that have sent 40 messages of `ticks` in another process's life."""
     feeding = Feeding({"ticks": 40})
     yield feeding
     feeding.close()

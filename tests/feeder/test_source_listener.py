@@ -14,7 +14,7 @@ from worker.support.stepping import Stepped
 from gaiod import Watcher
 from gaiod.core.sockets import UNIX_PATH_MAX_BYTES
 from gaiod.feeder import source_listener as module
-from gaiod.feeder.source_listener import CONNECTIONS_MAX, LAYOUT, Inlet
+from gaiod.feeder.source_listener import CONNECTIONS_MAX, LAYOUT, SourceListener
 
 
 class Inlets(Stepped):
@@ -24,9 +24,9 @@ class Inlets(Stepped):
         self._cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")
         super().__init__(Watcher(counters=self._cells, report_closes=True))
 
-    def open(self, bind: str, idle_timeout_s: float = 60.0) -> Inlet:
+    def open(self, bind: str, idle_timeout_s: float = 60.0) -> SourceListener:
         """Return another."""
-        return Inlet(
+        return SourceListener(
             self.watcher, self._cells, "source one of listener ticks", bind, Echo(), idle_timeout_s=idle_timeout_s
         )
 

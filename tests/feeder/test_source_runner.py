@@ -14,7 +14,7 @@ from gaiod.feeder.source_runner import Commands, Retry
 
 @pytest.fixture
 def feeding() -> Iterator[Feeding]:
-    """Feeds without listeners."""
+    """Router without listeners."""
     feeding = Feeding()
     yield feeding
     feeding.close()

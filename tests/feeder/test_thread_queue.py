@@ -12,7 +12,7 @@ MESSAGE = bytes(32 * 1024)
 
 @pytest.fixture
 def feeding() -> Iterator[Feeding]:
-    """Feeds of one listener, `ticks`, with the sources `one` and `two`."""
+    """Router of one listener, `ticks`, with the sources `one` and `two`."""
     feeding = Feeding()
     feeding.feeds.run([feeding.wanted("ticks", "one", "two")])
     yield feeding

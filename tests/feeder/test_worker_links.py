@@ -1,4 +1,4 @@
-"""Links: who may connect, who is waited for, and who is cut off."""
+"""WorkerLinks: who may connect, who is waited for, and who is cut off."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ MESSAGE = bytes(32 * 1024)
 
 @pytest.fixture
 def feeding() -> Iterator[Feeding]:
-    """Feeds of one listener, `ticks`, whose source `one` runs."""
+    """Router of one listener, `ticks`, whose source `one` runs."""
     feeding = Feeding()
     feeding.feeds.run([feeding.wanted("ticks", "one")])
     yield feeding

@@ -31,7 +31,7 @@ class Notes(Target):
         if self.breaks:
             raise LookupError(name)
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         self.seen.append(("take", result))
 
     def failed(self, hook: str, conn: Conn | None) -> None:

@@ -81,18 +81,18 @@ class Starting:
         self.run_until(lambda: answers)
         return answers[0]
 
-    def bury(self) -> str:
+    def collect(self) -> str:
         """Let go of it, once it has ended; return its stack."""
         if self.stack is None:
             self.run_until_ended()
-            self.stack = self.worker.bury()
+            self.stack = self.worker.collect()
         return self.stack
 
     def close(self) -> None:
         """End it."""
         if hasattr(self.worker, "_process"):
             self.worker.kill()
-            self.bury()
+            self.collect()
         self.memory.close()
         self.listener.close()
 
@@ -230,7 +230,7 @@ def test_question_is_answered_with_none_when_the_worker_ends_before(starting: St
     starting.worker.kill()
     answers: list[dict[str, Any] | None] = []
     starting.worker.ask({"verb": "kill", "serial": 1}, answers.append)
-    starting.bury()
+    starting.collect()
     assert answers == [None]
 
 
@@ -258,13 +258,13 @@ def test_hung_worker_leaves_its_stack_behind_when_it_is_aborted(starting: Starti
         starting.run_until(lambda: starting.worker.heartbeat_age_s(time.monotonic()) > 1.5 * HEARTBEAT_INTERVAL_MAX_S)
         starting.worker.abort()
         assert starting.run_until_ended() == -signal.SIGABRT
-    assert "on_write" in starting.bury()
+    assert "on_write" in starting.collect()
 
 
 def test_worker_that_ends_in_order_leaves_no_stack(starting: Starting) -> None:
     starting.start()
     starting.worker.drain(0, eager=True)
-    assert starting.bury() == ""
+    assert starting.collect() == ""
 
 
 def test_stopped_worker_ends_when_it_is_aborted(starting: Starting) -> None:

@@ -11,25 +11,25 @@ from e2e.support.clients import connect, exchange, is_ended
 
 from gaiod.control.protocol import ControlError
 from gaiod.supervisor.operators import commands as module
-from gaiod.supervisor.operators.commands import Answers
-from gaiod.supervisor.processes.health import Watchman
+from gaiod.supervisor.operators.commands import Commands
+from gaiod.supervisor.processes.health import Health
 from supervisor.support.fleets import FleetUnderTest
 from supervisor.test_snapshot import Seen
 
 
 class Asked:
-    """Answers of a fleet."""
+    """Commands of a fleet."""
 
     def __init__(self, fleet: FleetUnderTest) -> None:
         self._fleet = fleet
         self.drained: list[str] = []
         self.outcome = (0, "7")
         self.is_changing = False
-        self._answers = Answers(
+        self._commands = Commands(
             fleet.watcher,
             Seen(fleet).subject,
             fleet.fleet,
-            Watchman(fleet.watcher, fleet.fleet, lambda: None),
+            Health(fleet.watcher, fleet.fleet, lambda: None),
             Path("gaiod.yaml"),
             reload=lambda asker: asker(self.outcome),
             upgrade=lambda asker: asker(self.outcome),
@@ -44,7 +44,7 @@ class Asked:
     def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """Return the answer."""
         replies: list[dict[str, Any]] = []
-        self._answers.answer({"verb": verb, **arguments}, replies.append)
+        self._commands.answer({"verb": verb, **arguments}, replies.append)
         self._fleet.run_until(lambda: replies)
         return replies[0]
 
@@ -57,7 +57,7 @@ class Asked:
 
 @pytest.fixture
 def asked(fleet: FleetUnderTest) -> Asked:
-    """Answers of a fleet that does not serve yet."""
+    """Commands of a fleet that does not serve yet."""
     return Asked(fleet)
 
 

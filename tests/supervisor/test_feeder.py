@@ -145,7 +145,7 @@ def test_feeder_that_dies_at_once_is_started_less_and_less_often_and_never_given
     pauses = [line.rpartition(" in ")[2] for line in caplog.text.splitlines() if "feeder is started again" in line]
     assert pauses == ["0.01 s", "0.02 s", "0.02 s"]
     fed.fleet.run_until(lambda: fed.feeding.is_up)
-    assert fed.fleet.hopeless == 0
+    assert fed.fleet.crash_looping == 0
 
 
 def test_feeder_that_hangs_is_ended_and_another_started(

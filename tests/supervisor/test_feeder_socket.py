@@ -5,11 +5,11 @@ import socket
 
 import pytest
 
-from gaiod.supervisor.sockets.feeder_socket import FeedSocket
+from gaiod.supervisor.sockets.feeder_socket import FeederSocket
 
 
 def test_who_connects_before_anybody_accepts_waits() -> None:
-    feed = FeedSocket()
+    feed = FeederSocket()
     with socket.socket(socket.AF_UNIX) as worker, socket.socket(fileno=os.dup(feed.fileno())) as listener:
         worker.connect(feed.address)
         worker.sendall(b"hello")
@@ -19,14 +19,14 @@ def test_who_connects_before_anybody_accepts_waits() -> None:
 
 
 def test_nobody_else_has_its_address() -> None:
-    first, second = FeedSocket(), FeedSocket()
+    first, second = FeederSocket(), FeederSocket()
     assert first.address != second.address
     first.close()
     second.close()
 
 
 def test_address_is_gone_when_it_is_closed() -> None:
-    feed = FeedSocket()
+    feed = FeederSocket()
     feed.close()
     with socket.socket(socket.AF_UNIX) as worker, pytest.raises(OSError):
         worker.connect(feed.address)

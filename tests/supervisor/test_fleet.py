@@ -104,7 +104,7 @@ def test_fleet_is_hopeless_when_workers_die_again_and_again(
     monkeypatch.setattr(crash_loop, "BACKOFF_FIRST_S", 0.001)
     (tmp_path / "mine.py").write_text(DIES)
     fleet.serve(handler=str(tmp_path / "mine.py"))
-    fleet.run_until(lambda: fleet.hopeless)
+    fleet.run_until(lambda: fleet.crash_looping)
     assert fleet.fleet.slots[0].restarts == {"exit": crash_loop.FAILURES_MAX - 1}
 
 

@@ -12,19 +12,19 @@ from e2e.support.waiting import wait_until
 
 from gaiod.settings import RecycleSettings
 from gaiod.supervisor.processes import health as module
-from gaiod.supervisor.processes.health import Watchman
+from gaiod.supervisor.processes.health import Health
 from supervisor.support.fleets import FleetUnderTest
 
 
 @pytest.fixture
-def watchman(fleet: FleetUnderTest, monkeypatch: pytest.MonkeyPatch) -> Watchman:
+def watchman(fleet: FleetUnderTest, monkeypatch: pytest.MonkeyPatch) -> Health:
     """One that looks often."""
     monkeypatch.setattr(module, "TICK_S", 0.02)
     monkeypatch.setattr(module, "WEAR_INTERVAL_S", 0.02)
-    return Watchman(fleet.watcher, fleet.fleet, lambda: None)
+    return Health(fleet.watcher, fleet.fleet, lambda: None)
 
 
-def test_hung_worker_is_ended_and_replaced(fleet: FleetUnderTest, watchman: Watchman, tmp_path: Path) -> None:
+def test_hung_worker_is_ended_and_replaced(fleet: FleetUnderTest, watchman: Health, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(HANGS)
     fleet.serve(handler=str(tmp_path / "mine.py"), heartbeat_timeout_s=0.2)
     old = fleet.pid()
@@ -38,7 +38,7 @@ def test_hung_worker_is_ended_and_replaced(fleet: FleetUnderTest, watchman: Watc
     assert watchman.all_beat
 
 
-def test_stopped_worker_is_ended_and_replaced(fleet: FleetUnderTest, watchman: Watchman) -> None:
+def test_stopped_worker_is_ended_and_replaced(fleet: FleetUnderTest, watchman: Health) -> None:
     fleet.serve(heartbeat_timeout_s=0.2)
     old = fleet.pid()
     os.kill(old, signal.SIGSTOP)
@@ -47,7 +47,7 @@ def test_stopped_worker_is_ended_and_replaced(fleet: FleetUnderTest, watchman: W
 
 
 def test_nobody_is_ended_when_it_is_the_supervisor_that_stood_still(
-    fleet: FleetUnderTest, watchman: Watchman, monkeypatch: pytest.MonkeyPatch
+    fleet: FleetUnderTest, watchman: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So it is after a suspend of the machine: everybody's heartbeat is old."""
     monkeypatch.setattr(module, "LATE_S", 0.1)
@@ -62,7 +62,7 @@ def test_nobody_is_ended_when_it_is_the_supervisor_that_stood_still(
 
 
 def test_worker_that_does_not_get_to_serve_is_ended(
-    fleet: FleetUnderTest, watchman: Watchman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fleet: FleetUnderTest, watchman: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "START_TIMEOUT_S", 0.2)
     (tmp_path / "mine.py").write_text("import time\ntime.sleep(3600)\n")
@@ -74,7 +74,7 @@ def test_worker_that_does_not_get_to_serve_is_ended(
 
 
 def test_draining_worker_that_does_not_end_is_killed(
-    fleet: FleetUnderTest, watchman: Watchman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fleet: FleetUnderTest, watchman: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gaiod.supervisor.processes.fleet.DRAIN_MARGIN_S", 0.1)
     (tmp_path / "mine.py").write_text(HANGS)
@@ -86,7 +86,7 @@ def test_draining_worker_that_does_not_end_is_killed(
     assert fleet.fleet.was_forced
 
 
-def test_worn_worker_is_replaced(fleet: FleetUnderTest, watchman: Watchman) -> None:
+def test_worn_worker_is_replaced(fleet: FleetUnderTest, watchman: Health) -> None:
     fleet.serve(recycle=RecycleSettings(connections=3))
     old = fleet.pid()
     for _ in range(3):
@@ -95,7 +95,7 @@ def test_worn_worker_is_replaced(fleet: FleetUnderTest, watchman: Watchman) -> N
     assert fleet.fleet.slots[0].restarts == {"recycle": 1}
 
 
-def test_all_are_replaced_one_after_the_other(fleet: FleetUnderTest, watchman: Watchman) -> None:
+def test_all_are_replaced_one_after_the_other(fleet: FleetUnderTest, watchman: Health) -> None:
     fleet.serve(workers=3)
     before = [fleet.pid(slot) for slot in range(3)]
     done: list[tuple[list[int], list[int]]] = []
@@ -112,7 +112,7 @@ def test_all_are_replaced_one_after_the_other(fleet: FleetUnderTest, watchman: W
     assert not set(before) & {fleet.pid(slot) for slot in range(3)}
 
 
-def test_replacing_nobody_is_done_at_once(fleet: FleetUnderTest, watchman: Watchman) -> None:
+def test_replacing_nobody_is_done_at_once(fleet: FleetUnderTest, watchman: Health) -> None:
     done: list[tuple[list[int], list[int]]] = []
     watchman.replace_all("admin", lambda replaced, failed: done.append((replaced, failed)))
     assert done == [([], [])]

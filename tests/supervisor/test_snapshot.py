@@ -10,7 +10,7 @@ from e2e.support.clients import connect, exchange
 from gaiod.core import counters
 from gaiod.stats.cells import CELL
 from gaiod.supervisor.operators import rates as module
-from gaiod.supervisor.operators.snapshot import Subject
+from gaiod.supervisor.operators.snapshot import Snapshot
 from gaiod.supervisor.reload import Reloads
 from supervisor.support.fleets import FleetUnderTest
 
@@ -30,7 +30,7 @@ class Seen:
             adopted=lambda prepared: None,
             ended=lambda: None,
         )
-        self.subject = Subject(fleet.fleet, self.reloads, lambda: self.state)
+        self.subject = Snapshot(fleet.fleet, self.reloads, lambda: self.state)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from core.support.descriptors import descriptors_limited_to
 
-from gaiod.worker.accept_pauses import Rests
+from gaiod.worker.accept_pauses import AcceptPauses
 from worker.conftest import Serve
 from worker.support.serving import Recorder
 
@@ -29,7 +29,7 @@ class Resting:
 )
 def test_rest_that_goes_on_is_counted_for_its_reason_each_time_it_is_looked_at(code: int, reason: str) -> None:
     counted: Counter[str] = Counter()
-    rests = Rests(lambda why, ns: counted.update({why: ns}))
+    rests = AcceptPauses(lambda why, ns: counted.update({why: ns}))
     sockets = [Resting(time.monotonic())]
     rests.failed(sockets, code)  # type: ignore[arg-type]
     began = counted.total()

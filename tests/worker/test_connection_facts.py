@@ -6,7 +6,7 @@ import pytest
 from core.support.sockets import reset
 
 from gaiod import Conn, Handler, OpResult
-from gaiod.worker.inspect.connection_facts import Explanations
+from gaiod.worker.inspect.connection_facts import ConnectionFacts
 from worker.conftest import Serve
 from worker.support.serving import Recorder, Serving
 
@@ -35,7 +35,7 @@ class Relays(Handler):
 
 
 def _explain(serving: Serving, serial: int) -> dict[str, Any]:
-    return Explanations([serving.listener], 7, serving.closings).explain(serial)
+    return ConnectionFacts([serving.listener], 7, serving.recent_closes).explain(serial)
 
 
 def _serial(serving: Serving) -> int:

@@ -10,7 +10,7 @@ from core.support.waiting import LIMIT_S
 
 from gaiod import Conn, Handler
 from gaiod.process.feed_records import Reader, hello, record
-from gaiod.worker.feeder_client import FeedLink
+from gaiod.worker.feeder_client import FeederClient
 from gaiod.worker.listener import Listener
 from worker.conftest import Serve
 from worker.support.serving import Serving
@@ -50,7 +50,7 @@ class Linked:
         self._socket.listen()
         self._socket.setblocking(False)
         address = self._socket.getsockname().decode()
-        self.link = FeedLink(serving.watcher, address, {serving.listener: "key"}, self.connected.append)
+        self.link = FeederClient(serving.watcher, address, {serving.listener: "key"}, self.connected.append)
         self.sock: socket.socket | None = None
 
     def accept(self) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def test_worker_tries_again_while_nobody_listens(serve: Serve) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind("")
         connected: list[int] = []
-        FeedLink(serving.watcher, sock.getsockname().decode(), {serving.listener: "key"}, connected.append)
+        FeederClient(serving.watcher, sock.getsockname().decode(), {serving.listener: "key"}, connected.append)
         serving.step()
         sock.listen()
         sock.setblocking(False)

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from gaiod import Conn, Handler
-from gaiod.worker.inspect.questions import ORDERS, Inquiries
-from gaiod.worker.inspect.recent_closes import Closings
+from gaiod.worker.inspect.questions import ORDERS, Questions
+from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.inspect.traffic import APART_MIN_S
 from worker.conftest import Serve
 from worker.support.serving import Recorder, Serving
 
 
-def _inquiries(*listeners: Serving) -> Inquiries:
-    return Inquiries([serving.listener for serving in listeners], 7, Closings())
+def _questions(*listeners: Serving) -> Questions:
+    return Questions([serving.listener for serving in listeners], 7, RecentCloses())
 
 
 def _ask(*listeners: Serving, verb: str = "connections", **arguments: Any) -> dict[str, Any]:
-    inquiries = _inquiries(*listeners)
+    inquiries = _questions(*listeners)
     if verb == "connections":
         arguments = {"listener": None, "sort": "age", "limit": 100, **arguments}
     return inquiries.answer({"verb": verb, **arguments})
@@ -93,7 +93,7 @@ def test_connections_for_which_most_waits_come_first_when_they_are_asked_for(ser
 def test_what_moves_most_now_comes_first_from_the_second_look_on(serve: Serve) -> None:
     """Not what has moved most so far."""
     serving = serve(Recorder())
-    inquiries = _inquiries(serving)
+    inquiries = _questions(serving)
     question = {"verb": "connections", "listener": None, "sort": "traffic", "limit": 10}
     old, new = serving.connect(), serving.connect()
     assert serving.exchange(old, bytes(60_000)) == bytes(60_000)

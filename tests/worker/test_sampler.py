@@ -12,7 +12,7 @@ from e2e.support.clients import connect, exchange
 from e2e.support.waiting import wait_until
 
 from gaiod.worker.slow_hooks.report import SlowHooks
-from gaiod.worker.slow_hooks.sampler import Lookout
+from gaiod.worker.slow_hooks.sampler import Sampler
 from worker.support.workers import NOW, WorkerUnderTest, started_worker
 
 SLOW_S = 0.05 + MOMENT_S
@@ -170,7 +170,7 @@ def test_worker_serves_where_no_thread_can_be_started(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(Thread, "start", fail)
-    lookout = Lookout(SlowHooks(0.1))
+    lookout = Sampler(SlowHooks(0.1))
     lookout.start()
     lookout.stop()
     assert caplog.messages == [

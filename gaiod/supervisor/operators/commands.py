@@ -11,25 +11,25 @@ from typing import Any
 from gaiod.control.protocol import ControlError, check_message, refused, succeeded
 from gaiod.core.watcher import Watcher
 from gaiod.supervisor.operators.server import Reply
-from gaiod.supervisor.operators.snapshot import Subject
+from gaiod.supervisor.operators.snapshot import Snapshot
 from gaiod.supervisor.processes.fleet import Fleet
 from gaiod.supervisor.processes.generation import Member
-from gaiod.supervisor.processes.health import Watchman
+from gaiod.supervisor.processes.health import Health
 from gaiod.supervisor.reload import Asker, Outcome
 
 PATIENCE_S = 2.0
 """How long workers are waited for: one that hangs must not keep an operator from seeing the others."""
 
 
-class Answers:
+class Commands:
     """Serves the verbs of `verbs.VERBS`."""
 
     def __init__(
         self,
         watcher: Watcher,
-        subject: Subject,
+        subject: Snapshot,
         fleet: Fleet,
-        watchman: Watchman,
+        watchman: Health,
         path: Path,
         *,
         reload: Callable[[Asker], None],
@@ -51,9 +51,9 @@ class Answers:
             is_changing: tells whether a reload or an upgrade is under way.
         """
         self._watcher = watcher
-        self._subject = subject
+        self._snapshot = subject
         self._fleet = fleet
-        self._watchman = watchman
+        self._health = watchman
         self._path = path
         self._reload = reload
         self._upgrade = upgrade
@@ -65,7 +65,7 @@ class Answers:
         match request["verb"]:
             case "status":
                 about = {"pid": os.getpid(), "python": platform.python_version(), "config": str(self._path.absolute())}
-                reply(succeeded({**self._subject.status(), **about}))
+                reply(succeeded({**self._snapshot.status(), **about}))
             case "connections":
                 self._connections(request, reply)
             case "explain":
@@ -76,7 +76,7 @@ class Answers:
                 self._check_serving()
                 if self._is_changing():
                     raise ControlError("a reload or an upgrade is under way, which starts new workers", os.EX_TEMPFAIL)
-                self._watchman.replace_all("admin", partial(_tell_replaced, reply))
+                self._health.replace_all("admin", partial(_tell_replaced, reply))
             case "reload":
                 self._reload(_telling(reply, "generation"))
             case "upgrade":
@@ -91,7 +91,7 @@ class Answers:
             raise ControlError("gaiod is starting or stopping; try again when it serves", os.EX_TEMPFAIL)
 
     def _check_listener(self, name: str) -> None:
-        names = [listener.settings.name for listener in self._subject.listeners()]
+        names = [listener.settings.name for listener in self._snapshot.listeners()]
         if name not in names:
             raise ControlError(f"there is no listener {name}; there is {', '.join(names) or 'none yet'}")
 
@@ -178,7 +178,7 @@ class Answers:
         listener = request["listener"]
         if listener is not None:
             self._check_listener(listener)
-        taking = [listener.settings.name for listener in self._subject.listeners() if listener.settings.sources]
+        taking = [listener.settings.name for listener in self._snapshot.listeners() if listener.settings.sources]
         if not taking:
             raise ControlError(
                 "no listener takes messages: no handler has on_message; configure one that does, push say"
@@ -199,7 +199,7 @@ class Answers:
         self._check_listener(name)
         if name in self._fleet.drained:
             raise ControlError(f"listener {name} is drained already; a reload opens it again", os.EX_TEMPFAIL)
-        listeners = self._subject.status()["listeners"]
+        listeners = self._snapshot.status()["listeners"]
         count = next(row["connections"] for row in listeners if row["listener"] == name)
         self._drain(name)
         reply(succeeded({"connections": count}))

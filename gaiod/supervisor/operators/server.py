@@ -102,7 +102,7 @@ class Control(Target):
         for client in tuple(self._clients):
             client.finish()
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """Take a new client, or the failure of accepting one."""
         if result.error is not None:
             if not isinstance(result.error, (ConnClosed, WatcherClosed)):
@@ -121,7 +121,7 @@ class _TurnedAway(Target):
     def __init__(self) -> None:
         super().__init__(None, self._written)
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """It did not wait to be told."""
 
     def _written(self, conn: Conn, result: OpResult) -> None:
@@ -160,7 +160,7 @@ class _Client(Target):
         if not self._is_answering:
             self._end()
 
-    def take(self, result: OpResult) -> None:
+    def on_completion(self, result: OpResult) -> None:
         """The client is gone, is done, or takes too long."""
         if isinstance(result.error, EOFError) and self._received:
             self._refuse_the_rest("the request has no end: write a newline behind it")

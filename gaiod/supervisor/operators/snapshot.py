@@ -21,7 +21,7 @@ from gaiod.supervisor.reload import Reloads
 from gaiod.version import __version__
 
 
-class Subject:
+class Snapshot:
     """A view of the daemon. It changes nothing.
 
     Args:

@@ -162,7 +162,7 @@ class ChildProcess:
         self.cpu_s()  # the last chance: /proc has what it used until its status is taken
         return self._process.poll()
 
-    def bury(self) -> str:
+    def collect(self) -> str:
         """Let go of what belongs to it, once it has ended, and return the stack that it left behind, if any."""
         self._channel.close()
         questions, self._questions = self._questions, {}
@@ -290,11 +290,11 @@ class WorkerProcess(ChildProcess):
         """Ask it to stop serving one of its listeners."""
         self.send({"drain_listener": {"listener": name, "timeout_s": timeout_s}})
 
-    def bury(self) -> str:
+    def collect(self) -> str:
         """As of any process."""
         self.phase = Phase.ENDED
         self._handing.close()
-        return super().bury()
+        return super().collect()
 
     def is_worn(self, limits: RecycleSettings, accepted: int, now_s: float) -> str | None:
         """Return which of the limits it has reached, in words; None if none."""

@@ -12,7 +12,7 @@ BACKOFF_FIRST_S = 0.5
 """The pause after the first of them; twice as long after each further one."""
 
 
-class Restarts:
+class CrashLoop:
     """Remembers, for each slot, the workers that died before they had settled."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from gaiod.plugins import pinned
 from gaiod.supervisor.processes.child import ChildProcess, WorkerProcess
 from gaiod.supervisor.processes.feeder_counts import ITSELF, FeederMemory, SourceCounts, SourceKey
 from gaiod.supervisor.processes.generation import Generation
-from gaiod.supervisor.sockets.feeder_socket import FeedSocket
+from gaiod.supervisor.sockets.feeder_socket import FeederSocket
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -51,7 +51,7 @@ class FeederProcess(ChildProcess):
         runs: the number of the last set of sources that it has said it runs; 0: none.
         kill_s: when it is killed, if it has not ended.
         is_stopping: it was told to end.
-        doom: why it is killed.
+        kill_reason: why it is killed.
         generation: whose sources it was told to run.
     """
 
@@ -61,7 +61,7 @@ class FeederProcess(ChildProcess):
         self.runs = 0
         self.kill_s: float | None = None
         self.is_stopping = False
-        self.doom: str | None = None
+        self.kill_reason: str | None = None
         self.generation: Generation | None = None
 
     def said(self, message: dict[str, Any] | None) -> None:
@@ -107,7 +107,7 @@ class Feeding:
         self._watcher = watcher
         self._changed = changed
         self._workers = workers
-        self._socket: FeedSocket | None = None
+        self._socket: FeederSocket | None = None
         self._process: FeederProcess | None = None
         self._needed: Generation | None = None  # it starts or serves, and takes messages
         self._adopted: Generation | None = None
@@ -237,11 +237,11 @@ class Feeding:
             return
         if process.kill_s is not None:
             if now_s >= process.kill_s:
-                process.doom = process.doom or TOO_LATE
+                process.kill_reason = process.kill_reason or TOO_LATE
                 process.kill()
         elif process.heartbeat_age_s(now_s) > self._patience_s(process):
-            process.doom = f"its loop had not come round for {process.heartbeat_age_s(now_s):.1f} s"
-            log.error("the feeder, process %d: %s; ending it", process.pid, process.doom)
+            process.kill_reason = f"its loop had not come round for {process.heartbeat_age_s(now_s):.1f} s"
+            log.error("the feeder, process %d: %s; ending it", process.pid, process.kill_reason)
             process.kill_s = now_s + DUMP_S
             process.abort()
 
@@ -251,18 +251,18 @@ class Feeding:
         return self._needed.settings.heartbeat_timeout_s
 
     def _ended(self, process: FeederProcess, status: int) -> None:
-        stack = process.bury()
+        stack = process.collect()
         has_died = not process.is_stopping
         self.counts.retire(has_died=has_died)
         how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
-        if process.doom is not None:
-            how += f" ({process.doom})"
+        if process.kill_reason is not None:
+            how += f" ({process.kill_reason})"
         if has_died:
             self.restarts += 1
             if stack:
                 log.error("the feeder, process %d, was here when it ended:\n%s", process.pid, stack)
             log.error("the feeder, process %d, ended %s", process.pid, how)
-        elif process.doom is not None:
+        elif process.kill_reason is not None:
             log.error("the feeder, process %d, ended %s", process.pid, how)
             self.was_forced |= self._is_stopping
         if not has_died:
@@ -286,7 +286,7 @@ class Feeding:
         settings = generation.settings
         try:
             if self._socket is None:
-                self._socket = FeedSocket()
+                self._socket = FeederSocket()
             message = {
                 "log": asdict(settings.log),
                 "stats": memory.fd,

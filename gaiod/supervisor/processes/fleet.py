@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from gaiod.core.watcher import Watcher
 from gaiod.supervisor.processes.child import Phase, WorkerProcess
-from gaiod.supervisor.processes.crash_loop import FAILURES_MAX, FAILURES_WINDOW_S, SETTLED_S, Restarts
+from gaiod.supervisor.processes.crash_loop import FAILURES_MAX, FAILURES_WINDOW_S, SETTLED_S, CrashLoop
 from gaiod.supervisor.processes.feeder import Feeding
 from gaiod.supervisor.processes.generation import Failure, Generation, Launch, Member
 from gaiod.supervisor.processes.slots import Key, Slot
@@ -47,12 +47,12 @@ class Fleet:
         was_forced: a worker did not end in order when the daemon stopped.
     """
 
-    def __init__(self, watcher: Watcher, *, hopeless: Callable[[], None], changed: Callable[[], None]) -> None:
+    def __init__(self, watcher: Watcher, *, crash_looping: Callable[[], None], changed: Callable[[], None]) -> None:
         """Make a fleet without workers.
 
         Args:
             watcher: the supervisor's.
-            hopeless: called when workers of a slot die again and again.
+            crash_looping: called when workers of a slot die again and again.
             changed: called when a worker serves, or has ended, and when the feeder has.
         """
         self.slots: dict[int, Slot] = {}
@@ -64,11 +64,11 @@ class Fleet:
         self.is_stopping = False
         self.was_forced = False
         self._watcher = watcher
-        self._hopeless = hopeless
+        self._hopeless = crash_looping
         self._changed = changed
         self.feeding = Feeding(watcher, changed, lambda: [member.process for member in self.serving.values()])
         self._members: list[Member] = []
-        self._restarts = Restarts()
+        self._crash_loop = CrashLoop()
 
     def __iter__(self) -> Iterator[Member]:
         """Every worker that has not ended, the oldest first."""
@@ -116,7 +116,7 @@ class Fleet:
                 if before is not None:
                     self.slots[member.process.number].restarts["reload"] += 1
             elif member.process.phase is Phase.STARTING:
-                self.doom(member, "its generation is over")
+                self.kill_reason(member, "its generation is over")
         for member in old.values():
             self._drain(member, generation.settings.drain_timeout_s, eager=False)
         self.feeding.adopt(generation)
@@ -161,7 +161,7 @@ class Fleet:
         self.is_stopping = True
         for member in self:
             if member.process.phase is Phase.STARTING:
-                self.doom(member, STOPPED)
+                self.kill_reason(member, STOPPED)
             else:
                 self._drain(member, timeout_s, eager=eager)
         self._end_feeding()
@@ -170,12 +170,12 @@ class Fleet:
         """End every process now."""
         self.is_stopping = True
         for member in self:
-            self.doom(member, STOPPED)
+            self.kill_reason(member, STOPPED)
         self.feeding.kill()
 
-    def doom(self, member: Member, why: str) -> None:
+    def kill_reason(self, member: Member, why: str) -> None:
         """Kill a worker, for a reason that is told when it has ended."""
-        member.doom = member.doom or why
+        member.kill_reason = member.kill_reason or why
         member.process.kill()
 
     # -- the beginning of a worker -----------------------------------------------------------------------
@@ -207,7 +207,7 @@ class Fleet:
         """Take what a worker has said, or that it says no more."""
         for member in self:
             if member.process is process:
-                if process.ready_s is not None and process.phase is Phase.STARTING and member.doom is None:
+                if process.ready_s is not None and process.phase is Phase.STARTING and member.kill_reason is None:
                     self._ready(member)
                 if process.leaving and process.phase is Phase.SERVING:
                     process.phase = Phase.DRAINING
@@ -262,13 +262,13 @@ class Fleet:
             return  # what it said last has not been read; the channel's end, or the next look, leads here again
         self._members.remove(member)
         was, number = member.process.phase, member.process.number
-        stack = member.process.bury()
+        stack = member.process.collect()
         self.slots[number].retire(member.process.memory, member.process.cpu_s())
         if stack and not self.is_stopping:
             log.error("worker %d, process %d, was here when it ended:\n%s", number, member.process.pid, stack)
         how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
-        if member.doom is not None:
-            how += f" ({member.doom})"
+        if member.kill_reason is not None:
+            how += f" ({member.kill_reason})"
         self._ended(member, was, how, "signal" if status < 0 else "exit")
         self._forget()
         self._end_feeding()
@@ -291,7 +291,7 @@ class Fleet:
             else:
                 self._give_up(member.launch, Failure(f"worker {number} ended {how} before it served", EXIT_SOFTWARE))
         elif self.is_stopping or was is Phase.DRAINING:
-            in_order = member.doom in (STOPPED, "its generation failed") or how.endswith(" 0")
+            in_order = member.kill_reason in (STOPPED, "its generation failed") or how.endswith(" 0")
             self.was_forced |= self.is_stopping and not in_order
             log.log(
                 logging.INFO if in_order else logging.ERROR, "worker %d, process %d, ended %s", number, process.pid, how
@@ -306,7 +306,7 @@ class Fleet:
 
     def _start_again(self, member: Member, why: str) -> None:
         number, ready_s, now_s = member.process.number, member.process.ready_s, time.monotonic()
-        pause_s = self._restarts.pause_s(number, 0.0 if ready_s is None else now_s - ready_s, now_s)
+        pause_s = self._crash_loop.pause_s(number, 0.0 if ready_s is None else now_s - ready_s, now_s)
         if pause_s is None:
             log.error(
                 "worker %d ended before it had served for %g s, %d times in %g s: another start is no help; giving up",
@@ -340,7 +340,7 @@ class Fleet:
         for member in launch.members:
             member.launch = None
             member.process.phase = Phase.DRAINING
-            self.doom(member, "its generation failed")
+            self.kill_reason(member, "its generation failed")
         self.feeding.withdraw()
         launch.done(why)
 

@@ -87,7 +87,7 @@ class Member:
         took_over: called once it serves (True) or has failed to (False).
         kill_s: when it is killed, if it has not ended.
         ended_s: when it was seen to have ended.
-        doom: why the supervisor had it killed.
+        kill_reason: why the supervisor had it killed.
         is_hung: that was because its loop did not come round.
     """
 
@@ -98,7 +98,7 @@ class Member:
     took_over: Callable[[bool], None] | None = None
     kill_s: float | None = None
     ended_s: float | None = None
-    doom: str | None = None
+    kill_reason: str | None = None
     is_hung: bool = False
 
     def report(self, worked: bool) -> None:

@@ -32,7 +32,7 @@ RETRY_S = 30.0
 """A worn worker whose successor failed goes on; another is tried after this."""
 
 
-class Watchman:
+class Health:
     """Looks at a fleet, from its making on. `ticked` is called each time."""
 
     def __init__(self, watcher: Watcher, fleet: Fleet, ticked: Callable[[], None]) -> None:
@@ -48,7 +48,7 @@ class Watchman:
     def all_beat(self) -> bool:
         """Whether no worker hangs, by what it has written down; those that are being ended not counted."""
         now_s = time.monotonic()
-        return not any(self._hangs(member, now_s) and member.doom is None for member in self._fleet)
+        return not any(self._hangs(member, now_s) and member.kill_reason is None for member in self._fleet)
 
     def replace_all(self, why: str, done: Callable[[list[int], list[int]], None]) -> None:
         """Replace the workers one after the other; `done` gets the slots where that worked, and where it did not."""
@@ -73,8 +73,8 @@ class Watchman:
         self._last_s = now_s
         for member in self._fleet:
             if member.kill_s is not None and now_s >= member.kill_s and not is_late:
-                self._fleet.doom(member, TOO_LATE)
-            elif not is_late and member.doom is None and self._hangs(member, now_s):
+                self._fleet.kill_reason(member, TOO_LATE)
+            elif not is_late and member.kill_reason is None and self._hangs(member, now_s):
                 self._end_hung(member, now_s)
         if now_s >= self._wear_s + WEAR_INTERVAL_S:
             self._wear_s = now_s
@@ -92,10 +92,10 @@ class Watchman:
         age_s = member.process.heartbeat_age_s(now_s)
         number, pid = member.process.number, member.process.pid
         if member.process.phase is Phase.STARTING:
-            member.doom = f"it did not serve within {START_TIMEOUT_S:g} s"
+            member.kill_reason = f"it did not serve within {START_TIMEOUT_S:g} s"
         else:
-            member.doom = f"its loop had not come round for {age_s:.1f} s"
-        log.error("worker %d, process %d: %s; ending it", number, pid, member.doom)
+            member.kill_reason = f"its loop had not come round for {age_s:.1f} s"
+        log.error("worker %d, process %d: %s; ending it", number, pid, member.kill_reason)
         member.is_hung = True
         member.kill_s = now_s + DUMP_S
         member.process.abort()

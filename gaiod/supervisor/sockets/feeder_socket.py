@@ -10,7 +10,7 @@ BACKLOG = 1024
 """More than there are workers of all generations."""
 
 
-class FeedSocket:
+class FeederSocket:
     """Where workers connect to. The supervisor has it, so that it outlives the feeder: who connects meanwhile waits."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.standing import relay_sink, standing
 from gaiod.handler.failures import words_of
 from gaiod.worker.connection_log import name_of, peer_text
-from gaiod.worker.inspect.recent_closes import Closings
+from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.inspect.tcp_info import kernel_of
 from gaiod.worker.ledger import phase_of, server_of
 from gaiod.worker.listener import Listener
@@ -20,13 +20,13 @@ UNKNOWN = {"state": "unknown"}
 """What is said of a connection that is not open, and whose CLOSE was not taken, or is forgotten."""
 
 
-class Explanations:
+class ConnectionFacts:
     """Explains the connections of a worker. `instance` begins their names: no other worker has it."""
 
-    def __init__(self, listeners: Sequence[Listener], instance: int, closings: Closings) -> None:
+    def __init__(self, listeners: Sequence[Listener], instance: int, recent_closes: RecentCloses) -> None:
         self._listeners = listeners
         self._instance = instance
-        self._closings = closings
+        self._recent_closes = recent_closes
 
     def explain(self, serial: int) -> dict[str, Any]:
         """Return what is known of a connection. A client's and that which its handler opened for it go together."""
@@ -35,7 +35,7 @@ class Explanations:
             conn = listener.find(serial)
             if conn is not None:
                 return {"state": "open", **self._open(listener, conn, now_s)}
-        closed = self._closings.find(serial, now_s)
+        closed = self._recent_closes.find(serial, now_s)
         return UNKNOWN if closed is None else {"state": "closed", **closed}
 
     def _open(self, listener: Listener, conn: Conn, now_s: float) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from gaiod.core.connection import Conn
 from gaiod.core.standing import buffered_bytes, waiting_s
-from gaiod.worker.inspect.connection_facts import Explanations, facts_of
-from gaiod.worker.inspect.recent_closes import Closings
+from gaiod.worker.inspect.connection_facts import ConnectionFacts, facts_of
+from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.inspect.tcp_info import kernel_of
 from gaiod.worker.inspect.traffic import Traffic
 from gaiod.worker.ledger import phase_of, server_of
@@ -24,13 +24,13 @@ ORDERS: dict[str, Callable[[Conn, float, Traffic], float]] = {
 """By what connections are sorted, the largest first."""
 
 
-class Inquiries:
+class Questions:
     """Looks at the connections of a worker, and ends one. `instance` begins their names: no other worker has it."""
 
-    def __init__(self, listeners: Sequence[Listener], instance: int, closings: Closings) -> None:
+    def __init__(self, listeners: Sequence[Listener], instance: int, recent_closes: RecentCloses) -> None:
         self._listeners = listeners
         self._instance = instance
-        self._explanations = Explanations(listeners, instance, closings)
+        self._facts = ConnectionFacts(listeners, instance, recent_closes)
         self._traffic = Traffic()
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Inquiries:
             case "kill":
                 return {"found": self._kill(question["serial"])}
             case "explain":
-                return self._explanations.explain(question["serial"])
+                return self._facts.explain(question["serial"])
             case verb:
                 raise ValueError(f"{verb}: no such question")
 

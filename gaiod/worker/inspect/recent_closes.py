@@ -51,7 +51,7 @@ class Words(Generic[Word]):
         return self._words[number]
 
 
-class Closings:
+class RecentCloses:
     """Remembers the last connections of a worker that closed, the newest in the place of the oldest."""
 
     def __init__(self, size: int = CLOSINGS_MAX) -> None:

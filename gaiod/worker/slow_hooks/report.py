@@ -1,7 +1,7 @@
 """Hooks that block their loop for longer than `slow_hook`: counted exactly, and logged with their stack.
 
 Two look. The loop itself reads a coarse clock after each hook (`Stopwatch`): so every slow hook is counted, whatever it
-does. A thread (`Lookout`) sees one that goes on, and where it is; C code that holds the GIL keeps it from that.
+does. A thread (`Sampler`) sees one that goes on, and where it is; C code that holds the GIL keeps it from that.
 """
 
 import logging

@@ -25,7 +25,7 @@ OURS = os.path.dirname(os.path.dirname(__file__))
 CALL = Listener.call.__code__
 
 
-class Lookout:
+class Sampler:
     """Looks after the loop of the thread that makes it, from `start` until `stop`.
 
     It sleeps while the loop waits for the kernel: the next pass wakes it, and it looks again when a hook that began

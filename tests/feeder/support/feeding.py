@@ -1,4 +1,4 @@
-"""Feeds in this process, stepped by the test, and workers that the test plays."""
+"""Router in this process, stepped by the test, and workers that the test plays."""
 
 import socket
 import threading
@@ -11,7 +11,7 @@ from core.support.waiting import LIMIT_S
 from worker.support.stepping import Stepped
 
 from gaiod import Handler, Outlet, Source, Watcher, WatcherClosed
-from gaiod.feeder.router import Feeds
+from gaiod.feeder.router import Router
 from gaiod.feeder.source_listener import LAYOUT
 from gaiod.process.dispatch import dispatch
 from gaiod.process.feed_records import Reader, hello
@@ -128,13 +128,13 @@ class PlayedWorker:
 
 
 class Feeding(Stepped):
-    """Feeds, on a watcher that the test steps."""
+    """Router, on a watcher that the test steps."""
 
     def __init__(self, sequences: dict[str, int] | None = None) -> None:
         self.inlet_cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")
         super().__init__(Watcher(counters=self.inlet_cells, report_closes=True))
         self.cells = memoryview(bytearray(8 * SIZE)).cast("q")
-        self.feeds = Feeds(self.watcher, self.cells, self.inlet_cells, sequences or {}, INSTANCE)
+        self.feeds = Router(self.watcher, self.cells, self.inlet_cells, sequences or {}, INSTANCE)
         self._stack = ExitStack()
         self._rows: dict[tuple[str, str], int] = {}
         listener = self._stack.enter_context(socket.socket(socket.AF_UNIX))

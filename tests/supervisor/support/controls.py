@@ -103,11 +103,11 @@ class PlayedDaemon:
     def __init__(self, listener: socket.socket, answers: tuple[bytes, ...]) -> None:
         self.requests: list[bytes] = []
         self._listener = listener
-        self._answers = answers
+        self._commands = answers
 
     def run(self) -> None:
         """Answer each client with the next answer."""
-        for answer in self._answers:
+        for answer in self._commands:
             with self._listener.accept()[0] as client, client.makefile("rb") as file:
                 self.requests.append(file.readline())
                 client.sendall(answer)

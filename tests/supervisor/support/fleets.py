@@ -20,19 +20,19 @@ class FleetUnderTest:
     """A fleet, what it serves, and what it has said.
 
     Attributes:
-        hopeless: how often it gave up.
+        crash_looping: how often it gave up.
         outcomes: of the launches so far.
     """
 
     def __init__(self, watcher: Watcher) -> None:
         self.watcher = watcher
-        self.hopeless = 0
+        self.crash_looping = 0
         self.outcomes: list[Failure | None] = []
         self.listeners = Listeners()
-        self.fleet = Fleet(watcher, hopeless=self._give_up, changed=lambda: None)
+        self.fleet = Fleet(watcher, crash_looping=self._give_up, changed=lambda: None)
 
     def _give_up(self) -> None:
-        self.hopeless += 1
+        self.crash_looping += 1
 
     def prepare(self, workers: int = 1, handler: str = ECHO, **more: Any) -> tuple[Prepared, Generation]:
         """Open what a generation with one listener needs."""

@@ -12,12 +12,12 @@ from gaiod.process.dispatch import dispatch
 from gaiod.settings import ListenerSettings
 from gaiod.stats.cells import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, SERVER_CELL, Layout
 from gaiod.worker.connection_log import ConnectionLog
-from gaiod.worker.inspect.recent_closes import Closings
+from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.listener import Listener
 from worker.support.stepping import Stepped
 
 
-class Kept(Closings):
+class Kept(RecentCloses):
     """Remembers the last connections that closed, and which those were."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Serving(Stepped):
         self._layout = Layout((len(plain.servers),))
         self.cells = memoryview(bytearray(8 * self._layout.size)).cast("q")
         super().__init__(Watcher(counters=self.cells, report_closes=True, report_hangups=True))
-        self.closings = Kept()
+        self.recent_closes = Kept()
         self.listener = Listener(
             plain,
             handler,
@@ -63,7 +63,7 @@ class Serving(Stepped):
             self._layout,
             number=0,
             connection_log=connection_log,
-            closings=self.closings,
+            recent_closes=self.recent_closes,
         )
         self._clients = ExitStack()
         with sock or listen() as sock:
@@ -146,7 +146,7 @@ class Serving(Stepped):
 
     def ends(self) -> list[tuple[str, ...]]:
         """Return the termination states of those that closed, oldest first: reason, who, how, cause, phase, server."""
-        told = [self.closings.find(serial, 0.0) or {} for serial in self.closings.serials]
+        told = [self.recent_closes.find(serial, 0.0) or {} for serial in self.recent_closes.serials]
         keys = ("reason", "who", "how", "cause", "phase", "server")
         return [tuple(str(each.get(key) or "-") for key in keys) for each in told]
 
