@@ -14,8 +14,7 @@ from gaiod.console.commands import COMMANDS
 from gaiod.process.inheritance import begin_daemon, take_known_state
 from gaiod.version import __version__
 
-EXIT_USAGE, EXIT_NOPERM, EXIT_CONFIG = 64, 77, 78
-click.UsageError.exit_code = EXIT_USAGE  # sysexits(3), as everything else here
+click.UsageError.exit_code = os.EX_USAGE  # sysexits(3), as everything else here
 
 log = logging.getLogger("gaiod")
 
@@ -77,7 +76,7 @@ def serve(config: Path | None, allow_root: bool) -> None:
             sys.exit(failure.status)
         except PrivilegeError as error:
             click.echo(error, err=True)
-            sys.exit(EXIT_NOPERM)
+            sys.exit(os.EX_NOPERM)
         if config is None:
             log.info("no --config was given: serving the packaged default, %s", path)
             if os.geteuid() == 0 and not allow_root:
@@ -94,7 +93,7 @@ def _absolute(path: Path) -> Path:
         return path.absolute()
     except FileNotFoundError:
         click.echo(f"{path}: the working directory was removed; give the absolute path of the configuration", err=True)
-        sys.exit(EXIT_CONFIG)
+        sys.exit(os.EX_CONFIG)
 
 
 def _packaged_default() -> AbstractContextManager[Path]:

@@ -18,6 +18,7 @@ not told to end by signals: whoever sends one to all processes means the supervi
 import faulthandler
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -25,15 +26,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gaiod.core.errors import WatcherClosed
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.feeder.router import Router
 from gaiod.feeder.source_listener import LAYOUT
 from gaiod.log.setup import LogError, configure_log, follow_log
 from gaiod.process.channel import Channel
-from gaiod.process.dispatch import dispatch
 from gaiod.process.inheritance import FOR_SUPERVISOR, take_known_state
+from gaiod.process.main_loop import MainLoop
 from gaiod.process.startup import map_cells, receive_settings
 from gaiod.settings import log_settings_from
 from gaiod.stats.feeder_cells import HEARTBEAT, SIZE
@@ -43,10 +43,6 @@ log = logging.getLogger("gaiod.feeder")
 
 ROLE = "feeder"
 
-EXIT_CONFIG = 78
-
-GOODBYE_S = 0.5
-"""How long the last messages to the supervisor may take."""
 
 PATIENCE_S = 0.02
 """When an operator's message is tried again while workers are behind."""
@@ -60,7 +56,6 @@ class Feeder:
 
     def __init__(self, channel_fd: int) -> None:
         self._first = socket.socket(fileno=channel_fd)
-        self._ended = False
         self._verbs: dict[str, Callable[[Any], None]] = {
             "run": self._take_run,
             "ask": self._take_question,
@@ -79,17 +74,18 @@ class Feeder:
         self._cells = map_cells(message["stats"])
         if len(self._cells) != SIZE:
             log.error("this is gaiod %s, its supervisor another version: run gaiod upgrade", __version__)
-            return EXIT_CONFIG
+            return os.EX_CONFIG
         inlet_cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")
         self._watcher = Watcher(counters=inlet_cells, report_closes=True, report_hangups=True)
         self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
+        self._loop = MainLoop(self._watcher, self._channel)
         self._router = Router(self._watcher, self._cells, inlet_cells, message["sequences"], message["instance"])
         self._router.links.open(socket.socket(fileno=message["links"]))
-        self._beat_every(message["heartbeat_interval_s"])
+        self._loop.beat_every(message["heartbeat_interval_s"], self._cells, HEARTBEAT, [follow_log])
         gc.collect()
         gc.freeze()
         self._channel.take_received()
-        self._loop()
+        self._loop.run(lambda: None)
         return 0
 
     def _configure_log(self) -> None:
@@ -97,30 +93,6 @@ class Feeder:
             configure_log(log_settings_from(self._log), role=ROLE)
         except LogError as error:
             log.error("%s; the log goes on as before", error)
-
-    def _beat_every(self, interval_s: float) -> None:
-        """Write down when the loop came round: a supervisor that reads an old time knows that it hangs."""
-
-        def beat(result: OpResult | None) -> None:
-            self._cells[HEARTBEAT] = time.monotonic_ns()
-            follow_log()
-            self._watcher.timer(time.monotonic() + interval_s, context=beat)
-
-        beat(None)
-
-    def _loop(self) -> None:
-        wait_io = self._watcher.wait_io
-        while not self._ended:
-            dispatch(wait_io())
-        until_s = time.monotonic() + GOODBYE_S
-        while self._channel.is_sending and time.monotonic() < until_s:
-            dispatch(wait_io(until_s - time.monotonic()))
-        self._watcher.close()
-        try:
-            while True:
-                dispatch(wait_io())
-        except WatcherClosed:
-            pass  # every completion was taken
 
     # -- what the supervisor says ------------------------------------------------------------------------
 
@@ -154,8 +126,8 @@ class Feeder:
         publish()
 
     def _stop(self) -> None:
-        if not self._ended:
-            self._ended = True
+        if not self._loop.ended:
+            self._loop.end()
             self._router.stop()
 
 

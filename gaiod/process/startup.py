@@ -6,8 +6,6 @@ import os
 import socket
 from typing import Any
 
-EXIT_OS = 71
-
 
 def receive_settings(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
     """Receive the first message, before there is a watcher to do it; and what came behind it."""
@@ -15,7 +13,7 @@ def receive_settings(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
     while b"\n" not in data:
         part = channel.recv(65536)
         if not part:
-            raise SystemExit(EXIT_OS)  # the supervisor went before it said anything
+            raise SystemExit(os.EX_OSERR)  # the supervisor went before it said anything
         data += part
     line, _, rest = bytes(data).partition(b"\n")
     message: dict[str, Any] = json.loads(line)

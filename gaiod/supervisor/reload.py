@@ -24,7 +24,6 @@ from gaiod.supervisor.sockets.listeners import Listeners, Prepared
 
 log = logging.getLogger("gaiod.supervisor")
 
-EXIT_OS = 71
 
 STOPPING = (os.EX_TEMPFAIL, "the daemon is told to stop: nothing is reloaded")
 
@@ -115,7 +114,7 @@ class Reloads:
         try:
             self._preflight = Preflight(self._watcher, self._path, self._take_settings)
         except OSError as error:
-            self._end((EXIT_OS, cannot_start(self._path, error)))
+            self._end((os.EX_OSERR, cannot_start(self._path, error)))
 
     def _take_settings(self, read: Settings | PreflightFailed) -> None:
         self._preflight = None
@@ -129,7 +128,7 @@ class Reloads:
         try:
             prepared = self._listeners.prepare(read)
         except BindError as error:
-            self._end((EXIT_OS, str(error)))
+            self._end((os.EX_OSERR, str(error)))
             return
         before = self._fleet.generation
         assert before is not None

@@ -37,7 +37,6 @@ from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.supervisor")
 
-EXIT_SOFTWARE, EXIT_OS, EXIT_NOPERM, EXIT_CONFIG = 70, 71, 77, 78
 
 MAIN_PID_S = 1.0
 """When a new daemon tells its state to systemd once more."""
@@ -129,11 +128,11 @@ class Supervisor:
             self._close()
             match error:
                 case privileges.PrivilegeError():
-                    return EXIT_NOPERM
+                    return os.EX_NOPERM
                 case LogError():
-                    return EXIT_CONFIG
+                    return os.EX_CONFIG
                 case _:
-                    return EXIT_OS
+                    return os.EX_OSERR
         log.info("gaiod %s, %s engine, process %d", __version__, ENGINE, os.getpid())
         if ENGINE == "interpreted" and "GAIOD_ENGINE" not in os.environ:
             log.warning(
@@ -308,7 +307,7 @@ class Supervisor:
     def _take_hopeless(self) -> None:
         """Give up: whoever started the daemon decides what next."""
         if self._state is State.SERVING:
-            self._exit_status = EXIT_SOFTWARE
+            self._exit_status = os.EX_SOFTWARE
             self._stop(0.0)
 
     def _take_change(self) -> None:
@@ -316,7 +315,7 @@ class Supervisor:
         if self._state is State.STOPPING and self._fleet.is_over:
             log.info("stopped" if self._opening.owns_files else "drained and ended: the upgraded daemon serves")
             if self._fleet.was_forced or self._fleet.feeding.was_forced:
-                self._exit_status = EXIT_SOFTWARE
+                self._exit_status = os.EX_SOFTWARE
             self._state = State.STOPPED
 
     def _reap(self) -> None:
@@ -340,7 +339,7 @@ class Supervisor:
             )
         except OSError as error:
             log.error("the upgrade failed: no process can be started: %s", error)
-            asker((EXIT_OS, f"no process can be started: {error}"))
+            asker((os.EX_OSERR, f"no process can be started: {error}"))
 
     def _take_upgraded(self, asker: Asker, status: int, text: str) -> None:
         if status:

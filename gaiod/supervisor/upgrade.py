@@ -40,7 +40,6 @@ SILENCE_S = 1.0
 NOT_INHERITED = ("WATCHDOG_PID",)
 """It names this process; the new daemon feeds the same watchdog (man 3 sd_watchdog_enabled)."""
 
-EXIT_SOFTWARE = 70
 
 Sockets = dict[str, tuple[list[int], bool]]
 """Descriptors by where they are bound, and whether every worker serves all of them: `Listeners.handed_over`."""
@@ -139,7 +138,7 @@ class Upgrade:
         if self._done is not None:
             self._process.terminate()
             self._watcher.timer(time.monotonic() + KILL_S, context=lambda result: self._process.kill())
-            self._end(EXIT_SOFTWARE, f"the new daemon, process {self._process.pid}, was given up: {why}")
+            self._end(os.EX_SOFTWARE, f"the new daemon, process {self._process.pid}, was given up: {why}")
 
     def _end(self, status: int, text: str) -> None:
         done, self._done = self._done, None
@@ -154,7 +153,7 @@ class Upgrade:
             return False
         how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
         text = f"the new daemon, process {self._process.pid}, ended {how} before it served; the log says why"
-        self._end(status if status > 0 else EXIT_SOFTWARE, text)
+        self._end(status if status > 0 else os.EX_SOFTWARE, text)
         return True
 
 

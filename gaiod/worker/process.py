@@ -11,6 +11,7 @@ import faulthandler
 import gc
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -18,15 +19,14 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from gaiod.core.errors import WatcherClosed
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.handler.failures import StartError, words_of
 from gaiod.log.setup import LogError, configure_log, follow_log, lost_lines
 from gaiod.plugins import HandlerLoadError, build_options, load_handler
 from gaiod.process.channel import Channel
-from gaiod.process.dispatch import dispatch
 from gaiod.process.inheritance import ignore_what_is_for_the_supervisor, take_known_state
+from gaiod.process.main_loop import MainLoop
 from gaiod.process.signals import Signals
 from gaiod.process.startup import map_cells, receive_settings
 from gaiod.settings import ConnectionLogSettings, listener_settings_from, log_settings_from
@@ -45,10 +45,6 @@ from gaiod.worker.slow_hooks.sampler import Sampler
 
 log = logging.getLogger("gaiod.worker")
 
-GOODBYE_S = 0.5
-"""How long the last messages to the supervisor may take."""
-
-EXIT_SOFTWARE, EXIT_CONFIG = 70, 78
 
 FEED_TIMEOUT_S = 5.0
 """How long a worker waits for the feeder until it serves without: it comes back, and its messages with it."""
@@ -70,7 +66,6 @@ class Worker:
         self._is_ready = False
         self._feeder = 0
         self._asked_fed: list[dict[str, Any]] = []
-        self._ended = False
         self._exit_status = 0
         self._verbs: dict[str, Callable[[Any], None]] = {
             "serve": self._take_serve,
@@ -95,6 +90,7 @@ class Worker:
         self._slow = SlowHooks(message["slow_hook_s"])
         self._later_fds = socket.socket(fileno=message["later_fds"])
         self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
+        self._loop = MainLoop(self._watcher, self._channel, self._slow.watch)
         leaving = {"timeout_s": message["drain_timeout_s"], "eager": True}
         signals = Signals(self._watcher, [signal.SIGTERM], lambda number: self._leave(leaving))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what goes to all processes is for the supervisor to decide
@@ -107,24 +103,25 @@ class Worker:
                 if sockets:  # an operator may have drained it before this worker came
                     listener.start()
         except (HandlerLoadError, LogError) as error:
-            self._fail(str(error), EXIT_CONFIG)
+            self._fail(str(error), os.EX_CONFIG)
         except StartError as error:
-            self._fail(str(error), EXIT_SOFTWARE)
+            self._fail(str(error), os.EX_SOFTWARE)
         else:
             self._questions = Questions(self._listeners, message["instance"], self._recent_closes)
             self._feed(message["feed"])
             GcStats(cells, layout).start()
-            self._beat_every(message["heartbeat_interval_s"], cells, layout)
+            self._cells, self._lost = cells, layout.worker("log_lost")
+            self._loop.beat_every(message["heartbeat_interval_s"], cells, layout.worker(HEARTBEAT), [self._beat])
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: never visit it again
         gc.set_threshold(*GC_THRESHOLDS)
         self._channel.take_received()
-        lookout = Sampler(self._slow)
-        lookout.start()
+        sampler = Sampler(self._slow)
+        sampler.start()
         try:
-            self._loop()
+            self._loop.run(self._abort_all)
         finally:
-            lookout.stop()  # a process whose loop has failed must end, and at once
+            sampler.stop()  # a process whose loop has failed must end, and at once
         signals.close(ignore=True)
         return self._exit_status
 
@@ -193,50 +190,27 @@ class Worker:
             self._is_ready = True
             self._channel.send({"ready": True})
 
-    def _beat_every(self, interval_s: float, cells: Any, layout: Layout) -> None:
-        """Write down when the loop came round: a supervisor that reads an old time knows that it hangs."""
-        heartbeat, lost = layout.worker(HEARTBEAT), layout.worker("log_lost")
+    def _beat(self) -> None:
+        self._cells[self._lost] = lost_lines()
+        self._questions.tidy()
+        follow_log()
 
-        def beat(result: OpResult | None) -> None:
-            cells[heartbeat] = time.monotonic_ns()
-            cells[lost] = lost_lines()
-            self._questions.tidy()
-            follow_log()
-            self._watcher.timer(time.monotonic() + interval_s, context=beat)
-
-        beat(None)
-
-    def _loop(self) -> None:
-        wait_io, watch = self._watcher.wait_io, self._slow.watch
-        while not self._ended:
-            dispatch(wait_io(), watch)
-        until_s = time.monotonic() + GOODBYE_S
-        while self._channel.is_sending and time.monotonic() < until_s:
-            dispatch(wait_io(until_s - time.monotonic()), watch)
+    def _abort_all(self) -> None:
         for listener in self._listeners:
             listener.close_all(abort=True)
-        self._watcher.close()
-        try:
-            while True:
-                dispatch(wait_io(), watch)
-        except WatcherClosed:
-            pass  # every completion was taken
 
     def _fail(self, why: str, status: int) -> None:
         """End, because this worker cannot serve."""
         self._channel.send({"failed": why, "status": status})
         self._exit_status = status
-        self._end()
-
-    def _end(self) -> None:
-        self._ended = True
+        self._loop.end()
 
     # -- what the supervisor says ----------------------------------------------------------------------
 
     def _take_message(self, message: dict[str, Any] | None) -> None:
         if message is None:
             log.warning("the supervisor is gone; stopping")
-            self._end()  # another may want to bind: do not wait for anybody
+            self._loop.end()  # another may want to bind: do not wait for anybody
             return
         for verb, arguments in message.items():
             self._verbs[verb](arguments)
@@ -268,7 +242,7 @@ class Worker:
     def _take_drain(self, how: dict[str, Any]) -> None:
         if self._drain is not None:
             self._drain.cancel()
-        self._drain = Drain(self._watcher, self._listeners, how["timeout_s"], eager=how["eager"], done=self._end)
+        self._drain = Drain(self._watcher, self._listeners, how["timeout_s"], eager=how["eager"], done=self._loop.end)
 
     def _take_drain_listener(self, how: dict[str, Any]) -> None:
         listeners = [listener for listener in self._listeners if listener.settings.name == how["listener"]]
@@ -295,8 +269,8 @@ def _nothing() -> None:
 
 def _refuse(channel: socket.socket, why: str) -> NoReturn:
     """Say why this worker cannot serve, and end."""
-    channel.sendall(json.dumps({"failed": why, "status": EXIT_CONFIG}).encode() + b"\n")
-    sys.exit(EXIT_CONFIG)
+    channel.sendall(json.dumps({"failed": why, "status": os.EX_CONFIG}).encode() + b"\n")
+    sys.exit(os.EX_CONFIG)
 
 
 def main() -> None:

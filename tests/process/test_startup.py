@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from gaiod.process.startup import EXIT_OS, map_cells, receive_settings
+from gaiod.process.startup import map_cells, receive_settings
 
 
 def test_settings_are_received_in_pieces_and_what_is_behind_them_is_kept() -> None:
@@ -21,7 +21,7 @@ def test_process_ends_when_nobody_has_settings_for_it() -> None:
         theirs.close()
         with pytest.raises(SystemExit) as ended:
             receive_settings(ours)
-    assert ended.value.code == EXIT_OS
+    assert ended.value.code == os.EX_OSERR
 
 
 def test_what_is_counted_is_seen_by_whoever_has_the_memory_and_its_descriptor_is_closed() -> None:

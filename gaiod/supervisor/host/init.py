@@ -12,8 +12,6 @@ import sys
 
 from gaiod.process.inheritance import FOR_SUPERVISOR
 
-EXIT_OS = 71
-
 HANDED_ON = (signal.SIGTERM, signal.SIGINT, *FOR_SUPERVISOR)
 """What the daemon is told by signals."""
 
@@ -34,7 +32,7 @@ def become_child_of_init() -> None:
         child = os.fork()
     except OSError as error:
         sys.stderr.write(f"the daemon cannot be started: {error.strerror}; see the limit on processes (pids.max)\n")
-        sys.exit(EXIT_OS)
+        sys.exit(os.EX_OSERR)
     if child == 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, awaited)
         return

@@ -30,7 +30,6 @@ SUPERVISORS_OWN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 DUMP_MAX_BYTES = 64 * 1024
 """faulthandler shows 100 frames of each of 100 threads at most; one thread takes 10 KiB."""
 
-EXIT_CONFIG = 78
 
 RECYCLE_SPREAD = 0.2
 """Each worker's own limits are up to this much below the configured ones: they should not all go at once."""
@@ -324,5 +323,5 @@ class WorkerProcess(ChildProcess):
             self.leaving = True
         else:
             self.failed = message["failed"]
-            self.failed_status = message.get("status", EXIT_CONFIG)  # a worker of 0.5 says none
+            self.failed_status = message.get("status", os.EX_CONFIG)  # a worker of 0.5 says none
         self._on_change(self)

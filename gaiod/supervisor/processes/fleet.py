@@ -6,6 +6,7 @@ replaced on its own: at once when it died, and in good order when it is worn.
 """
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,6 @@ DRAIN_MARGIN_S = 2.0
 SILENCE_S = 0.5
 """How long an ended worker's last words are waited for, should a child of its own hold its channel open."""
 
-EXIT_SOFTWARE, EXIT_OS = 70, 71
 
 STOPPED = "the daemon stops now"
 TOO_LATE = "it did not end in time"
@@ -92,7 +92,7 @@ class Fleet:
     def launch(self, generation: Generation, done: Callable[[Failure | None], None]) -> None:
         """Start the workers of a generation; `done(None)` when all are ready, else with why not: then none will."""
         if self.is_stopping:
-            done(Failure("the daemon stops", EXIT_SOFTWARE))
+            done(Failure("the daemon stops", os.EX_SOFTWARE))
             return
         launch = Launch(generation, done)
         self.feeding.prepare(generation)
@@ -100,7 +100,7 @@ class Fleet:
             try:
                 launch.members.append(self._start(number, generation, launch=launch))
             except OSError as error:
-                self._give_up(launch, Failure(_cannot_start(number, error), EXIT_OS))
+                self._give_up(launch, Failure(_cannot_start(number, error), os.EX_OSERR))
                 return
 
     def adopt(self, generation: Generation) -> None:
@@ -289,7 +289,7 @@ class Fleet:
             if process.failed is not None:
                 self._give_up(member.launch, Failure(process.failed, process.failed_status))
             else:
-                self._give_up(member.launch, Failure(f"worker {number} ended {how} before it served", EXIT_SOFTWARE))
+                self._give_up(member.launch, Failure(f"worker {number} ended {how} before it served", os.EX_SOFTWARE))
         elif self.is_stopping or was is Phase.DRAINING:
             in_order = member.kill_reason in (STOPPED, "its generation failed") or how.endswith(" 0")
             self.was_forced |= self.is_stopping and not in_order
