@@ -168,6 +168,19 @@ def test_every_module_has_tests_of_its_own() -> None:
     refuse(untested())
 
 
+def test_map_of_the_design_names_every_module() -> None:
+    """Each in the row of its room; those of the core in the core's own."""
+    rows = re.findall(r"^\| `?([a-z_/ ]+)`? \|(.*)", (PACKAGE / "DESIGN.md").read_text(), re.MULTILINE)
+    named = {room: set(re.findall(r"`([a-z_]+)`", row)) for room, row in rows}
+    refuse(
+        f"{at(path)}: DESIGN.md's map does not name it"
+        for path in python_files("gaiod")
+        if not path.stem.startswith("_")
+        and path.parent != PACKAGE / "core"
+        and path.stem not in named.get(str(path.parent.relative_to(PACKAGE)).replace(".", "beside the rooms"), set())
+    )
+
+
 def test_top_level_has_nothing_that_does_not_belong() -> None:
     wanted = {"pyproject.toml", "setup.py", "gaiod", "handlers", "config", "tests", "deploy", "README.md", "LICENSE"}
     made_by_tools = {"build", "dist", "gaiod.egg-info"}

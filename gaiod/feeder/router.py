@@ -1,4 +1,4 @@
-"""Router: the listeners that take messages, their sources, and who gets what these publish."""
+"""The router: the listeners that take messages, their sources, and who gets what these publish."""
 
 import logging
 import os

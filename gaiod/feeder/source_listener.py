@@ -1,4 +1,4 @@
-"""Inlets: addresses at which a source listens, in the feeder. `Outlet.serve` says what may be bound."""
+"""Addresses at which a source listens, in the feeder. `Outlet.serve` says what may be bound."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Runs: a source from its start to its stop, started again when it raises; and the one that every listener has."""
+"""A source from its start to its stop, started again when it raises; and the source that every listener has."""
 
 import errno
 import logging

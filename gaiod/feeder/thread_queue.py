@@ -1,4 +1,4 @@
-"""The intake: how messages of other threads get into the feeder's loop, and make those threads wait."""
+"""How messages of other threads get into the feeder's loop, and make those threads wait."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""WorkerLinks: the feeder's connections to its workers, and how far behind each is.
+"""The feeder's connections to its workers, and how far behind each is.
 
 A worker that takes less than is published makes the sources wait. One that takes nothing does not: who hangs must
 not stop the others. What waits for it is bounded, and then it is cut off; it comes back, and counts what it missed.

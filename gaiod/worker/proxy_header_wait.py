@@ -1,4 +1,4 @@
-"""ProxyHeaderWait: new connections of a listener behind a load balancer, until it has said whom they are from.
+"""New connections of a listener behind a load balancer, until their PROXY header has come.
 
 The decision never depends on what the bytes look like: a listener either demands a header of every connection or
 knows of none. Otherwise a client could send the header itself, and be whoever it likes.

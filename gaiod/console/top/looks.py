@@ -1,4 +1,4 @@
-"""Looks: what is asked of the daemon for one picture."""
+"""What `gaiod top` asks of the daemon for one picture."""
 
 import time
 from dataclasses import dataclass

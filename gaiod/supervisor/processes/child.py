@@ -1,4 +1,4 @@
-"""The processes that a supervisor starts, seen from it: the worker's is here, the feeder's is in `feeding.py`."""
+"""The processes that a supervisor starts, seen from it: the worker's is here, the feeder's is in `feeder.py`."""
 
 import ctypes
 import logging

@@ -1,4 +1,4 @@
-"""The watchman: looks at the workers now and then, ends those that hang and replaces those that are worn."""
+"""Health: workers whose heartbeat is old are hung, and killed; workers that are worn are replaced."""
 
 import logging
 import time

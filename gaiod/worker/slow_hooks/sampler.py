@@ -1,4 +1,4 @@
-"""The lookout: a thread of a worker that sees its loop being blocked by a hook, and where."""
+"""The sampler: a thread of a worker that sees its loop being blocked by a hook, and where."""
 
 import logging
 import os
