@@ -1,9 +1,9 @@
-"""gaiod: a networking daemon, and the library it is made of.
+"""gaiod: a networking daemon, and the library that it is made of.
 
     from gaiod import Conn, Handler, OpResult          # to write a handler
-    from gaiod import Watcher                          # to move bytes by yourself
+    from gaiod import Watcher                          # to use the proactor without the daemon
 
-`gaiod.testing` runs a handler without sockets. Importing gaiod stays light: workers do it.
+`gaiod.testing` tests a handler without sockets. Importing gaiod is cheap, because every worker does it.
 """
 
 from gaiod.core.connection import Conn

@@ -35,24 +35,27 @@ def _show_version(context: click.Context, parameter: click.Parameter, wanted: bo
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="As `version`."
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Same as `version`."
 )
 def main() -> None:
-    """A networking daemon: handlers decide what to do with the bytes, gaiod moves them."""
+    """Run and control gaiod, a networking daemon.
+
+    gaiod moves the bytes; handlers decide what to do with them. Start with `gaiod serve`.
+    """
 
 
 @main.command()
-@click.option("-c", "--config", type=CONFIG_FILE, help="The configuration file. Default: the packaged one, an echo.")
+@click.option("-c", "--config", type=CONFIG_FILE, help="The configuration file. Default: an echo on 127.0.0.1:7000.")
 @click.option("--allow-root", is_flag=True, help="Run as root although the configuration names no user.")
 def serve(config: Path | None, allow_root: bool) -> None:
     """Run the daemon in the foreground, until SIGTERM or SIGINT.
 
-    SIGHUP reloads the configuration, SIGUSR1 follows a log file that was moved away, SIGUSR2 replaces the daemon by
+    SIGHUP reloads the configuration, SIGUSR1 reopens the log file if it was moved away, SIGUSR2 upgrades the daemon to
     the version that is installed now.
 
-    Exit status: 0 stopped in order, 64 wrong usage, 70 workers died again and again, one did not stop in
-    time or a handler's on_start raised, 71 an address cannot be bound, 77 it would run with rights that it
-    should not have, 78 the configuration is wrong.
+    Exit status: 0 stopped in order, 64 wrong usage, 70 workers died repeatedly, a worker did not stop in time, or
+    on_start of a handler raised, 71 an address cannot be bound, 77 it would run with rights that it should not have,
+    78 the configuration is wrong.
     """
     begin_daemon()
     if os.getpid() == 1:
@@ -103,11 +106,11 @@ def _packaged_default() -> AbstractContextManager[Path]:
 @main.command()
 @click.argument("file", type=CONFIG_FILE)
 def check(file: Path) -> None:
-    """Check a configuration file, its handlers included, and say everything that is wrong with it.
+    """Check a configuration file and its handlers, and report every mistake.
 
-    Each handler is imported and made, in a process of its own, as `serve` and `reload` do.
+    A separate process imports and instantiates each handler, as `serve` and `reload` do.
 
-    Exit status: 0 it can be served, 78 it cannot, 70 a handler's code hangs or ends its process.
+    Exit status: 0 it can be served, 78 it cannot, 70 the code of a handler hangs or ends its process.
     """
     take_known_state()
     from gaiod.supervisor.preflight import PreflightFailed, read_settings

@@ -158,7 +158,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "Workers and garbage collection": (
         state("Worker serves", Line("gaiod_worker_up", "instance worker", "min")),
-        chart("Loop came round ago", "s", Line("gaiod_worker_heartbeat_age_seconds", "instance worker", "max")),
+        chart("Heartbeat age", "s", Line("gaiod_worker_heartbeat_age_seconds", "instance worker", "max")),
         events("Replaced", Line("gaiod_worker_restarts_total", "instance worker reason")),
         chart("CPU", "percentunit", Line("gaiod_worker_cpu_seconds_total", "instance worker")),
         chart("Loop busy", "percentunit", Line("gaiod_loop_busy_seconds_total", "instance worker")),

@@ -20,7 +20,7 @@ control_option = click.option(
     metavar="PATH",
     envvar="GAIOD_CONTROL",
     show_envvar=True,
-    help="The daemon's control socket. Default: where one that runs as the same user has it.",
+    help="The control socket of the daemon. Default: that of a daemon of the same user.",
 )
 SORTS = [order for order in VERBS["connections"].arguments["sort"].choices if order != "traffic"]
 """Of `connections`: for how fast each one is, somebody has to look twice."""
@@ -45,10 +45,10 @@ def _print_json(result: dict[str, Any]) -> None:
 @control_option
 @json_option
 def status(control: str | None, as_json: bool) -> None:
-    """Show how a running daemon is doing.
+    """Show the state of a running daemon.
 
-    Of its listeners, ACCEPTED, RECEIVED and SENT are averages of about the last ten seconds; GEN is the
-    generation of the configuration that a worker runs.
+    ACCEPTED, RECEIVED and SENT of a listener are averages over about the last ten seconds. GEN is the generation of
+    the configuration that a worker runs.
     """
     result = _ask(control, "status")
     if as_json:
@@ -58,12 +58,12 @@ def status(control: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--url", metavar="URL", help="Ask there instead, such as http://127.0.0.1:9464/readyz.")
+@click.option("--url", metavar="URL", help="Ask over HTTP instead, such as http://127.0.0.1:9464/readyz.")
 @control_option
 def health(url: str | None, control: str | None) -> None:
-    """Tell whether a running daemon serves, as /readyz does.
+    """Check whether a running daemon serves, as /readyz does.
 
-    Exit status: 0 it does; 69 there is no daemon, or none that can be asked; 75 it does not now (it starts,
+    Exit status: 0 it serves; 69 there is no daemon, or it cannot be reached; 75 it does not serve now (it starts,
     stops, or no worker serves), or does not answer in time.
     """
     if url is not None:
@@ -78,17 +78,17 @@ def health(url: str | None, control: str | None) -> None:
 
 
 @click.command()
-@click.option("--listener", metavar="NAME", help="Only this listener's.")
+@click.option("--listener", metavar="NAME", help="Show only connections of this listener.")
 @click.option("--sort", type=click.Choice(SORTS), default="age", show_default=True)
-@click.option("--limit", type=int, metavar="N", default=100, show_default=True, help="Show so many at most.")
+@click.option("--limit", type=int, metavar="N", default=100, show_default=True, help="Show at most this many.")
 @control_option
 @json_option
 def connections(listener: str | None, sort: str, limit: int, control: str | None, as_json: bool) -> None:
-    """Show open connections.
+    """List open connections.
 
-    The oldest come first; with `--sort bytes` those that moved most, with `--sort stalled` those for whom nothing
-    of what waits was taken for longest, with `--sort buffered` those for whom most waits. What moves most a second,
-    `gaiod top` shows. --json shows names that are cut here.
+    The oldest come first. `--sort bytes` starts with those that moved most, `--sort stalled` with those that have taken
+    nothing of their waiting data for longest, `--sort buffered` with those that have most data waiting. `gaiod top`
+    sorts by traffic per second. `--json` has the full names where this table cuts them.
     """
     result = _ask(control, "connections", listener=listener, sort=sort, limit=limit)
     if as_json:
@@ -98,7 +98,7 @@ def connections(listener: str | None, sort: str, limit: int, control: str | None
 
 
 @click.command()
-@click.option("--listener", metavar="NAME", help="Only this listener's connections.")
+@click.option("--listener", metavar="NAME", help="Show only connections of this listener.")
 @click.option(
     "--sort",
     type=click.Choice(["traffic", "stalled", "buffered", "age"]),
@@ -112,12 +112,12 @@ def connections(listener: str | None, sort: str, limit: int, control: str | None
     metavar="SECONDS",
     default=2.0,
     show_default=True,
-    help="Look this often.",
+    help="The time between two pictures.",
 )
-@click.option("--limit", type=click.IntRange(1, 1000), metavar="N", help="Show so many connections at most.")
-@click.option("--once", is_flag=True, help="Print one picture. So it is where there is no terminal.")
+@click.option("--limit", type=click.IntRange(1, 1000), metavar="N", help="Show at most this many connections.")
+@click.option("--once", is_flag=True, help="Print one picture and exit. Implied if there is no terminal.")
 @control_option
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON document for each look, a line each.")
+@click.option("--json", "as_json", is_flag=True, help="Print each picture as a JSON document on one line.")
 def top(
     *,
     listener: str | None,
@@ -130,15 +130,15 @@ def top(
 ) -> None:
     """Watch a running daemon.
 
-    Its workers, its listeners, and the connections that move most, wait for longest, or have most waiting for them.
-    Keys: t, s, b and a sort by traffic, stalled, buffered and age, l goes through the listeners, q ends it.
+    Shows its workers, its listeners, and the connections with the most traffic, the longest stall, or the most data
+    waiting. Keys: t, s, b and a sort by traffic, stalled, buffered and age; l selects the next listener; q quits.
     """
     try:
         from gaiod.console.top.program import Wanted, run  # late: only this needs rich, and no daemon has to have it
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rich":
             raise
-        click.echo("gaiod top draws with rich, which is not installed: pip install 'gaiod[top]'", err=True)
+        click.echo("gaiod top needs the package rich, which is not installed: pip install 'gaiod[top]'", err=True)
         sys.exit(os.EX_UNAVAILABLE)
     try:
         run(control, Wanted(sort, interval, limit), listener=listener, once=once, as_json=as_json)
@@ -152,10 +152,10 @@ def top(
 @control_option
 @json_option
 def explain(connection: str, control: str | None, as_json: bool) -> None:
-    """Say where a connection stands, or why it closed.
+    """Explain why a connection waits, or what closed it.
 
-    CONNECTION is an id as `gaiod connections` shows it, or as the log has it; the last few thousand that closed are
-    known. A proxied connection and that to its server are told of together.
+    CONNECTION is an id from `gaiod connections` or from the log. The daemon remembers the last few thousand connections
+    that closed. A proxied connection is explained together with the one to its server.
     """
     result = _ask(control, "explain", connection=connection)
     if as_json:
@@ -170,7 +170,7 @@ def explain(connection: str, control: str | None, as_json: bool) -> None:
 def kill(connection: str, control: str | None) -> None:
     """Close one connection at once.
 
-    CONNECTION is an id as `gaiod connections` shows it.
+    CONNECTION is an id from `gaiod connections`.
     """
     _ask(control, "kill", connection=connection)
     click.echo(f"closed: {connection}")
@@ -178,15 +178,15 @@ def kill(connection: str, control: str | None) -> None:
 
 @click.group()
 def workers() -> None:
-    """Command the worker processes."""
+    """Control the worker processes."""
 
 
 @workers.command()
 @control_option
 def restart(control: str | None) -> None:
-    """Replace all workers, and wait until it is done.
+    """Replace all workers, one after the other, and wait until it is done.
 
-    One after the other: new connections go to the fresh worker, and those of the old one are drained.
+    New connections go to the new worker, and the old one drains.
     """
     replaced = _ask(control, "restart")["workers"]
     click.echo(f"restarted: workers {', '.join(map(str, replaced))}")
@@ -195,10 +195,10 @@ def restart(control: str | None) -> None:
 @click.command()
 @control_option
 def reload(control: str | None) -> None:
-    """Read the configuration again, and serve it.
+    """Apply the configuration file, and wait until it is served.
 
-    Exit status: 0 it is served; else the daemon goes on with what it had: 78 it is wrong, 70 a worker could not start
-    with it, such as when a handler's on_start raises.
+    Exit status: 0 it is served. Otherwise the daemon keeps the configuration that it had: 78 the new one is wrong, 70 a
+    worker could not start with it, for example because on_start of a handler raised.
     """
     click.echo(f"reloaded: generation {_ask(control, 'reload')['generation']}")
 
@@ -206,9 +206,9 @@ def reload(control: str | None) -> None:
 @click.command()
 @control_option
 def upgrade(control: str | None) -> None:
-    """Replace the daemon by the gaiod installed now.
+    """Replace the daemon by the version of gaiod that is installed now.
 
-    Nobody who connects meanwhile is refused.
+    No client is refused meanwhile.
     """
     click.echo(f"upgraded: process {_ask(control, 'upgrade')['pid']} serves")
 
@@ -217,9 +217,9 @@ def upgrade(control: str | None) -> None:
 @click.argument("listener")
 @control_option
 def drain(listener: str, control: str | None) -> None:
-    """Accept no more connections on a listener.
+    """Stop accepting connections on a listener.
 
-    Those that are open go on, for up to drain_timeout. The next reload opens the listener again.
+    Its open connections may finish, for up to drain_timeout. The next reload opens the listener again.
     """
     count = _ask(control, "drain", listener=listener)["connections"]
     click.echo(f"draining {listener}: {count} connection{'s' if count != 1 else ''} may finish")
@@ -228,12 +228,16 @@ def drain(listener: str, control: str | None) -> None:
 @click.command()
 @click.argument("topic")
 @click.argument("message", required=False)
-@click.option("--listener", metavar="NAME", help="Only to this listener's subscribers. Default: to all that take it.")
+@click.option(
+    "--listener",
+    metavar="NAME",
+    help="Publish only to subscribers of this listener. Default: all listeners that have the topic.",
+)
 @control_option
 def publish(topic: str, message: str | None, listener: str | None, control: str | None) -> None:
     """Publish MESSAGE to the subscribers of TOPIC.
 
-    Without MESSAGE, or with `-`, each line of standard input is one, and is published as soon as it is there.
+    Without MESSAGE, or with `-`, publish each line of standard input as soon as it arrives.
     """
     count, listeners = 0, {}
     with Conversation(control) as conversation:

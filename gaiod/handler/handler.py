@@ -1,4 +1,4 @@
-"""The handler API: what decides what to do with the bytes."""
+"""The handler API: handlers decide what to do with the bytes."""
 
 from collections.abc import Iterable, Sequence
 from math import inf
@@ -18,26 +18,26 @@ SocketOptions = Sequence[tuple[int, int, int | bytes]]
 """`(level, name, value)` each, as `socket.setsockopt` takes them."""
 
 GRACE_S = 5.0
-"""As long as a mobile client may be away without its user noticing; beyond, it had better connect again."""
+"""A mobile client may be away for this long without its user noticing. After that, it should connect again."""
 
 
 CALLED = (
     *HOOKS, "servers_of", "buffer_limit_of", "notsent_lowat_of", "sources_of", "encode_message", "partner_of",
     "phase_of", "server_of", "notes_on",
 )  # fmt: skip
-"""The methods of a handler that others call. The rest are for the handler itself to call."""
+"""The methods of a handler that gaiod calls. The handler itself calls the others."""
 
 
 class Host(Protocol):
-    """What a handler serves through: a listener, or a script of `gaiod.testing`."""
+    """Gives a handler access to its worker: a listener, or a script of `gaiod.testing`."""
 
     @property
     def name(self) -> str:
-        """The listener's."""
+        """The name of the listener."""
 
     @property
     def counts(self) -> HandlerCounts:
-        """What it counts."""
+        """The counters of the handler."""
 
     def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
         """Open a connection: `Handler.connect`."""
@@ -46,7 +46,7 @@ class Host(Protocol):
         """Make a group: `Handler.group`."""
 
     def pause_accepting(self, error: Exception) -> None:
-        """Accept nobody for a moment: `Handler.pause_accepting`."""
+        """Stop accepting for a moment: `Handler.pause_accepting`."""
 
     def timer(self, delay_s: float, data: Any) -> None:
         """Call `on_timer` later: `Handler.timer`."""
@@ -56,21 +56,20 @@ class Host(Protocol):
 
 
 class Handler:
-    """Answers the connections of one listener. One instance per listener and worker, one thread.
+    """Serves the connections of one listener. There is one instance per listener and worker, in one thread.
 
-    A hook must not block: it starts operations on its connection (`conn.read()`, `conn.write(data)`,
-    `conn.close()`, ...), and another hook is called when one completes. The defaults close the
-    connection, so a handler says everything it does. What belongs to one connection goes into
-    `conn.data`.
+    A hook must not block. It starts operations on its connection (`conn.read()`, `conn.write(data)`, `conn.close()`,
+    ...) and returns. When an operation completes, gaiod calls another hook. Hooks that a handler does not define close
+    the connection. Keep the state of a connection in `conn.data`.
 
-    What a client waits for may take its time without a byte moving. While a handler has a thread work for it, say,
-    `conn.busy = True`: then the connection is not idle, and a drain waits for it for as long as `drain_timeout` allows.
-    For a relayed one whose peer has spoken last a drain waits by itself.
+    Set `conn.busy = True` while a client waits for an answer without a byte moving, for example while a thread computes
+    it. Then the connection is not idle, and a drain waits for it for up to `drain_timeout`. For a relayed connection
+    whose peer was the last to send, a drain waits without that.
 
-    Whatever a hook raises, `SystemExit` included, closes that connection only; it is logged and counted. What
-    `on_start` raises fails the start, or the reload.
+    An exception in a hook, even `SystemExit`, closes that connection only; it is logged and counted. An exception in
+    `on_start` fails the start or the reload.
 
-    Which outcome of an operation reaches which hook, for a connection that has not closed meanwhile:
+    Each outcome of an operation calls one hook, if the connection has not closed meanwhile:
 
     | operation    | success          | end of the stream | deadline, cancel      | error of the network     |
     |--------------|------------------|-------------------|-----------------------|--------------------------|
@@ -79,15 +78,15 @@ class Handler:
     | `relay_to()` |                  | `on_relay`        | `on_relay`, `.error`  | `on_relay`, `.error`     |
     | `connect()`  | `on_connect`     |                   | `on_connect`, `.error`| `on_connect`, `.error`   |
 
-    A peer that is gone while no read is pending: `on_hangup`. What the network ends is closed; the reason that
-    `on_close` gets says who ended it, and how (`gaiod.Termination`).
+    `on_hangup` reports a peer that is gone while no read is pending. A connection that the network ends is closed. The
+    reason that `on_close` gets says who ended it, and how (`gaiod.Termination`).
 
-    An operation that was pending when its connection closed reaches no hook but `on_connect`: `on_close` tells, once
-    for each connection, and is the last.
+    If a connection closes, its pending operations call no hook except `on_connect`. `on_close` is called once for each
+    connection, as the last hook.
 
     Attributes:
-        Options: a dataclass, if the handler has options: it is the schema of `with:` in the
-            configuration, and `self.options` an instance of it.
+        Options: a dataclass, if the handler has options. It is the schema of `with:` in the configuration, and
+            `self.options` is an instance of it.
         tick_interval_s: seconds between calls of `on_tick`.
     """
 
@@ -97,15 +96,15 @@ class Handler:
     _host: Host | None = None
 
     def __init__(self, options: Any = None) -> None:
-        """Make one. It serves nobody yet, and may never: `gaiod check` makes one, too, so this does no I/O.
+        """Make a handler. Do no I/O here: `gaiod check` makes one too, which never serves. See `on_start`.
 
         Args:
-            options: an instance of `Options`; None without.
+            options: an instance of `Options`; None if the handler has none.
         """
         self.options = options
 
     def __init_subclass__(cls) -> None:
-        """Refuse a hook that does not exist, is async, or cannot be called with its arguments; and endless ticks."""
+        """Refuse hooks that do not exist, are async, or cannot be called with their arguments; and endless ticks."""
         super().__init_subclass__()
         for name in vars(cls):
             check_hook(name, cls.__qualname__)
@@ -118,23 +117,23 @@ class Handler:
 
     @classmethod
     def servers_of(cls, options: Any) -> tuple[str, ...]:
-        """Return what metrics are to call the servers that a listener with these options connects to.
+        """Return the names in metrics of the servers that a listener with these options connects to.
 
-        One that is called by its address (`127.0.0.1:5432`, `unix:/run/db.sock`) must not be the listener itself.
-        A `ValueError` that it raises is told the operator as what is wrong with the options.
+        A server whose name is its address (`127.0.0.1:5432`, `unix:/run/db.sock`) must not be the listener itself.
+        Raise a `ValueError` to refuse the options: the operator sees its text.
         """
         return ()
 
     @classmethod
     def buffer_limit_of(cls, options: Any) -> int | None:
-        """Return how many bytes one direction of a connection may hold at most with these options; None: unsaid."""
+        """Return the most bytes that one direction of a connection may hold with these options; None: unknown."""
         return None
 
     @classmethod
     def notsent_lowat_of(cls, options: Any) -> int | None:
-        """Return what `notsent_lowat` of a listener with these options is where it is not written, in bytes.
+        """Return the default of `notsent_lowat` for a listener with these options, in bytes.
 
-        None: the kernel takes as much ahead of what it has sent as its send buffer holds.
+        None: the kernel buffers as many unsent bytes as its send buffer holds.
         """
         return None
 
@@ -142,49 +141,49 @@ class Handler:
     def sources_of(cls, options: Any) -> Sequence[Source]:
         """Return the sources that feed a listener with these options: new ones, not started.
 
-        The feeder runs them; a handler that has sources has `on_message`. A `ValueError` that it raises is told
-        the operator as what is wrong with the options.
+        The feeder runs them. A handler with sources needs `on_message`. Raise a `ValueError` to refuse the options: the
+        operator sees its text.
         """
         return ()
 
     @classmethod
     def encode_message(cls, options: Any, topic: str, data: bytes) -> bytes:
-        """Return what `on_message` gets of a message: done once in the feeder, not in each worker.
+        """Encode a message for `on_message`. This happens once in the feeder, not in each worker.
 
-        Called in whatever thread publishes. A `ValueError` refuses the message: its text says why.
+        Called in the thread that publishes. Raise a `ValueError` to refuse the message: its text says why.
         """
         return data
 
     # -- hooks ---------------------------------------------------------------------------------------
 
     def on_start(self) -> None:
-        """Begin, before anybody is accepted. `connect()`, `timer()` and `group()` work from here on.
+        """Start, before the first client is accepted. `connect()`, `timer()` and `group()` work from here on.
 
-        Whatever it raises fails the start of the daemon, or the reload: then nothing has been replaced. Where a worker
-        replaces one that died, it is tried again, less and less often.
+        An exception fails the start of the daemon, or the reload, which then replaces nothing. In a worker that
+        replaces a dead one, `on_start` is tried again, with a back-off.
         """
 
     def on_open(self, conn: Conn) -> None:
-        """Take a new connection."""
+        """Handle a new connection."""
         conn.close()
 
     def on_read(self, conn: Conn, result: OpResult) -> None:
-        """Take what a read brought: `result.buffer`, valid until this returns (copy what is kept)."""
+        """Handle the bytes of a read: `result.buffer`. It is valid until this returns; copy what you keep."""
         conn.close()
 
     def on_write(self, conn: Conn, result: OpResult) -> None:
-        """Go on after a write: the kernel has taken all of it."""
+        """Handle the completion of a write: the kernel has taken all of its bytes."""
         conn.close()
 
     def on_eof(self, conn: Conn) -> None:
-        """Go on after a read found the end of the stream: the peer sends no more, and may still receive."""
+        """Handle the end of the stream, found by a read: the peer sends no more, but may still receive."""
         conn.close()
 
     def on_error(self, conn: Conn, operation: OpType, error: Exception) -> None:
-        """Go on after a read or a write that ended before its time. The connection is as usable as before.
+        """Handle a read or write that has expired or was cancelled. The connection stays usable.
 
-        By default it is closed: once what is queued is sent, if a read ended; at once if a write did, because what is
-        queued behind it would follow a hole.
+        The default closes it: after a read once the queued writes are sent; after a write at once, because the writes
+        queued behind it would follow a gap.
 
         Args:
             conn: the connection.
@@ -199,36 +198,37 @@ class Handler:
             conn.close()
 
     def on_close(self, conn: Conn, reason: str) -> None:
-        """Let go of what belongs to a connection that has closed, whatever the reason.
+        """Release what belongs to a connection that has closed, for whatever reason.
 
-        The reason is a word, and a `gaiod.Termination`: `reason.who` ended it, `how`, for which `cause`. A handler that
-        closes a connection says why beforehand, in `conn.close_reason`: a word of its own, or a `Termination`.
+        The reason is a word, and a `gaiod.Termination`: `reason.who` ended it, `reason.how`, and for which
+        `reason.cause`. Before a handler closes a connection it may set its own reason in `conn.close_reason`: a word
+        or a `Termination`.
         """
 
     def on_tick(self) -> None:
-        """Do what is to be done every `tick_interval_s`."""
+        """Do periodic work, every `tick_interval_s` seconds."""
 
     def on_timer(self, data: Any) -> None:
-        """Do what `timer(..., data)` was for."""
+        """Handle a timer that was set with `timer(delay_s, data)`."""
 
     def on_post(self, data: Any) -> None:
-        """Take what another thread gave to `post(data)`."""
+        """Handle what another thread passed to `post(data)`."""
 
     def on_connect(self, conn: Conn, result: OpResult) -> None:
-        """Go on after `connect()`: established, or failed with `result.error`."""
+        """Handle the outcome of `connect()`: established, or failed with `result.error`."""
         conn.close()
 
     def on_relay(self, conn: Conn, result: OpResult) -> None:
-        """Go on after `conn.relay_to()`: the end of its stream was passed on, or it failed with `result.error`."""
+        """Handle the end of `conn.relay_to()`: it passed on the end of the stream, or failed with `result.error`."""
         conn.close()
 
     def on_hangup(self, conn: Conn, result: OpResult) -> None:
-        """Go on after a peer has gone while nothing was read of it: it gets nothing any more, whatever is written.
+        """Handle a peer that is gone while no read was pending: it will receive nothing any more.
 
-        It comes once, when the peer has reset the connection, or has closed it altogether (a unix socket; of TCP only
-        a FIN is seen, which is half of that: the peer may still receive). A read that is pending tells instead.
-        `result.error` says how it went, `result.size` how many bytes it had sent before and can still be read. The
-        default closes the connection if there are none, and else leaves it to the next read.
+        Called once, when the peer has reset the connection, or has closed a unix socket. (Over TCP, a peer that closes
+        only sends a FIN, and may still receive: that is no hang-up.) A pending read reports it instead. `result.error`
+        says how the peer left, `result.size` how many bytes can still be read. The default closes the connection if
+        there are none. Otherwise it leaves it to the next read.
         """
         if result.size == 0:
             error = result.error
@@ -237,55 +237,56 @@ class Handler:
             conn.abort()
 
     def on_message(self, topic: str, data: bytes) -> None:
-        """Take a message that a source has published, as `encode_message` made it.
+        """Handle a published message, as `encode_message` returned it.
 
-        A handler with this hook takes messages: it is fed by its sources, and by `gaiod publish`. Every worker
-        gets every message, those of a source in order. It comes after `on_start`.
+        Define this hook to receive messages of your sources and of `gaiod publish`. Every worker gets every message;
+        those of one source arrive in order. Never called before `on_start`.
         """
 
     # -- what an operator asks -----------------------------------------------------------------------
 
     def partner_of(self, conn: Conn) -> Conn | None:
-        """Return the connection that goes with one: `gaiod explain` tells of both.
+        """Return the partner of a connection, so that `gaiod explain` describes both.
 
-        For a client's, that which this handler opened for it, and the other way round. A relay is seen without.
+        For the connection of a client: the one that this handler opened for it, and vice versa. Relays are known
+        without this method.
         """
         return None
 
     def phase_of(self, conn: Conn) -> str:
-        """Return how far a client's connection is: a word for its line in the log, `gaiod connections` and `explain`.
+        """Return the phase of a client's connection: a word for the log, `gaiod connections` and `gaiod explain`.
 
-        It is asked once more when the connection has closed, before `on_close`.
+        Called once more when the connection has closed, before `on_close`.
         """
         return "closing" if conn.at_eof else "data"
 
     def server_of(self, conn: Conn) -> str | None:
-        """Return the server that a client's connection is with, as `servers_of` names it; None: none. As `phase_of`."""
+        """Return the server of a client's connection, as `servers_of` names it; None: none. Called like `phase_of`."""
         return None
 
     def notes_on(self, conn: Conn) -> Iterable[str]:
-        """Return what `gaiod explain` is to say of a client's connection beside what the watcher knows: sentences."""
+        """Return further sentences for `gaiod explain` about a client's connection."""
         return ()
 
     # -- what it may ask for -------------------------------------------------------------------------
 
     @property
     def listener(self) -> str:
-        """The name of the listener that the handler serves: for its log, since others may have the same handler.
+        """The name of the listener that the handler serves, for log lines: several listeners may have the same handler.
 
         Raises:
-            RuntimeError: it serves none yet.
+            RuntimeError: the handler does not serve a listener yet.
         """
         return self._serving("listener").name
 
     def connect(
         self, address: Any, *, data: Any = None, deadline: float | None = None, options: SocketOptions = ()
     ) -> Conn:
-        """Open a connection of this handler's own; `on_connect` comes when it is established or failed.
+        """Open a connection. gaiod calls `on_connect` when it is established or has failed.
 
         Args:
             address: `(host, port)` with a numeric host, or the path of a unix socket.
-            data: goes into `conn.data`.
+            data: becomes `conn.data`.
             deadline: in `time.monotonic()` seconds.
             options: socket options, set before the first packet is sent.
 
@@ -296,13 +297,13 @@ class Handler:
         return self._serving("connect").connect(address, data, deadline, options)
 
     def pause_accepting(self, error: Exception) -> None:
-        """Accept nobody for a tenth of a second, or until a connection of the worker closes; clients wait meanwhile.
+        """Stop accepting for a tenth of a second, or until a connection of the worker closes. Clients wait meanwhile.
 
-        For a handler that finds that this machine has not what another client would take: a descriptor for a
-        connection to a server, say. It counts as `gaiod_accept_paused_seconds_total`, and is logged.
+        For a handler that has run out of something that the next client would need, such as descriptors for connections
+        to servers. It is logged, and counted in `gaiod_accept_paused_seconds_total`.
 
         Args:
-            error: what says so: an `OSError`, most likely.
+            error: the failure, usually an `OSError`.
 
         Raises:
             RuntimeError: the handler does not serve a listener yet.
@@ -317,18 +318,19 @@ class Handler:
         grace_s: float = GRACE_S,
         memory_limit: int = MEMORY_LIMIT,
     ) -> Group:
-        """Make a group of connections that get what is published, each through a bounded queue of its own.
+        """Make a group: connections that get what is published, each through a bounded queue of its own.
 
-        Have a read pending on each: it notices that a peer has ended (`on_eof`) where nothing is published, too.
+        Keep a read pending on each member. It notices that the peer has ended (`on_eof`) even if nothing is published.
 
         Args:
-            limit: most bytes that wait for one connection beyond what the kernel took, and so the longest message.
-            policy: what is done when one more does not fit: `disconnect` (reason `slow_consumer`), `drop_oldest`: the
-                newest always waits, `drop_newest`, or `latest_only`: the newest of each topic waits, always, and
-                nothing else. `limit` is then for each message, and not for all.
-            grace_s: with `disconnect`, also close who has taken nothing for so long while something waited.
-            memory_limit: most bytes of memory that the messages waiting for anybody take. Beyond, those who are
-                furthest behind lose theirs; with `disconnect` and `latest_only` they are closed.
+            limit: the most bytes that wait for one member, besides those in the kernel. So also the longest message.
+            policy: what to do if a message exceeds the limit: `disconnect` (reason `slow_consumer`), `drop_oldest` (but
+                never the newest message), `drop_newest`, or `latest_only` (only the newest message of each topic waits,
+                and `limit` applies to each message).
+            grace_s: seconds. With `disconnect`, also close a member that has taken nothing for this long while messages
+                waited.
+            memory_limit: the most bytes of memory that waiting messages take. Beyond that, the members furthest behind
+                lose messages; with `disconnect` and `latest_only` they are closed.
 
         Raises:
             RuntimeError: as `connect`.
@@ -337,9 +339,9 @@ class Handler:
         return self._serving("group").group(limit, policy, grace_s, memory_limit)
 
     def timer(self, delay_s: float, data: Any) -> None:
-        """Have `on_timer(data)` called once, `delay_s` seconds from now.
+        """Call `on_timer(data)` once, `delay_s` seconds from now.
 
-        It is not if the listener accepts no more by then and has no connections left.
+        The call is omitted if the listener has stopped accepting by then and has no connections left.
 
         Raises:
             RuntimeError: as `connect`.
@@ -348,18 +350,18 @@ class Handler:
         self._serving("timer").timer(delay_s, data)
 
     def post(self, data: Any) -> None:
-        """Have `on_post(data)` called in the worker's thread, soon. Any thread may call this; it never blocks.
+        """Call `on_post(data)` in the worker's thread, soon. Any thread may call this. It never blocks.
 
-        Once the worker ends, nothing happens.
+        While the worker ends, calls have no effect.
 
         Raises:
             RuntimeError: as `connect`.
-            TooManyOperations: 65,536 wait already.
+            TooManyOperations: 65,536 calls are waiting.
         """
         self._serving("post").post(data)
 
     def server(self, label: str) -> ServerStats:
-        """Return where to count what happens with a server.
+        """Return the counters of a server.
 
         Raises:
             RuntimeError: as `connect`.
@@ -368,7 +370,7 @@ class Handler:
         return self._serving("server").counts.server(label)
 
     def count(self, name: str, amount: int = 1) -> None:
-        """Add to a number of the listener that metrics show.
+        """Add to a counter of the listener that metrics show.
 
         Args:
             name: `upstream_retries`, `upstream_queue_timeouts`, `upstream_unavailable` (clients closed because no

@@ -171,4 +171,4 @@ def test_without_rich_it_is_said_what_to_install() -> None:
     command = [sys.executable, "-c", code, "top"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == os.EX_UNAVAILABLE
-    assert done.stderr == "gaiod top draws with rich, which is not installed: pip install 'gaiod[top]'\n"
+    assert done.stderr == "gaiod top needs the package rich, which is not installed: pip install 'gaiod[top]'\n"
