@@ -6,13 +6,16 @@ there: an extension that may fail, and the digest by which a test tells a stale 
 
 import hashlib
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 PACKAGE = Path("gaiod")
+GENERATED = Path("build/cython")
 COMPILED = [
     "core/_flows.pyx",
     "core/_outboxes.pyx",
@@ -61,7 +64,11 @@ def extension(name: str) -> Extension:
 
 
 def generate(extensions: list[Extension]) -> None:
-    """Have extensions made of C that Cython generates now: of their names and options nothing changes."""
+    """Have extensions made of C that Cython generates: of their names and options nothing changes.
+
+    Cython takes a minute of CPU time. Where CYTHON_CACHE_DIR is set, what it made of the same sources is in there
+    for the next build, in this folder or another.
+    """
     from Cython.Build import cythonize
 
     directives = {
@@ -73,8 +80,13 @@ def generate(extensions: list[Extension]) -> None:
         "binding": False,  # plain C methods, which the interpreter calls faster than ones that act like functions
         "embedsignature": True,
     }
+    shutil.rmtree(GENERATED, ignore_errors=True)  # what is there may be of other directives
     made = cythonize(
-        extensions, nthreads=os.cpu_count(), compiler_directives=directives, build_dir="build/cython", force=True
+        extensions,
+        nthreads=os.cpu_count(),
+        compiler_directives=directives,
+        build_dir=str(GENERATED),
+        cache="CYTHON_CACHE_DIR" in os.environ,
     )
     for old, new in zip(extensions, made, strict=True):
         old.sources = new.sources
@@ -91,10 +103,18 @@ class BuildOrDoWithout(build_ext):
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
 
+    def build_extensions(self) -> None:
+        """Try the compiler and Python's headers first: without them Cython would work a minute in vain."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "trial.c"
+            source.write_text("#include <Python.h>\n")
+            self.compiler.compile([str(source)], output_dir=folder)
+        generate(self.extensions)
+        super().build_extensions()
+
     def run(self) -> None:
         """Build them, or do without."""
         try:
-            generate(self.extensions)
             super().run()
         except Exception as error:
             print(

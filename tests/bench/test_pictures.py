@@ -13,6 +13,8 @@ from harness.prometheus import Prometheus, Series
 from harness.story import Plan, Seen, answer_of, run
 from pictures import PAGE_HEIGHT, PAGE_WIDTH, PICTURES, asked, lines_of, panel, photograph
 
+pytestmark = pytest.mark.quiet
+
 BENCH = Path(__file__).parent
 DRAW = """
 import pickle, sys

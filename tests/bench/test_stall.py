@@ -9,6 +9,8 @@ from e2e.support.tools import tool
 from harness.stalls import Plan, Stall, run
 from stall import KIB, MIB, describe
 
+pytestmark = pytest.mark.quiet
+
 BENCH = Path(__file__).parent
 DRAW = """
 from pathlib import Path

@@ -14,7 +14,7 @@ from e2e.support.waiting import wait_until
 from chaos.support.daemons import NAMED, kill, many, workers_of
 from chaos.support.load import Load
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.quiet]
 
 CANNOT_START = NAMED + '\nif os.path.exists("broken"):\n    raise RuntimeError("the database is not there any more")\n'
 

@@ -18,7 +18,7 @@ from e2e.support.waiting import wait_until
 from chaos.support.daemons import many, workers_of
 from chaos.support.load import Load
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.quiet]
 
 LIMIT = 256
 STEADY = CLIENTS = 50

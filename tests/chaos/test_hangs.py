@@ -17,7 +17,7 @@ from e2e.support.waiting import wait_until
 from chaos.support.daemons import NAMED, kill, many, workers_of
 from chaos.support.load import Load
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.quiet]
 
 BLOCKS = NAMED.replace(
     "        conn.write(result.buffer)",

@@ -19,7 +19,7 @@ from e2e.support.waiting import wait_until
 from chaos.support.daemons import kill, many, workers_of
 from chaos.support.load import NAME_BYTES, Load
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.quiet]
 
 GROWTH_MAX_BYTES = 3 << 20
 """What the supervisor may take more after workers were replaced: the allocator's reserves, not a list that grows."""

@@ -10,7 +10,7 @@ from e2e.support.waiting import wait_until
 from chaos.support.daemons import NAMED, kill, many, workers_of
 from chaos.support.load import Load
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.quiet]
 
 TWENTIETH = "        self.answers = getattr(self, 'answers', 0) + 1\n        if self.answers == 20:\n            "
 HONEST = "        conn.write(result.buffer)"

@@ -11,7 +11,7 @@ from e2e.support.procfs import resident_bytes
 from e2e.support.starting import Start
 from e2e.support.upstreams import address_of, config, pair, until, upstreams
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.quiet]
 
 RATE = 10_000_000
 """Bytes a second that the reader takes, of all connections."""

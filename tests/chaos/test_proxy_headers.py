@@ -21,7 +21,7 @@ from chaos.support.daemons import many, workers_of
 from gaiod import ProxyHeader
 from gaiod.proxy_protocol import SIGNATURE, HeaderReader, ProxyProtocolError
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.quiet]
 
 SEED = 20_240_607
 

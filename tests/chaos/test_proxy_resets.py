@@ -21,7 +21,7 @@ from e2e.support.waiting import wait_until
 from chaos.support.load import Load
 from chaos.support.proxies import proxied
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.quiet]
 
 
 def active(running: Daemon) -> tuple[float, float]:

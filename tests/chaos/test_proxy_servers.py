@@ -14,7 +14,7 @@ from chaos.support.daemons import many
 from chaos.support.load import Load
 from chaos.support.proxies import proxied
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.quiet]
 
 CHECKED = "check: {interval: 100ms, timeout: 1s, rise: 2, fall: 1}, passive: {eject: 100ms, eject_max: 200ms}"
 

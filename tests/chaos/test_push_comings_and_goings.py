@@ -11,7 +11,7 @@ from e2e.support.waiting import wait_until
 
 from chaos.support.daemons import workers_of
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.quiet]
 
 CONFIG = """\
 metrics: {listen: "127.0.0.1:0"}

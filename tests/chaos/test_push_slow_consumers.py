@@ -12,7 +12,7 @@ from chaos.support.audience import Audience, Script, percentile_s, read_on
 from chaos.support.daemons import workers_of
 from chaos.support.pushing import Channel, deliveries, dropped, pushed, take_what_waits, wait_for_subscribers
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.quiet]
 
 LIMIT_BYTES = 64 << 10
 """Of what may wait for a subscriber."""

@@ -15,7 +15,7 @@ from e2e.support.starting import Start
 from chaos.support.daemons import NAMED, many
 from chaos.support.load import NAME_BYTES
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.quiet]
 
 PIECES = 8
 PIECE_BYTES = 100

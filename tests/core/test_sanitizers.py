@@ -31,7 +31,7 @@ QUICK = [
 IPV4 = "not tcp6_pair and not unix_pair"
 """Of each test once: what is done to memory does not depend on the kind of the address. The slow form runs all."""
 
-pytestmark = compiled_only
+pytestmark = [compiled_only, pytest.mark.thorough]
 
 
 def runtime_libraries() -> str | None:

@@ -56,6 +56,7 @@ def build(folder: Path, stage: Stage, **environment: str) -> tuple[Builder, list
     return builder, done
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces everywhere")
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["quick", "compiled"])
 def test_image_serves_buries_orphans_and_stops_in_order(tmp_path: Path, compiled: bool) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -137,6 +139,8 @@ def test_killed_feeder_is_started_again_and_nobody_is_disconnected(daemon: Start
     running = daemon(config("clocks: [a]"))
     feeder = feeder_of(running)
     with subscribers(running) as both:
+        for each in both:
+            each.after_the_first()
         before = _source(running.scrape(), "published_total", "a")
         os.kill(feeder, signal.SIGKILL)
         for each in both:
@@ -155,6 +159,7 @@ def test_hung_feeder_is_ended_with_its_stack_in_the_log_and_another_started(daem
     running = daemon(config("clocks: [a]").replace("heartbeat_timeout: 60s", "heartbeat_timeout: 1s"))
     feeder = feeder_of(running)
     with subscribers(running) as (one, _):
+        one.after_the_first()
         os.kill(feeder, signal.SIGSTOP)
         one.until("a 1")
         assert feeder_of(running) != feeder
@@ -294,10 +299,16 @@ def test_daemon_ends_in_order_when_a_signal_goes_to_all_of_its_processes(daemon:
 
 
 def _say(path: Path, text: str) -> None:
-    """Send a line to an inlet, which its source opens in a moment."""
-    wait_until(path.exists, "the inlet")
-    with connect(f"unix:{path}") as sock:
+    """Send a line to an inlet, which its source opens in a moment: first there is a socket, then it listens."""
+    with wait_until(partial(_connected, path), "the inlet") as sock:
         sock.sendall(text.encode() + b"\n")
+
+
+def _connected(path: Path) -> socket.socket | None:
+    try:
+        return connect(f"unix:{path}")
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
 
 
 def test_upgraded_daemon_takes_the_inlets_over_and_the_old_ones_clients_keep_the_other_sources(

@@ -8,6 +8,7 @@ import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
 from core.support.waiting import LIMIT_S
 
 from e2e.support.clients import connect, exchange, is_ended, request
@@ -103,6 +104,7 @@ def _pixels(png: bytes) -> tuple[int, int, bytes]:
     return width, height, zlib.decompress(data)
 
 
+@pytest.mark.thorough
 def test_browser_shows_the_page_and_the_script_renews_it(daemon: Start, tmp_path: Path) -> None:
     """The page of a moment ago, behind a prefix and a query as of a proxy: in the end it has the numbers of now.
 
@@ -152,6 +154,7 @@ def test_browser_shows_the_page_and_the_script_renews_it(daemon: Start, tmp_path
     assert len(set(pixels)) > 20, "nothing is to be seen in it"
 
 
+@pytest.mark.thorough
 def test_browser_says_so_when_the_daemon_is_gone(daemon: Start, tmp_path: Path) -> None:
     running = daemon()
     page = request(running.metrics, "/")
@@ -162,6 +165,7 @@ def test_browser_says_so_when_the_daemon_is_gone(daemon: Start, tmp_path: Path) 
     assert "<title>no answer - gaiod</title>" in dom
 
 
+@pytest.mark.thorough
 def test_browser_renews_a_page_whose_address_has_a_password(daemon: Start, tmp_path: Path) -> None:
     """As in a bookmark of a page behind a proxy that asks who it is: nothing relative can be fetched there."""
     running = daemon()

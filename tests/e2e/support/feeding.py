@@ -197,6 +197,11 @@ class Subscriber:
         """The number at the end of the next line, which a clock has written."""
         return int(self.line().split()[-1])
 
+    def after_the_first(self) -> None:
+        """Skip lines of a clock up to one that is not its first: when a first one comes now, it has begun anew."""
+        while self.number == 1:
+            pass
+
     def until(self, wanted: str) -> None:
         """Skip lines up to one, which has to come soon."""
         until_s = time.monotonic() + LIMIT_S

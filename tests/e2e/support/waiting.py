@@ -12,7 +12,7 @@ PAUSE_S = 0.005
 T = TypeVar("T")
 
 
-def wait_until(look: Callable[[], T], what: str, limit_s: float = LIMIT_S) -> T:
+def wait_until(look: Callable[[], T | None], what: str, limit_s: float = LIMIT_S) -> T:
     """Return the first true value of `look()`; fail if there is none in `limit_s` seconds."""
     until_s = time.monotonic() + limit_s
     while not (seen := look()):
