@@ -276,6 +276,7 @@ def test_accept_without_descriptors_is_not_tried_for_each_client_that_comes(
     assert [result.error for result in collect_until(watcher, lambda done: len(done) >= 21)[-21:]] == [None] * 21
 
 
+@pytest.mark.quiet
 def test_accept_without_descriptors_goes_on_as_soon_as_a_connection_closes(
     watcher: Watcher, tcp_listening: Listening, unix_pair: NewPair
 ) -> None:

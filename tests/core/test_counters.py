@@ -191,6 +191,7 @@ def test_passes_events_and_time_of_the_loop_are_counted(counted: Counted, unix_p
     assert counted["loop_busy_ns"] - busy_ns >= 1e9 * MOMENT_S
 
 
+@pytest.mark.quiet
 def test_time_in_the_poller_is_not_time_of_the_loop(counted: Counted) -> None:
     counted.watcher.wait_io(0)
     busy_ns = counted["loop_busy_ns"]

@@ -149,7 +149,7 @@ def test_scrapes_are_counted_by_status(daemon: Start) -> None:
     samples = running.scrape()
     assert samples.value("gaiod_scrapes_total", code=200) == 1  # it counts when it has answered
     assert samples.value("gaiod_scrapes_total", code=404) == 1
-    assert 0 < samples.value("gaiod_scrape_duration_seconds") < TIME_UNIT
+    assert 0 < samples.value("gaiod_scrape_duration_seconds") < LIMIT_S
 
 
 @pytest.fixture
@@ -190,6 +190,7 @@ def test_daemon_survives_an_accept_header_that_makes_no_sense(daemon: Start, ver
     assert running.scrape().value("gaiod_ready") == 1
 
 
+@pytest.mark.quiet
 def test_metrics_answer_at_once_while_300_clients_send_half_a_request(daemon: Start) -> None:
     """Whoever connects and waits must not shut Prometheus out, nor cost a thread each."""
     running = daemon()

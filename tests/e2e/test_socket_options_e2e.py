@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from core.support.waiting import LIMIT_S, TIME_UNIT
+from core.support.waiting import LIMIT_S
 
 from e2e.support.clients import connect
 from e2e.support.handlers import FLOODS, beside
@@ -23,7 +23,7 @@ def test_client_that_takes_nothing_is_ended_after_the_user_timeout(daemon: Start
             return samples.value("gaiod_connections_closed_total", listener="mine", reason="user_timeout") == 1
 
         wait_until(is_closed, "the end of the connection", limit_s=LIMIT_S)
-        assert 0.9 < time.monotonic() - began_s < 4 * max(1.0, TIME_UNIT)
+        assert time.monotonic() - began_s > 0.9
 
 
 def test_large_answer_arrives_whole_when_the_kernel_takes_little_of_it_ahead(daemon: Start, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_reloading_is_said_and_ready_after_it(
 def test_watchdog_is_fed_and_goes_on_when_a_worker_that_hung_was_replaced(
     daemon: Start, systemd: Systemd, environment: dict[str, str]
 ) -> None:
-    running = daemon(f"heartbeat_timeout: 500ms\n{ECHO}", environment={**environment, "WATCHDOG_USEC": "1000000"})
+    running = daemon(f"heartbeat_timeout: 2s\n{ECHO}", environment={**environment, "WATCHDOG_USEC": "1000000"})
     systemd.wait_for("WATCHDOG=1", times=2)
     os.kill(running.worker, signal.SIGSTOP)
     running.wait_for("worker 0 serves again")

@@ -169,7 +169,7 @@ NONE: list[tuple[str, str, Told]] = [
         ("no_server", "gaiod", "limit", "full", "queue"),
     ),
     (
-        "queue_timeout", "servers: [{{address: {server}, connections_max: 1}}], queue: {{timeout: 200ms}}",
+        "queue_timeout", "servers: [{{address: {server}, connections_max: 1}}], queue: {{timeout: 2s}}",
         ("no_server", "gaiod", "timeout", "queue_timeout", "queue"),
     ),
     (

@@ -162,7 +162,7 @@ def test_other_workers_connections_go_on_when_one_is_killed(daemon: Start, clien
 
 def test_worker_that_hangs_is_replaced_and_its_stack_is_told(daemon: Start, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(HANGS)
-    running = daemon(f"heartbeat_timeout: 500ms\n{beside()}")
+    running = daemon(f"heartbeat_timeout: 2s\n{beside()}")
     worker = running.worker
     with connect(running.address("mine")) as sock:
         assert exchange(sock, b"hang me") == b"hanging"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from core.support.sockets import has_ipv6
-from core.support.waiting import MOMENT_S, TIME_UNIT
+from core.support.waiting import LIMIT_S, MOMENT_S
 
 from gaiod.process.socket_files import UnixListener
 from gaiod.supervisor.sockets.bind import BindError, SocketOptions, bound_address, close_listener, open_listener
@@ -248,7 +248,7 @@ def test_socket_file_of_a_busy_daemon_is_left_alone_and_not_waited_for(opened: O
         refusals: list[str] = []
         thread = threading.Thread(target=lambda: refusals.append(_refusal(f"unix:{path}")))
         thread.start()
-        thread.join(TIME_UNIT)
+        thread.join(LIMIT_S)
         waited = thread.is_alive()
         while thread.is_alive():
             busy.accept()[0].close()

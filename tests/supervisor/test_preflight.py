@@ -160,7 +160,7 @@ def test_status_is_70_and_the_place_is_told_when_a_handler_ends_the_process(
 def test_status_is_70_and_the_place_is_told_when_a_handler_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, phase: str
 ) -> None:
-    monkeypatch.setattr(preflight, "TIMEOUT_S", TIME_UNIT / 4)
+    monkeypatch.setattr(preflight, "TIMEOUT_S", TIME_UNIT)
     path = _write(tmp_path, where.format("time.sleep(3600)"))
     failure = _failure(path)
     assert failure.status == 70

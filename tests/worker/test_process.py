@@ -119,6 +119,7 @@ def test_worker_stops_accepting_when_told_to_stop(worker: WorkerUnderTest) -> No
         connect(address)
 
 
+@pytest.mark.quiet
 def test_worker_ends_within_a_second_when_its_supervisor_goes(worker: WorkerUnderTest) -> None:
     worker.serve()
     with connect(worker.address()) as sock:

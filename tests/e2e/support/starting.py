@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from core.support.waiting import TIME_UNIT
-
 from e2e.support.daemons import ECHO, SERVE, Daemon
 from e2e.support.procfs import session_of
 from e2e.support.waiting import wait_until
@@ -71,7 +69,7 @@ def starter(folder: Path) -> Iterator[Start]:
         for daemon in started:
             if not daemon.ended:
                 daemon.stop()
-            wait_until(partial(_is_gone, daemon), "the end of every process it started", limit_s=TIME_UNIT)
+            wait_until(partial(_is_gone, daemon), "the end of every process it started")
     finally:
         for daemon in started:
             daemon.clean_up()
