@@ -17,9 +17,17 @@ LONGEST = ("test_packaging.py", "test_sanitizers.py")
 """Files that take minutes, for a compiler runs. They come first, so that nobody has to wait for them at the end."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the longest files run first."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about the other engine, and have the longest files run first."""
+    others = [item for item in items if _is_about_another_engine(item)]
+    config.hook.pytest_deselected(items=others)
+    items[:] = sorted(
+        (item for item in items if not _is_about_another_engine(item)), key=lambda item: item.path.name not in LONGEST
+    )
+
+
+def _is_about_another_engine(item: pytest.Item) -> bool:
+    return any(mark.args != (ENGINE,) for mark in item.iter_markers("engine"))
 
 
 @pytest.fixture(autouse=True)

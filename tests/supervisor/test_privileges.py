@@ -4,7 +4,8 @@ import ctypes
 import grp
 import os
 import pwd
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +90,20 @@ def test_drop_keeps_the_users_further_groups_whatever_group_comes_first() -> Non
     assert group.gr_gid in found["further"]
 
 
+@pytest.fixture
+def everybodys() -> Iterator[Path]:
+    """A folder that everybody may look into, as those above it."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
 @needs_root
-def test_drop_survives_exec_and_a_program_that_would_give_root_back(tmp_path: Path) -> None:
+def test_drop_survives_exec_and_a_program_that_would_give_root_back(everybodys: Path) -> None:
     """A setuid program, which would have been the way back."""
-    program = tmp_path / "whoami"
+    everybodys.chmod(0o755)
+    program = everybodys / "whoami"
     program.write_bytes(Path("/usr/bin/whoami").resolve().read_bytes())
     program.chmod(0o4755)
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
 
     def started_by(prepare: Callable[[], None]) -> Any:
         def work() -> Any:
@@ -110,7 +117,7 @@ def test_drop_survives_exec_and_a_program_that_would_give_root_back(tmp_path: Pa
         os.setuid(NOBODY.pw_uid)
 
     if started_by(only_become_nobody) != "root":
-        pytest.skip(f"{tmp_path} is mounted nosuid")
+        pytest.skip(f"{everybodys} is mounted nosuid")
     assert started_by(lambda: drop(settings("nobody"))) == "nobody"
 
 

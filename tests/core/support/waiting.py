@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from gaiod.core import ENGINE
 from gaiod.core.errors import WatcherClosed
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
@@ -20,8 +19,9 @@ LIMIT_S = 10 * TIME_UNIT
 MOMENT_S = 0.03 * TIME_UNIT
 """A deadline that is soon over, and how long to look for what must not happen."""
 
-compiled_only = pytest.mark.skipif(ENGINE != "compiled", reason="about the compiled engine")
-interpreted_only = pytest.mark.skipif(ENGINE != "interpreted", reason="about the interpreted engine")
+compiled_only = pytest.mark.engine("compiled")
+interpreted_only = pytest.mark.engine("interpreted")
+"""Deselected with the other engine (`conftest.py`): a test that is skipped is one that this machine cannot run."""
 
 
 def soon() -> float:
