@@ -158,7 +158,9 @@ def _failure(what: str, error: BaseException) -> str:
         return f"{what} is not valid Python: {error.filename}:{error.lineno}: {error.msg}; correct it"
     place = place_of(error, str(Path(what).parent) if is_file(what) else "")
     where = f" at {place}" if place else ""
-    return f"importing {what} failed{where}: {words_of(error)}; correct it, or install what it needs"
+    words = words_of(error)
+    remedy = "install what it needs, or correct the import" if isinstance(error, ImportError) else "correct it"
+    return f"importing {what} failed{where}: {words}{'' if words.endswith('?') else f'; {remedy}'}"
 
 
 def _only_handler(module: ModuleType, target: str) -> type[Handler]:

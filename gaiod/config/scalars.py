@@ -23,21 +23,28 @@ FLOAT = re.compile(r"(?=.*[.eE])[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][
 QUOTE = "put it in quotes if it is text"
 
 REFUSED: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"yes|Yes|YES|on|On|ON|True|TRUE"), f"is a boolean only to some; write true, or {QUOTE}"),
-    (re.compile(r"no|No|NO|off|Off|OFF|False|FALSE"), f"is a boolean only to some; write false, or {QUOTE}"),
-    (re.compile(r"[-+]?0o?[0-9_]+"), f"is octal to some; write a number without 0 in front, or {QUOTE}"),
-    (re.compile(r"[-+]?0(x[0-9A-Fa-f_]+|b[01_]+)"), f"is no decimal number; write it as one, or {QUOTE}"),
+    (re.compile(r"yes|Yes|YES|on|On|ON|True|TRUE"), f"is a boolean in some versions of YAML; write true, or {QUOTE}"),
+    (
+        re.compile(r"no|No|NO|off|Off|OFF|False|FALSE"),
+        f"is a boolean in some versions of YAML; write false, or {QUOTE}",
+    ),
+    (
+        re.compile(r"[-+]?0o?[0-9_]+"),
+        f"is octal in some versions of YAML; write a number without 0 in front, or {QUOTE}",
+    ),
+    (re.compile(r"[-+]?0(x[0-9A-Fa-f_]+|b[01_]+)"), f"is not a decimal number; write a decimal number, or {QUOTE}"),
     (re.compile(r"[-+]?[1-9][0-9]{18,}"), f"is too large for a number; write at most 18 digits, or {QUOTE}"),
     (
         re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"),
-        "is a number in base 60 to some; put it in quotes, or write a duration with its unit, such as 90s",
+        "is a number in base 60 in some versions of YAML; put an address or text in quotes, and write a duration with "
+        "its unit, such as 90s",
     ),
     (
         re.compile(r"[-+]?(\.[0-9][0-9_]*|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?"),
-        f"is a number only to some; write it without _ or needless 0, or {QUOTE}",
+        f"is a number only in some versions of YAML; write it without _ or needless 0, or {QUOTE}",
     ),
     (re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"), f"is not a finite number; write one, or {QUOTE}"),
-    (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt \t].*)?"), "is a date to some; put it in quotes"),
+    (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt \t].*)?"), "is a date in some versions of YAML; put it in quotes"),
     (re.compile(r"="), "has a meaning of its own in YAML; put it in quotes"),
 )
 

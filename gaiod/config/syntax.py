@@ -8,6 +8,7 @@ from yaml.reader import ReaderError
 from gaiod.config.errors import Place
 from gaiod.config.words import shown
 
+EVERY_ADDRESS = re.compile(r":\s+\*:([0-9]+)")
 UNQUOTED_V6 = re.compile(r"""(?<!["'])\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]:[0-9]+""")
 
 # (part of PyYAML's text, ours); {near} is the character at the place. The first that fits is used.
@@ -49,7 +50,7 @@ def explain(error: Exception, text: str, reached: Mark) -> tuple[Place, str]:
         near = _near(text, error.context_mark)
         return place_of_mark(error.context_mark), f"{near} is opened here and never closed; close it"
     mark = error.problem_mark or error.context_mark or reached
-    return place_of_mark(mark), _unquoted_v6(text, mark) or _translate(problem, _near(text, mark))
+    return place_of_mark(mark), _unquoted_address(text, mark) or _translate(problem, _near(text, mark))
 
 
 def place_of_mark(mark: Mark) -> Place:
@@ -64,8 +65,11 @@ def _translate(problem: str, near: str) -> str:
     return f"{shown(problem)}; check quotes, brackets and indentation"
 
 
-def _unquoted_v6(text: str, mark: Mark) -> str:
+def _unquoted_address(text: str, mark: Mark) -> str:
     line = text[: mark.index + 1].rpartition("\n")[2] + text[mark.index + 1 :].partition("\n")[0]
+    every = EVERY_ADDRESS.search(line)
+    if every is not None:
+        return f'unquoted text cannot start with *; write 0.0.0.0:{every[1]} or "[::]:{every[1]}" for every address'
     found = UNQUOTED_V6.search(line)
     return f'brackets start a list in YAML; put the address in quotes: "{found[0]}"' if found else ""
 

@@ -8,6 +8,12 @@ from typing import Any
 
 from gaiod.stats.cells import HOOKS
 
+OTHER_NAMES = {
+    "on_receive": "on_read", "on_data": "on_read", "on_send": "on_write", "on_accept": "on_open",
+    "on_disconnect": "on_close", "on_end": "on_eof",
+}  # fmt: skip
+"""What other libraries call a hook of ours."""
+
 MODULES = re.compile(r"\bgaiod\.\w+\.\w+\.")
 """What Python writes before our own types in a signature."""
 
@@ -105,5 +111,5 @@ def _wanted(wanted: Any) -> str:
 def _advice(name: str) -> str:
     from difflib import get_close_matches  # late: a worker whose handlers are right never needs it
 
-    near = get_close_matches(name, HOOKS, n=1)
-    return f"did you mean {near[0]}?" if near else f"the hooks are {', '.join(HOOKS)}"
+    near = get_close_matches(name, (*HOOKS, *OTHER_NAMES), n=1)
+    return f"did you mean {OTHER_NAMES.get(near[0], near[0])}?" if near else f"the hooks are {', '.join(HOOKS)}"

@@ -51,12 +51,14 @@ def _ascii(text: str) -> None:
         known = all(ord(character) < 256 for character in text)
         data = text.encode("latin-1" if known else "utf-8")
         shown = f"; write {data.hex(' ')}" if len(data) <= HEX_SHOWN_BYTES else ""
-        raise ValueError(f"holds U+{ord(wrong):04X}, a character and not a byte; use the key that ends in _hex{shown}")
+        raise ValueError(
+            f"holds U+{ord(wrong):04X}, which is a character and not a byte; use send_hex or expect_hex{shown}"
+        )
     found = ESCAPE.search(text)
     if found is not None:
         raise ValueError(
-            f"holds {found[0]} as it stands here, a backslash and what follows; put the text in double quotes (or use "
-            "the key that ends in _hex, if a backslash is meant)"
+            f"holds a backslash and {found[0][1:]}, because {found[0]} means one character only in double quotes; put "
+            "the text in double quotes (or use send_hex or expect_hex, if you mean a backslash)"
         )
     _few_bytes(len(text))
 
@@ -65,7 +67,7 @@ def _hex(text: str) -> None:
     try:
         data = bytes.fromhex(text)
     except ValueError:
-        raise ValueError("is not bytes in hexadecimal; write two digits for each, such as 50 49 4e 47 0d 0a") from None
+        raise ValueError("is not hexadecimal; write two digits for each byte, such as 50 49 4e 47 0d 0a") from None
     _few_bytes(len(data))
 
 

@@ -18,6 +18,7 @@ from gaiod.stats.cells import HOOKS
     [
         ("on_raed", "on_read"), ("on_clos", "on_close"), ("on_opened", "on_open"), ("on_connected", "on_connect"),
         ("on_strat", "on_start"), ("on_times", "on_timer"), ("on_posted", "on_post"),
+        ("on_recieve", "on_read"), ("on_data", "on_read"), ("on_disconnect", "on_close"), ("on_accepted", "on_open"),
     ],
 )  # fmt: skip
 def test_handler_is_refused_and_the_nearest_hook_named_when_a_hook_is_misspelt(name: str, nearest: str) -> None:

@@ -100,8 +100,14 @@ AT = "listeners.db.with"
             ["servers: [{address: 'a:1', weight: 0}]"],
             f"6:42: {AT}.servers[0].weight: 0 is out of range; write 1 to 256",
         ),
-        (["servers: [22:22]"], f"6:17: {AT}.servers[0]: 22:22 is a number in base 60 to some; put it in quotes"),
-        (["servers: [{address: 22:22}]"], f"6:27: {AT}.servers[0].address: 22:22 is a number in base 60 to some; put"),
+        (
+            ["servers: [22:22]"],
+            f"6:17: {AT}.servers[0]: 22:22 is a number in base 60 in some versions of YAML; put it in quotes",
+        ),
+        (
+            ["servers: [{address: 22:22}]"],
+            f"6:27: {AT}.servers[0].address: 22:22 is a number in base 60 in some versions of YAML; put",
+        ),
         (["servers: [5]"], f"6:17: {AT}.servers[0]: is a whole number; write text or a mapping (key: value)"),
         (["servers: [a:1]", "balance: leastconn"], f"7:16: {AT}.balance: not one of the choices; did you mean"),
         (
@@ -117,7 +123,7 @@ AT = "listeners.db.with"
         (["servers: [a:1]", f"check: {{expect: {'x' * 4097}}}"], f"7:23: {AT}.check.expect: has 4097 bytes; write at"),
         (
             ["servers: [a:1]", "check: {send_hex: '0g'}"],
-            f"7:25: {AT}.check.send_hex: is not bytes in hexadecimal; write",
+            f"7:25: {AT}.check.send_hex: is not hexadecimal; write two digits for each byte",
         ),
         (
             ["servers: [a:1]", "check: {send_hex: 84}"],
@@ -129,15 +135,15 @@ AT = "listeners.db.with"
         ),
         (
             ["servers: [a:1]", r'check: {send: "\x00\x84"}'],
-            f"7:21: {AT}.check.send: holds U+0084, a character and not a byte; use the key that ends in _hex",
+            f"7:21: {AT}.check.send: holds U+0084, which is a character and not a byte; use send_hex or",
         ),
         (
             ["servers: [a:1]", "check: {expect: 5 €}"],
-            f"7:23: {AT}.check.expect: holds U+20AC, a character and not a byte; use the key that ends in",
+            f"7:23: {AT}.check.expect: holds U+20AC, which is a character and not a byte; use send_hex or",
         ),
         (
             ["servers: [a:1]", r"check: {send: 'PING\r\n'}"],
-            rf"7:21: {AT}.check.send: holds \r as it stands here, a backslash and what follows; put the text in double",
+            rf"7:21: {AT}.check.send: holds a backslash and r, because \r means one character only in double",
         ),
         (["servers: [a:1]", "check: ~"], f"7:14: {AT}.check: is empty; write false or a mapping (key: value)"),
         (["servers: [a:1]", "check: true"], f"7:14: {AT}.check: is a boolean; write false or a mapping (key: value)"),
