@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gaiod.console.tables import duration, shown, size
+from gaiod.console.columns import duration, shown, size
 
 Told = Mapping[str, Any]
 

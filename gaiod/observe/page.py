@@ -8,33 +8,31 @@ text of an error. It is made anew for each who asks, for it takes less than half
 import base64
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from html import escape
-from math import inf
-from typing import Any
 
-from gaiod.console.tables import (
-    UNKNOWN,
+from gaiod.console.columns import (
+    BUSY_MUCH,
+    FEEDER,
+    FULL,
+    GOOD,
+    HEARTBEAT_LATE_S,
+    LAG_MUCH_S,
+    LISTENERS,
+    NOTABLE,
+    SERVERS,
+    SOURCES,
+    WORKERS,
+    Column,
+    Row,
     duration,
     lag,
-    number,
-    of,
-    rate,
-    rate_of,
+    on_page,
     share,
     shown,
-    size,
-    size_rate,
-    up_or_down,
     with_limits,
 )
 from gaiod.observe.http import Answer
-
-Row = Mapping[str, Any]
-
-BUSY_MUCH, LAG_MUCH_S, HEARTBEAT_LATE_S, FULL = 0.9, 1.0, 2.0, 0.9
-"""From here on something is said to be wrong."""
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fff; --text: #1c1f22; --soft: #5c6268; --rule: #ddd; --good: #1b6e34;
@@ -208,25 +206,6 @@ def _of_listener(row: Row) -> list[str]:
 # -- its parts ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A column.
-
-    Attributes:
-        title: what is above it.
-        show: what it shows of a row.
-        is_text: it is not a number.
-        is_name: it says what the row is about.
-        mark: the class of what it shows; "": none.
-    """
-
-    title: str
-    show: Callable[[Row], str]
-    is_text: bool = False
-    is_name: bool = False
-    mark: Callable[[Row], str] = lambda row: ""
-
-
 def _main(status: Row, now: float, wrong: Sequence[str]) -> str:
     feeder = [] if status["feeder"] is None else [status["feeder"]]
     items = "".join(f"<li>{escape(shown(text))}</li>" for text in wrong)
@@ -250,22 +229,26 @@ def _outcome(reload: Row | None, now: float) -> str:
     return f"{'worked' if reload['ok'] else 'failed'}, {duration(now - reload['at'])} ago"
 
 
-def _table(title: str, fields: Sequence[Field], rows: Sequence[Row]) -> str:
+def _table(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """Return a table with its heading, in a box that the keyboard can move to the side; nothing if it has no rows."""
     if not rows:
         return ""
-    name = title.lower()
-    head = "".join(f'<th scope="col"{_class("text" * field.is_text)}>{escape(field.title)}</th>' for field in fields)
-    lines = "".join(f"<tr>{''.join(_cell(field, row) for field in fields)}</tr>\n" for row in rows)
+    name, columns = title.lower(), on_page(columns)
+    titles = (
+        f'<th scope="col"{_class("text" * (each.is_text or each.is_name))}>{escape(each.heading)}</th>'
+        for each in columns
+    )
+    head = "".join(titles)
+    lines = "".join(f"<tr>{''.join(_cell(column, row) for column in columns)}</tr>\n" for row in rows)
     return (
         f'<h2 id="{name}">{title}</h2>\n<div id="{name}-box" role="region" tabindex="0" aria-labelledby="{name}">'
         f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody></table></div>\n"
     )
 
 
-def _cell(field: Field, row: Row) -> str:
-    start, end = ('th scope="row"', "th") if field.is_name else ("td", "td")
-    return f"<{start}{_class('text' * field.is_text, field.mark(row))}>{escape(field.show(row))}</{end}>"
+def _cell(column: Column, row: Row) -> str:
+    start, end = ('th scope="row"', "th") if column.is_name else ("td", "td")
+    return f"<{start}{_class('text' * column.is_text, column.mark(row))}>{escape(column.show(row))}</{end}>"
 
 
 def _class(*names: str) -> str:
@@ -273,81 +256,5 @@ def _class(*names: str) -> str:
     return f' class="{kept}"' if kept else ""
 
 
-def _paused(side: str) -> Field:
-    def show(row: Row) -> str:
-        paused, held = row["backpressure"][side]["paused_connections"], row["backpressure"][side]["buffered_bytes"]
-        return f"{paused} ({size(held)})" if paused or held else UNKNOWN
-
-    who = {"downstream": "clients", "upstream": "servers"}[side]
-    return Field(f"paused {who}", show, mark=lambda row: "notable" * (show(row) != UNKNOWN))
-
-
-def _mark_of_state(row: Row) -> str:
-    return "good" if row["state"] in ("serving", "running") else "notable"
-
-
-def _mark_of_up(row: Row) -> str:
-    return "good" if row["up"] else "bad"
-
-
-def _bad_from(key: str, much: float) -> Callable[[Row], str]:
-    return lambda row: "bad" * ((row[key] or 0) >= much)
-
-
-STATE = Field("state", of("state", shown), is_text=True, mark=_mark_of_state)
-UP = Field("state", up_or_down, is_text=True, mark=_mark_of_up)
-LISTENER = Field("listener", of("listener", shown), is_text=True, is_name=True)
-MEMORY, CPU = Field("memory", of("memory_bytes", size)), Field("CPU time", of("cpu_seconds", duration))
-RESTARTS = Field("died or hung", of("restarts", number), mark=lambda row: "notable" * bool(row["restarts"]))
-HEARTBEAT = Field("heartbeat", of("heartbeat_age_s", duration), mark=_bad_from("heartbeat_age_s", HEARTBEAT_LATE_S))
-
-WORKERS = (
-    Field("worker", of("worker", number), is_text=True, is_name=True),
-    STATE,
-    Field("connections", of("connections", number)),
-    Field("busy", of("busy", share), mark=_bad_from("busy", BUSY_MUCH)),
-    Field("loop lag", of("loop_lag_s", lag), mark=_bad_from("loop_lag_s", LAG_MUCH_S)),
-    HEARTBEAT,
-    MEMORY,
-    CPU,
-    RESTARTS,
-)
-LISTENERS = (
-    LISTENER,
-    Field("handler", of("handler", shown), is_text=True),
-    STATE,
-    Field(
-        "open / limit",
-        lambda row: f"{row['connections']} / {row['limit']}",
-        mark=lambda row: "bad" * (row["connections"] >= FULL * (row["limit"] or inf)),
-    ),
-    Field("accepted", rate_of("accepted", rate)),
-    Field("received", rate_of("received_bytes", size_rate)),
-    Field("sent", rate_of("sent_bytes", size_rate)),
-    Field("to be accepted", lambda row: UNKNOWN if row["queue"] is None else f"{row['queue']} / {row['queue_limit']}"),
-    Field(
-        "waiting for a server",
-        of("waiting_for_server", number),
-        mark=lambda row: "notable" * bool(row["waiting_for_server"]),
-    ),
-    _paused("downstream"),
-    _paused("upstream"),
-)
-SERVERS = (
-    LISTENER,
-    Field("server", of("server", shown), is_text=True, is_name=True),
-    UP,
-    Field("open", of("connections", number)),
-    Field("connections made", of("made", number)),
-    Field("failed to connect", of("failures", number), mark=lambda row: "notable" * bool(row["failures"])),
-)
-FEEDER = (STATE, HEARTBEAT, MEMORY, CPU, RESTARTS)
-SOURCES = (
-    LISTENER,
-    Field("source", of("source", shown), is_text=True, is_name=True),
-    UP,
-    Field("published", of("published", number)),
-    Field("refused", of("refused", number)),
-    Field("reconnects", of("reconnects", number)),
-    Field("gaps", of("gaps", number)),
-)
+def _mark_of_state(status: Row) -> str:
+    return GOOD if status["state"] in ("serving", "running") else NOTABLE

@@ -27,7 +27,7 @@ def test_everything_is_drawn_where_nothing_bounds_it() -> None:
     assert "SERVERS PAUSED" in text
     assert "1234/80000" in text, "the limit of a worker, times eight"
     assert "FEEDER PID" in text
-    assert "SOURCE OF" in text
+    assert "PUBLISHED" in text
     assert "50 connections, by traffic" in text
     assert text.count("192.0.2.1:50000") == 50
     assert "192.0.2.7:7" in text.partition("stalled: nothing")[2]
@@ -48,7 +48,7 @@ def test_connections_are_seen_in_a_small_window() -> None:
     lines = drawn(EVERYTHING, 60, 20, keys="keys")
     assert "50 connections, by traffic" in lines
     assert "... and 3 more" in lines
-    assert not [line for line in lines if line.startswith("SOURCE OF")]
+    assert not [line for line in lines if "PUBLISHED" in line]
 
 
 def test_narrow_window_keeps_what_matters_most() -> None:

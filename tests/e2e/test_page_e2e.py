@@ -147,7 +147,7 @@ def test_browser_shows_the_page_and_the_script_renews_it(daemon: Start, tmp_path
     assert len(asked) >= 3
     # Of itself the browser says that loading failed; what else it says is an error, or what the policy forbids.
     assert [line for line in said.splitlines() if "502" not in line] == []
-    assert re.search(r'<td class="text">echo</td>.*?<td>1 / \d+</td>', dom), dom
+    assert re.search(r'<td class="text">echo</td>.*?<td>1/\d+</td>', dom), dom
     assert '<p id="silent" role="alert" hidden="">' in dom
     width, height, pixels = _pixels(picture.read_bytes())
     assert (width, height) == (WIDTH, HEIGHT)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from supervisor.support.answers import AT, NOT_PAUSED, STATUS_RESULT
 
-from gaiod.console.tables import shown
+from gaiod.console.columns import shown
 from gaiod.observe import page as module
 from gaiod.observe.page import HEADERS, answer, problems
 
@@ -93,10 +93,10 @@ def test_page_has_a_table_of_everything_that_runs() -> None:
     assert (first["worker"], second["worker"]) == ("0", "1")
     assert (first["busy"], first["loop lag"], first["memory"]) == ("42%", "<5ms", "52.0 MiB")
     (listener,) = tables["Listeners"]
-    assert (listener["open / limit"], listener["received"], listener["to be accepted"]) == (
-        "1234 / 20000",
+    assert (listener["open / limit"], listener["received"], listener["accept queue"]) == (
+        "1234/20000",
         "12.3 MiB/s",
-        "0 / 1024",
+        "0/1024",
     )
     assert tables["Servers"][0]["state"] == "up"
     assert tables["Sources"][0]["published"] == "1"
@@ -110,22 +110,20 @@ def test_page_of_a_daemon_that_has_just_begun_has_no_empty_table() -> None:
 def test_numbers_that_are_not_known_yet_are_dashes() -> None:
     tables = Tables(page({**FINE, "workers": [ABSENT], "listeners": [DRAINED]})).tables
     assert {tables["Workers"][0][title] for title in ("busy", "loop lag", "heartbeat", "memory")} == {"-"}
-    assert {tables["Listeners"][0][title] for title in ("accepted", "sent", "to be accepted", "paused clients")} == {
-        "-"
-    }
+    assert {tables["Listeners"][0][title] for title in ("accepted", "sent", "accept queue", "paused clients")} == {"-"}
 
 
 def test_paused_connections_are_told_by_side() -> None:
     pressure = {**NOT_PAUSED, "upstream": {"paused_connections": 2, "buffered_bytes": 65536}}
     (row,) = Tables(page({**FINE, "listeners": [{**LISTENER, "backpressure": pressure}]})).tables["Listeners"]
-    assert (row["paused clients"], row["paused servers"]) == ("-", "2 (64.0 KiB)")
+    assert (row["paused clients"], row["paused servers"]) == ("-", "2: 64.0 KiB")
 
 
 def test_those_who_wait_for_a_server_are_not_those_who_wait_to_be_accepted() -> None:
     row = {**LISTENER, "queue": 2, "queue_limit": 1024, "waiting_for_server": 7}
     text = page({**FINE, "listeners": [row]})
     (shown,) = Tables(text).tables["Listeners"]
-    assert (shown["to be accepted"], shown["waiting for a server"]) == ("2 / 1024", "7")
+    assert (shown["accept queue"], shown["waiting for a server"]) == ("2/1024", "7")
     assert '<td class="notable">7</td>' in text
 
 
@@ -185,7 +183,7 @@ def test_limit_is_that_of_the_workers_that_serve() -> None:
     listener = {**LISTENER, "connections_max": 1300}
     half = {**FINE, "workers": [WORKER, ABSENT], "listeners": [listener]}
     assert "echo has 1234 of at most 1300 connections (connections_max)." in problems(half)
-    assert Tables(page(half)).tables["Listeners"][0]["open / limit"] == "1234 / 1300"
+    assert Tables(page(half)).tables["Listeners"][0]["open / limit"] == "1234/1300"
     assert problems({**FINE, "listeners": [listener]}) == []
 
 

@@ -13,9 +13,25 @@ from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gaiod.console.tables import duration, shown, with_limits
-from gaiod.console.top.fields import BAD, CONNECTIONS, FEEDER, GOOD, LISTENERS, NOTABLE, SOURCES, WORKERS, Field, Row
+from gaiod.console.columns import (
+    BAD,
+    CONNECTIONS,
+    FEEDER,
+    GOOD,
+    LISTENERS,
+    NOTABLE,
+    SOURCES,
+    WORKERS,
+    Column,
+    Row,
+    duration,
+    in_top,
+    shown,
+    with_limits,
+)
 from gaiod.console.top.looks import SORTS, Look
+
+STYLES = {GOOD: "green", NOTABLE: "yellow", BAD: "bold red", "": ""}
 
 GAP = 2
 
@@ -27,7 +43,7 @@ ROWS_MIN = 2
 CONNECTIONS_MIN = 6
 """Lines that connections get before tables are left out for them, the last one first."""
 
-Section = tuple[Sequence[Field], Sequence[Row], int]
+Section = tuple[Sequence[Column], Sequence[Row], int]
 """A table: its columns, its rows, and how many of them are not shown."""
 
 ALL = 10_000
@@ -62,8 +78,8 @@ def picture(look: Look, frame: Frame) -> Group:
         while len(sections) > 1 and len(lines) + sum(map(_height, sections)) + CONNECTIONS_MIN > frame.height:
             sections.pop()
         left = frame.height - len(lines) - sum(map(_height, sections))
-    for fields, rows, hidden in sections:
-        lines += ["", _table(fields, rows, frame.width)]
+    for columns, rows, hidden in sections:
+        lines += ["", _table(columns, rows, frame.width)]
         if hidden:
             lines.append(_line(f"... and {hidden} more", "dim"))
     return Group(*lines, *_connections(look, frame.width, left))
@@ -76,33 +92,33 @@ def _heading(look: Look, frame: Frame) -> list[tuple[str, str]]:
         (
             f"gaiod {status.get('version')}  {state}, up {duration(status.get('uptime_s'))}, "
             f"generation {status.get('generation')}, process {status.get('pid')}, {status.get('engine')} engine",
-            f"bold {GOOD if status.get('ready') else NOTABLE}",
+            f"bold {STYLES[GOOD if status.get('ready') else NOTABLE]}",
         )
     ]
     reload = status.get("last_reload")
     if reload is not None and not reload["ok"]:
         why = shown((str(reload["error"]).splitlines() or [""])[0])
-        lines.append((f"the last reload, {duration(look.at - reload['at'])} ago, failed: {why}", BAD))
+        lines.append((f"the last reload, {duration(look.at - reload['at'])} ago, failed: {why}", STYLES[BAD]))
     elif reload is not None:
         lines.append((f"last reload {duration(look.at - reload['at'])} ago", "dim"))
     if look.silent_workers:
-        lines.append((f"did not answer: worker {', '.join(map(str, look.silent_workers))}", BAD))
+        lines.append((f"did not answer: worker {', '.join(map(str, look.silent_workers))}", STYLES[BAD]))
     if frame.trouble:
-        lines.insert(0, (shown(frame.trouble), f"reverse {BAD}"))
+        lines.insert(0, (shown(frame.trouble), f"reverse {STYLES[BAD]}"))
     return lines
 
 
 def _sections(status: Mapping[str, Any], height: int | None) -> list[Section]:
     """Return the tables that come before the connections, what is most important first."""
     feeder = status.get("feeder")
-    tables: tuple[tuple[Sequence[Field], Sequence[Row]], ...] = (
+    tables: tuple[tuple[Sequence[Column], Sequence[Row]], ...] = (
         (WORKERS, status.get("workers") or []),
         (LISTENERS, with_limits(status)),
         (FEEDER, [] if feeder is None else [feeder]),
         (SOURCES, status.get("sources") or []),
     )
     share = ALL if height is None else max(ROWS_MIN, height // SHARE_MAX)
-    return [(fields, rows[:share], len(rows) - len(rows[:share])) for fields, rows in tables if rows]
+    return [(columns, rows[:share], len(rows) - len(rows[:share])) for columns, rows in tables if rows]
 
 
 def _height(section: Section) -> int:
@@ -133,34 +149,37 @@ def _line(text: str, style: str = "") -> Text:
     return Text(text, style=style, no_wrap=True, overflow="ellipsis", end="\n")
 
 
-def _table(fields: Sequence[Field], rows: Sequence[Row], width: int) -> Table:
-    cells = [[field.show(row) for field in fields] for row in rows]
+def _table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Table:
+    columns = in_top(columns)
+    cells = [[column.show(row) for column in columns] for row in rows]
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold cyan")
-    widths = _widths(fields, cells, width)
-    for index, columns in widths.items():
-        field = fields[index]
-        justify: JustifyMethod = "left" if field.is_text else "right"
-        table.add_column(Text(field.title), justify=justify, width=columns, no_wrap=True, overflow="ellipsis")
+    widths = _widths(columns, cells, width)
+    for index, column_width in widths.items():
+        column = columns[index]
+        justify: JustifyMethod = "left" if column.is_text else "right"
+        table.add_column(Text(column.title), justify=justify, width=column_width, no_wrap=True, overflow="ellipsis")
     for row, line in zip(rows, cells, strict=True):
-        table.add_row(*(Text(line[index], style=fields[index].style(row)) for index in widths))
+        table.add_row(*(Text(line[index], style=STYLES[columns[index].mark(row)]) for index in widths))
     return table
 
 
-def _widths(fields: Sequence[Field], cells: Sequence[Sequence[str]], width: int) -> dict[int, int]:
+def _widths(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> dict[int, int]:
     """Return the columns that there is room for, by their place, and how wide each is.
 
     Those of the highest rank are left out until the others fit, text being cut; then text gets what room there is.
     """
     widths = {
-        index: max(cell_len(text) for text in (field.title, *(line[index] for line in cells)))
-        for index, field in enumerate(fields)
+        index: max(cell_len(text) for text in (column.title, *(line[index] for line in cells)))
+        for index, column in enumerate(columns)
     }
-    least = {index: min(each, fields[index].least) if fields[index].is_text else each for index, each in widths.items()}
+    least = {
+        index: min(each, columns[index].least) if columns[index].is_text else each for index, each in widths.items()
+    }
     while sum(least.values()) + GAP * (len(least) - 1) > width:
-        rank = max(fields[index].rank for index in least)
+        rank = max(columns[index].rank or 0 for index in least)
         if rank == 0:
             break
-        del least[max(index for index in least if fields[index].rank == rank)]
+        del least[max(index for index in least if columns[index].rank == rank)]
     widths = {index: widths[index] for index in least}
     while sum(widths.values()) + GAP * (len(widths) - 1) > width:
         elastic = [index for index in widths if widths[index] > least[index]]

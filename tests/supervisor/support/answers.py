@@ -132,15 +132,15 @@ gaiod 0.2.0, compiled engine, Python 3.11.4: serving, up 3d 4h, process 812
 configuration /etc/gaiod/gaiod.yaml, generation 3
 last reload 4m 10s ago
 
-WORKER  INSTANCE  PID  STATE    GEN     AGE  HEARTBEAT  CONNS    MEMORY    CPU  RESTARTS
-     0         3  813  serving    3  4m 10s       0.1s   1234  52.0 MiB  1h 2m         2
-     1        14    -  waiting    3       -          -      -         -      -        12
+WORKER  INSTANCE  PID  STATE    CONNS  HEARTBEAT    MEMORY    CPU     AGE  GEN  RESTARTS
+     0         3  813  serving   1234       0.1s  52.0 MiB  1h 2m  4m 10s    3         2
+     1        14    -  waiting      -          -         -      -       -    3        12
 
 LISTENER  BIND             HANDLER          STATE    CONNS  ACCEPTED    RECEIVED     SENT  ACCEPT QUEUE  WAITING
 echo      127.0.0.1:7000   echo             serving   1234     0.3/s  12.3 MiB/s  900 B/s        0/1024        -
-local     unix:/...l.sock  balanc...lancer  drained      0         -           -        -           -/-        3"""
+local     unix:/...l.sock  balanc...lancer  drained      0         -           -        -             -        3"""
 
 CONNECTIONS_TEXT = r"""
-      ID  LISTENER  PEER                SERVER           AGE  IDLE  RECEIVED  SENT   PENDING  STALLED
-  3-1831  echo      127.0.0.1:50000     192.0.2.9:80  4m 10s  0.4s  12.3 MiB  17 B  97.7 KiB   1m 10s
-14-10003  local     unix:/tmp/\x1b[31m  -               3.0s  3.0s       0 B   0 B       0 B        -"""[1:]
+      ID  LISTENER  PEER                SERVER        STALLED  BUFFERED     AGE  IDLE  RECEIVED  SENT
+  3-1831  echo      127.0.0.1:50000     192.0.2.9:80   1m 10s  97.7 KiB  4m 10s  0.4s  12.3 MiB  17 B
+14-10003  local     unix:/tmp/\x1b[31m  -                   -       0 B    3.0s  3.0s       0 B   0 B"""[1:]
