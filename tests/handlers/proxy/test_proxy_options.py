@@ -102,7 +102,7 @@ AT = "listeners.db.with"
         ),
         (
             ["servers: [22:22]"],
-            f"6:17: {AT}.servers[0]: 22:22 is a number in base 60 in some versions of YAML; put it in quotes",
+            f"6:17: {AT}.servers[0]: 22:22 is a number in base 60 in some versions of YAML; put an address or text in",
         ),
         (
             ["servers: [{address: 22:22}]"],
