@@ -22,10 +22,9 @@ from gaiod.core.errors import (
 from gaiod.core.group import Group
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
-from gaiod.handler.handler import Handler
+from gaiod.handler.handler import Handler, Outlet, Source
 from gaiod.handler.option_types import Check, Duration, Size, Unit
 from gaiod.handler.server_stats import ServerStats
-from gaiod.handler.source import Outlet, Source
 from gaiod.handler.termination import Termination
 from gaiod.proxy_protocol import ProxyHeader
 from gaiod.version import __version__

@@ -51,6 +51,8 @@ LINES_MAX = 1000
 """A file may be long if it is one thing: a class that is spread over files is harder to read than a long one."""
 
 FUNCTION_LINES_MAX = 70
+MODULES_MAX = 22
+"""Of a room, but for the core, which has a map of its own."""
 
 TESTED_ELSEWHERE = {"testing"}
 """Rooms whose tests are not in a folder of that name: `gaiod.testing` is tested beside what it imitates."""
@@ -166,6 +168,30 @@ def test_every_module_has_tests_of_its_own() -> None:
                     yield f"{at(path)}: no test file in tests/{room} has its name"
 
     refuse(untested())
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Not even for types: whoever reads one of a circle has to read all of it."""
+    paths = {
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in python_files("gaiod")
+    }
+    imports = {name: {module for module, _ in imports_of(path) if module in paths} for name, path in paths.items()}
+    while free := {name for name, needed in imports.items() if not needed & imports.keys()}:
+        imports = {name: needed for name, needed in imports.items() if name not in free}
+    refuse(
+        f"{at(paths[name])}: imports {', '.join(sorted(needed & imports.keys()))}, and so itself"
+        for name, needed in imports.items()
+    )
+
+
+def test_rooms_are_small_enough_to_be_seen_at_once() -> None:
+    rooms = {path.parent for path in python_files("gaiod")} - {PACKAGE / "core"}
+    counts = {room: len([path for path in room.glob("*.py") if path.stem != "__init__"]) for room in rooms}
+    refuse(
+        f"{at(room)}: {count} modules, of {MODULES_MAX} at most"
+        for room, count in counts.items()
+        if count > MODULES_MAX
+    )
 
 
 def test_map_of_the_design_names_every_module() -> None:

@@ -13,9 +13,8 @@ from gaiod.config.references import resolve_reference
 from gaiod.config.schema import LISTENER_KEYS
 from gaiod.config.yaml import Document
 from gaiod.handler.failures import folder_of, place_of, words_of
-from gaiod.handler.handler import CALLED, Handler
+from gaiod.handler.handler import CALLED, PUBLISH, Handler, Source
 from gaiod.handler.hooks import check_instance, line_of
-from gaiod.handler.source import PUBLISH, Source
 from gaiod.plugins import HandlerLoadError, build_options
 from gaiod.plugins import load_handler as find_handler
 

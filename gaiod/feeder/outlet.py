@@ -12,8 +12,7 @@ from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.feeder.source_listener import SourceListener
 from gaiod.feeder.thread_queue import ThreadQueue
-from gaiod.handler.handler import Handler
-from gaiod.handler.source import IDLE_TIMEOUT_S
+from gaiod.handler.handler import IDLE_TIMEOUT_S, Handler
 from gaiod.log.rate_limit import LimitedLog
 from gaiod.process.feed_records import MESSAGE_MAX_BYTES, TOPIC_MAX_BYTES
 from gaiod.stats.feeder_cells import SOURCE_CELL, row

@@ -9,7 +9,7 @@ from typing import ClassVar
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.feeder.outlet import SourceOutlet
-from gaiod.handler.source import PUBLISH, Outlet, Source
+from gaiod.handler.handler import PUBLISH, Outlet, Source
 
 log = logging.getLogger("gaiod.feeder")
 

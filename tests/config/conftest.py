@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 import pytest
 from gaiod.handlers.push import Push
 
-from gaiod.handler.handler import Handler
+from gaiod.handler.handler import Handler, Source
 from gaiod.handler.option_types import Check, Duration, Size, Unit
-from gaiod.handler.source import Source
 from gaiod.plugins import HandlerLoadError
 
 

@@ -1,17 +1,14 @@
 """Where messages come from. These run in the feeder, one of each for a whole daemon; no worker imports them."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gaiod import Source
 
-from ..options import EveryOptions, FeedKind, HttpOptions, LinesOptions, RedisOptions
+from ..options import EveryOptions, FeedKind, HttpOptions, LinesOptions, PushOptions, RedisOptions
 from ..topics import shown
 from .every import EverySource
 from .lines import LinesSource
-
-if TYPE_CHECKING:
-    from ..options import PushOptions
 
 TIME_MAX_S, SEQUENCE_MAX = 1e10, 10**15
 """More digits than a message made here can have: it must be possible in a thousand years, too."""
@@ -20,7 +17,7 @@ Encode = Callable[[Any, str, bytes], bytes]
 """As `Handler.encode_message`."""
 
 
-def source_of(feed: FeedKind, options: "PushOptions", encode: Encode) -> Source:
+def source_of(feed: FeedKind, options: PushOptions, encode: Encode) -> Source:
     """Make a source, as its options say.
 
     Raises:

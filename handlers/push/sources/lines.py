@@ -5,6 +5,7 @@ from gaiod import Conn, Handler, OpResult, Outlet, Source
 from ..addresses import UNIX
 from ..options import LinesOptions
 from .cutting import Cutter
+from .publisher import Publisher
 from .reading import Reader
 
 RESUME_S = 0.02
@@ -40,22 +41,6 @@ class LinesSource(Source):
         if self._reader is not None:
             self._reader.stop()
             self._reader = None
-
-
-class Publisher:
-    """Publishes lines under one topic."""
-
-    def __init__(self, outlet: Outlet, topic: str) -> None:
-        self.outlet = outlet
-        self._topic = topic
-
-    def publish(self, lines: list[bytes]) -> None:
-        """Publish what can be."""
-        for line in lines:
-            try:
-                self.outlet.publish(line, self._topic)
-            except ValueError:
-                pass  # too long, say: the outlet has counted it
 
 
 class LinesHandler(Handler):

@@ -6,14 +6,11 @@ import select
 import stat
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 from ..options import LinesOptions
 from .cutting import Cutter
 from .place import Place
-
-if TYPE_CHECKING:
-    from .lines import Publisher
+from .publisher import Publisher
 
 log = logging.getLogger("gaiod.handler.push")
 
@@ -41,7 +38,7 @@ class Reader:
         publisher: takes them. It waits while workers are behind, and then nothing is read.
     """
 
-    def __init__(self, options: LinesOptions, cutter: Cutter, publisher: "Publisher") -> None:
+    def __init__(self, options: LinesOptions, cutter: Cutter, publisher: Publisher) -> None:
         self._options = options
         self._path = options.lines
         self._cutter = cutter
