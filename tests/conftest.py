@@ -6,9 +6,13 @@ from collections.abc import Iterator
 import pytest
 from core.support.descriptors import FOLDER, leaked_since, open_descriptors
 from core.support.sockets import NewPair, has_ipv6, pairs_of
+from hypothesis import HealthCheck, settings
 
 from gaiod.core import ENGINE
 from gaiod.core.watcher import Watcher
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # on a busy machine, an example may take a second
 
 collect_ignore = ["core/test_simulation.py"] if ENGINE == "compiled" else []
 """What simulates the interpreted engine's system calls cannot even be imported with the other."""
