@@ -145,7 +145,8 @@ def clear_path(path: str) -> None:
     """Remove a socket file that nobody listens at any more.
 
     Raises:
-        OSError: somebody listens there (EADDRINUSE), or it is no socket (EEXIST); or it cannot be removed.
+        OSError: somebody listens there (EADDRINUSE), it is not ours to ask (EACCES), or it is no socket (EEXIST); or it
+            cannot be removed.
     """
     try:
         mode = os.lstat(path).st_mode
@@ -158,6 +159,8 @@ def clear_path(path: str) -> None:
         answer = probe.connect_ex(path)
     if answer == errno.ECONNREFUSED:
         os.unlink(path)
+    elif answer in (errno.EACCES, errno.EPERM):
+        raise OSError(answer, os.strerror(answer), path)  # somebody else's, who may listen or not
     elif answer != errno.ENOENT:
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path)
 

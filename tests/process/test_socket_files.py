@@ -3,11 +3,13 @@
 import os
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from supervisor.support.users import as_nobody, root_only
 
 from gaiod.process.socket_files import UnixListener
 
@@ -45,6 +47,19 @@ def test_file_that_a_killed_process_left_is_replaced(path: Path) -> None:
         dead.bind(str(path))
     with UnixListener.at(str(path), backlog=5) as sock:
         assert is_reached(path, sock)
+
+
+@root_only
+def test_socket_that_may_not_be_asked_is_left_alone_and_the_error_says_so() -> None:
+    """Whether anybody listens there cannot be known, so it is not said."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as dead:
+        path = Path(folder, "x.sock")
+        path.parent.chmod(0o755)
+        dead.bind(str(path))
+        path.chmod(0o600)
+        with as_nobody(), pytest.raises(PermissionError):
+            UnixListener.at(str(path), backlog=5)
+        assert path.exists()
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])

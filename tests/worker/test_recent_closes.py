@@ -103,3 +103,12 @@ def test_reason_of_a_handlers_own_is_kept_and_too_many_of_them_are_not(monkeypat
         _add(recent_closes, serial, Termination(reason))
     found = [recent_closes.find(serial, 80.0) for serial in (1, 2)]
     assert [each and each["reason"] for each in found] == ["bored", "handler"]
+
+
+def test_many_servers_do_not_cost_a_listener_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WORDS_MAX", 3)
+    recent_closes = RecentCloses()
+    for serial, server in enumerate(("one", "two"), 1):
+        _add(recent_closes, serial, server=server)
+    found = [recent_closes.find(serial, 80.0) for serial in (1, 2)]
+    assert [each and (each["listener"], each["server"]) for each in found] == [("front", "one"), ("front", "two")]

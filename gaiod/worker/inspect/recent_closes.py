@@ -58,7 +58,8 @@ class RecentCloses:
         self._size = size
         self._ring = bytearray(size * ENTRY.size)
         self._count = 0
-        self._names: Words[str | None] = Words(None)
+        self._listeners: Words[str | None] = Words(None)
+        self._servers: Words[str | None] = Words(None)
         self._terminations = Words(OTHER)
 
     def add(
@@ -83,9 +84,9 @@ class RecentCloses:
             now_s,
             conn.bytes_received,
             conn.bytes_sent,
-            self._names.number(listener),
+            self._listeners.number(listener),
             self._terminations.number(termination, termination.key),
-            self._names.number(server),
+            self._servers.number(server),
             name or b"",
         )
         self._count += 1
@@ -98,9 +99,9 @@ class RecentCloses:
         entry = ENTRY.unpack_from(self._ring, serials.index(serial) * ENTRY.size)
         _, opened_s, closed_s, received, sent, listener, termination, server, name = entry
         return {
-            "listener": self._names.word(listener),
+            "listener": self._listeners.word(listener),
             "peer": peer_text(peer_of_name(name)),
-            "server": self._names.word(server),
+            "server": self._servers.word(server),
             **ending_of(self._terminations.word(termination)),
             "closed_ago_s": round(now_s - closed_s, 3),
             "age_s": round(closed_s - opened_s, 3),
