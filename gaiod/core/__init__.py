@@ -16,9 +16,9 @@ from typing import Literal
 
 _PACKAGE = Path(__file__).parent.parent
 COMPILED = (
-    "core._flows", "core._outboxes", "core._stopwatch", "core._syscalls", "core.alarms", "core.connection",
-    "core.endings", "core.fanout", "core.group", "core.loop", "core.operations", "core.queues", "core.relays",
-    "core.standing", "core.submission", "core.watcher", "process.dispatch",
+    "core._flows", "core._outboxes", "core._stopwatch", "core._syscalls", "core.connection", "core.fanout",
+    "core.group", "core.inspect", "core.loop", "core.operations", "core.pending", "core.relays", "core.timers",
+    "core.watcher", "process.dispatch",
 )  # fmt: skip
 """The modules that the compiled engine replaces."""
 

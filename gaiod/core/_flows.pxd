@@ -35,7 +35,7 @@ cdef class Flow:
     cdef void send_copy(self) noexcept nogil
     cdef void send_pipe(self, Plumbing plumbing) noexcept nogil
     cdef void drain_pipe(self) noexcept nogil
-    cdef bytes take(self)
+    cdef bytes copy_leftover(self)
     cdef void close(self, Plumbing plumbing) noexcept
 
 
@@ -46,7 +46,7 @@ cdef class Plumbing:
     cdef int spare_count
     cdef int pipe_count             # those lent included
     cdef int turn(self, list flows) except -1
-    cdef bint take(self, Pipe* pipe) noexcept nogil
-    cdef void give(self, Pipe* pipe) noexcept nogil
-    cdef void discard(self, Pipe* pipe) noexcept nogil
+    cdef bint borrow_pipe(self, Pipe* pipe) noexcept nogil
+    cdef void return_pipe(self, Pipe* pipe) noexcept nogil
+    cdef void discard_pipe(self, Pipe* pipe) noexcept nogil
     cpdef close(self)

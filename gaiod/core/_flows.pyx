@@ -74,7 +74,7 @@ cdef class Flow:
                 self.send_pipe(plumbing)
         if self.left or self.error or self.ended or not self.may_receive:
             return
-        if self.bulk >= BULK_AFTER and plumbing.take(&self.pipe):
+        if self.bulk >= BULK_AFTER and plumbing.borrow_pipe(&self.pipe):
             self.splice(plumbing)
         else:
             self.copy(plumbing.scratch)
@@ -127,7 +127,7 @@ cdef class Flow:
             elif self.bulk < BULK_CERTAIN:
                 self.bulk += 1
         if self.left == 0:
-            plumbing.give(&self.pipe)
+            plumbing.return_pipe(&self.pipe)
 
     cdef void note_end(self, Py_ssize_t received) noexcept nogil:
         """Take the outcome of a receive that brought nothing."""
@@ -153,7 +153,7 @@ cdef class Flow:
     cdef void send_pipe(self, Plumbing plumbing) noexcept nogil:
         self.drain_pipe()
         if self.left == 0:
-            plumbing.give(&self.pipe)
+            plumbing.return_pipe(&self.pipe)
 
     cdef void drain_pipe(self) noexcept nogil:
         cdef Py_ssize_t sent
@@ -166,7 +166,7 @@ cdef class Flow:
             self.sent += sent
             self.left -= sent
 
-    cdef bytes take(self):
+    cdef bytes copy_leftover(self):
         """Return a copy of what is left."""
         cdef bytes copy = PyBytes_FromStringAndSize(NULL, self.left)
         if self.data != NULL:
@@ -187,7 +187,7 @@ cdef class Flow:
         free(self.data)
         self.data = NULL
         if self.pipe.reader >= 0:
-            plumbing.discard(&self.pipe)    # there may be something in it
+            plumbing.discard_pipe(&self.pipe)    # there may be something in it
         self.left = 0
 
 
@@ -204,7 +204,7 @@ cdef class Plumbing:
         free(self.scratch)
         while self.spare_count:
             self.spare_count -= 1
-            self.discard(&self.spares[self.spare_count])
+            self.discard_pipe(&self.spares[self.spare_count])
 
     cdef int turn(self, list flows) except -1:
         """Give each flow its turn, all in one stretch without the GIL."""
@@ -222,7 +222,7 @@ cdef class Plumbing:
                 (<Flow>taking[i]).move(self)
         return 0
 
-    cdef bint take(self, Pipe* pipe) noexcept nogil:
+    cdef bint borrow_pipe(self, Pipe* pipe) noexcept nogil:
         """Lend an empty pipe; False if there is none, and none can be had."""
         cdef int ends[2]
         if self.spare_count:
@@ -236,17 +236,17 @@ cdef class Plumbing:
         self.pipe_count += 1
         c_fcntl(pipe.writer, F_SETPIPE_SZ, PIPE_BYTES)
         if c_fcntl(pipe.writer, F_GETPIPE_SZ) < PIPE_BYTES_MIN:
-            self.discard(pipe)
+            self.discard_pipe(pipe)
             return False
         return True
 
-    cdef void give(self, Pipe* pipe) noexcept nogil:
+    cdef void return_pipe(self, Pipe* pipe) noexcept nogil:
         """Take a pipe back, empty."""
         self.spares[self.spare_count] = pipe[0]
         self.spare_count += 1
         pipe.reader = pipe.writer = -1
 
-    cdef void discard(self, Pipe* pipe) noexcept nogil:
+    cdef void discard_pipe(self, Pipe* pipe) noexcept nogil:
         """Take a pipe back that may have something in it."""
         c_close(pipe.reader)
         c_close(pipe.writer)
@@ -257,4 +257,4 @@ cdef class Plumbing:
         """Close the pipes that are not in use."""
         while self.spare_count:
             self.spare_count -= 1
-            self.discard(&self.spares[self.spare_count])
+            self.discard_pipe(&self.spares[self.spare_count])

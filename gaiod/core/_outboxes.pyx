@@ -42,7 +42,7 @@ cdef enum:                          # as in outboxes.py, which says what they ar
     DROP_NEWEST = 2
     LATEST_ONLY = 3
     NOTHING = 0
-    REST = 1
+    BEGUN = 1
     ALL = 2
 
 cdef int DELIVERED = counters.DELIVERED
@@ -179,7 +179,7 @@ cdef class Outbox:
             offset = 0
             room -= size
             count += 1
-            if self.may == REST:
+            if self.may == BEGUN:
                 break
         memset(&message, 0, sizeof(message))
         message.msg_iov = vector

@@ -10,7 +10,7 @@ cdef int SHUTDOWN, FINISH, FREE, RESET, CANCEL, UNASSIGNED
 cdef double inf
 
 
-cdef class Mover:
+cdef class Submitter:
     cdef Conn _submit_read(self, object target, object buf, object context, object deadline, bint full)
     cdef Conn _submit_write(self, object target, object buf, object context, object deadline)
     cdef Conn _submit_relay(self, object source, object sink, Py_ssize_t limit, object context, object deadline)
@@ -25,13 +25,13 @@ cdef class Mover:
 @cython.final
 cdef class Conn:
     cdef object __weakref__
-    cdef Mover watcher
+    cdef Submitter watcher
     cdef public object context
     cdef public object data
     cdef public object close_reason
     cdef public object proxy_header
     cdef object failure
-    cdef Conn feeder
+    cdef Conn relay_source
     cdef Outbox outbox
     cdef OpResult read_head
     cdef OpResult read_tail
@@ -45,10 +45,10 @@ cdef class Conn:
     cdef readonly double active_s
     cdef double stall_s
     cdef double blocked_s
-    cdef double read_alarm_s
-    cdef double write_alarm_s
-    cdef int64_t read_alarm
-    cdef int64_t write_alarm
+    cdef double read_timer_s
+    cdef double write_timer_s
+    cdef int64_t read_timer
+    cdef int64_t write_timer
     cdef int fd
     cdef int read_count
     cdef int write_count

@@ -17,7 +17,7 @@ RELAY_LIMIT = 262_144
 _serials = count(1)
 
 
-class Mover:
+class Submitter:
     """What a connection asks of its watcher."""
 
     def _submit_read(self, target: Any, buf: Any, context: Any, deadline: Any, full: bool) -> "Conn":
@@ -86,20 +86,20 @@ class Conn:
         "failure",
         "fault",
         "fd",
-        "feeder",
         "hung",
         "is_listener",
         "opened_s",
         "outbox",
         "pending_write_bytes",
         "proxy_header",
-        "read_alarm",
-        "read_alarm_s",
         "read_count",
         "read_head",
         "read_tail",
+        "read_timer",
+        "read_timer_s",
         "readable",
         "reading",
+        "relay_source",
         "serial",
         "stall_s",
         "traffic",
@@ -107,15 +107,15 @@ class Conn:
         "watcher",
         "working",
         "writable",
-        "write_alarm",
-        "write_alarm_s",
         "write_count",
         "write_head",
         "write_tail",
+        "write_timer",
+        "write_timer_s",
         "writing",
     )  # fmt: skip
 
-    def __init__(self, watcher: Mover, fd: int, context: object, now_s: float) -> None:
+    def __init__(self, watcher: Submitter, fd: int, context: object, now_s: float) -> None:
         self.watcher = watcher
         self.fd = fd
         self.serial = next(_serials)
@@ -139,7 +139,7 @@ class Conn:
         self.read_head: OpResult | None = None  # pending operations, oldest first, linked by `next`
         self.read_tail: OpResult | None = None
         self.read_count = 0
-        self.feeder: Conn | None = None  # the connection whose bytes are relayed to this one
+        self.relay_source: Conn | None = None  # the connection whose bytes are relayed to this one
         self.outbox: Any = None  # what waits for it as the member of a group; None: it is in none
         self.write_head: OpResult | None = None
         self.write_tail: OpResult | None = None
@@ -153,10 +153,10 @@ class Conn:
         self.blocked_s = 0.0  # when it stopped being writable last
         self.traffic = UNASSIGNED
         self.working = False  # `busy`
-        self.read_alarm = 0  # the number of this direction's entry in watcher.alarms; 0: none
-        self.read_alarm_s = inf
-        self.write_alarm = 0
-        self.write_alarm_s = inf
+        self.read_timer = 0  # the number of this direction's entry in watcher.timers; 0: none
+        self.read_timer_s = inf
+        self.write_timer = 0
+        self.write_timer_s = inf
 
     @property
     def busy(self) -> bool:

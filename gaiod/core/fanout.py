@@ -14,7 +14,7 @@ from gaiod.core.counters import DROPPED_MEMORY, FANOUT, FANOUT_BOUNDS_S, FANOUT_
 from gaiod.core.engine import Fan, Parcel
 from gaiod.core.group import SLOW_CONSUMER, Group, Topic
 from gaiod.core.outboxes import DISCONNECT, DROP_OLDEST, LATEST_ONLY
-from gaiod.core.relays import Relays
+from gaiod.core.pending import Operations
 
 EAGAIN, EINTR = errno.EAGAIN, errno.EINTR
 
@@ -35,22 +35,30 @@ SHED_TO = 0.9
 """Of the limit on memory, what is left when it was reached: not every message must lead to a search."""
 
 
-class Fanout(Relays):
-    """What a pass does for the groups of a watcher."""
+class Fanout:
+    """What a pass does for the groups of a watcher.
 
-    def __init__(self, buffer_size: int, counters: object, report_closes: bool) -> None:
-        super().__init__(buffer_size, counters, report_closes)
+    It is given the operations with each call, and holds no reference to them: the loop holds it, and a circle would
+    keep a watcher alive.
+
+    Attributes:
+        fan: the turns of one stretch of members, reset for each.
+        rounds: topics on which something was published, the one that is being dealt out first. The loop looks whether
+            there are any.
+    """
+
+    def __init__(self) -> None:
         self.fan = Fan()
-        self.rounds: deque[Topic] = deque()  # something was published on them
+        self.rounds: deque[Topic] = deque()
 
-    def _publish_on(self, group: Group, name: str, message: bytes) -> int:
+    def publish(self, operations: Operations, group: Group, name: str, message: bytes) -> int:
         """Have a message dealt out, and return to how many."""
         group.spool.add(PUBLISHED, 1)
         topic = group.topic_table.get(name)
         if topic is None or not topic.places:
             return 0
         if not topic.fresh:
-            topic.fresh_s = self.poller.now()
+            topic.fresh_s = operations.poller.now()
         topic.fresh.append(Parcel(message, topic.number, len(topic.members)))
         group.fresh_bytes += len(message)
         if not topic.is_due:
@@ -58,26 +66,26 @@ class Fanout(Relays):
             self.rounds.append(topic)
         return len(topic.places)
 
-    def _end_stalled(self, group: Group, since_s: float) -> int:
+    def end_stalled(self, operations: Operations, group: Group, since_s: float) -> int:
         """Close the members for whom something waits and who have taken nothing since then; return how many."""
         stalled = [conn for conn in group.behind if conn.outbox.progress_s <= since_s]
         for conn in stalled:
-            self._disconnect(conn)
+            self._disconnect(operations, conn)
         return len(stalled)
 
-    def _deal(self) -> None:
+    def deal(self, operations: Operations) -> None:
         """Send what waits, and deal out what was published, as far as one pass goes."""
-        if self.flushes:
-            self._flush()
+        if operations.flushes:
+            self._flush(operations)
         turns_left = TURNS_MAX
         while self.rounds and turns_left > 0:
             topic = self.rounds[0]
             if topic.left == 0:
                 self._begin_round(topic)
-            turns_left -= self._deal_round(topic, turns_left)
+            turns_left -= self._deal_round(operations, topic, turns_left)
             if topic.left == 0:
                 self.rounds.popleft()
-                self._end_round(topic)
+                self._end_round(operations, topic)
 
     def _begin_round(self, topic: Topic) -> None:
         topic.round = topic.fresh
@@ -87,7 +95,7 @@ class Fanout(Relays):
         topic.start = int(topic.start + topic.round_length * GOLDEN_RATIO) % max(1, topic.round_length)
         topic.left = topic.round_length
 
-    def _deal_round(self, topic: Topic, turns_max: int) -> int:
+    def _deal_round(self, operations: Operations, topic: Topic, turns_max: int) -> int:
         """Give the next members of a round their turns, and return how many places were seen to."""
         fan = self.fan
         fan.reset()
@@ -101,21 +109,21 @@ class Fanout(Relays):
             conn = topic.members[place]
             if conn is not None:
                 chosen.append(conn)
-                fan.add(conn.outbox, conn.fd, self._allowance(conn), place)
+                fan.add(conn.outbox, conn.fd, operations._allowance(conn), place)
             place += 1
-        fan.deal(topic.round, self.now_s)
-        self._settle(chosen)
+        fan.deal(topic.round, operations.now_s)
+        self._settle(operations, chosen)
         if topic.group.spool.held_bytes > topic.group.memory_limit:
-            self._shed(topic.group)
+            self._shed(operations, topic.group)
         return seen
 
-    def _end_round(self, topic: Topic) -> None:
+    def _end_round(self, operations: Operations, topic: Topic) -> None:
         """Count how long it took, and see whether there is another one."""
         group = topic.group
         for parcel in topic.round:
             group.fresh_bytes -= len(parcel.data)
         topic.round = []
-        took_s = self.poller.now() - topic.began_s
+        took_s = operations.poller.now() - topic.began_s
         bucket = 0
         for bound_s in FANOUT_BOUNDS_S:
             if took_s <= bound_s:
@@ -130,10 +138,10 @@ class Fanout(Relays):
             topic.is_due = False
             group.look_after(topic)
 
-    def _flush(self) -> None:
+    def _flush(self, operations: Operations) -> None:
         """Let those who take bytes again have what waits for them."""
-        flushes = self.flushes[:TURNS_MAX]
-        del self.flushes[:TURNS_MAX]
+        flushes = operations.flushes[:TURNS_MAX]
+        del operations.flushes[:TURNS_MAX]
         fan = self.fan
         fan.reset()
         chosen: list[Conn] = []
@@ -142,39 +150,39 @@ class Fanout(Relays):
             if outbox is not None:  # it has not closed meanwhile
                 outbox.is_flushing = False
                 chosen.append(conn)
-                fan.add(outbox, conn.fd, self._allowance(conn), 0)
-        fan.deal([], self.now_s)
-        self._settle(chosen)
+                fan.add(outbox, conn.fd, operations._allowance(conn), 0)
+        fan.deal([], operations.now_s)
+        self._settle(operations, chosen)
 
-    def _settle(self, conns: list[Conn]) -> None:
+    def _settle(self, operations: Operations, conns: list[Conn]) -> None:
         """Take the outcome of the turns."""
         for conn in conns:
             outbox = conn.outbox
             sent = outbox.sent
             if sent:
                 conn.bytes_sent += sent
-                conn.active_s = self.now_s
-                self.counters[conn.traffic + 1] += sent
+                conn.active_s = operations.now_s
+                operations.counters[conn.traffic + 1] += sent
             conn.pending_write_bytes += outbox.waiting_bytes - outbox.waiting_before
             if outbox.error == EAGAIN:
-                self._stall(conn)
+                operations._stall(conn)
             elif outbox.error and outbox.error != EINTR:
                 conn.close_reason = conn.close_reason or GIVEN_UP.get(outbox.error, "peer_reset")
-                self._drop(conn, OSError(outbox.error, os.strerror(outbox.error)))
+                operations._drop(conn, OSError(outbox.error, os.strerror(outbox.error)))
                 continue
             if outbox.is_over:
-                self._disconnect(conn)
+                self._disconnect(operations, conn)
                 continue
             if outbox.count:
                 if not outbox.is_behind:
                     outbox.is_behind = True
                     group = outbox.group
                     group.behind.add(conn)
-                self._write_on(conn)
+                operations._schedule_write(conn)
             elif outbox.is_behind:
-                self._caught_up(conn)
+                self._caught_up(operations, conn)
 
-    def _caught_up(self, conn: Conn) -> None:
+    def _caught_up(self, operations: Operations, conn: Conn) -> None:
         """Nothing waits for a connection any more."""
         outbox = conn.outbox
         group = outbox.group
@@ -182,14 +190,14 @@ class Fanout(Relays):
         group.behind.discard(conn)
         if not outbox.topics:
             conn.outbox = None
-        self._write_on(conn)
+        operations._schedule_write(conn)
 
-    def _disconnect(self, conn: Conn) -> None:
+    def _disconnect(self, operations: Operations, conn: Conn) -> None:
         """Close a connection that does not take what is published."""
         conn.close_reason = conn.close_reason or SLOW_CONSUMER
-        self._drop(conn, None)
+        operations._drop(conn, None)
 
-    def _shed(self, group: Group) -> None:
+    def _shed(self, operations: Operations, group: Group) -> None:
         """Forget messages until there is memory again: those who are furthest behind lose theirs first.
 
         Whoever is promised what would be forgotten is disconnected instead: with DISCONNECT everything, with
@@ -205,14 +213,14 @@ class Fanout(Relays):
             outbox = conn.outbox
             conn.pending_write_bytes -= outbox.shed(DROPPED_MEMORY, policy == DROP_OLDEST)
             if policy == DISCONNECT or policy == LATEST_ONLY:
-                self._disconnect(conn)
+                self._disconnect(operations, conn)
             elif outbox.count == 0:
-                self._caught_up(conn)
+                self._caught_up(operations, conn)
         for conn in slowest:
             if group.spool.held_bytes <= group.memory_limit:
                 return
             if not conn.closed:
-                self._disconnect(conn)
+                self._disconnect(operations, conn)
 
 
 def _waiting(conn: Conn) -> int:

@@ -83,7 +83,7 @@ class Flow:
             self._send_copy()
         if self.left or self.error or self.ended or not self._may_receive:
             return
-        pipe = plumbing.take() if self._bulk >= BULK_AFTER else None
+        pipe = plumbing.borrow_pipe() if self._bulk >= BULK_AFTER else None
         if pipe is not None:
             self._splice(plumbing, pipe)
         else:
@@ -157,7 +157,7 @@ class Flow:
 
     def _return_if_empty(self, plumbing: "Plumbing", pipe: Pipe) -> None:
         if self.left == 0:
-            plumbing.give(pipe)
+            plumbing.return_pipe(pipe)
             self._pipe = None
 
     def _drain_pipe(self, pipe: Pipe) -> None:
@@ -171,7 +171,7 @@ class Flow:
             self.sent += sent
             self.left -= sent
 
-    def take(self) -> bytes:
+    def copy_leftover(self) -> bytes:
         """Return a copy of what is left."""
         if self._pipe is None:
             return bytes(self._data)
@@ -185,7 +185,7 @@ class Flow:
         self.sink = None
         self._data = memoryview(b"")
         if self._pipe is not None:
-            plumbing.discard(self._pipe)  # there may be something in it
+            plumbing.discard_pipe(self._pipe)  # there may be something in it
             self._pipe = None
         self.left = 0
 
@@ -205,7 +205,7 @@ class Plumbing:
         for flow in flows:
             flow.move(self)
 
-    def take(self) -> Pipe | None:
+    def borrow_pipe(self) -> Pipe | None:
         """Lend an empty pipe; None if there is none, and none can be had."""
         if self._spares:
             return self._spares.pop()
@@ -221,15 +221,15 @@ class Plumbing:
         except OSError:
             pass  # the user has too many: what it is now decides
         if fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ) < PIPE_BYTES_MIN:
-            self.discard(pipe)
+            self.discard_pipe(pipe)
             return None
         return pipe
 
-    def give(self, pipe: Pipe) -> None:
+    def return_pipe(self, pipe: Pipe) -> None:
         """Take a pipe back, empty."""
         self._spares.append(pipe)
 
-    def discard(self, pipe: Pipe) -> None:
+    def discard_pipe(self, pipe: Pipe) -> None:
         """Take a pipe back that may have something in it."""
         for fd in pipe:
             os.close(fd)
@@ -238,4 +238,4 @@ class Plumbing:
     def close(self) -> None:
         """Close the pipes that are not in use."""
         while self._spares:
-            self.discard(self._spares.pop())
+            self.discard_pipe(self._spares.pop())

@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from gaiod.core._outboxes cimport Fan as FanCalls, Outbox as Queue, Parcel as Message, Spool as Limits
-from gaiod.core.connection cimport Conn, Mover
+from gaiod.core.connection cimport Conn, Submitter
 
 cdef int DROPPED_CLOSED, DROPPED_DISCONNECT, SUBSCRIBERS
 cdef int HOLES_MIN, NOTHING
@@ -36,7 +36,7 @@ cdef class Topic:
 @cython.final
 cdef class Group:
     cdef object __weakref__
-    cdef Mover watcher
+    cdef Submitter watcher
     cdef Limits spool
     cdef readonly Py_ssize_t memory_limit
     cdef dict topic_table

@@ -6,7 +6,7 @@ whom: a message is for the members whose place is below the length of the list w
 
 from typing import Any
 
-from gaiod.core.connection import Conn, Mover
+from gaiod.core.connection import Conn, Submitter
 from gaiod.core.counters import DROPPED_CLOSED, DROPPED_DISCONNECT, SUBSCRIBERS
 from gaiod.core.engine import Fan, Outbox, Parcel, Spool
 from gaiod.core.outboxes import DISCONNECT, DROP_NEWEST, DROP_OLDEST, LATEST_ONLY, NOTHING
@@ -112,7 +112,7 @@ class Group:
         "watcher",
     )  # fmt: skip
 
-    def __init__(self, watcher: Mover, spool: Spool, memory_limit: int) -> None:
+    def __init__(self, watcher: Submitter, spool: Spool, memory_limit: int) -> None:
         self.watcher = watcher
         self.spool = spool
         self.memory_limit = memory_limit

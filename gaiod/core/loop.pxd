@@ -7,18 +7,29 @@ from gaiod.core._syscalls cimport Batch as BatchCalls
 from gaiod.core.connection cimport Conn
 from gaiod.core.fanout cimport Fanout
 from gaiod.core.operations cimport OpResult
+from gaiod.core.pending cimport Operations
+from gaiod.core.relays cimport Relays
 
 cdef int WRITE, ACCEPT, CONNECT, HANGUP, RELAY, SHUTDOWN
 cdef int COMPLETE, AT_EOF, FAILED, OUTCOME_COUNT
 cdef int LOOP_ITERATIONS, LOOP_EVENTS, LOOP_BUSY_NS, SWAP_EXHAUSTED, LAG
 cdef uint32_t READABLE, WRITABLE, BROKEN, HUNG
 cdef int UNSEEN, SEEN, TOLD
-cdef int BATCH_MAX, EVENTS_MAX, RECEIVES_MIN, SEND_ROUNDS, PASSES_PER_POLL, ACCEPTS_PER_PASS
+cdef int BATCH_MAX, EVENTS_MAX, RECEIVES_FIRST, RECEIVES_MIN, SEND_ROUNDS, PASSES_PER_POLL, ACCEPTS_PER_PASS
 cdef int EAGAIN, EINTR
 cdef double inf
 
 
-cdef class Loop(Fanout):
+cdef class Loop(Operations):
+    cdef readonly bint closed
+    cdef bint report_hangups
+    cdef Relays relays
+    cdef Fanout fanout
+    cdef bint sleeping
+    cdef int passes
+    cdef int full_polls
+    cdef int receives_max
+
     @cython.locals(until_s=double, fresh=bint, done=list)
     cdef list _run(self, double timeout_s)
     @cython.locals(before_s=double, timeout_s=double, events_count=int, i=int, conn=Conn, events=uint32_t)
@@ -45,6 +56,6 @@ cdef class Loop(Fanout):
     @cython.locals(operation=OpResult, conn=Conn, fd=int, _=int)
     cdef _accept_ready(self, Conn listener)
     cdef _report_accept(self, OpResult operation, Conn conn, object error)
-    cdef _ring(self)
+    cdef _run_timers(self)
     @cython.locals(operation=OpResult, next_s=double)
     cdef _expire(self, Conn conn, bint reading)

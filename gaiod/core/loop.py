@@ -1,13 +1,38 @@
 """The loop: what one pass of `wait_io()` does, in the thread that is inside it.
 
-One pass sends what is queued, polls, and receives what is ready, in batches (`Batch`). Registration
-is edge-triggered, once per connection for both directions; a connection remembers its edges in
-`readable` and `writable`.
+Theory of operation
+===================
+
+A connection is registered with the kernel once, edge-triggered, for both directions. An edge is told once, so the
+connection remembers it in `readable` and `writable`, until a short receive or a full kernel clears the flag. A
+connection that is ready and has an operation pending stands in `reads` or `writes` (`pending.py`). One pass works those
+lists off, in batches that make their system calls without the GIL (`Batch`):
+
+1. The inbox: start what other threads submitted. First, because submissions have to be seen in their order.
+2. Send what the hooks wrote since the last pass, before anything else: a peer waits for it, and a write may be a view
+   of the swap buffer that step 5 takes back.
+3. Deal out what was published (`Fanout`), after the writes: a member's own write never waits behind a round. At most
+   512 members, so that many subscribers do not delay the poll.
+4. Let paused listeners accept again, if a descriptor was closed since.
+5. Take the swap buffer back. Only now: until here, completions of the last pass and writes may show its bytes.
+6. Poll, unless completions or ready reads are waiting already; after four passes without one, poll in any case, or a
+   busy connection would keep new edges from being seen. The poll sleeps only if nothing at all is left to do.
+   `sleeping` is set before the inbox is looked at, so a thread that fills it afterwards knows to wake the loop.
+7. Send again: the poll found room in kernels that were full.
+8. Receive from what is ready, once for each connection; then accept; then relay. One turn each, so that no
+   connection keeps the others waiting, and one batch, so that all that was received fits the swap buffer.
+9. Report peers that are gone, after receiving: a pending read tells it better, with the bytes that came before.
+10. Expire deadlines and timers, last: bytes that are there beat the deadline. Only after a poll that has seen every
+    edge, because an edge that is still with the kernel may be such bytes.
+11. Return the completions, if there are any or time is up; otherwise begin again.
+
+The hooks run between two calls of `wait_io()`, never inside a pass.
 """
 
 import errno
 import os
 from math import inf
+from typing import Any
 
 from gaiod.core import counters as layout
 from gaiod.core.connection import Conn
@@ -27,6 +52,8 @@ from gaiod.core.operations import (
     WRITE,
     OpResult,
 )
+from gaiod.core.pending import Operations
+from gaiod.core.relays import Relays
 from gaiod.core.sockets import find_hangup
 
 LOOP_ITERATIONS = layout.index("loop_iterations")
@@ -43,6 +70,9 @@ BATCH_MAX = 512
 
 EVENTS_MAX = 512
 """Most events one poll returns, on either engine."""
+
+RECEIVES_FIRST = 512
+"""Receives prepared for the first batch: as many as one takes."""
 
 RECEIVES_MIN = 8
 """Fewest receives that are prepared, half of which may not fit any more."""
@@ -61,8 +91,31 @@ ERRORS_FOR_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 ERRORS_OF_LISTENER = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
 
 
-class Loop(Fanout):
-    """The passes over a watcher's queues."""
+class Loop(Operations):
+    """The passes over what is pending.
+
+    Only the thread inside `wait_io()` changes what is here, but for `closed`, which `Watcher` sets.
+
+    Attributes:
+        closed: no more operations are accepted, and the pass under way is the last.
+        report_hangups: whether a completion tells of a peer that is gone while no read does.
+        relays, fanout: what a pass does for relays and for groups.
+        sleeping: the loop is, or is about to be, in the poller: who puts something into the inbox must wake it.
+        passes: since the last poll.
+        full_polls: polls in a row, up to the last, that may have left events with the kernel.
+        receives_max: receives to prepare for the next batch.
+    """
+
+    def __init__(self, buffer_size: int, counters: Any, report_closes: bool, report_hangups: bool) -> None:
+        super().__init__(buffer_size, counters, report_closes)
+        self.closed = False
+        self.report_hangups = report_hangups
+        self.relays = Relays(self.plumbing)
+        self.fanout = Fanout()
+        self.sleeping = False
+        self.passes = 0
+        self.full_polls = 0
+        self.receives_max = RECEIVES_FIRST
 
     def _run(self, timeout_s: float) -> list[OpResult]:
         """Pass until something completed or `timeout_s` is over (negative: never)."""
@@ -75,10 +128,10 @@ class Loop(Fanout):
                 self._take_inbox()
             if self.writes:
                 self._send_queued()
-            if self.rounds or self.flushes:
-                self._deal()
-            if self.released and self.starved:
-                self._feed_starved()
+            if self.fanout.rounds or self.flushes:
+                self.fanout.deal(self)
+            if self.released and self.paused:
+                self._resume_listeners()
             if fresh:
                 self.batch.recycle()  # only now: what was just sent may have been views
                 self.counters[SWAP_EXHAUSTED] += self.batch.exhausted
@@ -94,8 +147,8 @@ class Loop(Fanout):
                 self._receive_ready()
             if self.hung:
                 self._report_hangups()
-            if self.passes == 0 and self.alarms.next_s <= self.now_s and self._has_seen_all():
-                self._ring()  # after receiving: bytes that are there beat the deadline
+            if self.passes == 0 and self.timers.next_s <= self.now_s and self._has_seen_all():
+                self._run_timers()  # after receiving: bytes that are there beat the deadline
             if self.done or self.now_s >= until_s:
                 done = self.done
                 self.done = []
@@ -107,8 +160,10 @@ class Loop(Fanout):
         self._count_pass(before_s - self.now_s)
         self.sleeping = True  # first, then look into the inbox: who fills it later sees that we sleep
         timeout_s = 0.0
-        if not (self.done or self.reads or self.writes or self.inbox or self.rounds or self.flushes or self.hung):
-            until_s = min(until_s, self.alarms.next_s)
+        if not (
+            self.done or self.reads or self.writes or self.inbox or self.fanout.rounds or self.flushes or self.hung
+        ):
+            until_s = min(until_s, self.timers.next_s)
             timeout_s = -1.0 if until_s == inf else max(0.0, until_s - before_s)
         events_count = self.poller.wait(timeout_s)
         self.sleeping = False
@@ -127,14 +182,14 @@ class Loop(Fanout):
                     conn.hung = SEEN
                     self._look_for_hangup(conn)
                 events = READABLE | WRITABLE
-            if events & READABLE and not (self.starved and conn in self.starved):
+            if events & READABLE and not (self.paused and conn in self.paused):
                 conn.readable = True  # but one more client does not wake a listener that rests
-                self._read_on(conn)
+                self._schedule_read(conn)
             if events & WRITABLE:
                 if not conn.writable:
                     conn.writable = True
                     conn.stall_s += self.now_s
-                self._write_on(conn)
+                self._schedule_write(conn)
 
     def _report_hangups(self) -> None:
         """Tell once of each peer that is gone, where no read does.
@@ -198,7 +253,7 @@ class Loop(Fanout):
             if operation is not None and operation.kind != WRITE:
                 self._clear_way(conn)
                 if conn.write_head is None or conn.write_head.kind != WRITE:
-                    self._write_on(conn)
+                    self._schedule_write(conn)
         for conn in writes:
             operation = conn.write_head
             if operation is not None and operation.kind == WRITE and conn.writable:
@@ -231,7 +286,7 @@ class Loop(Fanout):
                 self._finish(operation, OSError(-sent, os.strerror(-sent)), FAILED)
             if operation.pending:
                 self._own(operation)
-            self._write_on(conn)
+            self._schedule_write(conn)
 
     def _clear_way(self, conn: Conn) -> None:
         """Do what stands before the next write: a connect, a FIN, a close."""
@@ -299,12 +354,12 @@ class Loop(Fanout):
             conn = operation.conn
             if i < received_count:
                 self._received(conn, operation, i, batch.result(i))
-            self._read_on(conn)
+            self._schedule_read(conn)
         for conn in listeners:
             self._accept_ready(conn)
-            self._read_on(conn)
+            self._schedule_read(conn)
         if sources:
-            self._relay_ready(sources)
+            self.relays.move_ready(self, sources)
 
     def _received(self, conn: Conn, operation: OpResult, i: int, received: int) -> None:
         """Take the outcome of one receive."""
@@ -363,7 +418,7 @@ class Loop(Fanout):
                 return
             self._report_accept(operation, None, error)
             if -fd in ERRORS_FOR_LACK:
-                self._rest(listener)
+                self._pause_accepting(listener)
                 return
 
     def _report_accept(self, operation: OpResult, conn: Conn | None, error: Exception | None) -> None:
@@ -371,9 +426,9 @@ class Loop(Fanout):
         self.counters[ACCEPT * OUTCOME_COUNT] += 1
         self._complete(self._new_operation(ACCEPT, conn, operation.context, inf), error)
 
-    def _ring(self) -> None:
-        """See to the alarms that are due."""
-        for target in self.alarms.due(self.now_s):
+    def _run_timers(self) -> None:
+        """See to the timers that are due."""
+        for target in self.timers.due(self.now_s):
             if type(target) is OpResult:
                 self._complete(target, None)
             else:
@@ -382,10 +437,10 @@ class Loop(Fanout):
     def _expire(self, conn: Conn, reading: bool) -> None:
         """End the operations of one direction that are due, and see to those that are not."""
         if conn.is_listener:
-            self._feed_starved()
+            self._resume_listeners()
             return
         if conn.reading if reading else conn.writing:
-            self.alarms.arm(conn, reading, self.now_s)  # it is ready, and its turn has not come: try first
+            self.timers.arm(conn, reading, self.now_s)  # it is ready, and its turn has not come: try first
             return
         self._end_queue(conn, reading, -1, self.now_s, DeadlineExceeded("the operation's deadline passed"))
         operation = conn.read_head if reading else conn.write_head
@@ -394,4 +449,4 @@ class Loop(Fanout):
             next_s = min(next_s, operation.deadline)
             operation = operation.next
         if next_s != inf:
-            self.alarms.arm(conn, reading, next_s)
+            self.timers.arm(conn, reading, next_s)

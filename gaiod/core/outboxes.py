@@ -37,8 +37,8 @@ DISCONNECT, DROP_OLDEST, DROP_NEWEST, LATEST_ONLY = range(4)
 """What is done about a member for whom a message does not fit. With DROP_OLDEST the newest message waits in any case,
 be it behind the rest of one that was begun; with LATEST_ONLY the newest of each topic does, and there is no limit."""
 
-NOTHING, REST, ALL = range(3)
-"""What an outbox may send in a turn; REST: of a message that was begun."""
+NOTHING, BEGUN, ALL = range(3)
+"""What an outbox may send in a turn; BEGUN: of a message that was begun."""
 
 
 class Parcel:
@@ -187,7 +187,7 @@ class Outbox:
             data = parcel.data if vector else parcel.data[self.offset :]
             vector.append(data[:room])
             room -= len(data)
-            if room <= 0 or len(vector) == VECTOR_MAX or self._may == REST:
+            if room <= 0 or len(vector) == VECTOR_MAX or self._may == BEGUN:
                 break
         left = self._send(vector)
         self.waiting_bytes -= left

@@ -11,18 +11,28 @@ import os
 
 from gaiod.core.connection import Conn
 from gaiod.core.counters import BUFFERED, COMPLETE, FAILED, PAUSED_NS, PAUSES, RESUMES
-from gaiod.core.endings import Endings
-from gaiod.core.engine import shutdown_write
+from gaiod.core.engine import Plumbing, shutdown_write
 from gaiod.core.errors import RelaySinkError
 from gaiod.core.operations import RELAY, TOLD, OpResult
+from gaiod.core.pending import Operations
 
 EAGAIN, EINTR = errno.EAGAIN, errno.EINTR
 
 
-class Relays(Endings):
-    """What a pass does for the relays of a watcher."""
+class Relays:
+    """What a pass does for the relays of a watcher.
 
-    def _relay_ready(self, sources: list[Conn]) -> None:
+    It keeps nothing from one pass to the next: a relay is an operation, with its `Flow`. It is given the operations
+    with each call, and holds no reference to them: the loop holds it, and a circle would keep a watcher alive.
+
+    Attributes:
+        plumbing: the pipes that relays go through; the operations own it.
+    """
+
+    def __init__(self, plumbing: Plumbing) -> None:
+        self.plumbing = plumbing
+
+    def move_ready(self, operations: Operations, sources: list[Conn]) -> None:
         """Move what can be moved, once for each."""
         flows = []
         moving: list[Conn] = []
@@ -39,56 +49,56 @@ class Relays(Endings):
         for source in moving:
             operation = source.read_head
             if operation is not None and operation.kind == RELAY:
-                self._relayed(source, operation)
+                self._take_turn(operations, source, operation)
 
-    def _relayed(self, source: Conn, operation: OpResult) -> None:
+    def _take_turn(self, operations: Operations, source: Conn, operation: OpResult) -> None:
         """Take the outcome of one turn."""
         flow = operation.pinned
         sink = flow.sink
         received, sent = flow.received, flow.sent
         if received > 0:
             source.bytes_received += received
-            source.active_s = self.now_s
+            source.active_s = operations.now_s
             source.unanswered, sink.unanswered = True, False
-            self.counters[source.traffic] += received
+            operations.counters[source.traffic] += received
         if flow.drained == 2 or (flow.drained == 1 and not source.broken):
             source.readable = False  # the kernel's queue is empty; more bytes are a new edge
         if sent > 0:
             sink.bytes_sent += sent
-            sink.active_s = self.now_s
-            self.counters[sink.traffic + 1] += sent
+            sink.active_s = operations.now_s
+            operations.counters[sink.traffic + 1] += sent
             operation.size += sent
         left = flow.left
         if left != flow.left_before:
             sink.pending_write_bytes += left - flow.left_before
-            self.counters[sink.traffic + BUFFERED] += left - flow.left_before
+            operations.counters[sink.traffic + BUFFERED] += left - flow.left_before
         if left and not flow.left_before:
-            self.counters[sink.traffic + PAUSES] += 1
-            flow.paused_s = self.now_s
+            operations.counters[sink.traffic + PAUSES] += 1
+            flow.paused_s = operations.now_s
         elif flow.left_before and not left:
-            self.counters[sink.traffic + RESUMES] += 1
-            self.counters[sink.traffic + PAUSED_NS] += int((self.now_s - flow.paused_s) * 1e9)
+            operations.counters[sink.traffic + RESUMES] += 1
+            operations.counters[sink.traffic + PAUSED_NS] += int((operations.now_s - flow.paused_s) * 1e9)
         if flow.error not in (0, EAGAIN, EINTR):
-            self._note_fault(sink, flow.error, True)
-            self._end_relay(source, operation, RelaySinkError(flow.error, os.strerror(flow.error)))
+            operations._note_fault(sink, flow.error, True)
+            self._end(operations, source, operation, RelaySinkError(flow.error, os.strerror(flow.error)))
         elif received < 0:
-            self._note_fault(source, -received, True)
-            self._end_relay(source, operation, OSError(-received, os.strerror(-received)))
+            operations._note_fault(source, -received, True)
+            self._end(operations, source, operation, OSError(-received, os.strerror(-received)))
         elif left and flow.error == EINTR:
-            self._feed(sink)
+            operations._resume_relay(sink)
         elif left:
-            self._stall(sink)
+            operations._stall(sink)
         elif flow.ended and source.fault != 0:
             source.hung = TOLD
-            self._end_relay(source, operation, OSError(source.fault, os.strerror(source.fault)))
+            self._end(operations, source, operation, OSError(source.fault, os.strerror(source.fault)))
         elif flow.ended:
             shutdown_write(sink.fd)
-            self._end_relay(source, operation, None)
+            self._end(operations, source, operation, None)
         else:
-            self._read_on(source)
+            operations._schedule_read(source)
 
-    def _end_relay(self, source: Conn, operation: OpResult, error: OSError | None) -> None:
+    def _end(self, operations: Operations, source: Conn, operation: OpResult, error: OSError | None) -> None:
         source.at_eof = source.at_eof or error is None
-        self._pop_read(source)
-        self._finish(operation, error, COMPLETE if error is None else FAILED)
-        self._read_on(source)
+        operations._pop_read(source)
+        operations._finish(operation, error, COMPLETE if error is None else FAILED)
+        operations._schedule_read(source)

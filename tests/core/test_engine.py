@@ -77,7 +77,7 @@ def test_engine_that_does_not_exist_is_an_error_with_a_remedy(engine: str) -> No
 
 
 def test_interpreted_engine_loads_no_compiled_module() -> None:
-    imports = "import gaiod, gaiod.core.standing, sys"
+    imports = "import gaiod, gaiod.core.inspect, sys"
     files = f"{imports}; print(*(sys.modules[name].__file__ for name in {FULL_NAMES} if name in sys.modules))"
     loaded = run_python("-c", files, engine="interpreted").stdout.split()
     ours = {path.name for path in sources() if path.suffix == ".py" and path.parent.name == "core"}
@@ -110,7 +110,7 @@ def test_install_without_a_compiler_says_so_when_the_compiled_engine_is_asked_fo
 def test_install_with_one_compiled_module_missing_runs_interpreted(tmp_path: Path) -> None:
     """Half an engine is none: types of the other half would not fit."""
     shutil.copytree(REPOSITORY / "gaiod", tmp_path / "gaiod", ignore=shutil.ignore_patterns("__pycache__"))
-    for library in (tmp_path / "gaiod" / "core").glob("alarms*.so"):
+    for library in (tmp_path / "gaiod" / "core").glob("timers*.so"):
         library.unlink()
     told = run_python("-c", TELL, environment={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"})
     assert told.stdout.split() == ["interpreted", SOURCE]

@@ -62,7 +62,7 @@ class FaultyBatch(syscalls.Batch):
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watcher]:
     """A watcher whose sends and receives fail as `faulty.batch.faults` says."""
-    monkeypatch.setattr("gaiod.core.queues.Batch", FaultyBatch)
+    monkeypatch.setattr("gaiod.core.pending.Batch", FaultyBatch)
     with Watcher() as watcher:
         yield watcher
 

@@ -257,7 +257,7 @@ def test_poller_of_the_engine_knows_owners_until_they_are_removed(tcp_pair: NewP
 @pytest.fixture
 def kqueue_watcher(faked: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watcher]:
     """A whole watcher on kqueue."""
-    monkeypatch.setattr("gaiod.core.queues.Poller", KqueuePoller)
+    monkeypatch.setattr("gaiod.core.pending.Poller", KqueuePoller)
     with Watcher() as watcher:
         assert isinstance(watcher.poller, KqueuePoller)
         yield watcher

@@ -113,7 +113,7 @@ def test_close_that_finds_the_loop_gone_already_raises_nothing(monkeypatch: Any)
 def test_completions_in_hand_when_another_thread_closes_are_returned(monkeypatch: Any) -> None:
     watcher = Watcher()
     watcher.timer(0.0, context="in hand")
-    due = watcher.alarms.due
+    due = watcher.timers.due
 
     def due_while_closing(now_s: float) -> list[Any]:
         ringing = due(now_s)
@@ -122,7 +122,7 @@ def test_completions_in_hand_when_another_thread_closes_are_returned(monkeypatch
         closer.join(LIMIT_S)
         return ringing
 
-    monkeypatch.setattr(watcher.alarms, "due", due_while_closing)
+    monkeypatch.setattr(watcher.timers, "due", due_while_closing)
     assert contexts(watcher.wait_io(LIMIT_S)) == ["in hand"]
     with pytest.raises(WatcherClosed):
         watcher.wait_io(LIMIT_S)

@@ -1,149 +1,167 @@
-"""Timers: they ring once, in order, never early, and can be cancelled."""
+"""Timers: the heap behind timers and deadlines, looked at lazily."""
 
-import errno
 import gc
 import math
-import random
-import time
+import socket
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
-from core.support.waiting import (
-    LIMIT_S,
-    MOMENT_S,
-    TIME_UNIT,
-    assert_quiet,
-    collect,
-    collect_one,
-    collect_until,
-    contexts,
-    interpreted_only,
-    later,
-    soon,
-)
-from gaiod.core.operations import OpType
+from core.support.sockets import NewPair
+from core.support.waiting import interpreted_only, later
+from gaiod.core.connection import Conn
+from gaiod.core.engine import Poller
+from gaiod.core.timers import Timers
 from gaiod.core.watcher import Watcher
 
 
-def test_timer_rings_at_its_time_and_not_before(watcher: Watcher) -> None:
-    deadline = soon()
-    timer = watcher.timer(deadline, context="context")
-    result = collect_one(watcher)
-    assert time.monotonic() >= deadline
-    assert result is timer
-    assert (result.operation, result.context, result.error) == (OpType.TIMER, "context", None)
-    assert (result.conn, result.buffer, result.size) == (None, None, 0)
-    assert_quiet(watcher)
+@pytest.fixture
+def poller() -> Iterator[Poller]:
+    """A poller of the engine in use, beside the watcher's own."""
+    poller = Poller()
+    yield poller
+    poller.close()
 
 
-def test_timer_does_not_end_a_wait_before_its_time(watcher: Watcher) -> None:
-    watcher.timer(later())
-    until_s = soon()
-    assert watcher.wait_io(MOMENT_S) == []
-    assert time.monotonic() >= until_s - 0.01 * TIME_UNIT
+@pytest.fixture
+def conn(watcher: Watcher, unix_pair: NewPair, poller: Poller) -> Conn:
+    """A connection that the poller knows."""
+    conn = watcher.delegate(unix_pair()[0])
+    poller.add(conn.fileno(), conn)
+    return conn
 
 
-def test_timer_whose_time_is_past_rings_in_the_next_pass(watcher: Watcher) -> None:
-    for deadline in (0.0, -5.0, time.monotonic() - 1):
-        watcher.timer(deadline, context=deadline)
-        assert contexts(watcher.wait_io(0)) == [deadline]
+def test_nothing_is_due_where_nothing_is_set(poller: Poller) -> None:
+    timers = Timers(poller)
+    assert timers.next_s == math.inf
+    assert timers.due(1e9) == []
+    assert timers.pending_timers() == []
 
 
-def test_timers_ring_in_the_order_of_their_times(watcher: Watcher) -> None:
-    start_s = time.monotonic()
-    order = [5, 1, 4, 2, 3]
-    for number in order:
-        watcher.timer(start_s + number * MOMENT_S / 3, context=number)
-    assert contexts(collect(watcher, 5)) == sorted(order)
+def test_timers_are_due_in_the_order_of_their_times(watcher: Watcher, poller: Poller) -> None:
+    timers = Timers(poller)
+    start_s = later()
+    operations = [watcher.timer(start_s + number) for number in (3, 1, 2)]
+    for operation in operations:
+        timers.set_timer(operation)
+    assert timers.next_s == start_s + 1
+    assert timers.due(start_s + 0.5) == []
+    assert timers.due(start_s + 2) == [operations[1], operations[2]]
+    assert timers.pending_timers() == [operations[0]]
+    assert timers.next_s == start_s + 3
+    assert timers.due(start_s + 9) == [operations[0]]
+    assert timers.next_s == math.inf
 
 
-def test_timers_of_one_time_ring_in_the_order_they_were_set(watcher: Watcher) -> None:
-    deadline = soon()
-    for number in range(1_000):
-        watcher.timer(deadline, context=number)
-    assert contexts(collect(watcher, 1_000)) == list(range(1_000))
+def test_cancelled_timer_is_neither_pending_nor_due(watcher: Watcher, poller: Poller) -> None:
+    timers = Timers(poller)
+    operation = watcher.timer(later())
+    timers.set_timer(operation)
+    watcher.cancel(operation)
+    assert timers.pending_timers() == []
+    assert timers.due(math.inf) == []
 
 
-def test_thousands_of_timers_ring_once_each_and_in_order(watcher: Watcher) -> None:
-    start_s = time.monotonic()
-    shuffled = random.Random(1)
-    for _ in range(20_000):
-        deadline = start_s + shuffled.random() * 2 * MOMENT_S
-        watcher.timer(deadline, context=deadline)
-    done = collect_until(watcher, lambda done: len(done) >= 20_000)
-    assert len(done) == 20_000
-    assert [result.error for result in done] == [None] * 20_000
-    times = [float(str(context)) for context in contexts(done)]
-    assert times == sorted(times)
+@pytest.mark.parametrize("reading", [True, False], ids=["reading", "writing"])
+def test_direction_is_due_at_its_deadline_once(poller: Poller, conn: Conn, reading: bool) -> None:
+    timers = Timers(poller)
+    timers.arm(conn, reading, 5.0)
+    assert timers.next_s == 5.0
+    assert timers.due(4.0) == []
+    assert timers.due(5.0) == [(conn, reading)]
+    assert timers.due(9.0) == []
 
 
-def test_cancelled_timer_completes_once_with_ecanceled(watcher: Watcher) -> None:
-    timer = watcher.timer(soon(), context="cancelled")
-    watcher.cancel(timer)
-    watcher.cancel(timer)
-    result = collect_one(watcher)
-    assert result is timer
-    assert isinstance(result.error, OSError)
-    assert result.error.errno == errno.ECANCELED
-    assert_quiet(watcher, 2 * MOMENT_S)
+def test_directions_of_one_connection_are_independent(poller: Poller, conn: Conn) -> None:
+    timers = Timers(poller)
+    timers.arm(conn, True, 5.0)
+    timers.arm(conn, False, 3.0)
+    assert timers.due(4.0) == [(conn, False)]
+    assert timers.due(6.0) == [(conn, True)]
 
 
-def test_cancel_of_a_timer_that_rang_is_a_no_op(watcher: Watcher) -> None:
-    timer = watcher.timer(0.0)
-    collect_one(watcher)
-    watcher.cancel(timer)
-    assert timer.error is None
-    assert_quiet(watcher, 0)
+def test_later_deadline_behind_an_earlier_one_rings_with_that_one_only(poller: Poller, conn: Conn) -> None:
+    timers = Timers(poller)
+    timers.arm(conn, True, 5.0)
+    timers.arm(conn, True, 7.0)
+    timers.arm(conn, True, 5.0)
+    assert timers.next_s == 5.0
+    assert timers.due(9.0) == [(conn, True)]
+    assert timers.next_s == math.inf
 
 
-def test_cancel_of_one_timer_leaves_the_others(watcher: Watcher) -> None:
-    deadline = soon()
-    timers = [watcher.timer(deadline, context=number) for number in range(100)]
-    for timer in timers[::2]:
-        watcher.cancel(timer)
-    done = collect(watcher, 100)
-    assert contexts(result for result in done if result.error is None) == list(range(1, 100, 2))
+def test_earlier_deadline_replaces_a_later_one(poller: Poller, conn: Conn) -> None:
+    timers = Timers(poller)
+    for deadline in (7.0, 5.0, 3.0):
+        timers.arm(conn, True, deadline)
+    assert timers.next_s == 3.0
+    assert timers.due(4.0) == [(conn, True)]
+    assert timers.due(9.0) == []
+
+
+def test_direction_can_be_armed_again_after_it_rang(poller: Poller, conn: Conn) -> None:
+    timers = Timers(poller)
+    for deadline in (1.0, 2.0, 3.0):
+        timers.arm(conn, True, deadline)
+        assert timers.due(deadline) == [(conn, True)]
+
+
+def test_connection_that_is_gone_is_not_due(poller: Poller, conn: Conn) -> None:
+    timers = Timers(poller)
+    timers.arm(conn, True, 1.0)
+    timers.disarm(conn)
+    poller.remove(conn.fileno())
+    assert timers.due(9.0) == []
+
+
+def test_alarm_keeps_no_connection_alive(watcher: Watcher, unix_pair: NewPair, poller: Poller) -> None:
+    timers = Timers(poller)
+    conn = watcher.delegate(unix_pair()[0])
+    poller.add(conn.fileno(), conn)
+    timers.arm(conn, True, 1.0)
+    reference = weakref.ref(conn)
+    poller.remove(conn.fileno())
+    del conn
+    gc.collect()
+    assert reference() is None
+    assert timers.due(9.0) == []
+
+
+def test_alarm_of_a_descriptor_is_not_that_of_its_next_owner(watcher: Watcher, poller: Poller) -> None:
+    timers = Timers(poller)
+    near, far = socket.socketpair()
+    old = watcher.delegate(near)
+    fd = old.fileno()
+    poller.add(fd, old)
+    timers.arm(old, True, 1.0)
+    poller.remove(fd)
+    old.abort()
+    far.close()
+    near, far = socket.socketpair()
+    new = watcher.delegate(near)
+    poller.add(new.fileno(), new)
+    timers.arm(new, True, 5.0)
+    assert timers.due(3.0) == []
+    assert timers.due(6.0) == [(new, True)]
+    far.close()
+
+
+def test_timers_and_deadlines_share_one_order(watcher: Watcher, poller: Poller, conn: Conn) -> None:
+    timers = Timers(poller)
+    start_s = later()
+    first, last = watcher.timer(start_s + 1), watcher.timer(start_s + 3)
+    timers.set_timer(last)
+    timers.arm(conn, True, start_s + 2)
+    timers.set_timer(first)
+    assert timers.due(start_s + 9) == [first, (conn, True), last]
 
 
 @interpreted_only
-def test_cancelled_timers_are_swept_out_of_the_heap(watcher: Watcher) -> None:
-    for _ in range(5_000):
-        watcher.cancel(watcher.timer(later()))
-    assert len(watcher.wait_io(0)) == 5_000
-    watcher.timer(later())
-    assert len(watcher.alarms.heap) < 300
-
-
-def test_timer_that_was_cancelled_keeps_nothing_alive_for_long(watcher: Watcher) -> None:
-    class Canary:
-        pass
-
-    dead = []
-    for _ in range(200):
-        canary = Canary()
-        dead.append(weakref.ref(canary))
-        watcher.cancel(watcher.timer(later(), context=canary))
-        collect_one(watcher)
-    del canary
-    gc.collect()
-    assert sum(reference() is not None for reference in dead) <= 100
-
-
-@pytest.mark.parametrize("deadline", [math.nan, math.inf, -math.inf], ids=repr)
-def test_timer_without_a_finite_time_is_refused(watcher: Watcher, deadline: float) -> None:
-    with pytest.raises(ValueError, match="finite"):
-        watcher.timer(deadline)
-    assert_quiet(watcher, 0)
-
-
-def test_timers_ring_while_the_loop_is_busy_with_connections(watcher: Watcher) -> None:
-    """Posts come in every pass: there is always something to return, and the timer is still seen."""
-    deadline = soon()
-    watcher.timer(deadline, context="timer")
-    begin_s = time.monotonic()
-    while True:
-        watcher.post("busy")
-        if "timer" in contexts(watcher.wait_io()):
-            break
-        assert time.monotonic() - begin_s < LIMIT_S
+def test_stale_entries_are_swept_when_they_are_most_of_the_heap(poller: Poller, conn: Conn) -> None:
+    timers = Timers(poller)
+    for number in range(1_000):
+        timers.arm(conn, True, 1_000.0 - number)
+    assert len(timers.heap) < 200
+    assert timers.due(2_000.0) == [(conn, True)]
+    assert timers.heap == []

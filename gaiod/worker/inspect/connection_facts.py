@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gaiod.core.connection import Conn
-from gaiod.core.standing import relay_sink, standing
+from gaiod.core.inspect import relay_sink, state_of
 from gaiod.handler.failures import words_of
 from gaiod.worker.connection_log import name_of, peer_text
 from gaiod.worker.inspect.recent_closes import RecentCloses
@@ -57,7 +57,7 @@ class ConnectionFacts:
         }
 
     def _side(self, listener: Listener, conn: Conn, now_s: float) -> dict[str, Any]:
-        stands = standing(conn, now_s)
+        stands = state_of(conn, now_s)
         sink = relay_sink(conn)
         if sink is not None:
             stands["reading"]["to"] = name_of(sink, self._instance)

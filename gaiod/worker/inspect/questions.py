@@ -6,7 +6,7 @@ from heapq import nlargest
 from typing import Any
 
 from gaiod.core.connection import Conn
-from gaiod.core.standing import buffered_bytes, waiting_s
+from gaiod.core.inspect import buffered_bytes, waiting_s
 from gaiod.worker.inspect.connection_facts import ConnectionFacts, facts_of
 from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.inspect.tcp_info import kernel_of

@@ -238,7 +238,7 @@ def test_deadline_that_moves_with_every_message_grows_no_heap(watcher: Watcher, 
         else:
             conn.cancel()
             watcher.wait_io(0)
-    assert len(watcher.alarms.heap) <= 2
+    assert len(watcher.timers.heap) <= 2
 
 
 @interpreted_only
@@ -247,7 +247,7 @@ def test_deadlines_that_come_closer_are_swept_out_of_the_heap(watcher: Watcher, 
     first = later()
     for number in range(2_000):
         conn.read(deadline=first - number / 1000)
-    assert len(watcher.alarms.heap) < 300
+    assert len(watcher.timers.heap) < 300
 
 
 @interpreted_only
@@ -259,7 +259,7 @@ def test_deadlines_of_closed_connections_are_swept_out_of_the_heap(watcher: Watc
         conn.abort()
         watcher.wait_io(0)
         far.close()
-    assert len(watcher.alarms.heap) < 300
+    assert len(watcher.timers.heap) < 300
 
 
 def test_idle_timeout_expires_once_the_messages_stop(watcher: Watcher, unix_pair: NewPair) -> None:

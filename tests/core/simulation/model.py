@@ -178,8 +178,8 @@ class Model:
 
     def on_relay_out(self, sock: Sock, data: bytes) -> None:
         conn = sock.rec.ref()
-        feeder = conn.feeder
-        operation = None if feeder is None else feeder.read_head
+        relay_source = conn.relay_source
+        operation = None if relay_source is None else relay_source.read_head
         if operation is None or operation.kind != RELAY:
             raise Fault(f"{sock.rec} was sent relayed bytes, and has no relay")
         op = self.ops[operation.context]

@@ -18,19 +18,17 @@ from core.simulation.files import ERR, HUP, LISTENING, Sock
 from core.simulation.kernel import Epoll, Kernel
 from core.simulation.threads import Gate
 from gaiod.core import (
-    alarms,
-    endings,
     fanout,
     flows,
     group,
     loop,
     outboxes,
+    pending,
     pollers,
-    queues,
     relays,
     sockets,
-    submission,
     syscalls,
+    timers,
     watcher,
 )
 
@@ -216,7 +214,7 @@ def _fakes(kernel: Kernel) -> Iterator[tuple[ModuleType, str, Any]]:
             "AF_INET", "AF_INET6", "AF_UNIX", "AI_NUMERICHOST", "SHUT_WR", "SOCK_STREAM", "SOL_SOCKET", "SO_ACCEPTCONN",
             "SO_ERROR", "SO_LINGER")},
     )  # fmt: skip
-    for module in (pollers, sockets, submission, syscalls):
+    for module in (pollers, sockets, syscalls, watcher):
         yield module, "socket", of_socket
     of_select = SimpleNamespace(
         epoll=lambda: Epoll(kernel), EPOLLIN=select.EPOLLIN, EPOLLOUT=select.EPOLLOUT, EPOLLRDHUP=select.EPOLLRDHUP,
@@ -232,7 +230,7 @@ def _fakes(kernel: Kernel) -> Iterator[tuple[ModuleType, str, Any]]:
         "fsencode": os.fsencode,
     }  # fmt: skip
     plain = SimpleNamespace(**common)
-    for module in (queues, endings, relays, fanout, loop, submission, sockets):
+    for module in (pending, relays, fanout, loop, watcher, sockets):
         yield module, "os", plain
     yield syscalls, "os", SimpleNamespace(
         **common, read=calls.receive, readv=calls.receive_into, write=calls.send
@@ -245,11 +243,8 @@ def _fakes(kernel: Kernel) -> Iterator[tuple[ModuleType, str, Any]]:
     yield flows, "fcntl", SimpleNamespace(
         fcntl=calls.fcntl, F_SETPIPE_SZ=fcntl.F_SETPIPE_SZ, F_GETPIPE_SZ=fcntl.F_GETPIPE_SZ
     )  # fmt: skip
-    for module in (submission, watcher):
-        yield module, "sleep", lambda _: kernel.other.yield_to()
-        for name in ("Lock", "RLock"):
-            if hasattr(module, name):
-                yield module, name, lambda: Gate(kernel.other)
+    yield watcher, "sleep", lambda _: kernel.other.yield_to()
+    yield watcher, "RLock", lambda: Gate(kernel.other)
     yield outboxes, "os", SimpleNamespace(**common, writev=calls.publish)
 
 
@@ -264,11 +259,11 @@ LIMITS: dict[str, tuple[ModuleType, ...]] = {
     "PASSES_PER_POLL": (loop,),
     "PIPES_MAX": (flows,),
     "PIPE_BYTES_MIN": (flows,),
-    "RECEIVES_FIRST": (queues,),
+    "RECEIVES_FIRST": (loop,),
     "RECEIVES_MIN": (loop,),
     "SEND_MAX": (syscalls, outboxes),
     "SEND_ROUNDS": (loop,),
-    "STALE_MIN": (alarms,),
+    "STALE_MIN": (timers,),
     "TURNS_MAX": (fanout,),
     "TURN_MAX": (flows,),
     "VECTOR_MAX": (outboxes,),

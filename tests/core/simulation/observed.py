@@ -27,9 +27,9 @@ class Observed(Watcher):
         super()._release(conn)
         self.model.kernel.closes += 1
 
-    def _write_rest(self, sink: Conn, data: bytes) -> None:
+    def _write_leftover(self, sink: Conn, data: bytes) -> None:
         self.model.on_rest(sink, data)
-        super()._write_rest(sink, data)
+        super()._write_leftover(sink, data)
 
     def _finish(self, operation: OpResult, error: Exception | None, outcome: int) -> None:
         super()._finish(operation, error, outcome)

@@ -7,7 +7,7 @@ from core.simulation.model import Model, Op, Rec
 from core.simulation.setting import Fault
 from gaiod.core.connection import Conn
 from gaiod.core.operations import ACCEPT, CONNECT, POST, READ, RELAY, WRITE, OpResult
-from gaiod.core.queues import ACCEPT_PAUSE_S
+from gaiod.core.pending import ACCEPT_PAUSE_S
 from gaiod.core.watcher import Watcher
 
 
@@ -31,7 +31,7 @@ def check_rest(model: Model, watcher: Watcher) -> None:
         rec.serial for rec in model.recs.values() if rec.is_open and not rec.is_listener and rec.sock.items
     }:
         raise Fault(f"connections() are {watcher.connections()}, and open are {list(model.recs.values())}")
-    if watcher.inbox or watcher.rounds or watcher.done:
+    if watcher.inbox or watcher.fanout.rounds or watcher.done:
         raise Fault("the loop sleeps, and has work")
     for rec in model.recs.values():
         if rec.is_open:
@@ -81,7 +81,7 @@ def _check_hangup(rec: Rec, conn: Conn) -> None:
 
 def is_kept(watcher: Watcher, conn: Conn) -> bool:
     """Tell whether something of the watcher's keeps a connection without operations: a group, or a relay to it."""
-    return conn.outbox is not None or conn.feeder is not None
+    return conn.outbox is not None or conn.relay_source is not None
 
 
 def _check_reading(model: Model, watcher: Watcher, rec: Rec, conn: Conn, head: OpResult) -> None:
@@ -127,9 +127,9 @@ def _check_bytes(rec: Rec, conn: Conn, writes: list[OpResult]) -> None:
     waiting = sum(operation.length - operation.size for operation in writes)
     if conn.outbox is not None:
         waiting += conn.outbox.waiting_bytes
-    feeder = conn.feeder
-    if feeder is not None and feeder.read_head is not None and feeder.read_head.kind == RELAY:
-        flow = feeder.read_head.pinned
+    relay_source = conn.relay_source
+    if relay_source is not None and relay_source.read_head is not None and relay_source.read_head.kind == RELAY:
+        flow = relay_source.read_head.pinned
         if flow.sink is conn:
             waiting += flow.left
     if conn.pending_write_bytes != waiting:

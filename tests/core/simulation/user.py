@@ -126,7 +126,7 @@ class User:
             return
         assert source.conn is not None and sink.conn is not None
         conn, sink_conn = source.conn, sink.conn
-        has_reason = source is sink or sink_conn.feeder is not None or sink_conn.outbox is not None
+        has_reason = source is sink or sink_conn.relay_source is not None or sink_conn.outbox is not None
         op = self.model.new_op(RELAY, source)
         op.sink = sink
         op.deadline = self.deadline(ms)
@@ -276,7 +276,7 @@ class User:
         try:
             self.group.add(rec.conn, topic)
         except UsageError as error:
-            if not self.model.is_justified(None, rec, error) and rec.conn.feeder is None:
+            if not self.model.is_justified(None, rec, error) and rec.conn.relay_source is None:
                 raise Fault(f"{rec} may not join: {error!r}") from error
             return
         if rec.member is None:

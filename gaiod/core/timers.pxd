@@ -1,4 +1,4 @@
-"""Types for `alarms.py`."""
+"""Types for `timers.py`."""
 
 cimport cython
 from libc.stdint cimport int64_t
@@ -12,7 +12,7 @@ cdef Py_ssize_t STALE_MIN
 
 
 @cython.final
-cdef class Alarms:
+cdef class Timers:
     cdef PollerCalls poller
     cdef list heap
     cdef object numbers
@@ -26,9 +26,9 @@ cdef class Alarms:
     @cython.locals(ringing=list)
     cpdef list due(self, double now_s)
     cpdef list pending_timers(self)
-    cdef _push(self, object alarm)
+    cdef _push(self, object entry)
     cdef _look_ahead(self)
-    cdef object _owner_of(self, object alarm)
+    cdef object _owner_of(self, object entry)
     cdef bint _is_pending(self, OpResult operation)
-    cdef bint _has_alarm(self, Conn conn, bint reading, int64_t number)
+    cdef bint _has_timer(self, Conn conn, bint reading, int64_t number)
     cdef Conn _silence(self, Conn conn, bint reading)

@@ -52,7 +52,7 @@ def relay_sink(conn: Conn) -> Conn | None:
     return sink
 
 
-def standing(conn: Conn, now_s: float) -> dict[str, Any]:
+def state_of(conn: Conn, now_s: float) -> dict[str, Any]:
     """Return what is pending in both directions of a connection, as plain values.
 
     `reading` and `writing` tell of the oldest operation of each, None if there is none; `blocked_s`: for how long the

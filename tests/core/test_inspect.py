@@ -11,7 +11,7 @@ from core.support.relaying import fill
 from core.support.sockets import NewPair, listen
 from core.support.waiting import collect, later, spin
 from gaiod.core.connection import RELAY_LIMIT, Conn
-from gaiod.core.standing import buffered_bytes, relay_sink, standing, waiting_s
+from gaiod.core.inspect import buffered_bytes, relay_sink, state_of, waiting_s
 from gaiod.core.watcher import Watcher
 
 
@@ -22,7 +22,7 @@ def conn(watcher: Watcher, tcp_pair: NewPair) -> Conn:
 
 
 def _look(conn: Conn) -> dict[str, Any]:
-    return standing(conn, time.monotonic())
+    return state_of(conn, time.monotonic())
 
 
 def test_nothing_is_pending_on_a_new_connection(conn: Conn) -> None:
@@ -51,7 +51,7 @@ def test_write_that_the_peer_does_not_take_waits_from_then_on(watcher: Watcher, 
     conn.write(bytes(64 << 20), deadline=later())
     spin(watcher, lambda: _look(conn)["blocked_s"] is not None)
     now_s = time.monotonic()
-    stands = standing(conn, now_s)
+    stands = state_of(conn, now_s)
     assert stands["writing"]["operation"] == "write"
     assert stands["writing"]["deadline_in_s"] > 0
     assert stands["blocked_s"] == waiting_s(conn, now_s) > 0
@@ -107,12 +107,12 @@ def test_relay_whose_sink_takes_nothing_waits_with_what_it_holds(watcher: Watche
     conn.relay_to(sink)
     fill(watcher, far)
     now_s = time.monotonic()
-    reading = standing(conn, now_s)["reading"]
+    reading = state_of(conn, now_s)["reading"]
     assert 0 < reading["held_bytes"] <= reading["limit_bytes"] == RELAY_LIMIT
     assert reading["paused_s"] > 0
     assert waiting_s(conn, now_s) == waiting_s(sink, now_s) > 0
     assert buffered_bytes(conn) == buffered_bytes(sink) == reading["held_bytes"]
-    assert standing(sink, now_s)["blocked_s"] is not None
+    assert state_of(sink, now_s)["blocked_s"] is not None
 
 
 def test_member_of_a_group_is_told_with_its_topics_and_what_waits(watcher: Watcher, tcp_pair: NewPair) -> None:

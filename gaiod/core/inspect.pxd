@@ -1,4 +1,4 @@
-"""Types for `standing.py`."""
+"""Types for `inspect.py`."""
 
 cimport cython
 
@@ -21,7 +21,7 @@ cpdef Py_ssize_t buffered_bytes(Conn conn) except? -1
 @cython.locals(operation=OpResult, flow=Flow)
 cpdef Conn relay_sink(Conn conn)
 
-cpdef dict standing(Conn conn, double now_s)
+cpdef dict state_of(Conn conn, double now_s)
 
 @cython.locals(operation=OpResult, flow=Flow)
 cpdef dict reading(Conn conn, double now_s)

@@ -13,7 +13,7 @@ STALE_MIN = 64
 """Stale entries that are not worth a sweep."""
 
 
-class Alarms:
+class Timers:
     """What has to be looked at, and when.
 
     A connection has one entry per direction at most: a deadline behind the one that is set costs
@@ -37,31 +37,31 @@ class Alarms:
 
     def arm(self, conn: Conn, reading: bool, deadline_s: float) -> None:
         """Have one direction of a connection looked at by `deadline_s`."""
-        if deadline_s >= (conn.read_alarm_s if reading else conn.write_alarm_s):
+        if deadline_s >= (conn.read_timer_s if reading else conn.write_timer_s):
             return
-        if (conn.read_alarm if reading else conn.write_alarm) != 0:
+        if (conn.read_timer if reading else conn.write_timer) != 0:
             self.stale += 1
         number = next(self.numbers)
         if reading:
-            conn.read_alarm = number
-            conn.read_alarm_s = deadline_s
+            conn.read_timer = number
+            conn.read_timer_s = deadline_s
         else:
-            conn.write_alarm = number
-            conn.write_alarm_s = deadline_s
-        # The descriptor, not the connection: an alarm must not keep a forgotten one alive.
+            conn.write_timer = number
+            conn.write_timer_s = deadline_s
+        # The descriptor, not the connection: an entry must not keep a forgotten one alive.
         self._push((deadline_s, number, 2 * conn.fd + reading))
 
     def disarm(self, conn: Conn) -> None:
         """Note that a connection's entries mean nothing any more. From any thread: it only counts."""
-        self.stale += (conn.read_alarm != 0) + (conn.write_alarm != 0)
+        self.stale += (conn.read_timer != 0) + (conn.write_timer != 0)
 
     def due(self, now_s: float) -> list[Any]:
         """Take out what is due by `now_s`: timers, and (connection, is the reading direction)."""
         ringing: list[Any] = []
         while self.heap and self.heap[0][0] <= now_s:
-            alarm = heappop(self.heap)
-            target = alarm[2]
-            owner = self._owner_of(alarm)
+            entry = heappop(self.heap)
+            target = entry[2]
+            owner = self._owner_of(entry)
             if owner is None:
                 self.stale = max(0, self.stale - 1)
             elif type(target) is OpResult:
@@ -73,39 +73,39 @@ class Alarms:
 
     def pending_timers(self) -> list[OpResult]:
         """Return the timers that have not rung."""
-        return [alarm[2] for alarm in self.heap if type(alarm[2]) is OpResult and alarm[2] is self._owner_of(alarm)]
+        return [entry[2] for entry in self.heap if type(entry[2]) is OpResult and entry[2] is self._owner_of(entry)]
 
-    def _push(self, alarm: Any) -> None:
+    def _push(self, entry: Any) -> None:
         if self.stale > STALE_MIN and 2 * self.stale > len(self.heap):
             self.heap = [entry for entry in self.heap if self._owner_of(entry) is not None]
             heapify(self.heap)
             self.stale = 0
-        heappush(self.heap, alarm)
+        heappush(self.heap, entry)
         self._look_ahead()
 
     def _look_ahead(self) -> None:
         self.next_s = self.heap[0][0] if self.heap else inf
 
-    def _owner_of(self, alarm: Any) -> Any:
+    def _owner_of(self, entry: Any) -> Any:
         """Return whose entry it is: a timer that is pending, a connection that has it set; None if it is stale."""
-        target = alarm[2]
+        target = entry[2]
         if type(target) is OpResult:
             return target if self._is_pending(target) else None
         # Looked up once: another thread may drop the connection at any time.
         conn = self.poller.find(target >> 1)
-        return conn if self._has_alarm(conn, target & 1, alarm[1]) else None
+        return conn if self._has_timer(conn, target & 1, entry[1]) else None
 
     def _is_pending(self, operation: OpResult) -> bool:
         return operation.pending
 
-    def _has_alarm(self, conn: Conn | None, reading: bool, number: int) -> bool:
-        return conn is not None and number == (conn.read_alarm if reading else conn.write_alarm)
+    def _has_timer(self, conn: Conn | None, reading: bool, number: int) -> bool:
+        return conn is not None and number == (conn.read_timer if reading else conn.write_timer)
 
     def _silence(self, conn: Conn, reading: bool) -> Conn:
         if reading:
-            conn.read_alarm = 0
-            conn.read_alarm_s = inf
+            conn.read_timer = 0
+            conn.read_timer_s = inf
         else:
-            conn.write_alarm = 0
-            conn.write_alarm_s = inf
+            conn.write_timer = 0
+            conn.write_timer_s = inf
         return conn
