@@ -176,7 +176,7 @@ def _servers(handler: type[Handler], options: Any) -> tuple[str, ...]:
     """
     servers = tuple(handler.servers_of(options))
     if not _are_labels(servers):
-        raise TypeError(f"servers_of() returned {servers!r}, which are no printable names")
+        raise TypeError(f"servers_of() returned {servers!r}, which are not printable names")
     _check_labels("server", servers, SERVERS_MAX)
     return servers
 
@@ -191,7 +191,7 @@ def _sources(handler: type[Handler], options: Any) -> tuple[str, ...]:
     sources = tuple(handler.sources_of(options))
     names: tuple[Any, ...] = tuple(getattr(source, "name", None) for source in sources)
     if not (all(isinstance(source, Source) for source in sources) and _are_labels(names)):
-        raise TypeError(f"sources_of() returned {sources!r} with the names {names!r}, which are no printable ones")
+        raise TypeError(f"sources_of() returned {sources!r} with the names {names!r}, which are not printable")
     if handler.on_message is Handler.on_message:
         if sources:
             raise TypeError(f"sources_of() returned {', '.join(names)}, and there is no on_message() to take messages")
@@ -222,5 +222,5 @@ def _bytes(method: str, size: Any) -> int | None:
         TypeError: it is no number.
     """
     if not (size is None or (type(size) is int and size >= 0)):
-        raise TypeError(f"{method}() returned {size!r}, which is no number of bytes")
+        raise TypeError(f"{method}() returned {size!r}, which is not a number of bytes")
     return size

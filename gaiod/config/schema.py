@@ -73,7 +73,7 @@ PROXY_PROTOCOL_DEFAULT = ProxyProtocolSettings(())
 def _listener_name(value: str) -> str:
     if LISTENER_NAME.fullmatch(value):
         return value
-    raise Refused("is no listener name; write a-z, 0-9, _ and -, a letter first, at most 63 characters")
+    raise Refused("is not a listener name; write a-z, 0-9, _ and -, a letter first, at most 63 characters")
 
 
 def _some(value: object) -> object:

@@ -164,7 +164,7 @@ def _marks(kinds: list[Any]) -> list[str]:
         known = {name for others in options if others is not own for name in others}
         alone = [name for name, option in own.items() if option.required and name not in known]
         if not alone:
-            raise Refused(f"{kind.__qualname__} requires nothing that no other has; change it in the handler")
+            raise Refused(f"{kind.__qualname__} requires no key that the others lack; change it in the handler")
         marks.append(alone[0])
     return marks
 

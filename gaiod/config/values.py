@@ -69,7 +69,7 @@ def parse_congestion(value: object) -> str:
     if not isinstance(value, str):
         raise Refused(mismatch(value, CONGESTION_WANTED))
     if not CONGESTION.fullmatch(value):
-        raise Refused(f'"{shown(value)}" is no name; write {CONGESTION_WANTED}')
+        raise Refused(f'"{shown(value)}" is not a name; write {CONGESTION_WANTED}')
     return value
 
 
@@ -82,7 +82,7 @@ def parse_mode(value: object) -> int:
     if not isinstance(value, str):
         raise Refused(mismatch(value, MODE_WANTED))
     if not MODE.fullmatch(value):
-        raise Refused(f'"{shown(value)}" is no mode; write {MODE_WANTED}')
+        raise Refused(f'"{shown(value)}" is not a mode; write {MODE_WANTED}')
     return int(value, 8)
 
 
@@ -112,7 +112,7 @@ def parse_account(value: object, kind: str) -> str:
         raise Refused(f"{shown(value)} is a number; write {wanted}")
     odd = not value or value != value.strip() or value.startswith("-") or not value.isprintable()
     if odd or NOT_IN_ACCOUNT & set(value):
-        raise Refused(f'"{shown(value)}" is no name; write {wanted}')
+        raise Refused(f'"{shown(value)}" is not a name; write {wanted}')
     return value
 
 

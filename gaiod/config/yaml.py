@@ -84,7 +84,7 @@ class _Reader:
     def read(self) -> Document:
         self._next()  # the start of the stream
         if isinstance(self._next(), yaml.StreamEndEvent):
-            raise _Unreadable(Place(1, 1), "there is nothing in it; start with listeners:")
+            raise _Unreadable(Place(1, 1), "the file is empty; start with listeners:")
         self._document.value = self._node(self._next(), ())
         self._next()  # the end of the document
         after = self._next()

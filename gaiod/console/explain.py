@@ -27,8 +27,8 @@ REASONS = {
     "drain": "Its worker or its listener was drained (a stop, a reload, `gaiod drain`), and it had not ended in time.",
     "admin": "An operator closed it: `gaiod kill`.",
     "handler_error": "A hook of its handler raised an exception; the log has the traceback.",
-    "forgotten": "Its handler forgot it: nothing was asked for on it, and nobody had it any more. That is a bug.",
-    "error": "This machine's kernel did not go on with it, which neither end is to blame for: `ss --kill`, say.",
+    "forgotten": "Its handler dropped it: it had no pending operation and no reference. That is a bug in the handler.",
+    "error": "The kernel of this machine ended it; neither end is to blame. One cause is `ss --kill`.",
     "worker_lost": "Its worker died, and all its connections with it; the log says of what.",
 }
 """A sentence for each of `gaiod.stats.cells.CLOSE_REASONS`."""

@@ -52,7 +52,7 @@ class Conversation:
         line = _exchange(self._sock, json_of({"verb": verb, **arguments}) + b"\n", path)
         if not line.endswith(b"\n"):
             raise ControlError(
-                f"gaiod on {path} closed the connection without an answer: it ended meanwhile, or it is no gaiod; "
+                f"gaiod on {path} closed the connection without an answer: it ended meanwhile, or it is not gaiod; "
                 "see its log",
                 os.EX_UNAVAILABLE,
             )
@@ -86,7 +86,7 @@ def _connect(sock: socket.socket, path: str) -> None:
         sock.connect(path)
     except BlockingIOError as error:
         raise ControlError(
-            f"gaiod on {path} takes no connections: it hangs, or is stopped; see its log", os.EX_TEMPFAIL
+            f"gaiod on {path} accepts no connections: it hangs, or is stopped; see its log", os.EX_TEMPFAIL
         ) from error
     except PermissionError as error:
         raise ControlError(
@@ -129,7 +129,7 @@ def _result_of(line: bytes, path: str) -> dict[str, Any]:
             return dict(answer["result"])
         error = ControlError(str(answer["error"]), int(answer["status"]))
     except (ValueError, KeyError, TypeError) as problem:
-        raise ControlError(f"what answers on {path} is no gaiod; --control names another socket", os.EX_PROTOCOL) from (
-            problem
-        )
+        raise ControlError(
+            f"what answers on {path} is not gaiod; --control names another socket", os.EX_PROTOCOL
+        ) from (problem)
     raise error

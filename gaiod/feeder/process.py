@@ -73,7 +73,7 @@ class Feeder:
         self._configure_log()
         self._cells = map_cells(message["stats"])
         if len(self._cells) != SIZE:
-            log.error("this is gaiod %s, its supervisor another version: run gaiod upgrade", __version__)
+            log.error("this is gaiod %s, but its supervisor runs another version: run gaiod upgrade", __version__)
             return os.EX_CONFIG
         inlet_cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")
         self._watcher = Watcher(counters=inlet_cells, report_closes=True, report_hangups=True)
@@ -92,7 +92,7 @@ class Feeder:
         try:
             configure_log(log_settings_from(self._log), role=ROLE)
         except LogError as error:
-            log.error("%s; the log goes on as before", error)
+            log.error("%s; the log stays where it was", error)
 
     # -- what the supervisor says ------------------------------------------------------------------------
 

@@ -176,7 +176,7 @@ class Router:
             name = f"source {source.name} of listener {wanted['name']}"
             number = wanted["rows"].get(source.name)
             if number is None:
-                log.error("%s was not there when the configuration was read; reload, and it is started", name)
+                log.error("%s did not exist when the configuration was read; reload to start it", name)
             elif not (source.is_inlet and self._has_no_inlets):
                 outlet = partial(
                     SourceOutlet,

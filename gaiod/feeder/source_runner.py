@@ -78,9 +78,9 @@ class Retry:
                 self._busy_pause_s *= 2
                 return
             if is_busy:
-                log.error("%s: somebody else listens there; tried again in %g s", self._what, self._pause_s)
+                log.error("%s: another process listens there; next attempt in %g s", self._what, self._pause_s)
             else:
-                log.exception("%s; tried again in %g s", self._what, self._pause_s)
+                log.exception("%s; next attempt in %g s", self._what, self._pause_s)
             self._watcher.timer(now_s + self._pause_s, context=self._try)
             self._pause_s = min(PAUSE_MAX_S, 2 * self._pause_s)
 

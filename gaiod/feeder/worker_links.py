@@ -201,7 +201,7 @@ class WorkerLinks(Target):
         if result.error is not None:
             if not isinstance(result.error, (ConnClosed, WatcherClosed)):
                 self.limited.tell(
-                    logging.WARNING, "accept", "accepting a worker failed: %s; it is tried again", result.error
+                    logging.WARNING, "accept", "accepting a worker failed: %s; trying again", result.error
                 )
             return
         conn = result.conn
@@ -240,7 +240,7 @@ class WorkerLinks(Target):
             self.limited.tell(
                 logging.WARNING,
                 "stalled",
-                "%d of %d workers take nothing; nobody waits for them",
+                "%d of %d workers take nothing; not waiting for them",
                 len(stalled),
                 len(self._links),
             )

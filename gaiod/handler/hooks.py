@@ -77,7 +77,7 @@ def _check(name: str, value: Any, wanted: Any) -> None:
     if not callable(function):
         raise TypeError(f"{where} is {function!r}, which cannot be called; write {_wanted(wanted)}")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(f"{where} is async, and nobody would await it; write {_wanted(wanted)}")
+        raise TypeError(f"{where} is async, and gaiod would not await it; write {_wanted(wanted)}")
     returns = inspect.signature(_function_of(wanted)).return_annotation
     if returns in (None, "None") and inspect.isgeneratorfunction(function):
         raise TypeError(f"{where} has a yield: calling it does nothing; write {_wanted(wanted)} without")

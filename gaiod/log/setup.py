@@ -26,7 +26,7 @@ def configure_log(settings: LogSettings, *, role: str) -> None:
         role: the process, as lines call it.
 
     Raises:
-        LogError: the file cannot be opened; the log goes on as before.
+        LogError: the file cannot be opened; the log stays where it was.
     """
     handler = _open(settings)
     handler.setFormatter(FORMATS[settings.format](role))
@@ -71,6 +71,6 @@ def _advice(error: OSError) -> str:
         case errno.EACCES | errno.EPERM:
             return f"let the user that gaiod runs as ({os.geteuid()}) write there"
         case errno.ENXIO:
-            return "it is a FIFO that nobody reads, or a socket: start its reader, or name a file"
+            return "it is a FIFO without a reader, or a socket: start its reader, or name a file"
         case _:
             return "correct the path"

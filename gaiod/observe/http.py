@@ -89,7 +89,7 @@ class Endpoint(Target):
             return
         if result.error is not None:
             if not isinstance(result.error, (ConnClosed, WatcherClosed)):
-                self._limited.tell(logging.WARNING, "accept", "accepting failed: %s; it is tried again", result.error)
+                self._limited.tell(logging.WARNING, "accept", "accepting failed: %s; trying again", result.error)
             return
         if len(self._clients) >= CLIENTS_MAX:
             next(iter(self._clients)).evict()

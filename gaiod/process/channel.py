@@ -73,7 +73,7 @@ class Channel(Target):
 
     def failed(self, hook: str, conn: Conn | None) -> None:
         """What the other side says makes no sense: it is broken, or of another version."""
-        log.exception("a message makes no sense; the channel is closed")
+        log.exception("a message cannot be understood; closing the channel")
         if not self._conn.closed:
             self._conn.abort()
             self._take_message(None)

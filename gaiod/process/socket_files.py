@@ -111,16 +111,16 @@ class UnixListener(socket.socket):
             return None
         if inode is not None:
             self._tell(
-                f"{self.path}: another file is there now, so nobody reaches this daemon by it; it is left alone: "
+                f"{self.path}: another file is there now, so clients cannot reach this daemon by it; leaving it alone: "
                 "remove it, and it is made anew"
             )
             return None
         try:
             sock = UnixListener.at(self.path, mode=self._mode, backlog=self._backlog)
         except OSError as error:
-            self._tell(f"{self.path}: the file was removed, and cannot be made anew: {error.strerror}; tried again")
+            self._tell(f"{self.path}: the file was removed, and cannot be recreated: {error.strerror}; trying again")
             return None
-        log.warning("%s: the file was removed; it is made anew, and clients can connect again", self.path)
+        log.warning("%s: the file was removed; it is recreated, and clients can connect again", self.path)
         return sock
 
     def _bind(self, path: str, mode: int) -> None:

@@ -71,7 +71,7 @@ class Opening:
             self.listeners.abandon(prepared)
             raise
         if not os.access(path, os.R_OK):
-            log.warning("%s: user %d cannot read it: no reload will work; correct its mode", path, os.getuid())
+            log.warning("%s: user %d cannot read it, so reloads will fail; correct its mode", path, os.getuid())
         return prepared
 
     def handed_over(self, control_listen: str | None) -> HandedOver:

@@ -25,7 +25,7 @@ from gaiod.supervisor.sockets.listeners import Listeners, Prepared
 log = logging.getLogger("gaiod.supervisor")
 
 
-STOPPING = (os.EX_TEMPFAIL, "the daemon is told to stop: nothing is reloaded")
+STOPPING = (os.EX_TEMPFAIL, "the daemon is stopping: nothing is reloaded")
 
 Outcome = tuple[int, str]
 """An exit status, and what to say: a number (of the generation, or the new daemon's process), or what was wrong."""

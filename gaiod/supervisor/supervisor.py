@@ -241,7 +241,7 @@ class Supervisor:
             if prepared.settings.log != self._settings.log:
                 configure_log(prepared.settings.log, role="supervisor")
         except LogError as error:
-            log.error("%s; the log goes on as before", error)
+            log.error("%s; the log stays where it was", error)
         self._settings = prepared.settings
         sockets = sum(len(listener.sockets) for listener in prepared.listeners)
         too_few = descriptors.warning(prepared.settings, sockets)

@@ -194,7 +194,7 @@ class Predecessor:
             try:
                 self._channel.sendall(b'{"ready": true}\n')
             except OSError as error:
-                log.warning("the daemon before this one has ended before it was told to: %s", error.strerror or error)
+                log.warning("the old daemon ended too early: %s", error.strerror or error)
 
 
 def predecessor(environment: MutableMapping[str, str]) -> Predecessor | None:

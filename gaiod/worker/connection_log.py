@@ -99,7 +99,7 @@ class ConnectionLog:
             self._count_dropped(1)
             return False
         if self._dropped and self._tells.allows(now_s):
-            log.warning("the connection log was over its rate", extra=fields(dropped=self._dropped, rate=self._rate))
+            log.warning("the connection log exceeded its rate", extra=fields(dropped=self._dropped, rate=self._rate))
             self._dropped = 0
             self._left -= 1
         self._left -= 1

@@ -68,7 +68,7 @@ class FeederClient(Target):
         try:
             self._conn = self._watcher.connect(self._address, context=self)
         except OSError as error:
-            log.warning("the feeder cannot be connected to: %s; tried again in %g s", error, self._pause_s)
+            log.warning("cannot connect to the feeder: %s; next attempt in %g s", error, self._pause_s)
             self._again()
 
     def _again(self) -> None:
@@ -110,7 +110,7 @@ class FeederClient(Target):
                 for number, sequence, topic, data in self._reader.take_records():
                     self._take_record(self._by_number[number], sequence, topic, data)
         except (RecordError, KeyError, TypeError) as error:
-            log.error("the feeder is not understood: %s; connecting again", error)
+            log.error("the feeder sent something that cannot be understood: %s; reconnecting", error)
             self._break()
             return
         self._read_on(conn)

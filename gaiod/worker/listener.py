@@ -356,7 +356,7 @@ class Listener(Target):
         self._accept_pauses.failed(self._sockets, code)
         name = errno.errorcode.get(code or 0, "other")
         self._count(f"accept_error_{name if name in ACCEPT_ERRORS else 'other'}")
-        self._tell(logging.WARNING, "accept", "accepting failed: %s; it is tried again", error)
+        self._tell(logging.WARNING, "accept", "accepting failed: %s; trying again", error)
 
     def _closed(self, conn: Conn, name: bytes | None) -> None:
         is_client = self.is_client(conn)

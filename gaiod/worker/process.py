@@ -83,7 +83,9 @@ class Worker:
         layout = Layout(tuple(len(plain.get("servers", ())) for plain in message["listeners"]))
         cells = map_cells(message["stats"])
         if len(cells) != layout.size:
-            _refuse(self._first, f"this is gaiod {__version__}, its supervisor another version: run gaiod upgrade")
+            _refuse(
+                self._first, f"this is gaiod {__version__}, but its supervisor runs another version: run gaiod upgrade"
+            )
         self._watcher = Watcher(counters=cells, report_closes=True, report_hangups=True)
         if message["cpu"] is not None:
             self._watcher.set_loop_affinity(message["cpu"])
@@ -226,7 +228,7 @@ class Worker:
         """Serve another socket instead of those of a listener: their file was removed."""
         _, fds, _, _ = socket.recv_fds(self._later_fds, 1, 1)
         if not fds:
-            log.error("no descriptor is left for the socket that was made anew; raise LimitNOFILE=, and reload")
+            log.error("no descriptor is left for the recreated socket; raise LimitNOFILE=, and reload")
             return
         sock = socket.socket(fileno=fds[0])
         if self._sockets:

@@ -40,8 +40,8 @@ def check_bind(text: str) -> None:
         raise ValueError(f"{match['port']} is not a port; write 1 to {PORT_MAX}")
     if match["host"] not in HOSTS:
         raise ValueError(
-            f"{match['host'] or 'every address'} may be reached from elsewhere, and whoever connects may publish; "
-            f"write 127.0.0.1:{match['port']}, and put a server that asks for a password in front if others are to"
+            f"{match['host'] or 'every address'} can be reached from other machines, and every client may publish; "
+            f"write 127.0.0.1:{match['port']}, and put a server with authentication in front for other machines"
         )
 
 

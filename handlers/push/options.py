@@ -32,7 +32,7 @@ def _check_name(text: str) -> None:
     if NAME.fullmatch(text) is None:
         raise ValueError(f"{shown(text)} is not a name; write small letters, digits, - and _, such as ticks-2")
     if text == "publish":
-        raise ValueError("publish is what comes over the control socket; write another name")
+        raise ValueError("the name publish is reserved for the control socket; write another name")
 
 
 TopicText = Annotated[str, Check(check_topic)]
@@ -123,7 +123,7 @@ def _check_streams(names: Sequence[str]) -> None:
     for name in names:
         if is_pattern(name):
             raise ValueError(
-                f"names {shown(name)}, and streams have no patterns: it would never be read; write each stream's name, "
+                f"names {shown(name)}, but streams have no patterns: it would never be read; write each stream's name, "
                 "or the pattern in channels"
             )
 
@@ -158,7 +158,7 @@ FeedKind = EveryOptions | LinesOptions | HttpOptions | RedisOptions
 
 def _check_topics(topics: Sequence[str]) -> None:
     if not topics:
-        raise ValueError("names no topic, so that nobody could subscribe; write some, or false for any")
+        raise ValueError("has no topics, so that clients could not subscribe; write some, or false for any")
 
 
 @dataclass(frozen=True)
@@ -219,11 +219,13 @@ class PushOptions:
             object.__setattr__(self, "topic", self.topic or DEFAULT_TOPIC)
         elif self.topic is not None:
             raise ValueError(
-                "topic and subscribe exclude each other: either the listener says it, or each client; remove one"
+                "topic and subscribe exclude each other: either the listener chooses the topics, or each client; "
+                "remove one"
             )
         if self.slow_consumer.limit > self.memory_limit:
             raise ValueError(
-                "slow_consumer.limit is above memory_limit, which is for all; lower it, or raise memory_limit"
+                "slow_consumer.limit exceeds memory_limit, which applies to all subscribers together; "
+                "lower it, or raise memory_limit"
             )
         for feed in feeds:
             self._check_feed(feed)

@@ -201,7 +201,7 @@ def test_file_not_utf8_is_reported(tmp_path: Path, load_handler: Loader, data: b
 def test_file_that_is_empty_is_reported(tmp_path: Path, load_handler: Loader) -> None:
     file = tmp_path / "a.yaml"
     file.write_bytes(b"")
-    assert problems(file, load_handler) == [f"{file}:1:1: there is nothing in it; start with listeners:"]
+    assert problems(file, load_handler) == [f"{file}:1:1: the file is empty; start with listeners:"]
 
 
 def test_settings_survive_the_journey_to_a_worker_as_json(load_handler: Loader) -> None:

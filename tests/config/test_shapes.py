@@ -151,7 +151,7 @@ def test_value_that_is_none_of_the_alternatives_or_several_is_refused(value: obj
 
 
 def test_dataclasses_that_cannot_be_told_apart_are_refused() -> None:
-    with pytest.raises(Refused, match="Nested requires nothing that no other has; change it in the handler"):
+    with pytest.raises(Refused, match="Nested requires no key that the others lack; change it in the handler"):
         shape_of(Nested | Wider).fitting({"a": 1})
 
 

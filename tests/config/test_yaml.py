@@ -118,7 +118,7 @@ def test_values_are_allowed_up_to_the_limit_and_no_more() -> None:
             "f:1:7: an escape or a version is out of range; correct it",
         ),
         ('a: "\\U00110000"', "f:1:7: an escape or a version is out of range; correct it"),
-        ("", "f:1:1: there is nothing in it; start with listeners:"),
+        ("", "f:1:1: the file is empty; start with listeners:"),
         ("*a : 1", 'f:1:1: "*a": *a is an alias; write the value out'),
         ("&a a: 1", "f:1:1: a: &a is an anchor; remove it and write the value out where it is used"),
         ("!!str a: 1", "f:1:1: a: the tag !!str is not supported; remove it"),

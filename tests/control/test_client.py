@@ -165,7 +165,7 @@ def test_daemon_that_ends_without_an_answer_is_said_so(path: Path, answer: bytes
 )
 def test_what_is_no_gaiod_is_said_so(path: Path, answer: bytes) -> None:
     with played_daemon(path, answer):
-        message = f"what answers on {path} is no gaiod; --control names another socket"
+        message = f"what answers on {path} is not gaiod; --control names another socket"
         assert _failure(path) == (message, 76)
 
 
@@ -204,7 +204,7 @@ def test_daemon_that_accepts_nobody_is_said_so_at_once(path: Path) -> None:
         waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
         waiting.connect(str(path))
         assert _failure(path) == (
-            f"gaiod on {path} takes no connections: it hangs, or is stopped; see its log",
+            f"gaiod on {path} accepts no connections: it hangs, or is stopped; see its log",
             75,
         )
 

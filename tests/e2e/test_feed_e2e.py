@@ -108,7 +108,7 @@ def test_worker_that_is_stopped_does_not_stop_the_others_and_gets_everything_whe
         finally:
             os.kill(stopped.worker, signal.SIGCONT)
         assert [int(line.split()[1].rstrip(".")) for line in stopped.lines(20000)] == list(range(20000))
-    assert "1 of 2 workers take nothing; nobody waits for them" in running.log()
+    assert "1 of 2 workers take nothing; not waiting for them" in running.log()
 
 
 def test_worker_that_is_too_far_behind_is_cut_off_and_counts_what_it_missed(daemon: Start) -> None:
@@ -172,7 +172,7 @@ def test_source_that_cannot_be_started_is_down_and_tried_again_while_the_others_
         client.lines(5)
         samples = running.scrape()
         assert (_source(samples, "source_up", "a"), _source(samples, "source_up", "broken")) == (1, 0)
-        assert "source broken of listener mine cannot be started; tried again in 0.5 s" in running.log()
+        assert "source broken of listener mine cannot be started; next attempt in 0.5 s" in running.log()
         assert "RuntimeError: it is broken" in running.log()
         (running.folder / "broken").unlink()
         client.until("mended")

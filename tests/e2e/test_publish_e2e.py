@@ -123,4 +123,4 @@ def test_lines_before_one_that_nobody_takes_are_published(running: Daemon) -> No
 def test_nobody_takes_messages_where_no_handler_does(daemon: Start) -> None:
     code, _, err = _publish(daemon(ECHO), "news", "hello")
     assert code == 64
-    assert err == "no listener takes messages: no handler has on_message; configure one that does, push say\n"
+    assert err == "no listener takes messages: no handler has on_message; configure one that does, such as push\n"

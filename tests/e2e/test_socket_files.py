@@ -64,7 +64,7 @@ def test_files_that_were_removed_are_made_anew_within_a_moment_and_connections_g
     with client(tmp_path / "metrics.sock") as scrape:
         scrape.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
         assert scrape.recv(100).startswith(b"HTTP/1.1 200")
-    assert running.log().count("the file was removed; it is made anew") == 4
+    assert running.log().count("the file was removed; it is recreated") == 4
     running.stop()
     assert files(tmp_path) == set()
 
@@ -93,7 +93,7 @@ def test_source_takes_nothing_over_from_a_living_service(daemon: Start, tmp_path
         unix.listen()
         source = source.format(folder=tmp_path, port=tcp.getsockname()[1])
         running = daemon(f'listeners: {{feed: {{bind: "127.0.0.1:0", handler: push, with: {{source: {source}}}}}}}\n')
-        running.wait_for("somebody else listens there")
+        running.wait_for("another process listens there")
         with client(tmp_path / "lines.sock"), socket.create_connection(tcp.getsockname()):
             unix.accept()[0].close()
             tcp.accept()[0].close()

@@ -121,7 +121,7 @@ def test_feeder_of_another_version_than_its_supervisor_says_so(feeder: FeederUnd
     """It was started again after another version was installed, and would count where nobody looks."""
     feeder.begin(cells=SIZE + 1)
     assert feeder.wait() == 78
-    assert "its supervisor another version: run gaiod upgrade" in feeder.log()
+    assert "its supervisor runs another version: run gaiod upgrade" in feeder.log()
 
 
 def test_feeder_imports_nothing_heavy() -> None:

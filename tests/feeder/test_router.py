@@ -52,7 +52,7 @@ def test_source_that_the_configuration_check_has_not_seen_is_not_started(
     feeding.feeds.run([wanted])
     assert Played.made["one"].is_running
     assert not Played.made["two"].is_running
-    assert "source two of listener ticks was not there when the configuration was read; reload" in caplog.text
+    assert "source two of listener ticks did not exist when the configuration was read; reload" in caplog.text
 
 
 def test_handler_that_cannot_be_loaded_costs_its_own_listener_and_is_tried_again(
@@ -62,8 +62,8 @@ def test_handler_that_cannot_be_loaded_costs_its_own_listener_and_is_tried_again
     broken = {**feeding.wanted("ticks", "one"), "handler": "/no/such/file.py"}
     feeding.feeds.run([broken, feeding.wanted("news", "two")])
     assert Played.made["two"].is_running
-    assert "the sources of listener ticks do not run; tried again in 0.01 s" in caplog.text
-    feeding.step_until(lambda: "tried again in 0.02 s" in caplog.text, "another try")
+    assert "the sources of listener ticks do not run; next attempt in 0.01 s" in caplog.text
+    feeding.step_until(lambda: "next attempt in 0.02 s" in caplog.text, "another try")
     feeding.feeds.run([feeding.wanted("news", "two")])
 
 

@@ -30,7 +30,7 @@ def test_source_that_cannot_be_started_is_down_and_started_again(
     one, two = Played.made["one"], Played.made["two"]
     assert (one.is_running, two.is_running) == (False, True)
     assert [feeding.count("ticks", name, "up") for name in ("one", "two")] == [0, 1]
-    assert "source one of listener ticks cannot be started; tried again in 0.01 s" in caplog.text
+    assert "source one of listener ticks cannot be started; next attempt in 0.01 s" in caplog.text
     assert "SystemExit: told to" in caplog.text
     feeding.step_until(lambda: one.is_running, "a start that works")
     assert (one.starts, one.stops) == (4, 0)
@@ -67,7 +67,7 @@ def test_address_that_somebody_else_has_is_waited_for_in_silence_and_then_said_t
     Retry(feeding.watcher, attempt, "it does not listen")
     feeding.step_until(lambda: 2 in told_at, "a try that works")
     assert told_at.count(0) > 2, "it is tried often before anything is said"
-    assert caplog.messages[0] == "it does not listen: somebody else listens there; tried again in 0.001 s"
+    assert caplog.messages[0] == "it does not listen: another process listens there; next attempt in 0.001 s"
     assert "Traceback" not in caplog.text
 
 
@@ -85,7 +85,7 @@ def test_tries_are_less_and_less_often_until_one_works(
 
     Retry(feeding.watcher, attempt, "it fails")
     feeding.step_until(lambda: len(tries) == 6, "the one that works")
-    pauses = [line.rpartition(" in ")[2] for line in caplog.text.splitlines() if "tried again" in line]
+    pauses = [line.rpartition(" in ")[2] for line in caplog.text.splitlines() if "next attempt" in line]
     assert pauses == ["0.001 s", "0.002 s", "0.004 s", "0.004 s", "0.004 s"]
 
 

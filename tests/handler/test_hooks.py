@@ -70,8 +70,8 @@ OPEN = r"def on_open\(self, conn: Conn\) -> None"
 @pytest.mark.parametrize(
     ("hook", "why"),
     [
-        (_awaited, "is async, and nobody would await it"),
-        (_yields_async, "is async, and nobody would await it"),
+        (_awaited, "is async, and gaiod would not await it"),
+        (_yields_async, "is async, and gaiod would not await it"),
         (_yields, "has a yield: calling it does nothing"),
         (lambda self: None, r"takes \(self\): too many positional arguments"),
         (lambda self, conn, result: None, r"takes \(self, conn, result\): missing a required argument: 'result'"),

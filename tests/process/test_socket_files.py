@@ -163,7 +163,7 @@ def test_file_that_was_removed_is_made_anew_with_its_mode(
         assert stat.S_IMODE(path.stat().st_mode) == mode
         assert is_reached(path, after)
         assert not is_reached(path, sock)
-    assert caplog.messages == [f"{path}: the file was removed; it is made anew, and clients can connect again"]
+    assert caplog.messages == [f"{path}: the file was removed; it is recreated, and clients can connect again"]
 
 
 def test_other_file_in_its_place_is_told_of_once_and_left_alone(
@@ -174,7 +174,7 @@ def test_other_file_in_its_place_is_told_of_once_and_left_alone(
     for _ in range(3):
         assert listener.renewed() is None
     (said,) = caplog.messages
-    assert said.startswith(f"{path}: another file is there now, so nobody reaches this daemon by it")
+    assert said.startswith(f"{path}: another file is there now, so clients cannot reach this daemon by it")
     assert path.read_text() == "another's"
     path.unlink()
     after = listener.renewed()
@@ -193,7 +193,7 @@ def test_file_that_cannot_be_made_anew_is_told_of_once_and_tried_again(
         for _ in range(3):
             assert sock.renewed() is None
         assert len(caplog.messages) == 1
-        assert "cannot be made anew: No such file or directory" in caplog.messages[0]
+        assert "cannot be recreated: No such file or directory" in caplog.messages[0]
         folder.mkdir()
         after = sock.renewed()
         assert after is not None

@@ -201,4 +201,4 @@ def test_option_that_the_kernel_refuses_is_told_and_ends_nothing(
 ) -> None:
     _serve(listeners, settings("127.0.0.1:0"))
     _serve(listeners, settings("127.0.0.1:0", keepalive_s=1e6))
-    assert "listener l0: not everything could be set" in caplog.text
+    assert "listener l0: some socket options could not be set" in caplog.text

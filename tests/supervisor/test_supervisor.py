@@ -127,7 +127,7 @@ def test_worker_that_is_told_to_end_has_its_successor_at_once_and_keeps_its_conn
         assert exchange(sock, b"ping") == b"ping"
         os.kill(worker, signal.SIGTERM)
         running.wait_for("worker 0 serves again")
-        assert f"worker 0, process {worker}, was told to end; another is started" in running.log()
+        assert f"worker 0, process {worker}, was asked to end; starting another one" in running.log()
         assert echoes(running.address())
         assert exchange(sock, b"still there") == b"still there"
     running.wait_for(f"worker 0, process {worker}, ended with exit status 0")

@@ -115,7 +115,7 @@ def test_nothing_is_sent_nor_opened_where_systemd_did_not_start_it(caplog: pytes
 def test_address_of_another_kind_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     Notifier({"NOTIFY_SOCKET": "vsock:2:1234"}).ready("x")
     assert [record.getMessage() for record in caplog.records] == [
-        "NOTIFY_SOCKET=vsock:2:1234 is neither a path nor an abstract address: systemd is told nothing"
+        "NOTIFY_SOCKET=vsock:2:1234 is neither a path nor an abstract address: not notifying systemd"
     ]
 
 
@@ -307,21 +307,21 @@ def test_variables_that_are_no_numbers_are_warned_of(listener: socket.socket, va
     found, said = _taken(listener, **variables)
     assert (found["found"], found["left"]) == ({}, [])
     assert said.startswith("WARNING LISTEN_PID=")
-    assert "are not two numbers: no socket is taken from systemd" in said
+    assert "are not two numbers: ignoring the sockets of systemd" in said
 
 
 @pytest.mark.parametrize("count", ["2", "9" * 20])
 def test_descriptors_that_are_not_there_are_warned_of(listener: socket.socket, count: str) -> None:
     found, said = _taken(listener, LISTEN_PID="OWN PID", LISTEN_FDS=count)
     assert found["found"] == {"unknown": [3]}
-    assert said == f"WARNING LISTEN_FDS={count}, but descriptor 4 is not open: only those before it are taken\n"
+    assert said == f"WARNING LISTEN_FDS={count}, but descriptor 4 is not open: using only those before it\n"
 
 
 def test_names_that_are_not_as_many_as_the_sockets_are_warned_of(listener: socket.socket) -> None:
     """Which name is whose cannot be told."""
     found, said = _taken(listener, LISTEN_PID="OWN PID", LISTEN_FDS="1", LISTEN_FDNAMES="echo:local")
     assert found["found"] == {"unknown": [3]}
-    assert "WARNING LISTEN_FDNAMES=echo:local does not name 1 sockets: all are called unknown" in said
+    assert "WARNING LISTEN_FDNAMES=echo:local does not name 1 sockets: naming all of them unknown" in said
 
 
 def test_what_is_no_listening_stream_socket_is_closed_and_warned_of_by_name(listener: socket.socket) -> None:
@@ -337,13 +337,11 @@ def test_what_is_no_listening_stream_socket_is_closed_and_warned_of_by_name(list
     assert found["found"] == {"echo": [6]}
     assert found["open"] == [6]
     dns, fifo, accepted, idle_line = said.splitlines()
-    assert dns.startswith("WARNING socket dns (descriptor 3) from systemd is left out: a AF_INET SOCK_DGRAM socket")
-    assert fifo.startswith(
-        "WARNING socket fifo (descriptor 4) from systemd is left out: Socket operation on non-socket"
-    )
-    assert accepted.startswith("WARNING socket accepted (descriptor 5) from systemd is left out: ")
+    assert dns.startswith("WARNING socket dns (descriptor 3) from systemd is ignored: a AF_INET SOCK_DGRAM socket")
+    assert fifo.startswith("WARNING socket fifo (descriptor 4) from systemd is ignored: Socket operation on non-socket")
+    assert accepted.startswith("WARNING socket accepted (descriptor 5) from systemd is ignored: ")
     assert accepted.endswith("; its unit needs ListenStream= and Accept=no")
-    assert idle_line.startswith("WARNING socket idle (descriptor 7) from systemd is left out: ")
+    assert idle_line.startswith("WARNING socket idle (descriptor 7) from systemd is ignored: ")
 
 
 @pytest.mark.parametrize(

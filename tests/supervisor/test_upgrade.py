@@ -183,4 +183,4 @@ def test_predecessor_that_is_gone_later_is_a_warning(caplog: pytest.LogCaptureFi
     old = Predecessor(theirs.detach())
     ours.close()
     old.tell_ready()
-    assert "has ended before it was told to" in caplog.text
+    assert "the old daemon ended too early" in caplog.text

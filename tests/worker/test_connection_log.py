@@ -108,7 +108,7 @@ def test_lines_over_the_rate_are_dropped_counted_and_told(lines: list[tuple[str,
     assert sum(dropped) == 15
     clock.now_s += 1.0
     log.opened("echo", conn, "-")
-    assert lines[10] == ("the connection log was over its rate", {"dropped": 15, "rate": 10})
+    assert lines[10] == ("the connection log exceeded its rate", {"dropped": 15, "rate": 10})
     assert lines[11][0] == "connection opened"
     for _ in range(25):
         log.opened("echo", conn, "-")
@@ -124,7 +124,7 @@ def test_telling_of_dropped_lines_leaves_the_rate_to_the_lines(
     for _ in range(3000):
         clock.now_s += 0.01
         log.opened("echo", conn, "-")
-    told = [values["dropped"] for message, values in lines if message == "the connection log was over its rate"]
+    told = [values["dropped"] for message, values in lines if message == "the connection log exceeded its rate"]
     assert 2 <= len(told) <= 4, "at most every 10 s"
     assert len(lines) - len(told) + sum(dropped) == 3000
     assert sum(dropped) - 1000 < sum(told) <= sum(dropped)

@@ -194,7 +194,7 @@ def test_worker_connects_again_when_it_does_not_understand_the_feeder(
 ) -> None:
     linked.accept()
     linked.say(said)
-    linked.serving.step_until(lambda: "the feeder is not understood" in caplog.text, "the error")
+    linked.serving.step_until(lambda: "the feeder sent something that cannot be understood" in caplog.text, "the error")
     linked.hang_up()
     linked.accept()
     linked.answer(0)

@@ -344,7 +344,7 @@ def test_worker_of_another_version_than_its_supervisor_says_so(worker: WorkerUnd
     message["listeners"][0].pop(key, None)
     os.ftruncate(message["stats"], os.fstat(message["stats"]).st_size + 8)
     worker.send(message)
-    assert "its supervisor another version: run gaiod upgrade" in worker.receive()["failed"]
+    assert "its supervisor runs another version: run gaiod upgrade" in worker.receive()["failed"]
     assert worker.wait() == 78
 
 

@@ -174,5 +174,5 @@ def test_worker_serves_where_no_thread_can_be_started(
     lookout.start()
     lookout.stop()
     assert caplog.messages == [
-        "slow hooks are told of without their stack: can't start new thread; see the limit on processes"
+        "slow hooks are logged without their stacks: can't start new thread; see the limit on processes"
     ]

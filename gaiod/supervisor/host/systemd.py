@@ -136,7 +136,7 @@ def inherited_sockets(environment: MutableMapping[str, str]) -> Inherited:
     if pid is None or count is None:
         return inherited
     if _number(pid) is None or _number(count) is None:
-        log.warning("LISTEN_PID=%s LISTEN_FDS=%s are not two numbers: no socket is taken from systemd", pid, count)
+        log.warning("LISTEN_PID=%s LISTEN_FDS=%s are not two numbers: ignoring the sockets of systemd", pid, count)
         return inherited
     if int(pid) != os.getpid():
         return inherited
@@ -144,12 +144,12 @@ def inherited_sockets(environment: MutableMapping[str, str]) -> Inherited:
         try:
             os.set_inheritable(fd, False)
         except OSError:
-            log.warning("LISTEN_FDS=%s, but descriptor %d is not open: only those before it are taken", count, fd)
+            log.warning("LISTEN_FDS=%s, but descriptor %d is not open: using only those before it", count, fd)
             break
         try:
             inherited.sockets.setdefault(name, []).append(_listening(fd))
         except UnsupportedConn as error:
-            log.warning("socket %s (descriptor %d) from systemd is left out: %s", name, fd, error)
+            log.warning("socket %s (descriptor %d) from systemd is ignored: %s", name, fd, error)
             inherited.left_out[name] = str(error)
     inherited.sockets = {name: sockets for name, sockets in inherited.sockets.items() if sockets}
     return inherited
@@ -179,7 +179,7 @@ def _names(text: str | None, count: int) -> Iterable[str]:
         return repeat(UNNAMED)
     names = text.split(":")
     if len(names) != count:
-        log.warning("LISTEN_FDNAMES=%s does not name %d sockets: all are called %s", text, count, UNNAMED)
+        log.warning("LISTEN_FDNAMES=%s does not name %d sockets: naming all of them %s", text, count, UNNAMED)
         return repeat(UNNAMED)
     return names
 
@@ -190,7 +190,7 @@ def _address_of(path: str) -> bytes | None:
     if path.startswith("@"):
         return b"\0" + os.fsencode(path[1:])  # man 7 unix: an abstract address
     if path:
-        log.warning("NOTIFY_SOCKET=%s is neither a path nor an abstract address: systemd is told nothing", path)
+        log.warning("NOTIFY_SOCKET=%s is neither a path nor an abstract address: not notifying systemd", path)
     return None
 
 

@@ -181,7 +181,7 @@ class Commands:
         taking = [listener.settings.name for listener in self._snapshot.listeners() if listener.settings.sources]
         if not taking:
             raise ControlError(
-                "no listener takes messages: no handler has on_message; configure one that does, push say"
+                "no listener takes messages: no handler has on_message; configure one that does, such as push"
             )
         if listener not in (None, *taking):
             others = f"{', '.join(taking)} {'does' if len(taking) == 1 else 'do'}"
@@ -218,7 +218,9 @@ ORDERS: dict[str, Callable[[dict[str, Any]], float]] = {
 def _tell_replaced(reply: Reply, replaced: list[int], failed: list[int]) -> None:
     if failed:
         slots = ", ".join(map(str, failed))
-        why = f"the successors of these workers did not get to serve, and they go on: {slots}; the log says why"
+        why = (
+            f"the successors of these workers did not become ready, so the old ones continue: {slots}; the log says why"
+        )
         reply(refused(why, os.EX_SOFTWARE))
     else:
         reply(succeeded({"workers": replaced}))

@@ -106,7 +106,7 @@ class Control(Target):
         """Take a new client, or the failure of accepting one."""
         if result.error is not None:
             if not isinstance(result.error, (ConnClosed, WatcherClosed)):
-                self._limited.tell(logging.WARNING, "accept", "accepting failed: %s; it is tried again", result.error)
+                self._limited.tell(logging.WARNING, "accept", "accepting failed: %s; trying again", result.error)
         elif self._socket is None:
             _turn_away(result.conn, "gaiod is about to end; try again when it is there again")
         elif len(self._clients) >= CLIENTS_MAX:

@@ -218,7 +218,7 @@ class Fleet:
         """Replace a worker that somebody has told to end, behind the supervisor's back: its queue waits."""
         number = member.process.number
         if self.serving.get(number) is member:
-            log.warning("worker %d, process %d, was told to end; another is started", number, member.process.pid)
+            log.warning("worker %d, process %d, was asked to end; starting another one", number, member.process.pid)
             del self.serving[number]
             self._restart(number, "signal")
 
@@ -309,7 +309,7 @@ class Fleet:
         pause_s = self._crash_loop.pause_s(number, 0.0 if ready_s is None else now_s - ready_s, now_s)
         if pause_s is None:
             log.error(
-                "worker %d ended before it had served for %g s, %d times in %g s: another start is no help; giving up",
+                "worker %d ended before it had served for %g s, %d times in %g s: restarting does not help; giving up",
                 number, SETTLED_S, FAILURES_MAX, FAILURES_WINDOW_S,
             )  # fmt: skip
             self._hopeless()

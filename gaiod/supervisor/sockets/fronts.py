@@ -66,7 +66,7 @@ class Fronts:
                 self._control.open(control.dup())
             except OSError as error:
                 log.error(
-                    "the control socket was made anew and cannot be served: %s; restart with more descriptors",
+                    "the control socket was recreated but cannot be served: %s; restart with more descriptors",
                     error,
                 )
 

@@ -110,7 +110,7 @@ class Listeners:
                 try:
                     retune(sock, options_of(settings))
                 except OSError as error:
-                    log.error("listener %s: not everything could be set: %s", settings.name, error)
+                    log.error("listener %s: some socket options could not be set: %s", settings.name, error)
 
     def abandon(self, prepared: Prepared) -> None:
         """Close what was opened for it."""

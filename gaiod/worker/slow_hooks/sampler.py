@@ -47,7 +47,7 @@ class Sampler:
             try:
                 self._thread.start()
             except RuntimeError as error:  # the limit on processes, which counts threads
-                log.warning("slow hooks are told of without their stack: %s; see the limit on processes", error)
+                log.warning("slow hooks are logged without their stacks: %s; see the limit on processes", error)
 
     def stop(self) -> None:
         """Look no more."""

@@ -185,7 +185,7 @@ class Reader:
         self._outlet.up = False
         if self._trouble != str(error):
             self._trouble = str(error)
-            log.warning("lines: %s; it is tried again", error)
+            log.warning("lines: %s; trying again", error)
 
     def _works(self) -> None:
         self._outlet.up = True

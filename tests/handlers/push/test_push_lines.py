@@ -151,7 +151,7 @@ def test_file_that_is_not_there_yet_is_waited_for_and_read_from_its_start(
     path = tmp_path / "log"
     with caplog.at_level("INFO"):
         start(path)
-        outlet.step_until(lambda: "it is tried again" in caplog.text, "the complaint")
+        outlet.step_until(lambda: "trying again" in caplog.text, "the complaint")
         assert not outlet.up
         path.write_text("one\n")
         outlet.expect_lines("t", b"one")

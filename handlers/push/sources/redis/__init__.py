@@ -72,7 +72,7 @@ class Reader:
             except (redis.RedisError, OSError, UnicodeError) as error:
                 self._failed(str(error).rstrip(".") or type(error).__name__)
             except Exception:
-                log.exception("%s: reading failed; it is tried again", self._where)
+                log.exception("%s: reading failed; trying again", self._where)
                 self._failed("")
             self._feed.wait(self._dice.uniform(0, min(DELAY_MAX_S, DELAY_FIRST_S * 2.0 ** min(self._failures - 1, 32))))
         self._feed.outlet.up = False
@@ -105,4 +105,4 @@ class Reader:
         self._failures += 1
         if trouble != self._trouble:
             self._trouble = trouble
-            log.warning("%s: %s; it is tried again", self._where, trouble)
+            log.warning("%s: %s; trying again", self._where, trouble)
