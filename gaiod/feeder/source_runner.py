@@ -10,6 +10,7 @@ from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.feeder.outlet import SourceOutlet
 from gaiod.handler.handler import PUBLISH, Outlet, Source
+from gaiod.process.backoff import Backoff
 
 log = logging.getLogger("gaiod.feeder")
 
@@ -56,7 +57,7 @@ class Retry:
         self._watcher = watcher
         self._attempt = attempt
         self._what = what
-        self._pause_s = PAUSE_FIRST_S
+        self._backoff = Backoff(PAUSE_FIRST_S, PAUSE_MAX_S)
         self._is_over = False
         self._busy_pause_s = BUSY_PAUSE_S
         self._try()
@@ -77,12 +78,12 @@ class Retry:
                 self._watcher.timer(now_s + self._busy_pause_s, context=self._try)
                 self._busy_pause_s *= 2
                 return
+            pause_s = self._backoff.take()
             if is_busy:
-                log.error("%s: another process listens there; next attempt in %g s", self._what, self._pause_s)
+                log.error("%s: another process listens there; next attempt in %g s", self._what, pause_s)
             else:
-                log.exception("%s; next attempt in %g s", self._what, self._pause_s)
-            self._watcher.timer(now_s + self._pause_s, context=self._try)
-            self._pause_s = min(PAUSE_MAX_S, 2 * self._pause_s)
+                log.exception("%s; next attempt in %g s", self._what, pause_s)
+            self._watcher.timer(now_s + pause_s, context=self._try)
 
 
 class SourceRunner:

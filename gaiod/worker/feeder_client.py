@@ -9,6 +9,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.errors import WatcherClosed
 from gaiod.core.operations import OpResult, OpType
 from gaiod.core.watcher import Watcher
+from gaiod.process.backoff import Backoff
 from gaiod.process.dispatch import Target
 from gaiod.process.feed_records import Reader, RecordError, hello
 from gaiod.worker.listener import Listener
@@ -52,7 +53,7 @@ class FeederClient(Target):
         self._wanted = {listener.name: _Subscription(listener, key) for listener, key in keys.items()}
         self._by_number: dict[int, _Subscription] = {}
         self._conn: Conn | None = None
-        self._pause_s = PAUSE_FIRST_S
+        self._backoff = Backoff(PAUSE_FIRST_S, PAUSE_MAX_S)
         self._connect()
 
     def on_completion(self, result: OpResult) -> None:
@@ -68,12 +69,11 @@ class FeederClient(Target):
         try:
             self._conn = self._watcher.connect(self._address, context=self)
         except OSError as error:
-            log.warning("cannot connect to the feeder: %s; next attempt in %g s", error, self._pause_s)
+            log.warning("cannot connect to the feeder: %s; next attempt in %g s", error, self._backoff.next_s)
             self._again()
 
     def _again(self) -> None:
-        self._watcher.timer(time.monotonic() + self._pause_s, context=self._connect)
-        self._pause_s = min(PAUSE_MAX_S, 2 * self._pause_s)
+        self._watcher.timer(time.monotonic() + self._backoff.take(), context=self._connect)
 
     def _break(self) -> None:
         """End the link, and make another."""
@@ -104,7 +104,7 @@ class FeederClient(Target):
                     feeds, instance = answer
                     for name, each in feeds.items():
                         self._take_hello(self._wanted[name], each["number"], each["sequence"])
-                    self._pause_s = PAUSE_FIRST_S
+                    self._backoff.reset()
                     self._connected(instance)
             if self._by_number:
                 for number, sequence, topic, data in self._reader.take_records():

@@ -1,5 +1,6 @@
 """Fixtures of the supervisor's tests."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,22 @@ from e2e.support.starting import Start, starter
 from gaiod import Watcher
 from supervisor.support.controls import ControlUnderTest
 from supervisor.support.fleets import FleetUnderTest
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """What a test makes of the log of this process ends with the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers[:]:
+        if handler not in handlers:
+            root.removeHandler(handler)
+            handler.close()
+    for handler in handlers:
+        if handler not in root.handlers:
+            root.addHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.fixture

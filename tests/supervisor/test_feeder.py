@@ -10,6 +10,7 @@ from core.support.waiting import MOMENT_S
 from e2e.support.feeding import PUSHES
 from e2e.support.procfs import is_alive
 
+from gaiod.process.backoff import Backoff
 from gaiod.settings import ListenerSettings, Settings
 from gaiod.supervisor.processes import feeder as module
 from gaiod.supervisor.processes.feeder import Feeding
@@ -134,9 +135,7 @@ def test_feeder_that_dies_at_once_is_started_less_and_less_often_and_never_given
     fed: Fed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "SETTLED_S", 1000.0)
-    monkeypatch.setattr(module, "PAUSE_FIRST_S", 0.01)
-    monkeypatch.setattr(module, "PAUSE_MAX_S", 0.02)
-    fed.feeding._pause_s = 0.01
+    fed.feeding._backoff = Backoff(0.01, 0.02)
     fed.serve("a")
     for number in range(3):
         fed.fleet.run_until(lambda: fed.feeding.process)
@@ -279,7 +278,7 @@ def test_feeding_that_was_never_needed_is_over_at_once(fleet: FleetUnderTest) ->
 def test_feeder_that_cannot_be_started_is_tried_again(
     fed: Fed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fed.feeding._pause_s = 0.01
+    fed.feeding._backoff = Backoff(0.01, 30.0)
     launch, failures = module.FeederProcess.launch, [OSError(12, "Cannot allocate memory")]
 
     def refuse(self: Any, *arguments: Any, **rest: Any) -> None:

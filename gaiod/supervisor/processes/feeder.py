@@ -11,6 +11,7 @@ from typing import Any
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.plugins import pinned
+from gaiod.process.backoff import Backoff
 from gaiod.supervisor.processes.child import ChildProcess, WorkerProcess
 from gaiod.supervisor.processes.feeder_counts import ITSELF, FeederMemory, SourceCounts, SourceKey
 from gaiod.supervisor.processes.generation import Generation
@@ -113,7 +114,7 @@ class Feeding:
         self._adopted: Generation | None = None
         self._feeders = 0
         self._sets = 0
-        self._pause_s = PAUSE_FIRST_S
+        self._backoff = Backoff(PAUSE_FIRST_S, PAUSE_MAX_S)
         self._looked_s = time.monotonic()
         self._is_stopping = False
         self._has_no_inlets = False
@@ -268,7 +269,7 @@ class Feeding:
         if not has_died:
             self._start()
         elif time.monotonic() - process.started_s >= SETTLED_S:
-            self._pause_s = PAUSE_FIRST_S
+            self._backoff.reset()
             self._start()
         else:
             self._start_later()
@@ -311,13 +312,13 @@ class Feeding:
             self._run_once_fed()
 
     def _start_later(self) -> None:
-        log.warning("the feeder is started again in %g s", self._pause_s)
+        pause_s = self._backoff.take()
+        log.warning("the feeder is started again in %g s", pause_s)
 
         def start(result: OpResult) -> None:
             self._start()
 
-        self._watcher.timer(time.monotonic() + self._pause_s, context=start)
-        self._pause_s = min(PAUSE_MAX_S, 2 * self._pause_s)
+        self._watcher.timer(time.monotonic() + pause_s, context=start)
 
     def _run_once_fed(self) -> None:
         """Have the feeder run its sources when the workers say that they serve, and have a link to this feeder."""

@@ -116,7 +116,7 @@ class Fleet:
                 if before is not None:
                     self.slots[member.process.number].restarts["reload"] += 1
             elif member.process.phase is Phase.STARTING:
-                self.kill_reason(member, "its generation is over")
+                self.kill_member(member, "its generation is over")
         for member in old.values():
             self._drain(member, generation.settings.drain_timeout_s, eager=False)
         self.feeding.adopt(generation)
@@ -161,7 +161,7 @@ class Fleet:
         self.is_stopping = True
         for member in self:
             if member.process.phase is Phase.STARTING:
-                self.kill_reason(member, STOPPED)
+                self.kill_member(member, STOPPED)
             else:
                 self._drain(member, timeout_s, eager=eager)
         self._end_feeding()
@@ -170,10 +170,10 @@ class Fleet:
         """End every process now."""
         self.is_stopping = True
         for member in self:
-            self.kill_reason(member, STOPPED)
+            self.kill_member(member, STOPPED)
         self.feeding.kill()
 
-    def kill_reason(self, member: Member, why: str) -> None:
+    def kill_member(self, member: Member, why: str) -> None:
         """Kill a worker, for a reason that is told when it has ended."""
         member.kill_reason = member.kill_reason or why
         member.process.kill()
@@ -340,7 +340,7 @@ class Fleet:
         for member in launch.members:
             member.launch = None
             member.process.phase = Phase.DRAINING
-            self.kill_reason(member, "its generation failed")
+            self.kill_member(member, "its generation failed")
         self.feeding.withdraw()
         launch.done(why)
 

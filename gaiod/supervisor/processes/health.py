@@ -73,7 +73,7 @@ class Health:
         self._last_s = now_s
         for member in self._fleet:
             if member.kill_s is not None and now_s >= member.kill_s and not is_late:
-                self._fleet.kill_reason(member, TOO_LATE)
+                self._fleet.kill_member(member, TOO_LATE)
             elif not is_late and member.kill_reason is None and self._hangs(member, now_s):
                 self._end_hung(member, now_s)
         if now_s >= self._wear_s + WEAR_INTERVAL_S:
