@@ -172,7 +172,7 @@ def test_hooks_before_a_commit_are_programs_of_the_environment() -> None:
         assert (Path(sys.executable).parent / hook["entry"].split()[0]).exists(), hook
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @runs("python3 -m venv .venv", DEVELOP)
 def test_fresh_clone_is_installed(tmp_path: Path) -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, check=True, capture_output=True, text=True)
