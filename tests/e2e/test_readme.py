@@ -182,7 +182,8 @@ def test_fresh_clone_is_installed(tmp_path: Path) -> None:
     install, develop = text_of("python3 -m venv .venv"), text_of(DEVELOP)
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "RUNTIME_DIRECTORY": str(tmp_path)}
     # How this machine reaches the package index is not what is tested.
-    environment |= {name: value for name, value in os.environ.items() if re.match(r"PIP_|.*_proxy$|SSL_", name, re.I)}
+    of_index = re.compile(r"PIP_|SSL_|.*_proxy$", re.IGNORECASE)
+    environment |= {name: value for name, value in os.environ.items() if of_index.match(name)}
     for text in (install + "gaiod version", "git init -q\n. .venv/bin/activate\n" + develop):
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text],
