@@ -207,6 +207,29 @@ def test_map_of_the_design_names_every_module() -> None:
     )
 
 
+def test_way_of_a_byte_names_what_there_is() -> None:
+    """A file, and then functions that it defines."""
+    text = (PACKAGE / "DESIGN.md").read_text().partition("## The way of a byte")[2].partition("\n## ")[0]
+    steps = re.findall(r"`([a-z_]+/[a-z_/]+\.py)`(?::((?:[\s,]+`_?[a-z_]+`)+))?", text)
+    assert len(steps) > 20
+
+    def wrong() -> Iterator[str]:
+        for name, functions in steps:
+            path = (ROOT if name.startswith("handlers/") else PACKAGE) / name
+            found = {node.name for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)}
+            for function in re.findall(r"`(\w+)`", functions):
+                if function not in found:
+                    yield f"{name} has no {function}"
+
+    refuse(wrong())
+
+
+def test_map_of_the_core_names_every_module() -> None:
+    text = (PACKAGE / "DESIGN.md").read_text().partition("* The core's modules:")[2].partition("\n* ")[0]
+    named = set(re.findall(r"`([a-z_]+)`", text))
+    assert {path.stem for path in python_files("gaiod/core")} - {"__init__"} == named
+
+
 def test_top_level_has_nothing_that_does_not_belong() -> None:
     wanted = {"pyproject.toml", "setup.py", "gaiod", "handlers", "config", "tests", "deploy", "README.md", "LICENSE"}
     made_by_tools = {"build", "dist", "gaiod.egg-info"}
