@@ -76,7 +76,7 @@ class Supervisor:
         self._opening = Opening()
         self._listeners = self._opening.listeners
         self._upgrade: Upgrade | None = None
-        self._fleet = Fleet(self._watcher, crash_looping=self._take_hopeless, changed=self._take_change)
+        self._fleet = Fleet(self._watcher, crash_looping=self._take_crash_loop, changed=self._take_change)
         self._health = Health(self._watcher, self._fleet, self._tick)
         self._reloads = Reloads(
             self._watcher,
@@ -304,7 +304,7 @@ class Supervisor:
             self._listeners.close_one(listener)  # refused clients look elsewhere at once, queued ones would wait
         self._take_change()
 
-    def _take_hopeless(self) -> None:
+    def _take_crash_loop(self) -> None:
         """Give up: whoever started the daemon decides what next."""
         if self._state is State.SERVING:
             self._exit_status = os.EX_SOFTWARE

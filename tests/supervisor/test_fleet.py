@@ -98,7 +98,7 @@ def test_worker_that_dies_is_replaced(fleet: FleetUnderTest) -> None:
     assert echoes(fleet.address)
 
 
-def test_fleet_is_hopeless_when_workers_die_again_and_again(
+def test_fleet_is_crash_looping_when_workers_die_again_and_again(
     fleet: FleetUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crash_loop, "BACKOFF_FIRST_S", 0.001)

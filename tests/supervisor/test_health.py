@@ -1,4 +1,4 @@
-"""The watchman: hung workers end, worn ones are replaced, one after the other."""
+"""Health: hung workers end, worn ones are replaced, one after the other."""
 
 import os
 import signal
@@ -17,28 +17,26 @@ from supervisor.support.fleets import FleetUnderTest
 
 
 @pytest.fixture
-def watchman(fleet: FleetUnderTest, monkeypatch: pytest.MonkeyPatch) -> Health:
+def health(fleet: FleetUnderTest, monkeypatch: pytest.MonkeyPatch) -> Health:
     """One that looks often."""
     monkeypatch.setattr(module, "TICK_S", 0.02)
     monkeypatch.setattr(module, "WEAR_INTERVAL_S", 0.02)
     return Health(fleet.watcher, fleet.fleet, lambda: None)
 
 
-def test_hung_worker_is_ended_and_replaced(fleet: FleetUnderTest, watchman: Health, tmp_path: Path) -> None:
+def test_hung_worker_is_ended_and_replaced(fleet: FleetUnderTest, health: Health, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(HANGS)
     fleet.serve(handler=str(tmp_path / "mine.py"), heartbeat_timeout_s=1.0)
     old = fleet.pid()
     with connect(fleet.address) as sock:
         assert exchange(sock, b"hang me") == b"hanging"
-        wait_until(
-            lambda: not watchman.all_beat, "a heartbeat that is old"
-        )  # the watchman itself has no turn meanwhile
+        wait_until(lambda: not health.all_beat, "a heartbeat that is old")  # the health itself has no turn meanwhile
         fleet.run_until(lambda: 0 in fleet.fleet.serving and fleet.pid() != old)
     assert fleet.fleet.slots[0].restarts == {"watchdog": 1}
-    assert watchman.all_beat
+    assert health.all_beat
 
 
-def test_stopped_worker_is_ended_and_replaced(fleet: FleetUnderTest, watchman: Health) -> None:
+def test_stopped_worker_is_ended_and_replaced(fleet: FleetUnderTest, health: Health) -> None:
     fleet.serve(heartbeat_timeout_s=1.0)
     old = fleet.pid()
     os.kill(old, signal.SIGSTOP)
@@ -47,7 +45,7 @@ def test_stopped_worker_is_ended_and_replaced(fleet: FleetUnderTest, watchman: H
 
 
 def test_nobody_is_ended_when_it_is_the_supervisor_that_stood_still(
-    fleet: FleetUnderTest, watchman: Health, monkeypatch: pytest.MonkeyPatch
+    fleet: FleetUnderTest, health: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So it is after a suspend of the machine: everybody's heartbeat is old."""
     monkeypatch.setattr(module, "LATE_S", 0.5)
@@ -62,7 +60,7 @@ def test_nobody_is_ended_when_it_is_the_supervisor_that_stood_still(
 
 
 def test_worker_that_does_not_get_to_serve_is_ended(
-    fleet: FleetUnderTest, watchman: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fleet: FleetUnderTest, health: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "START_TIMEOUT_S", 0.2)
     (tmp_path / "mine.py").write_text("import time\ntime.sleep(3600)\n")
@@ -74,7 +72,7 @@ def test_worker_that_does_not_get_to_serve_is_ended(
 
 
 def test_draining_worker_that_does_not_end_is_killed(
-    fleet: FleetUnderTest, watchman: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fleet: FleetUnderTest, health: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gaiod.supervisor.processes.fleet.DRAIN_MARGIN_S", 0.1)
     (tmp_path / "mine.py").write_text(HANGS)
@@ -86,7 +84,7 @@ def test_draining_worker_that_does_not_end_is_killed(
     assert fleet.fleet.was_forced
 
 
-def test_worn_worker_is_replaced(fleet: FleetUnderTest, watchman: Health) -> None:
+def test_worn_worker_is_replaced(fleet: FleetUnderTest, health: Health) -> None:
     fleet.serve(recycle=RecycleSettings(connections=3))
     old = fleet.pid()
     for _ in range(3):
@@ -95,7 +93,7 @@ def test_worn_worker_is_replaced(fleet: FleetUnderTest, watchman: Health) -> Non
     assert fleet.fleet.slots[0].restarts == {"recycle": 1}
 
 
-def test_all_are_replaced_one_after_the_other(fleet: FleetUnderTest, watchman: Health) -> None:
+def test_all_are_replaced_one_after_the_other(fleet: FleetUnderTest, health: Health) -> None:
     fleet.serve(workers=3)
     before = [fleet.pid(slot) for slot in range(3)]
     done: list[tuple[list[int], list[int]]] = []
@@ -105,14 +103,14 @@ def test_all_are_replaced_one_after_the_other(fleet: FleetUnderTest, watchman: H
         starting.append(sum(member.process.ready_s is None for member in fleet.fleet))
         return bool(done)
 
-    watchman.replace_all("admin", lambda replaced, failed: done.append((replaced, failed)))
+    health.replace_all("admin", lambda replaced, failed: done.append((replaced, failed)))
     fleet.run_until(look)
     assert done == [([0, 1, 2], [])]
     assert max(starting) == 1
     assert not set(before) & {fleet.pid(slot) for slot in range(3)}
 
 
-def test_replacing_nobody_is_done_at_once(fleet: FleetUnderTest, watchman: Health) -> None:
+def test_replacing_nobody_is_done_at_once(fleet: FleetUnderTest, health: Health) -> None:
     done: list[tuple[list[int], list[int]]] = []
-    watchman.replace_all("admin", lambda replaced, failed: done.append((replaced, failed)))
+    health.replace_all("admin", lambda replaced, failed: done.append((replaced, failed)))
     assert done == [([], [])]

@@ -154,9 +154,9 @@ def test_no_thread_looks_and_nothing_is_counted_when_it_is_off(worker: WorkerUnd
     assert _threads(worker) == 1
 
 
-def test_worker_ends_in_order_while_the_lookout_looks(worker: WorkerUnderTest, tmp_path: Path) -> None:
+def test_worker_ends_in_order_while_the_sampler_looks(worker: WorkerUnderTest, tmp_path: Path) -> None:
     _serve(worker, tmp_path)
-    wait_until(lambda: _threads(worker) == 2, "the lookout")
+    wait_until(lambda: _threads(worker) == 2, "the sampler")
     worker.send(NOW)
     assert worker.wait() == 0
 
@@ -170,9 +170,9 @@ def test_worker_serves_where_no_thread_can_be_started(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(Thread, "start", fail)
-    lookout = Sampler(SlowHooks(0.1))
-    lookout.start()
-    lookout.stop()
+    sampler = Sampler(SlowHooks(0.1))
+    sampler.start()
+    sampler.stop()
     assert caplog.messages == [
         "slow hooks are logged without their stacks: can't start new thread; see the limit on processes"
     ]

@@ -44,13 +44,13 @@ def become_child_of_init() -> None:
 def _take_one(child: int, info: signal.struct_siginfo) -> int | None:
     """Take a signal; return the exit status once the child has ended."""
     if info.si_signo == signal.SIGCHLD:
-        return _bury(child)
+        return _collect(child)
     if info.si_code != SI_KERNEL:
         os.kill(child, info.si_signo)
     return None
 
 
-def _bury(child: int) -> int | None:
+def _collect(child: int) -> int | None:
     """Take the ends of all who have ended; return the exit status if the child is one of them."""
     found = None
     while True:

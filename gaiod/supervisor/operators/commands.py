@@ -29,7 +29,7 @@ class Commands:
         watcher: Watcher,
         subject: Snapshot,
         fleet: Fleet,
-        watchman: Health,
+        health: Health,
         path: Path,
         *,
         reload: Callable[[Asker], None],
@@ -43,7 +43,7 @@ class Commands:
             watcher: the supervisor's.
             subject: what can be seen of the daemon.
             fleet: its workers.
-            watchman: who replaces them.
+            health: who replaces them.
             path: the configuration file.
             reload: starts a reload, and has its outcome told.
             upgrade: starts an upgrade, and has its outcome told.
@@ -53,7 +53,7 @@ class Commands:
         self._watcher = watcher
         self._snapshot = subject
         self._fleet = fleet
-        self._health = watchman
+        self._health = health
         self._path = path
         self._reload = reload
         self._upgrade = upgrade

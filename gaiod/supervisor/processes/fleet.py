@@ -64,7 +64,7 @@ class Fleet:
         self.is_stopping = False
         self.was_forced = False
         self._watcher = watcher
-        self._hopeless = crash_looping
+        self._crash_looping = crash_looping
         self._changed = changed
         self.feeding = Feeding(watcher, changed, lambda: [member.process for member in self.serving.values()])
         self._members: list[Member] = []
@@ -312,7 +312,7 @@ class Fleet:
                 "worker %d ended before it had served for %g s, %d times in %g s: restarting does not help; giving up",
                 number, SETTLED_S, FAILURES_MAX, FAILURES_WINDOW_S,
             )  # fmt: skip
-            self._hopeless()
+            self._crash_looping()
         elif pause_s == 0:
             log.info("worker %d is started again", number)
             self._restart(number, why)

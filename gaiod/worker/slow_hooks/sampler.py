@@ -39,7 +39,7 @@ class Sampler:
         self._event = Event()
         self._is_over = False
         self._watch.wake = self._event.set
-        self._thread = Thread(target=self._run, name="lookout", daemon=True)
+        self._thread = Thread(target=self._run, name="sampler", daemon=True)
 
     def start(self) -> None:
         """Look from now on, if any hook can be too slow."""
