@@ -21,7 +21,7 @@ GRAIN_NS = 10_000_000
 FRAMES_MAX = 30
 """Of a stack, the innermost: a recursion must not fill the log."""
 
-OURS = os.path.dirname(os.path.dirname(__file__))
+OURS = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 CALL = Listener.call.__code__
 
 
