@@ -43,13 +43,13 @@ def test_daemon_gives_up_when_its_workers_cannot_start_any_more(daemon: Start, t
         began_s, began_cpu_s = time.monotonic(), cpu_s(running.pid)
         for pid in workers_of(running):
             kill(pid)
-        running.wait_for("another start is no help")
+        running.wait_for("restarting does not help")
         assert cpu_s(running.pid) - began_cpu_s < 0.05 * (time.monotonic() - began_s)
         assert running.wait() == 70
         assert time.monotonic() - began_s < 35
     errors = [line for line in running.log().splitlines() if "ERROR" in line]
     failed = [line for line in errors if "the database is not there any more" in line]
-    crash_looping = [line for line in errors if "another start is no help" in line]
+    crash_looping = [line for line in errors if "restarting does not help" in line]
     assert 1 <= len(crash_looping) <= workers
     assert 4 * workers + 1 <= len(failed) <= 5 * workers, "the first slot that gives up ends them all"
     assert len(errors) == workers + len(failed) + len(crash_looping), running.log()

@@ -173,7 +173,7 @@ def test_restart_whose_successor_fails_says_so_and_the_worker_goes_on(daemon: St
     (_home(tmp_path) / "fail").touch()
     failed = running.gaiod("workers", "restart")
     assert failed.returncode == 70
-    assert "did not get to serve, and they go on: 0" in failed.stderr
+    assert "did not become ready, so the old ones continue: 0" in failed.stderr
     assert running.worker == worker
     assert echoes(running.address("mine"))
 
