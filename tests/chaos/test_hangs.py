@@ -110,4 +110,4 @@ def test_stopped_worker_says_where_it_was_too(daemon: Start, tmp_path: Path) -> 
     victim = stop(running)
     running.wait_for("serves again")
     assert f"process {victim}, was here when it ended:" in running.log()
-    assert "in _loop" in running.log()
+    assert "main_loop.py" in running.log()
