@@ -42,7 +42,7 @@ def dispatch(results: list[OpResult], watch: Stopwatch | None = None) -> None:
     """Hand every completion over. A timer's or a post's context is called with the completion.
 
     What succeeded on a connection that has closed since is nobody's any more. `watch` times each hook; those that
-    a target calls by itself, in `take` or for a timer, it has to time.
+    a target calls by itself, in `on_completion` or for a timer, it has to time.
     """
     if watch is None:
         watch = UNWATCHED
