@@ -30,9 +30,9 @@ class FeederContext:
 
     Attributes:
         watcher: the feeder's.
-        cells: where sources count: `feedcells`, shared with the supervisor.
+        cells: where sources count: `feeder_cells`, shared with the supervisor.
         inlet_cells: where inlets do: the watcher's own.
-        intake: what other threads publish through.
+        thread_queue: what other threads publish through.
         lock: around each count, since threads count.
         thread: the loop's.
     """
@@ -40,7 +40,7 @@ class FeederContext:
     watcher: Watcher
     cells: Any
     inlet_cells: Any
-    intake: ThreadQueue
+    thread_queue: ThreadQueue
     lock: Lock = field(default_factory=Lock)
     thread: int = field(default_factory=get_ident)
 
@@ -95,12 +95,12 @@ class SourceOutlet:
             self._send(topic, data, encoded)
         else:
             size = len(data) + len(encoded) + OVERHEAD_BYTES
-            self._context.intake.put(lambda: self._send(topic, data, encoded), size, lambda: self._is_open)
+            self._context.thread_queue.put(lambda: self._send(topic, data, encoded), size, lambda: self._is_open)
 
     @property
     def is_behind(self) -> bool:
         """As `Outlet.is_behind`."""
-        return self._context.intake.is_behind
+        return self._context.thread_queue.is_behind
 
     @property
     def up(self) -> bool:
@@ -154,7 +154,7 @@ class SourceOutlet:
         self.up = False
         with self._context.lock:
             self._is_open = False
-        self._context.intake.wake()
+        self._context.thread_queue.wake()
         inlets, self._inlets = self._inlets, []
         for inlet in inlets:
             inlet.close()

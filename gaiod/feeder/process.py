@@ -52,7 +52,7 @@ IGNORED = (signal.SIGTERM, signal.SIGINT, *FOR_SUPERVISOR, signal.SIGTTIN)
 
 
 class Feeder:
-    """Router until told to stop."""
+    """Feeds until told to stop."""
 
     def __init__(self, channel_fd: int) -> None:
         self._first = socket.socket(fileno=channel_fd)

@@ -99,7 +99,7 @@ class Router:
     @property
     def is_behind(self) -> bool:
         """Whether workers have not taken much of what was published."""
-        return self._context.intake.is_behind
+        return self._context.thread_queue.is_behind
 
     def run(self, wanted: Sequence[Mapping[str, Any]]) -> None:
         """Run the sources of these listeners, and no others; those that run already go on.

@@ -143,7 +143,7 @@ class Subject(Protocol):
         """Return the cells of every server that was counted for, summed likewise."""
 
     def source_rows(self) -> dict[SourceKey, list[int]]:
-        """Return the cells of every source that was counted for (`feedcells`), over all feeders."""
+        """Return the cells of every source that was counted for (`feeder_cells`), over all feeders."""
 
     def feeder(self) -> tuple[bool, int] | None:
         """Return whether the feeder runs, and how often it was started again; None: no listener takes messages."""

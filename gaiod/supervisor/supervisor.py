@@ -93,7 +93,7 @@ class Supervisor:
         self._endpoint = Endpoint(
             self._watcher, collector, lambda: self._snapshot.is_ready, lambda: page.answer(self._snapshot.status())
         )
-        answers = Commands(
+        commands = Commands(
             self._watcher,
             self._snapshot,
             self._fleet,
@@ -104,7 +104,7 @@ class Supervisor:
             drain=self._drain_one,
             is_changing=lambda: self._reloads.is_running or self._is_upgrading,
         )
-        self._control = Control(self._watcher, answers.answer)
+        self._control = Control(self._watcher, commands.answer)
         self._fronts = Fronts(self._opening, self._fleet, self._endpoint, self._control)
         self._fed_s = 0.0
 

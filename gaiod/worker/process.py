@@ -183,7 +183,7 @@ class Worker:
         asked, self._asked_fed = self._asked_fed, []
         for question in asked:
             if question["feeder"] <= self._feeder:
-                self._channel.send({"answer": question["id"], "result": {}})
+                self._answer(question, {})
             else:
                 self._asked_fed.append(question)
 
@@ -257,12 +257,12 @@ class Worker:
         else:
             result = self._questions.answer(question)
             if result != UNKNOWN:
-                self._channel.send({"answer": question["id"], "result": result})
+                self._answer(question, result)
             else:  # or its CLOSE is on the way: then it comes before what is posted now
-                self._watcher.post(lambda posted: self._answer(question))
+                self._watcher.post(lambda posted: self._answer(question, self._questions.answer(question)))
 
-    def _answer(self, question: dict[str, Any]) -> None:
-        self._channel.send({"answer": question["id"], "result": self._questions.answer(question)})
+    def _answer(self, question: dict[str, Any], result: dict[str, Any]) -> None:
+        self._channel.send({"answer": question["id"], "result": result})
 
 
 def _nothing() -> None:

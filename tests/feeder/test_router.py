@@ -1,4 +1,4 @@
-"""Router: whose sources run, and who gets what they publish, as configurations come and go."""
+"""The router: whose sources run, and who gets what they publish, as configurations come and go."""
 
 import os
 from collections.abc import Iterator

@@ -14,7 +14,7 @@ from gaiod.feeder.source_runner import Commands, Retry
 
 @pytest.fixture
 def feeding() -> Iterator[Feeding]:
-    """Router without listeners."""
+    """A router without listeners."""
     feeding = Feeding()
     yield feeding
     feeding.close()

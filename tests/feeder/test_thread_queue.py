@@ -1,4 +1,4 @@
-"""The intake: what other threads publish, and how long they wait."""
+"""What other threads publish, in a queue, and how long they wait."""
 
 from collections.abc import Iterator
 

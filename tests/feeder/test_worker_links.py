@@ -1,4 +1,4 @@
-"""WorkerLinks: who may connect, who is waited for, and who is cut off."""
+"""Links to workers: who may connect, who is waited for, and who is cut off."""
 
 import logging
 import os

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from core.support.logs import log_as_before
 
 from gaiod.log.setup import LogError, configure_log, lost_lines
 from gaiod.settings import LogSettings
@@ -16,17 +17,10 @@ from gaiod.settings import LogSettings
 
 @pytest.fixture
 def root_log() -> Iterator[logging.Logger]:
-    """The root logger, which is as it was afterwards."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    for handler in handlers:
-        root.removeHandler(handler)
-    yield root
-    for handler in root.handlers[:]:
-        root.removeHandler(handler)
-        handler.close()
-    root.handlers = handlers
-    root.setLevel(level)
+    """The root logger, without handlers; it is as it was afterwards."""
+    with log_as_before() as root:
+        root.handlers = []
+        yield root
 
 
 def test_configure_replaces_what_was_configured_before(

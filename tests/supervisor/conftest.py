@@ -1,6 +1,5 @@
 """Fixtures of the supervisor's tests."""
 
-import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from core.support.logs import log_as_before
 from e2e.support.starting import Start, starter
 
 from gaiod import Watcher
@@ -16,19 +16,10 @@ from supervisor.support.fleets import FleetUnderTest
 
 
 @pytest.fixture(autouse=True)
-def log_as_before() -> Iterator[None]:
+def own_log() -> Iterator[None]:
     """What a test makes of the log of this process ends with the test."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    for handler in root.handlers[:]:
-        if handler not in handlers:
-            root.removeHandler(handler)
-            handler.close()
-    for handler in handlers:
-        if handler not in root.handlers:
-            root.addHandler(handler)
-    root.setLevel(level)
+    with log_as_before():
+        yield
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from supervisor.test_snapshot import Seen
 
 
 class Asked:
-    """Commands of a fleet."""
+    """The commands of a fleet."""
 
     def __init__(self, fleet: FleetUnderTest) -> None:
         self._fleet = fleet
@@ -57,7 +57,7 @@ class Asked:
 
 @pytest.fixture
 def asked(fleet: FleetUnderTest) -> Asked:
-    """Commands of a fleet that does not serve yet."""
+    """The commands of a fleet that does not serve yet."""
     return Asked(fleet)
 
 

@@ -27,7 +27,7 @@ class Commands:
     def __init__(
         self,
         watcher: Watcher,
-        subject: Snapshot,
+        snapshot: Snapshot,
         fleet: Fleet,
         health: Health,
         path: Path,
@@ -41,7 +41,7 @@ class Commands:
 
         Args:
             watcher: the supervisor's.
-            subject: what can be seen of the daemon.
+            snapshot: what can be seen of the daemon.
             fleet: its workers.
             health: who replaces them.
             path: the configuration file.
@@ -51,7 +51,7 @@ class Commands:
             is_changing: tells whether a reload or an upgrade is under way.
         """
         self._watcher = watcher
-        self._snapshot = subject
+        self._snapshot = snapshot
         self._fleet = fleet
         self._health = health
         self._path = path

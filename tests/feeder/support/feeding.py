@@ -1,4 +1,4 @@
-"""Router in this process, stepped by the test, and workers that the test plays."""
+"""A router in this process, stepped by the test, and workers that the test plays."""
 
 import socket
 import threading
@@ -128,7 +128,7 @@ class PlayedWorker:
 
 
 class Feeding(Stepped):
-    """Router, on a watcher that the test steps."""
+    """A router, on a watcher that the test steps."""
 
     def __init__(self, sequences: dict[str, int] | None = None) -> None:
         self.inlet_cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")

@@ -2,10 +2,7 @@
 
 import json
 import os
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from core.support.sockets import listen
-from core.support.waiting import LIMIT_S
+from process.support.children import ChildUnderTest
 
 from gaiod.settings import ListenerSettings, LogSettings
 from gaiod.stats.cells import CELL, HEARTBEAT, Layout
@@ -26,7 +23,7 @@ NOW = {"drain": {"timeout_s": 0, "eager": True}}
 """The message that has a worker end at once, in order."""
 
 
-class WorkerUnderTest:
+class WorkerUnderTest(ChildUnderTest):
     """A worker with listeners of its own, all on 127.0.0.1.
 
     Attributes:
@@ -40,22 +37,12 @@ class WorkerUnderTest:
     feed_keys: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, folder: Path, command: tuple[str, ...], sockets: list[socket.socket]) -> None:
-        self._log = folder / "worker.log"
-        self.channel, theirs = socket.socketpair()
-        self.channel.settimeout(LIMIT_S)
-        self._lines = self.channel.makefile("r", encoding="utf-8")
         self.sockets = sockets
-        self._stats = os.memfd_create("stats")
-        self._dump = os.memfd_create("dump")
         self._handing, later = socket.socketpair()
         self._later_fds = later.fileno()
-        with theirs, later, self._log.open("wb") as log:
-            own = [theirs.fileno(), later.fileno(), self._stats, self._dump]
-            fds = [*own, *(sock.fileno() for sock in self.sockets)]
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", *command, str(theirs.fileno())], pass_fds=fds, stdout=log, stderr=log
-            )
-        self.pid = self._process.pid
+        with later:
+            fds = [later.fileno(), *(sock.fileno() for sock in sockets)]
+            super().__init__(command, folder / "worker.log", fds)
 
     def settings(self, *handlers: str, **more: Any) -> bytes:
         """Return the line that tells it what to serve: a listener for each handler."""
@@ -88,15 +75,6 @@ class WorkerUnderTest:
         assert self.receive() == {"ready": True}
         self.send({"serve": True})
 
-    def receive(self) -> Any:
-        """Return its next message; None if it is gone."""
-        line = self._lines.readline()
-        return json.loads(line) if line else None
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Tell it something."""
-        self.channel.sendall(json.dumps(message).encode() + b"\n")
-
     def pass_socket(self, listener: int, sock: socket.socket) -> None:
         """Have it serve another socket instead of that of a listener."""
         socket.send_fds(self._handing, [b"s"], [sock.fileno()])
@@ -104,8 +82,7 @@ class WorkerUnderTest:
 
     def hang_up(self) -> None:
         """Close the channel."""
-        self._lines.close()
-        self.channel.close()
+        super().hang_up()
         self._handing.close()
 
     def address(self, listener: int = 0) -> str:
@@ -126,34 +103,10 @@ class WorkerUnderTest:
         """Return when its loop last came round."""
         return self._cell(self._layout.worker(HEARTBEAT))
 
-    def _cell(self, index: int) -> int:
-        return int.from_bytes(os.pread(self._stats, 8, 8 * index), sys.byteorder, signed=True)
-
-    def stack(self) -> str:
-        """Return what it left behind when it crashed."""
-        return os.pread(self._dump, 1 << 16, 0).decode()
-
-    def kill(self, number: int) -> None:
-        """Send it a signal."""
-        os.kill(self.pid, number)
-
-    def log(self) -> str:
-        """Return everything it has said."""
-        return self._log.read_text()
-
-    def wait(self, limit_s: float = LIMIT_S) -> int:
-        """Return its exit status."""
-        return self._process.wait(limit_s)
-
     def clean_up(self) -> None:
         """End it, and close everything."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL)
-        self._process.wait(LIMIT_S)
-        self.hang_up()
+        super().clean_up()
         self.forget_listeners()
-        os.close(self._stats)
-        os.close(self._dump)
 
 
 @contextmanager
