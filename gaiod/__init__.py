@@ -6,6 +6,7 @@
 `gaiod.testing` tests a handler without sockets. Importing gaiod is cheap, because every worker does it.
 """
 
+from gaiod.addresses import Address, parse_address
 from gaiod.core.connection import Conn
 from gaiod.core.errors import (
     ConnClosed,
@@ -28,8 +29,10 @@ from gaiod.handler.server_stats import ServerStats
 from gaiod.handler.termination import Termination
 from gaiod.proxy_protocol import ProxyHeader
 from gaiod.version import __version__
+from gaiod.wording import shown
 
 __all__ = [
+    "Address",
     "Check",
     "Conn",
     "ConnClosed",
@@ -56,4 +59,6 @@ __all__ = [
     "Watcher",
     "WatcherClosed",
     "__version__",
+    "parse_address",
+    "shown",
 ]

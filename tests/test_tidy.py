@@ -16,6 +16,8 @@ MAY_IMPORT = {
     "core": set(),
     "version": set(),
     "settings": set(),
+    "wording": set(),
+    "addresses": {"core", "wording"},
     "stats": {"core"},
     "proxy_protocol": {"core"},
     "handler": {"core", "stats"},
@@ -23,22 +25,25 @@ MAY_IMPORT = {
     "log": {"core", "settings"},
     "process": {"core"},
     # The processes that the supervisor starts. A source may listen: the feeder has listeners as a worker has.
-    "worker": {"core", "handler", "log", "plugins", "process", "proxy_protocol", "settings", "stats", "version"},
-    "feeder": {"core", "handler", "log", "plugins", "process", "settings", "stats", "version", "worker"},
+    "worker": {
+        "addresses", "core", "handler", "log", "plugins", "process", "proxy_protocol", "settings", "stats", "version",
+    },
+    "feeder": {"addresses", "core", "handler", "log", "plugins", "process", "settings", "stats", "version", "worker"},
     "runtime": {"feeder", "worker"},
     # The supervisor, and what only it has.
-    "config": {"core", "handler", "plugins", "settings"},
+    "config": {"addresses", "core", "handler", "plugins", "settings", "wording"},
     "observe": {"console", "core", "log", "plugins", "process", "settings", "stats", "version"},
     "supervisor": {
-        "config", "control", "core", "handler", "log", "observe", "plugins", "process", "settings", "stats", "version",
+        "addresses", "config", "control", "core", "handler", "log", "observe", "plugins", "process", "settings",
+        "stats", "version",
     },
     # Who asks a daemon.
-    "control": {"core"},
-    "console": {"control"},
+    "control": {"addresses", "core"},
+    "console": {"control", "wording"},
     "cli": {"console", "core", "log", "plugins", "process", "settings", "supervisor", "version"},
     # What others import.
     "testing": {"core", "handler", "stats"},
-    "__init__": {"core", "handler", "proxy_protocol", "version"},
+    "__init__": {"addresses", "core", "handler", "proxy_protocol", "version", "wording"},
     "__main__": {"cli", "process"},
 }  # fmt: skip
 """Rooms of the house, beside itself: which others each may import. `gaiod/DESIGN.md` says what they are for."""

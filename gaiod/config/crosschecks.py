@@ -5,7 +5,8 @@ Looks at the values as the file has them, so that these problems are told in one
 
 from collections.abc import Callable, Iterator
 
-from gaiod.config.addresses import SYSTEMD, UNIX, is_any_port, parse_bind, parse_control
+from gaiod.addresses import SYSTEMD, UNIX
+from gaiod.config.addresses import parse_control, parse_place
 from gaiod.config.errors import Keys, Refused, Report, dotted
 from gaiod.config.values import parse_log_file
 from gaiod.config.yaml import Document
@@ -48,14 +49,14 @@ def _places(config: object) -> Iterator[tuple[Keys, str]]:
             place = parse(value)
         except Refused:
             continue
-        if place is not None and not is_any_port(place):
+        if place is not None:
             yield keys, place
 
 
 def _claims(config: object) -> Iterator[tuple[Keys, object, Callable[[object], str | None]]]:
     match config:
         case {"metrics": {"listen": value}}:
-            yield METRICS_LISTEN, value, parse_bind
+            yield METRICS_LISTEN, value, _bind
     match config:
         case {"control": {"listen": value}}:
             yield CONTROL_LISTEN, value, parse_control
@@ -67,7 +68,13 @@ def _claims(config: object) -> Iterator[tuple[Keys, object, Callable[[object], s
             for name, listener in listeners.items():
                 match listener:
                     case {"bind": value}:
-                        yield ("listeners", name, "bind"), value, parse_bind
+                        yield ("listeners", name, "bind"), value, _bind
+
+
+def _bind(value: object) -> str | None:
+    """Return where one listens; None: at a port of which there are many."""
+    address = parse_place(value)
+    return None if address.is_any_port else str(address)
 
 
 def _socket_of_log_file(value: object) -> str | None:

@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gaiod.config.words import shown
 from gaiod.core.errors import GaiodError
+from gaiod.wording import quoted
 
 Keys = tuple[str | int, ...]
 """The way from the top of the file to a value: mapping keys and list indexes."""
@@ -108,6 +108,6 @@ def dotted(keys: Keys) -> str:
         if isinstance(key, int):
             text += f"[{key}]"
         else:
-            name = key if PLAIN_KEY.fullmatch(key) else f'"{shown(key)}"'
+            name = key if PLAIN_KEY.fullmatch(key) else quoted(key)
             text += f".{name}" if text else name
     return text

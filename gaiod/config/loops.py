@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, NamedTuple
 
-from gaiod.config.addresses import SYSTEMD, UNIX, is_any_port, parse_bind
-from gaiod.config.errors import Keys, Refused, Report
+from gaiod.addresses import parse_address
+from gaiod.config.errors import Keys, Report
 from gaiod.config.handlers import HandlerUse
 from gaiod.config.options import place_of_value
 from gaiod.config.yaml import Document
@@ -29,9 +29,9 @@ def check_loops(document: Document, report: Report, uses: Mapping[str, HandlerUs
 
     `servers_of` names them. Names are not looked up: what they lead to now says little about later.
     """
-    listeners = {name: _place_of(document.value["listeners"][name].get("bind")) for name in uses}
+    listeners = {name: _place_of(document.value["listeners"][name].get("bind"), listen=True) for name in uses}
     leads_to = {
-        name: {server: _listeners_at(_place_of(server), listeners) for server in use.servers}
+        name: {server: _listeners_at(_place_of(server, listen=False), listeners) for server in use.servers}
         for name, use in uses.items()
     }
     for name, servers in leads_to.items():
@@ -96,20 +96,19 @@ def _is_own(host: Host) -> bool:
     return True
 
 
-def _place_of(value: object) -> _Place | None:
+def _place_of(value: object, *, listen: bool) -> _Place | None:
     """Return the place that an address names; None where that is not known, or it is none."""
     try:
-        text = parse_bind(value)
-    except Refused:
-        return None  # a name, or what the schema complains about
-    if text.startswith(UNIX):
-        return _Place(None, 0, os.path.realpath(text.removeprefix(UNIX)))
-    if text.startswith(SYSTEMD) or is_any_port(text):
+        address = parse_address(value, listen=listen) if isinstance(value, str) else None
+    except ValueError:
+        return None  # a label that is no address, or what the schema complains about
+    if address is None or address.kind in ("name", "systemd") or address.is_any_port:
         return None
-    host, _, port = text.rpartition(":")
-    address = ip_address(host.strip("[]"))
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return _Place(mapped or address, int(port), "")
+    if address.kind == "unix":
+        return _Place(None, 0, os.path.realpath(address.path))
+    host = ip_address(address.host)
+    mapped = host.ipv4_mapped if isinstance(host, IPv6Address) else None
+    return _Place(mapped or host, address.port, "")
 
 
 def _keys_of(document: Document, name: str, server: str) -> Keys:

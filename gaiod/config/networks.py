@@ -3,9 +3,10 @@
 import re
 from ipaddress import ip_address, ip_network
 
-from gaiod.config.addresses import UNIX
+from gaiod.addresses import UNIX
 from gaiod.config.errors import Refused
-from gaiod.config.words import NAMES, mismatch, shown
+from gaiod.config.words import NAMES, mismatch
+from gaiod.wording import shown
 
 NETWORKS_MAX = 64
 """Every new connection is compared with each: 64 take some 10 us (CPython 3.11)."""
@@ -62,7 +63,7 @@ def check_networks(value: object) -> object:
 
 
 def _not_a_network(value: str) -> str:
-    text = shown(value) or '""'
+    text = shown(value)
     try:
         address = ip_address(value)
     except ValueError:

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from gaiod.config.errors import Refused
-from gaiod.config.words import shown
+from gaiod.wording import shown
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)

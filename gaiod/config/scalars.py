@@ -9,7 +9,7 @@ import math
 import re
 
 from gaiod.config.errors import Refused
-from gaiod.config.words import shown
+from gaiod.wording import shown
 
 Scalar = bool | int | float | str | None
 

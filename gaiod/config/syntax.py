@@ -6,7 +6,7 @@ from yaml.error import Mark, MarkedYAMLError
 from yaml.reader import ReaderError
 
 from gaiod.config.errors import Place
-from gaiod.config.words import shown
+from gaiod.wording import printable, shown
 
 EVERY_ADDRESS = re.compile(r":\s+\*:([0-9]+)")
 UNQUOTED_V6 = re.compile(r"""(?<!["'])\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]:[0-9]+""")
@@ -75,7 +75,7 @@ def _unquoted_address(text: str, mark: Mark) -> str:
 
 
 def _near(text: str, mark: Mark) -> str:
-    return shown(text[mark.index : mark.index + 1])
+    return printable(text[mark.index : mark.index + 1])
 
 
 def _place_of(text: str, index: int) -> Place:

@@ -7,7 +7,8 @@ One way to write each: whole numbers, one unit, no guessing. `30` is refused whe
 import re
 
 from gaiod.config.errors import Refused
-from gaiod.config.words import NAMES, mismatch, shown
+from gaiod.config.words import NAMES, mismatch
+from gaiod.wording import shown
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S

@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from gaiod.config.addresses import file_path
+from gaiod.addresses import file_path
 from gaiod.config.cpus import usable_cpus
 from gaiod.config.errors import Refused
 from gaiod.config.units import parse_duration, parse_whole
-from gaiod.config.words import mismatch, one_of, shown, unknown
+from gaiod.config.words import mismatch, one_of, unknown
+from gaiod.wording import quoted, shown
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ def parse_congestion(value: object) -> str:
     if not isinstance(value, str):
         raise Refused(mismatch(value, CONGESTION_WANTED))
     if not CONGESTION.fullmatch(value):
-        raise Refused(f'"{shown(value)}" is not a name; write {CONGESTION_WANTED}')
+        raise Refused(f"{quoted(value)} is not a name; write {CONGESTION_WANTED}")
     return value
 
 
@@ -82,7 +83,7 @@ def parse_mode(value: object) -> int:
     if not isinstance(value, str):
         raise Refused(mismatch(value, MODE_WANTED))
     if not MODE.fullmatch(value):
-        raise Refused(f'"{shown(value)}" is not a mode; write {MODE_WANTED}')
+        raise Refused(f"{quoted(value)} is not a mode; write {MODE_WANTED}")
     return int(value, 8)
 
 
@@ -112,7 +113,7 @@ def parse_account(value: object, kind: str) -> str:
         raise Refused(f"{shown(value)} is a number; write {wanted}")
     odd = not value or value != value.strip() or value.startswith("-") or not value.isprintable()
     if odd or NOT_IN_ACCOUNT & set(value):
-        raise Refused(f'"{shown(value)}" is not a name; write {wanted}')
+        raise Refused(f"{quoted(value)} is not a name; write {wanted}")
     return value
 
 
@@ -127,8 +128,7 @@ def parse_log_file(value: object) -> str | None:
     if not isinstance(value, str):
         raise Refused(mismatch(value, LOG_FILE_WANTED))
     if not value.startswith("/"):
-        text = shown(value) or '""'
-        raise Refused(f"{text} is not an absolute path; write {LOG_FILE_WANTED}")
+        raise Refused(f"{shown(value)} is not an absolute path; write {LOG_FILE_WANTED}")
     file = file_path(value)
     if file is None:
         raise Refused(f"{shown(value)} is not the path of a file; write {LOG_FILE_WANTED}")

@@ -3,8 +3,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
-SHOWN_MAX = 60
-"""Characters of the user's text repeated in a message: enough to recognise it on one line."""
+from gaiod.wording import SHOWN_MAX
 
 NAMES = {
     bool: "true or false",
@@ -14,13 +13,6 @@ NAMES = {
     list: "a list",
     dict: "a mapping (key: value)",
 }
-
-
-def shown(text: str) -> str:
-    """Make the user's text fit for a message: one line, printable, not too long."""
-    if len(text) > SHOWN_MAX:
-        text = text[:SHOWN_MAX] + "..."
-    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def mismatch(value: object, wanted: str) -> str:

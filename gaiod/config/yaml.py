@@ -12,7 +12,7 @@ import yaml
 from gaiod.config.errors import Keys, Place, Refused, Report
 from gaiod.config.scalars import Scalar, read_plain
 from gaiod.config.syntax import explain, place_of_mark
-from gaiod.config.words import shown
+from gaiod.wording import shown
 
 DEPTH_MAX = 32
 """A configuration needs 5 levels; each costs two frames of the interpreter's 1000."""

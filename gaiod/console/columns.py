@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gaiod.wording import printable
+
 UNKNOWN = "-"
 
 Row = Mapping[str, Any]
@@ -122,9 +124,7 @@ def number(count: float | None) -> str:
 
 def shown(text: object) -> str:
     """Return text on one line and printable, whatever a client or a file system called itself."""
-    if text is None:
-        return UNKNOWN
-    return str(text) if str(text).isprintable() else ascii(str(text))[1:-1]
+    return UNKNOWN if text is None else printable(str(text))
 
 
 def _scaled(count: float, base: int, units: Sequence[str]) -> str:

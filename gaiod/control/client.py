@@ -6,10 +6,9 @@ import select
 import socket
 from typing import Any
 
+from gaiod.addresses import UNIX
 from gaiod.control.path import FolderError, check_folder, control_path
 from gaiod.control.protocol import QUICK_S, VERBS, ControlError, json_of
-
-UNIX = "unix:"
 
 
 def ask(path: str | None, verb: str, **arguments: Any) -> dict[str, Any]:

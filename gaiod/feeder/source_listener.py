@@ -1,20 +1,17 @@
 """Addresses at which a source listens, in the feeder. `Outlet.serve` says what may be bound."""
 
-import os
 import socket
 import time
 from typing import Any
 
+from gaiod.addresses import Address, parse_address
 from gaiod.core.operations import OpResult
-from gaiod.core.sockets import UNIX_PATH_MAX_BYTES
 from gaiod.core.watcher import Watcher
 from gaiod.handler.handler import Handler
 from gaiod.process.socket_files import LOOK_INTERVAL_S, UnixListener
 from gaiod.settings import ListenerSettings
 from gaiod.stats.cells import Layout
 from gaiod.worker.listener import Listener
-
-UNIX = "unix:"
 
 CONNECTIONS_MAX = 100
 BACKLOG = 128
@@ -44,13 +41,19 @@ class SourceListener:
             OSError: it cannot be had.
             StartError: the handler cannot begin.
         """
+        address = parse_address(bind, listen=True)
+        if not address.is_local:
+            raise ValueError(
+                f"a source serves this machine alone, and not {address}; write 127.0.0.1:PORT, [::1]:PORT or "
+                "unix:/absolute/path"
+            )
         settings = ListenerSettings(
-            name=name, bind=bind, handler="", connections_max=CONNECTIONS_MAX, idle_timeout_s=idle_timeout_s
+            name=name, bind=str(address), handler="", connections_max=CONNECTIONS_MAX, idle_timeout_s=idle_timeout_s
         )
         self._watcher = watcher
-        self._file = _unix(bind.removeprefix(UNIX)) if bind.startswith(UNIX) else None
+        self._file = UnixListener.at(address.path, backlog=BACKLOG) if address.kind == "unix" else None
         self._listener = Listener(settings, handler, watcher, cells, LAYOUT, number=0)
-        sock = _tcp(bind) if self._file is None else self._file.dup()
+        sock = _tcp(address) if self._file is None else self._file.dup()
         try:
             self._listener.start()
         except BaseException:
@@ -88,23 +91,14 @@ class SourceListener:
         self._look_later()
 
 
-def _tcp(bind: str) -> socket.socket:
-    host, _, port = bind.rpartition(":")
-    if host not in ("127.0.0.1", "[::1]") or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"{bind!r}: give 127.0.0.1:PORT, [::1]:PORT or unix:/absolute/path")
-    sock = socket.socket(socket.AF_INET6 if host == "[::1]" else socket.AF_INET, socket.SOCK_STREAM)
+def _tcp(address: Address) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if address.kind == "ipv6" else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not count
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.bind((host.strip("[]"), int(port)))
+        sock.bind(address.target)
         sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise
     return sock
-
-
-def _unix(path: str) -> UnixListener:
-    if not os.path.isabs(path) or len(os.fsencode(path)) > UNIX_PATH_MAX_BYTES:
-        raise ValueError(f"{UNIX}{path}: give an absolute path of at most {UNIX_PATH_MAX_BYTES} bytes")
-    return UnixListener.at(path, backlog=BACKLOG)

@@ -5,13 +5,14 @@ import os
 import socket
 from pathlib import Path
 
+from gaiod.addresses import SYSTEMD, UNIX
 from gaiod.log.setup import configure_log
 from gaiod.process.socket_files import MODE, UnixListener
 from gaiod.settings import Settings
 from gaiod.supervisor.host import privileges
 from gaiod.supervisor.host.systemd import inherited_sockets
 from gaiod.supervisor.operators.server import CONTROL_MODE, open_control_socket
-from gaiod.supervisor.sockets.bind import SYSTEMD, UNIX, bound_address, close_listener
+from gaiod.supervisor.sockets.bind import close_listener
 from gaiod.supervisor.sockets.listeners import Listeners, Prepared
 from gaiod.supervisor.upgrade import HandedOver, Predecessor, predecessor
 
@@ -60,11 +61,11 @@ class Opening:
         prepared = self.listeners.prepare(settings)
         try:
             self.control = self._open_control(settings.control_listen)
-            addresses = [key for key in prepared.keys if key.startswith(UNIX)]
+            files = [key.removeprefix(UNIX) for key in prepared.keys if key.startswith(UNIX)]
             if self.control is not None:
-                addresses.append(bound_address(self.control))
-            for address in addresses:
-                privileges.give(Path(address.removeprefix(UNIX)), settings)
+                files.append(self.control.path)
+            for file in files:
+                privileges.give(Path(file), settings)
             privileges.drop(settings)
             configure_log(settings.log, role="supervisor")  # only now: its file is to be the user's
         except BaseException:

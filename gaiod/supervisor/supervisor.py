@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 
+from gaiod.addresses import SYSTEMD
 from gaiod.control.protocol import ControlError
 from gaiod.core import ENGINE
 from gaiod.core.errors import WatcherClosed
@@ -29,7 +30,7 @@ from gaiod.supervisor.processes.fleet import Fleet
 from gaiod.supervisor.processes.generation import Failure, Generation
 from gaiod.supervisor.processes.health import Health
 from gaiod.supervisor.reload import Asker, Outcome, Reloads, check_change
-from gaiod.supervisor.sockets.bind import SYSTEMD, BindError
+from gaiod.supervisor.sockets.bind import BindError
 from gaiod.supervisor.sockets.fronts import Fronts
 from gaiod.supervisor.sockets.listeners import Prepared
 from gaiod.supervisor.upgrade import Upgrade

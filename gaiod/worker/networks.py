@@ -4,7 +4,8 @@ import socket
 from collections.abc import Iterable
 from typing import Any
 
-UNIX = "unix:"
+from gaiod.addresses import UNIX
+
 MAPPED = 0xFFFF
 """What is above the 32 bits of an IPv4 address in ::ffff:0:0/96, where IPv6 sockets show IPv4 peers."""
 

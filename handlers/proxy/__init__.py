@@ -72,7 +72,7 @@ class Proxy(Handler):
         self.pool = Pool(self.listener, self.options, servers, self._dice)
         for server in servers:
             self._check(server.endpoints)
-        names = [server.address.host for server in servers if server.address.is_name]
+        names = [server.address.host for server in servers if server.address.kind == "name"]
         if names:
             self._names = Names(names, self.options.resolve_interval, self.post)
             self._names.start()
@@ -121,7 +121,7 @@ class Proxy(Handler):
     def on_post(self, data: Answer) -> None:
         now_s = time.monotonic()
         for server in self.pool.servers:
-            if server.address.is_name and server.address.host == data.name:
+            if server.address.kind == "name" and server.address.host == data.name:
                 self._check(self.pool.resolved(server, data, now_s))
         self.queue.serve()
 

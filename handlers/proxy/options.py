@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from gaiod import Check, Unit
-
-from .addresses import parse_address
+from gaiod import Check, Unit, parse_address
 
 SERVERS_MAX = 256
 EXPECT_MAX_BYTES = 4096

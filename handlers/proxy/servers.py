@@ -4,9 +4,8 @@ from hashlib import blake2b
 from math import inf
 from typing import Any
 
-from gaiod import ServerStats
+from gaiod import Address, ServerStats, parse_address
 
-from .addresses import Address, parse_address
 from .options import ServerOptions
 
 Target = tuple[str, int] | str
@@ -47,7 +46,7 @@ class Server:
         self.is_up = True
         self.lookup_failed = False
         self.endpoints: list[Endpoint] = []
-        if not self.address.is_name:
+        if self.address.kind != "name":
             self.endpoints.append(Endpoint(self, self.address.target))
 
 
@@ -97,7 +96,7 @@ class Endpoint:
     def __str__(self) -> str:
         """Name it for a person: the server, and which of its addresses."""
         label = self.server.label
-        return f"{label} ({self.target[0]})" if self.server.address.is_name else label
+        return f"{label} ({self.target[0]})" if self.server.address.kind == "name" else label
 
 
 def hash_of(text: str) -> int:

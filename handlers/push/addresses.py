@@ -3,16 +3,8 @@
 import re
 from urllib.parse import parse_qs, urlsplit
 
-from .topics import shown
+from gaiod import parse_address, shown
 
-UNIX = "unix:"
-UNIX_PATH_MAX_BYTES = 107
-"""sun_path holds 108 bytes with its final NUL (unix(7))."""
-
-PORT_MAX = 65535
-HOSTS = ("127.0.0.1", "[::1]")
-HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]*\]|[0-9.]*):(?P<port>[0-9]{1,5})")
-EXAMPLES = "127.0.0.1:7080, [::1]:7080 or unix:/run/gaiod/publish.sock"
 REDIS_EXAMPLES = "redis://127.0.0.1:6379/0, rediss://HOST:PORT/DB or unix:///run/redis/redis.sock"
 
 DATABASE = re.compile(r"(?:/[0-9]{0,5})?")
@@ -30,34 +22,19 @@ def check_bind(text: str) -> None:
     Raises:
         ValueError: it is none; the text says what to write.
     """
-    if text.startswith(UNIX):
-        check_unix(text)
-        return
-    match = HOST_PORT.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{shown(text)} is not an address to listen on; write one such as {EXAMPLES}")
-    if not 1 <= int(match["port"]) <= PORT_MAX or match["port"].startswith("0"):
-        raise ValueError(f"{match['port']} is not a port; write 1 to {PORT_MAX}")
-    if match["host"] not in HOSTS:
+    address = parse_address(text, listen=True)
+    if address.kind == "systemd":
         raise ValueError(
-            f"{match['host'] or 'every address'} can be reached from other machines, and every client may publish; "
-            f"write 127.0.0.1:{match['port']}, and put a server with authentication in front for other machines"
+            f"{shown(text)} is for listeners; write one such as 127.0.0.1:7080, [::1]:7080 or "
+            "unix:/run/gaiod/publish.sock"
         )
-
-
-def check_unix(text: str) -> None:
-    """Refuse what is not `unix:` and an absolute path.
-
-    Raises:
-        ValueError: it is none; the text says what to write.
-    """
-    path = text.removeprefix(UNIX)
-    if not path.startswith("/") or path.endswith("/") or not path.isprintable():
+    if address.is_any_port:
+        raise ValueError("0 is not a port; write 1 to 65535")
+    if not address.is_local:
         raise ValueError(
-            f"{shown(path)} is not the absolute path of a socket; write one such as unix:/run/gaiod/in.sock"
+            f"{address} can be reached from other machines, and every client may publish; write "
+            f"127.0.0.1:{address.port}, and put a server with authentication in front for other machines"
         )
-    if len(path.encode()) > UNIX_PATH_MAX_BYTES:
-        raise ValueError(f"the path has {len(path.encode())} bytes; write one of at most {UNIX_PATH_MAX_BYTES}")
 
 
 def check_redis_url(text: str) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Annotated, Any, ClassVar, Literal
 
-from gaiod import Check, Unit
+from gaiod import Check, Unit, parse_address, shown
 
-from .addresses import UNIX, check_bind, check_redis_url, check_unix, has_password
+from .addresses import check_bind, check_redis_url, has_password
 from .framing import Framing
-from .topics import check_topic, shown
+from .topics import check_topic
 
 DEFAULT_TOPIC = "default"
 GRACE_DEFAULT_S = 5.0
@@ -79,9 +79,12 @@ class EveryOptions(FeedOptions):
         return self.message.format(time=f"{now_s:.3f}", sequence=sequence).encode()
 
 
+UNIX = "unix:"
+
+
 def _check_lines(text: str) -> None:
     if text.startswith(UNIX):
-        check_unix(text)
+        parse_address(text, listen=True)
     elif text != "-" and (not text.startswith("/") or text.endswith("/") or not text.isprintable()):
         raise ValueError(
             f"{shown(text)} is not an absolute path; write one such as /var/log/ticks.log, - for standard input, "
@@ -96,6 +99,11 @@ class LinesOptions(FeedOptions):
     kind = "lines"
     lines: Annotated[str, Check(_check_lines)]
     read_from: Literal["end", "start"] = "end"
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether it is a unix socket that others connect to."""
+        return self.lines.startswith(UNIX)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,9 @@
 """The line with which a client says what it wants: `SUBSCRIBE name[ name...]`."""
 
+from gaiod import shown
+
 from .options import SubscribeOptions
-from .topics import check_topic, shown
+from .topics import check_topic
 
 KEYWORD = "SUBSCRIBE"
 BYTES_PER_TOPIC = 256

@@ -1,5 +1,7 @@
 """Names of topics."""
 
+from gaiod import shown
+
 TOPIC_MAX_BYTES = 128
 """Longer than any name that a person chose; 16 of them fit into a subscription line of a few KiB."""
 
@@ -17,8 +19,3 @@ def check_topic(name: str) -> None:
     size = len(name.encode())
     if size > TOPIC_MAX_BYTES:
         raise ValueError(f"{shown(name)} has {size} bytes; a topic has at most {TOPIC_MAX_BYTES}")
-
-
-def shown(text: str) -> str:
-    """Make somebody's text fit for a message: one line, printable, not too long."""
-    return (text if text.isprintable() else ascii(text)[1:-1])[:60] or '""'

@@ -171,13 +171,13 @@ def test_folder_that_is_not_there_is_an_error(inlets: Inlets, tmp_path: Path) ->
     ["0.0.0.0:80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "localhost:80", "[::]:80", ":80", ""],
 )
 def test_address_that_others_could_reach_is_refused(inlets: Inlets, bind: str) -> None:
-    with pytest.raises(ValueError, match=r"give 127\.0\.0\.1:PORT, \[::1\]:PORT or unix:/absolute/path"):
+    with pytest.raises(ValueError, match=r"; write "):
         inlets.open(bind)
 
 
 @pytest.mark.parametrize("path", ["relative.sock", "/" + "x" * UNIX_PATH_MAX_BYTES])
 def test_path_that_is_relative_or_too_long_is_refused(inlets: Inlets, path: str) -> None:
-    with pytest.raises(ValueError, match="give an absolute path of at most 107 bytes"):
+    with pytest.raises(ValueError, match=r"is not an absolute path; write|has 108 bytes; write one of at most 107"):
         inlets.open(f"unix:{path}")
 
 

@@ -12,6 +12,7 @@ import pytest
 from core.support.sockets import has_ipv6
 from core.support.waiting import LIMIT_S, MOMENT_S
 
+from gaiod.addresses import Address, parse_address
 from gaiod.process.socket_files import UnixListener
 from gaiod.supervisor.sockets.bind import BindError, SocketOptions, bound_address, close_listener, open_listener
 from supervisor.support.users import as_nobody
@@ -24,11 +25,16 @@ def opened() -> Iterator[Open]:
     """Opens listeners, and closes them with the test."""
     with ExitStack() as stack:
 
-        def open_one(bind: str, **options: object) -> socket.socket:
-            sock = open_listener("listener test", bind, SocketOptions(**options))  # type: ignore[arg-type]
+        def open_one(bind: str | Address, **options: object) -> socket.socket:
+            address = parse_address(str(bind), listen=True)
+            sock = open_listener("listener test", address, SocketOptions(**options))  # type: ignore[arg-type]
             return stack.enter_context(sock)
 
         yield open_one
+
+
+def _file(path: Path) -> Address:
+    return Address("unix", path=str(path))
 
 
 def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
@@ -42,11 +48,11 @@ def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
 accepted = contextmanager(_accepted)
 
 
-def _refusal(bind: str) -> str:
+def _refusal(address: Address) -> str:
     with pytest.raises(BindError) as refused:
-        open_listener("listener test", bind, SocketOptions()).close()
+        open_listener("listener test", address, SocketOptions()).close()
     message = str(refused.value)
-    assert message.startswith(f"listener test: cannot listen on {bind}: ")
+    assert message.startswith(f"listener test: cannot listen on {address}: ")
     return message
 
 
@@ -55,7 +61,7 @@ def _refusal(bind: str) -> str:
 
 def test_listener_accepts_over_ipv4_and_tells_its_port(opened: Open) -> None:
     listener = opened("127.0.0.1:0")
-    assert bound_address(listener) == f"127.0.0.1:{listener.getsockname()[1]}"
+    assert str(bound_address(listener)) == f"127.0.0.1:{listener.getsockname()[1]}"
     with accepted(listener) as connection:
         assert connection.family == socket.AF_INET
 
@@ -64,7 +70,7 @@ def test_listener_accepts_over_ipv6_and_tells_its_port_behind_brackets(opened: O
     if not has_ipv6():
         pytest.skip("no IPv6 on the loopback")
     listener = opened("[::1]:0")
-    assert bound_address(listener) == f"[::1]:{listener.getsockname()[1]}"
+    assert str(bound_address(listener)) == f"[::1]:{listener.getsockname()[1]}"
     with accepted(listener) as connection:
         assert connection.family == socket.AF_INET6
 
@@ -74,13 +80,13 @@ def test_every_ipv6_address_leaves_ipv4_to_another_listener(opened: Open) -> Non
     if not has_ipv6():
         pytest.skip("no IPv6 on the loopback")
     port = opened("[::]:0").getsockname()[1]
-    assert bound_address(opened(f"0.0.0.0:{port}")) == f"0.0.0.0:{port}"
+    assert str(bound_address(opened(f"0.0.0.0:{port}"))) == f"0.0.0.0:{port}"
 
 
 def test_listener_accepts_on_a_unix_socket_and_its_file_goes_with_it(tmp_path: Path) -> None:
     path = tmp_path / "echo.sock"
-    listener = open_listener("listener test", f"unix:{path}", SocketOptions())
-    assert bound_address(listener) == f"unix:{path}"
+    listener = open_listener("listener test", _file(path), SocketOptions())
+    assert str(bound_address(listener)) == f"unix:{path}"
     with accepted(listener) as connection:
         assert connection.family == socket.AF_UNIX
     assert stat.S_ISSOCK(path.stat().st_mode)
@@ -89,7 +95,7 @@ def test_listener_accepts_on_a_unix_socket_and_its_file_goes_with_it(tmp_path: P
 
 
 def test_close_is_quiet_when_somebody_has_removed_the_socket_file(tmp_path: Path) -> None:
-    listener = open_listener("listener test", f"unix:{tmp_path / 'x'}", SocketOptions())
+    listener = open_listener("listener test", _file(tmp_path / "x"), SocketOptions())
     (tmp_path / "x").unlink()
     close_listener(listener)
     assert listener.fileno() == -1
@@ -167,24 +173,24 @@ def test_address_in_use_is_refused_when_the_kernel_notices_only_at_listen(monkey
                 rival.listen()
 
         monkeypatch.setattr(socket, "socket", LosesTheRace)
-        assert "Address already in use" in _refusal(f"127.0.0.1:{rival.getsockname()[1]}")
+        assert "Address already in use" in _refusal(Address("ipv4", *rival.getsockname()))
 
 
 def test_address_of_another_machine_is_refused_with_advice() -> None:
-    assert "this machine has no such address: ip address shows which it has" in _refusal("192.0.2.1:0")
+    assert "this machine has no such address: ip address shows which it has" in _refusal(Address("ipv4", "192.0.2.1"))
 
 
 def test_socket_path_that_is_too_long_is_refused_with_the_reason(tmp_path: Path) -> None:
-    assert _refusal(f"unix:{tmp_path / ('x' * 200)}").endswith("AF_UNIX path too long; choose another address")
+    assert _refusal(_file(tmp_path / ("x" * 200))).endswith("AF_UNIX path too long; choose another address")
 
 
 def test_folder_that_is_missing_is_refused_with_advice(tmp_path: Path) -> None:
-    assert _refusal(f"unix:{tmp_path / 'no' / 'x.sock'}").endswith("No such file or directory; make the folder first")
+    assert _refusal(_file(tmp_path / "no" / "x.sock")).endswith("No such file or directory; make the folder first")
 
 
 def test_folder_that_is_a_file_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "make the folder first" in _refusal(f"unix:{tmp_path / 'file' / 'x.sock'}")
+    assert "make the folder first" in _refusal(_file(tmp_path / "file" / "x.sock"))
 
 
 def test_folder_of_somebody_else_is_refused_with_advice(tmp_path: Path) -> None:
@@ -195,7 +201,7 @@ def test_folder_of_somebody_else_is_refused_with_advice(tmp_path: Path) -> None:
         if parent.owner() == folder.owner() and parent != Path("/"):
             parent.chmod(parent.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
     with as_nobody():
-        assert "Permission denied; " in (message := _refusal(f"unix:{folder / 'x.sock'}"))
+        assert "Permission denied; " in (message := _refusal(_file(folder / "x.sock")))
     assert "foreign folders need a privilege" in message
 
 
@@ -205,14 +211,14 @@ def test_privileged_port_is_refused_with_advice() -> None:
     if first <= 1:
         pytest.skip("this machine gives every port to everybody")
     with as_nobody():
-        message = _refusal(f"127.0.0.1:{min(first - 1, 81)}")
+        message = _refusal(Address("ipv4", "127.0.0.1", min(first - 1, 81)))
     assert "grant CAP_NET_BIND_SERVICE" in message
 
 
 def test_refusal_leaves_nothing_open(opened: Open, tmp_path: Path) -> None:
     """The descriptors are counted after every test."""
     _refusal(bound_address(opened("127.0.0.1:0")))
-    _refusal(f"unix:{tmp_path / 'no' / 'x.sock'}")
+    _refusal(_file(tmp_path / "no" / "x.sock"))
     assert not list(tmp_path.iterdir())
 
 
@@ -231,7 +237,7 @@ def test_socket_file_left_behind_is_replaced(opened: Open, tmp_path: Path) -> No
 
 def test_socket_file_of_a_living_daemon_is_left_alone(opened: Open, tmp_path: Path) -> None:
     first = opened(f"unix:{tmp_path / 'x.sock'}")
-    assert "Address already in use" in _refusal(f"unix:{tmp_path / 'x.sock'}")
+    assert "Address already in use" in _refusal(_file(tmp_path / "x.sock"))
     with accepted(first) as connection:
         assert connection.fileno() >= 0
 
@@ -246,7 +252,7 @@ def test_socket_file_of_a_busy_daemon_is_left_alone_and_not_waited_for(opened: O
             client.setblocking(False)
             client.connect_ex(str(path))
         refusals: list[str] = []
-        thread = threading.Thread(target=lambda: refusals.append(_refusal(f"unix:{path}")))
+        thread = threading.Thread(target=lambda: refusals.append(_refusal(_file(path))))
         thread.start()
         thread.join(LIMIT_S)
         waited = thread.is_alive()
@@ -260,7 +266,7 @@ def test_socket_file_of_a_busy_daemon_is_left_alone_and_not_waited_for(opened: O
 def test_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
-    refusal = _refusal(f"unix:{path}")
+    refusal = _refusal(_file(path))
     assert "File exists; what is there is no socket, and stays" in refusal
     assert "process" not in refusal
     assert path.read_text() == "data"

@@ -8,8 +8,9 @@ import pytest
 from core.support.sockets import listen
 from e2e.support.clients import connect
 
+from gaiod.addresses import SYSTEMD
 from gaiod.settings import ListenerSettings, Settings
-from gaiod.supervisor.sockets.bind import SYSTEMD, BindError
+from gaiod.supervisor.sockets.bind import BindError
 from gaiod.supervisor.sockets.listeners import Listeners, OpenListener, Prepared
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gaiod.addresses import parse_address
 from gaiod.process.socket_files import UnixListener
 from gaiod.settings import ListenerSettings, Settings
 from gaiod.supervisor.opening import Opening
@@ -33,7 +34,7 @@ def opening() -> Iterator[Opening]:
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, socket.socket]]:
     """A daemon that hands its sockets over: by their addresses."""
     names = [f"unix:{tmp_path}/{name}.sock" for name in ("echo", "metrics", "control")]
-    sockets = {name: open_listener(name, name, SocketOptions()) for name in names}
+    sockets = {name: open_listener(name, parse_address(name, listen=True), SocketOptions()) for name in names}
     near, far = socket.socketpair()
     *listeners, control = names
     message = {

@@ -80,7 +80,7 @@ def test_socket_is_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "gaiod"))
     sock = open_control_socket("auto")
     path = tmp_path / "gaiod" / "control.sock"
-    assert bound_address(sock) == f"unix:{path}"
+    assert str(bound_address(sock)) == f"unix:{path}"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     close_listener(sock)

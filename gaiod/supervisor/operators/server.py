@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from gaiod.addresses import Address, parse_address
 from gaiod.control.path import FolderError, control_path, make_folder
 from gaiod.control.protocol import LINE_MAX_BYTES, VERBS, ControlError, parse_request, refused
 from gaiod.core.connection import Conn
@@ -27,7 +28,7 @@ from gaiod.log.rate_limit import LimitedLog
 from gaiod.process.dispatch import Target
 from gaiod.process.peer_credentials import peer_uid
 from gaiod.process.socket_files import UnixListener
-from gaiod.supervisor.sockets.bind import UNIX, BindError, SocketOptions, open_listener
+from gaiod.supervisor.sockets.bind import BindError, SocketOptions, open_listener
 
 log = logging.getLogger("gaiod.control")
 
@@ -65,8 +66,10 @@ def open_control_socket(listen: str) -> UnixListener:
             make_folder(path, os.geteuid())
         except FolderError as error:
             raise BindError(f"control: {error}") from error
-        listen = UNIX + path
-    sock = open_listener("control", listen, SocketOptions(mode=CONTROL_MODE))
+        address = Address("unix", path=path)
+    else:
+        address = parse_address(listen, listen=True)
+    sock = open_listener("control", address, SocketOptions(mode=CONTROL_MODE))
     assert isinstance(sock, UnixListener)
     return sock
 

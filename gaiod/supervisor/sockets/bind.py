@@ -6,11 +6,9 @@ import socket
 import sys
 from dataclasses import dataclass
 
+from gaiod.addresses import Address
 from gaiod.core.errors import GaiodError
 from gaiod.process.socket_files import MODE, UnixListener
-
-UNIX = "unix:"
-SYSTEMD = "systemd:"
 
 ALLOWED_CONGESTION = "/proc/sys/net/ipv4/tcp_allowed_congestion_control"
 CONGESTION_BYTES = 16
@@ -40,7 +38,7 @@ class SocketOptions:
     """Of a socket file, from the moment it is there."""
 
 
-def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool = True) -> socket.socket:
+def open_listener(name: str, address: Address, options: SocketOptions, *, first: bool = True) -> socket.socket:
     """Open a listening socket, close-on-exec.
 
     More can be opened at the same TCP address, with `first` False. Those do not listen yet: the kernel would send
@@ -48,7 +46,7 @@ def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool =
 
     Args:
         name: what messages call it.
-        bind: `HOST:PORT`, `[V6]:PORT` or `unix:/path`; a socket file left behind is replaced.
+        address: where; a socket file left behind is replaced.
         options: what its connections inherit.
         first: refuse an address where somebody listens.
 
@@ -56,9 +54,9 @@ def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool =
         BindError: it cannot be opened.
     """
     try:
-        if bind.startswith(UNIX):
-            return UnixListener.at(bind.removeprefix(UNIX), mode=options.mode, backlog=options.backlog)
-        sock = _tcp(bind, options, first)
+        if address.kind == "unix":
+            return UnixListener.at(address.path, mode=options.mode, backlog=options.backlog)
+        sock = _tcp(address, options, first)
         try:
             if first:
                 sock.listen(options.backlog)  # may fail where bind() did not: two that set SO_REUSEADDR can both bind
@@ -67,8 +65,8 @@ def open_listener(name: str, bind: str, options: SocketOptions, *, first: bool =
             raise
     except OSError as error:
         raise BindError(
-            f"{name}: cannot listen on {bind}: {os.strerror(error.errno) if error.errno else error}; "
-            f"{_advice(error, bind)}"
+            f"{name}: cannot listen on {address}: {os.strerror(error.errno) if error.errno else error}; "
+            f"{_advice(error, address)}"
         ) from error
     return sock
 
@@ -93,13 +91,13 @@ def check_congestion(name: str, congestion: str) -> None:
             ) from error
 
 
-def bound_address(sock: socket.socket) -> str:
-    """Return where a socket listens, as the configuration writes it: with the port the kernel chose."""
+def bound_address(sock: socket.socket) -> Address:
+    """Return where a socket listens: with the port the kernel chose."""
     if sock.family == socket.AF_UNIX:
         name = sock.getsockname()  # bytes if it is an abstract one, which only systemd can have opened
-        return UNIX + (name if isinstance(name, str) else "@" + os.fsdecode(name[1:]))
+        return Address("unix", path=name if isinstance(name, str) else "@" + os.fsdecode(name[1:]))
     host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
+    return Address("ipv6" if sock.family == socket.AF_INET6 else "ipv4", host, port)
 
 
 def close_listener(sock: socket.socket) -> None:
@@ -118,10 +116,8 @@ def retune(sock: socket.socket, options: SocketOptions) -> None:
     sock.listen(options.backlog)
 
 
-def _tcp(bind: str, options: SocketOptions, first: bool) -> socket.socket:
-    host, _, port = bind.rpartition(":")
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    address = (host.strip("[]"), int(port))
+def _tcp(address: Address, options: SocketOptions, first: bool) -> socket.socket:
+    family = socket.AF_INET6 if address.kind == "ipv6" else socket.AF_INET
     if first:
         # With SO_REUSEPORT the kernel would let us share the address of another gaiod of the same user.
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -137,11 +133,11 @@ def _tcp(bind: str, options: SocketOptions, first: bool) -> socket.socket:
     return sock
 
 
-def _claim(sock: socket.socket, address: tuple[str, int]) -> None:
+def _claim(sock: socket.socket, address: Address) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # [::] means IPv6; 0.0.0.0 is for IPv4
-    sock.bind(address)
+    sock.bind(address.target)
 
 
 def _tune(sock: socket.socket, options: SocketOptions) -> None:
@@ -171,9 +167,9 @@ def _system_congestion() -> str:
         return _congestion_of(fresh)
 
 
-def _advice(error: OSError, bind: str) -> str:
+def _advice(error: OSError, address: Address) -> str:
     match error.errno:
-        case errno.EADDRINUSE if bind.startswith(UNIX):
+        case errno.EADDRINUSE if address.kind == "unix":
             return "another process listens there: stop it (ss -lxp shows it), or choose another path"
         case errno.EADDRINUSE:
             return "another process listens there: stop it (ss -ltnp shows it), or choose another port"

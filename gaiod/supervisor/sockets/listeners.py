@@ -13,12 +13,11 @@ import logging
 import socket
 from dataclasses import dataclass, field
 
+from gaiod.addresses import SYSTEMD, Address, parse_address
 from gaiod.process.socket_files import UnixListener
 from gaiod.settings import ListenerSettings, Settings
 from gaiod.supervisor.host.systemd import Inherited
 from gaiod.supervisor.sockets.bind import (
-    SYSTEMD,
-    UNIX,
     BindError,
     SocketOptions,
     bound_address,
@@ -76,7 +75,7 @@ class Listeners:
 
     def adopt(self, key: str, sockets: list[socket.socket], *, shared: bool) -> None:
         """Take over sockets that somebody else has opened."""
-        self._open[key] = OpenListener(bound_address(sockets[0]), sockets, shared)
+        self._open[key] = OpenListener(str(bound_address(sockets[0])), sockets, shared)
 
     def prepare(self, settings: Settings) -> Prepared:
         """Open what a configuration needs and is not open yet; what is open stays as it is.
@@ -157,31 +156,31 @@ class Listeners:
             listener.sockets.clear()
 
     def _prepare(self, prepared: Prepared, name: str, bind: str, options: SocketOptions, count: int) -> None:
-        key = f"{bind} {name}" if bind.endswith(":0") and not bind.startswith(UNIX) else bind
+        address = parse_address(bind, listen=True)
+        key = f"{bind} {name}" if address.is_any_port else bind
         found = self._open.get(key)
-        if bind.startswith(SYSTEMD) and found is None:
-            raise BindError(f"{name}: {self.of_systemd.why_not(bind.removeprefix(SYSTEMD))}")
+        if address.kind == "systemd" and found is None:
+            raise BindError(f"{name}: {self.of_systemd.why_not(address.path)}")
         sockets = [] if found is None else list(found.sockets)
-        shared = bind.startswith(UNIX) if found is None else found.shared
+        shared = address.kind == "unix" if found is None else found.shared
         opened = prepared.opened.setdefault(key, [])
-        is_ours = bool(sockets) or any(_overlap(bind, each.address) for each in self._open.values())
+        is_ours = bool(sockets) or any(
+            _overlap(address, bound_address(each.sockets[0])) for each in self._open.values()
+        )
         while len(sockets) < (1 if shared else count):
-            sock = open_listener(name, bound_address(sockets[0]) if sockets else bind, options, first=not is_ours)
+            sock = open_listener(name, bound_address(sockets[0]) if sockets else address, options, first=not is_ours)
             is_ours = True
             sockets.append(sock)
             opened.append(sock)
         prepared.keys.append(key)
-        prepared.listeners.append(OpenListener(bound_address(sockets[0]), sockets, shared))
+        prepared.listeners.append(OpenListener(str(bound_address(sockets[0])), sockets, shared))
 
 
-def _overlap(bind: str, address: str) -> bool:
+def _overlap(one: Address, other: Address) -> bool:
     """Tell whether one of two TCP addresses takes the other in: the same port, and the same host or every host."""
-    host, _, port = bind.rpartition(":")
-    other, _, other_port = address.rpartition(":")
-    hosts = {host, other}
-    is_tcp = not any(each.startswith((UNIX, SYSTEMD)) for each in (bind, address))
-    same_family = host.startswith("[") == other.startswith("[")
-    return is_tcp and same_family and port == other_port and (len(hosts) == 1 or bool(hosts & {"0.0.0.0", "[::]"}))
+    is_tcp = one.kind in ("ipv4", "ipv6") and one.kind == other.kind
+    hosts = {one.host, other.host}
+    return is_tcp and one.port == other.port and (len(hosts) == 1 or bool(hosts & {"0.0.0.0", "::"}))
 
 
 def options_of(listener: ListenerSettings) -> SocketOptions:

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from gaiod import Source
+from gaiod import Source, shown
 
 from ..options import EveryOptions, FeedKind, HttpOptions, LinesOptions, PushOptions, RedisOptions
-from ..topics import shown
 from .every import EverySource
 from .lines import LinesSource
 

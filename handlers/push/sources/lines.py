@@ -2,7 +2,6 @@
 
 from gaiod import Conn, Handler, OpResult, Outlet, Source
 
-from ..addresses import UNIX
 from ..options import LinesOptions
 from .cutting import Cutter
 from .publisher import Publisher
@@ -30,7 +29,7 @@ class LinesSource(Source):
     def start(self, outlet: Outlet) -> None:
         cutter = Cutter(self._line_max_bytes)
         publisher = Publisher(outlet, self._topic)
-        if self._options.lines.startswith(UNIX):
+        if self._options.is_socket:
             lines = LinesHandler(publisher, self._line_max_bytes)
             outlet.serve(self._options.lines, lines, idle_timeout_s=QUIET_MAX_S)
         else:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import redis
 
-from ...topics import shown
+from gaiod import shown
+
 from .feed import Feed
 
 BATCH = 512
