@@ -289,7 +289,8 @@ class Handler:
         """Open a connection. gaiod calls `on_connect` when it is established or has failed.
 
         Args:
-            address: `(host, port)` with a numeric host, or the path of a unix socket.
+            address: `(host, port)` with a numeric host, or the path of a unix socket: what `target` is of a
+                `gaiod.parse_address(text)`, unless the text is a name.
             data: becomes `conn.data`.
             deadline: in `time.monotonic()` seconds.
             options: socket options, set before the first packet is sent.

@@ -7,6 +7,7 @@
         grace: Annotated[float, Unit("duration", maximum=60.0)] = 5.0     # at most 1m
         tries: Annotated[int, Unit("count", 1, 10)] = 3                   # from 1 to 10
         topic: Annotated[str, Check(topic_of)] = "news"                   # what topic_of() does not refuse
+        server: Annotated[str, Check(parse_address)] = "127.0.0.1:5432"   # an address: gaiod.parse_address
 
 The type is all a worker needs; `gaiod.config` reads the marker. A unit is required in the YAML for a
 duration (`30` alone is refused), optional for a size (`4096` is bytes), and a count has none.
