@@ -51,7 +51,7 @@ MAY_IMPORT = {
 LIGHT = ("core", "stats", "handler", "log", "process", "worker", "feeder")
 """What is imported by workers and the feeder."""
 
-HEAVY = {"click", "h11", "prometheus_client", "pydantic", "rich", "yaml"}
+HEAVY = {"click", "h11", "prometheus_client", "rich", "yaml"}
 LINES_MAX = 1000
 """A file may be long if it is one thing: a class that is spread over files is harder to read than a long one."""
 

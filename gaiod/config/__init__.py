@@ -5,8 +5,7 @@
     except ConfigErrors as errors:
         print(errors)  # gaiod.yaml:7:5: listeners.echo.idle_timout: unknown key; did you mean idle_timeout?
 
-Only this package imports yaml and pydantic, and only the supervisor and the command line import it: both
-together cost a process more memory than everything else in it.
+Only this package imports yaml, and only the child of the supervisor that reads the file imports it.
 """
 
 from gaiod.config.cpus import usable_cpus

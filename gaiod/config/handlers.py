@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gaiod.config.errors import Keys, Refused, Report, dotted
-from gaiod.config.options import check_options, place_of_value
+from gaiod.config.options import check_options
 from gaiod.config.references import resolve_reference
-from gaiod.config.schema import LISTENER_KEYS
+from gaiod.config.schema import LISTENER
 from gaiod.config.yaml import Document
 from gaiod.handler.failures import folder_of, place_of, words_of
 from gaiod.handler.handler import CALLED, PUBLISH, Handler, Source
@@ -75,7 +75,7 @@ def check_handlers(
                 uses[name] = _use(reference, handler, options, enter)
             except Refused as refused:
                 at = (*keys, "with")
-                report.add(place_of_value(at, document), at, str(refused))
+                report.add(document.place_of(at), at, str(refused))
     return uses
 
 
@@ -150,6 +150,7 @@ def _options(
     """Return the options as plain values; None after a problem, which is reported."""
     values = listener.get("with", {})
     at = (*keys, "with")
+    document.values.setdefault(at, document.place_of((*keys, "handler")))  # what an absent `with:` lacks is said there
     if not isinstance(values, dict):
         return None
     if handler.Options is None:
@@ -161,9 +162,9 @@ def _options(
         message = f"{handler.__name__}.Options is no dataclass; put @dataclass above it"
         report.add(document.place_of((*keys, "handler")), (*keys, "handler"), message)
         return None
-    for key in listener.keys() & {option.name for option in fields(handler.Options)} - set(LISTENER_KEYS):
+    for key in listener.keys() & {option.name for option in fields(handler.Options)} - LISTENER.keys.keys():
         report.refine((*keys, key), f"is an option of {handler.__name__}; write it below with:")
-    options = check_options(handler.Options, values, at, document, report, beside=LISTENER_KEYS)
+    options = check_options(handler.Options, values, at, document, report, beside=LISTENER.keys)
     return None if any(error.key.startswith(dotted(at)) for error in report.errors) else options
 
 

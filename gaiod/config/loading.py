@@ -3,22 +3,16 @@
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gaiod.config.errors import WHOLE_FILE, ConfigErrors, Place, Report
 from gaiod.config.handlers import HandlerUse, LoadHandler, check_handlers
 from gaiod.config.loops import check_loops
-from gaiod.config.schema import Config, Listener, Log, ProxyProtocol, Recycle, check_schema
+from gaiod.config.schema import check_schema
 from gaiod.config.yaml import read_document
-from gaiod.settings import (
-    ConnectionLogSettings,
-    ListenerSettings,
-    LogSettings,
-    ProxyProtocolSettings,
-    RecycleSettings,
-    Settings,
-    default_user_timeout_s,
-)
+from gaiod.settings import ListenerSettings, Settings, default_user_timeout_s
 
 FILE_MAX_BYTES = 1 << 20
 """1MiB holds some 10,000 listeners; a larger file is not a configuration but a mistake."""
@@ -73,15 +67,15 @@ def loads(
     """
     report = Report(path)
     document = read_document(text, report)
-    config, handlers = None, {}
+    given, handlers = None, {}
     if document:
-        config = check_schema(document, report)
+        given = check_schema(document, report)
         where = None if folder is None else Path(folder)
         handlers = check_handlers(document, report, folder=where, load_handler=load_handler, entering=entering)
         check_loops(document, report, handlers)
-    if config is None or report.errors:
+    if given is None or report.errors:
         raise ConfigErrors(report.errors)
-    return _settings(config, handlers)
+    return _settings(given, handlers)
 
 
 def _read(path: Path, report: Report) -> str:
@@ -114,68 +108,21 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _settings(config: Config, handlers: dict[str, HandlerUse]) -> Settings:
-    return Settings(
-        listeners=tuple(_listener(name, config.listeners[name], handlers[name]) for name in config.listeners),
-        workers=config.workers,
-        pin_workers=config.pin_workers,
-        heartbeat_timeout_s=config.heartbeat_timeout,
-        slow_hook_s=config.slow_hook,
-        drain_timeout_s=config.drain_timeout,
-        stop_grace_s=config.stop_grace,
-        recycle=_recycle(config.recycle),
-        user=config.user,
-        group=config.group,
-        metrics_listen=config.metrics.listen,
-        control_listen=config.control.listen,
-        log=_log(config.log),
-    )
+def _settings(given: dict[str, Any], handlers: dict[str, HandlerUse]) -> Settings:
+    listeners = tuple(_listener(name, said, handlers[name]) for name, said in given["listeners"].items())
+    return Settings(**{**given, "listeners": listeners})
 
 
-def _recycle(config: Recycle) -> RecycleSettings:
-    return RecycleSettings(age_s=config.age, memory_bytes=config.memory, connections=config.connections)
-
-
-def _log(config: Log) -> LogSettings:
-    lines = config.connections
-    return LogSettings(
-        format=config.format,
-        file=config.file,
-        connections=ConnectionLogSettings(opened=lines.open, closed=lines.close, every_s=lines.every, rate=lines.rate),
-    )
-
-
-def _listener(name: str, config: Listener, handler: HandlerUse) -> ListenerSettings:
-    return ListenerSettings(
-        name=name,
-        bind=config.bind,
-        handler=handler.reference,
-        options=handler.options,
-        servers=handler.servers,
-        sources=handler.sources,
-        buffer_limit_bytes=handler.buffer_limit_bytes,
-        connections_max=config.connections_max,
-        idle_timeout_s=config.idle_timeout,
-        backlog=config.backlog,
-        socket_mode=config.socket_mode,
-        nodelay=config.nodelay,
-        keepalive_s=config.keepalive,
-        user_timeout_s=_user_timeout_s(config),
-        congestion=config.congestion,
-        notsent_lowat_bytes=_notsent_lowat_bytes(config, handler),
-        proxy_protocol=_proxy_protocol(config.proxy_protocol),
-    )
-
-
-def _notsent_lowat_bytes(config: Listener, handler: HandlerUse) -> int | None:
-    """Return what the file says, be it nothing at all; the handler says it where the file does not."""
-    return config.notsent_lowat if "notsent_lowat" in config.model_fields_set else handler.notsent_lowat_bytes
-
-
-def _user_timeout_s(config: Listener) -> float | None:
-    is_given = "user_timeout" in config.model_fields_set
-    return config.user_timeout if is_given else default_user_timeout_s(config.idle_timeout)
-
-
-def _proxy_protocol(config: ProxyProtocol | None) -> ProxyProtocolSettings | None:
-    return None if config is None else ProxyProtocolSettings(tuple(config.networks), config.timeout)
+def _listener(name: str, given: dict[str, Any], handler: HandlerUse) -> ListenerSettings:
+    used = {
+        "handler": handler.reference,
+        "options": handler.options,
+        "servers": handler.servers,
+        "sources": handler.sources,
+        "buffer_limit_bytes": handler.buffer_limit_bytes,
+    }
+    wanted = {"notsent_lowat_bytes": handler.notsent_lowat_bytes}  # unless the file says it, be it nothing at all
+    listener = ListenerSettings(name, **{**wanted, **given, **used})
+    if "user_timeout_s" in given:
+        return listener
+    return replace(listener, user_timeout_s=default_user_timeout_s(listener.idle_timeout_s))

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from gaiod.addresses import parse_address
 from gaiod.config.errors import Keys, Report
 from gaiod.config.handlers import HandlerUse
-from gaiod.config.options import place_of_value
 from gaiod.config.yaml import Document
 
 Host = IPv4Address | IPv6Address
@@ -39,7 +38,7 @@ def check_loops(document: Document, report: Report, uses: Mapping[str, HandlerUs
             way = next(filter(None, (_way(each, name, leads_to) for each in following)), None)
             if way is not None:
                 keys = _keys_of(document, name, server)
-                report.add(place_of_value(keys, document), keys, _words(server, (name, *way)))
+                report.add(document.place_of(keys), keys, _words(server, (name, *way)))
 
 
 def _words(server: str, way: tuple[str, ...]) -> str:

@@ -1,20 +1,24 @@
 """Check a handler's `with:` against the dataclass that declares its options.
 
 The dataclass is the schema: bool, int, float, str, Literal, `X | None`, `str | X`, `X | Y`, list, tuple[X, ...], dict,
-nested dataclasses, and the markers of `gaiod.handler.option_types`. Not pydantic's work: the result must be plain
-values, only the keys that the file gives, and each problem needs its own place in the file.
+nested dataclasses, and the markers of `gaiod.handler.option_types`. They become the kinds that `reader` reads. The
+result is plain values, and has only the keys that the file gives.
 """
 
-from collections.abc import Collection
-from dataclasses import is_dataclass
-from typing import Any, Literal
+from collections.abc import Iterable
+from dataclasses import is_dataclass, replace
+from functools import partial
+from typing import Any, Final, Literal
 
-from gaiod.config.errors import Keys, Place, Refused, Report
+from gaiod.config.errors import Keys, Refused, Report
+from gaiod.config.reader import Checked, Chosen, Items, Key, Kind, Named, Reader, Section, Value
 from gaiod.config.shapes import Shape, options_of, shape_of, spell
 from gaiod.config.units import COUNT_MAX, DURATION_MAX_S, SIZE_MAX_BYTES, parse_duration, parse_size, parse_whole
 from gaiod.config.words import mismatch, unknown
 from gaiod.config.yaml import Document
 from gaiod.handler.option_types import Check, Unit
+
+ANYTHING: Final = Value(lambda value: value)
 
 
 def check_options(
@@ -24,97 +28,59 @@ def check_options(
     document: Document,
     report: Report,
     *,
-    beside: Collection[str] = (),
-) -> dict[str, Any]:
+    beside: Iterable[str],
+) -> dict[str, Any] | None:
     """Check `values` against the dataclass `kind`.
 
-    `keys` leads to the `with:`, which the document may lack; `beside` are the keys that may stand beside it. What
-    does not fit goes into `report`.
-    Returns the values with units as numbers (seconds, bytes), and nested options as dicts and lists.
+    `keys` leads to the `with:`; `beside` are the keys that may stand beside it.
+    Returns the values with units as numbers (seconds, bytes), and nested options as dicts and lists; None where
+    something does not fit, which goes into `report`.
     """
-    plain: dict[str, Any] = _Checker(document, report, keys, beside).value(kind, values, keys)
+    misplaced = f"is a key of the listener, and no option of its handler; write it beside {keys[-1]}:"
+    top = Chosen(lambda _: replace(_section(kind), misplaced=dict.fromkeys(beside, misplaced)))
+    plain: dict[str, Any] | None = Reader(document, report).read(top, values, keys)
     return plain
 
 
-def place_of_value(keys: Keys, document: Document) -> Place:
-    """Return the place of a value at or below a `with:`; of the handler where the file has no `with:`."""
-    return document.values.get(keys) or document.place_of((*keys[:-1], "handler"))
+def _section(kind: Any) -> Section:
+    """Return what takes the options of a dataclass.
+
+    Raises:
+        Refused: its annotations cannot be read.
+    """
+    keys = {}
+    for name, option in options_of(kind).items():
+        shape = shape_of(option.annotation)
+        keys[name] = Key(name, _kind(shape), example=shape.wanted if option.required else "")
+    return Section(keys, noun="option")
 
 
-class _Checker:
-    """Walks the values and their types together."""
+def _kind(shape: Shape) -> Chosen:
+    """Return what takes a value of this shape. It is chosen when there is a value: a dataclass may contain itself."""
+    return Chosen(partial(_chosen, shape))
 
-    def __init__(self, document: Document, report: Report, top: Keys, beside: Collection[str]) -> None:
-        self._document = document
-        self._report = report
-        self._top = top
-        self._beside = beside
-        self._holes = 0  # values that were refused, before or here: what holds one is not checked as a whole
 
-    def value(self, annotation: Any, value: Any, keys: Keys) -> Any:
-        """Return the plain value; None after a problem, which is reported."""
-        shape = shape_of(annotation)
-        if keys in self._document.refused or keys in self._document.incomplete:
-            self._holes += 1
-        if keys in self._document.refused or (value is None and shape.optional):
-            return None
-        try:
-            return self._checked(shape, value, keys)
-        except Refused as refused:
-            self._add(place_of_value(keys, self._document), keys, str(refused))
-            return None
+def _chosen(shape: Shape, value: object) -> Kind:
+    if value is None and shape.optional:
+        return ANYTHING
+    kind = _kind_of_family(shape, value)
+    return Checked(kind, tuple(partial(_apply, mark) for mark in shape.checks)) if shape.checks else kind
 
-    def _add(self, place: Place, keys: Keys, message: str) -> None:
-        self._holes += 1
-        self._report.add(place, keys, message)
 
-    def _checked(self, shape: Shape, value: Any, keys: Keys) -> Any:
-        before = self._holes
-        plain = self._read(shape, value, keys)
-        if self._holes == before:
-            for mark in shape.checks:
-                _apply(mark, plain)
-        return plain
-
-    def _read(self, shape: Shape, value: Any, keys: Keys) -> Any:
-        if shape.unit:
-            return _with_unit(shape.unit, value)
-        if shape.alternatives:
-            return self._checked(shape.fitting(value), value, keys)
-        if shape.bare is Any:
-            return value
-        if is_dataclass(shape.bare):
-            return self._options(shape, value, keys)
-        if shape.is_list:
-            _expect(isinstance(value, list), value, shape)
-            return [self.value(shape.item, item, (*keys, index)) for index, item in enumerate(value)]
-        if shape.is_mapping:
-            _expect(isinstance(value, dict), value, shape)
-            return {key: self.value(shape.item, item, (*keys, key)) for key, item in value.items()}
-        return _choice(shape, value) if shape.family is Literal else _scalar(shape, value)
-
-    def _options(self, shape: Shape, value: Any, keys: Keys) -> dict[str, Any]:
-        _expect(isinstance(value, dict), value, shape)
-        options = options_of(shape.bare)
-        for key in value.keys() - options.keys():
-            at = (*keys, key)
-            if keys == self._top and key in self._beside:
-                message = f"is a key of the listener, and no option of its handler; write it beside {keys[-1]}:"
-            else:
-                message = unknown(key, list(options), what="unknown option")
-            self._add(self._document.place_of_key(at), at, message)
-        for key, option in options.items():
-            if option.required and key not in value and keys not in self._document.incomplete:
-                self._add_missing((*keys, key), shape_of(option.annotation).wanted)
-        return {
-            key: self.value(options[key].annotation, item, (*keys, key))
-            for key, item in value.items()
-            if key in options
-        }
-
-    def _add_missing(self, keys: Keys, wanted: str) -> None:
-        place = self._document.keys.get(keys[:-1]) or place_of_value(keys[:-1], self._document)
-        self._add(place, keys, f"missing; add {keys[-1]}: {wanted}")
+def _kind_of_family(shape: Shape, value: object) -> Kind:
+    if shape.unit:
+        return Value(partial(_with_unit, shape.unit))
+    if shape.alternatives:
+        return _chosen(shape.fitting(value), value)
+    if shape.bare is Any:
+        return ANYTHING
+    if is_dataclass(shape.bare):
+        return _section(shape.bare)
+    if shape.is_list:
+        return Items(_kind(shape_of(shape.item)))
+    if shape.is_mapping:
+        return Named(_kind(shape_of(shape.item)))
+    return Value(partial(_choice if shape.family is Literal else _scalar, shape))
 
 
 def _apply(mark: Check, value: object) -> None:
@@ -126,16 +92,12 @@ def _apply(mark: Check, value: object) -> None:
         raise Refused(f"its check failed with {type(error).__name__}, {error}; correct the handler") from None
 
 
-def _expect(fits: bool, value: object, shape: Shape) -> None:
-    if not fits:
-        raise Refused(mismatch(value, shape.wanted))
-
-
 def _scalar(shape: Shape, value: Any) -> Any:
     if shape.bare not in (bool, int, float, str):
         raise Refused(f"its type, {shape.bare}, can be in no file; change it in the handler")
     kinds = (int, float) if shape.bare is float else (shape.bare,)
-    _expect(type(value) in kinds, value, shape)
+    if type(value) not in kinds:
+        raise Refused(mismatch(value, shape.wanted))
     return shape.bare(value)
 
 

@@ -1,25 +1,21 @@
-"""The keys of a configuration file, their limits, and what to say when they do not fit.
+"""The keys of a configuration file: the field of the settings that each fills, and what it takes.
 
-Here are the permitted ranges; the defaults are those of `gaiod.settings`, said once.
+Here are the permitted ranges. The defaults are those of `gaiod.settings`: a key that is not given fills nothing.
 """
 
 import re
 from functools import partial
-from typing import Annotated, Any
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from typing import Any, Final
 
 from gaiod.config.addresses import parse_bind, parse_control
 from gaiod.config.crosschecks import check_together
-from gaiod.config.errors import Keys, Refused, Report
+from gaiod.config.errors import Refused, Report
 from gaiod.config.networks import EXAMPLE as NETWORKS_EXAMPLE
 from gaiod.config.networks import check_networks, parse_network
+from gaiod.config.reader import Chosen, Items, Key, Kind, Named, Reader, Section, Value, a_mapping, of_type
 from gaiod.config.references import WANTED as REFERENCE_WANTED
 from gaiod.config.units import DAY_S, HOUR_S, SIZE_MAX_BYTES, YEAR_S, parse_duration, parse_size, parse_whole
 from gaiod.config.values import (
-    none_if_false,
     parse_account,
     parse_choice,
     parse_congestion,
@@ -28,9 +24,8 @@ from gaiod.config.values import (
     parse_mode,
     parse_workers,
 )
-from gaiod.config.words import NAMES, mismatch, unknown
 from gaiod.config.yaml import Document
-from gaiod.settings import ListenerSettings, ProxyProtocolSettings, Settings
+from gaiod.settings import ConnectionLogSettings, LogSettings, ProxyProtocolSettings, RecycleSettings
 
 LISTENER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
@@ -57,218 +52,147 @@ LOG_FORMATS = ("text", "json", "journald")
 LOG_RATE_MAX = 100_000
 """Beyond it a worker does nothing but log."""
 
-WANTED = {
-    "bool_type": NAMES[bool],
-    "string_type": REFERENCE_WANTED,  # the handler is the only text without a validator of its own
-    "dict_type": NAMES[dict],
-    "model_type": NAMES[dict],
-}
-"""What to write, for each of pydantic's own errors; all others come from the validators here."""
-
-DEFAULT = Settings(())
-LISTENER_DEFAULT = ListenerSettings("", "", "")
-PROXY_PROTOCOL_DEFAULT = ProxyProtocolSettings(())
+ONLY_NONE: Final = Value(lambda _: None)
 
 
-def _listener_name(value: str) -> str:
-    if LISTENER_NAME.fullmatch(value):
-        return value
-    raise Refused("is not a listener name; write a-z, 0-9, _ and -, a letter first, at most 63 characters")
+def _listener_name(text: str) -> None:
+    if not LISTENER_NAME.fullmatch(text):
+        raise Refused("is not a listener name; write a-z, 0-9, _ and -, a letter first, at most 63 characters")
 
 
-def _some(value: object) -> object:
+def _some_listeners(value: Any) -> Any:
     if value == {}:
         raise Refused("has no listener; add one, such as echo: {bind: 127.0.0.1:7000, handler: echo}")
-    return value
+    return a_mapping(value)
 
 
-def _something(value: object) -> object:
-    if value is None:
-        raise Refused(mismatch(value, NAMES[dict]))
-    return value
+def _whole(minimum: int, maximum: int) -> Value:
+    return Value(partial(parse_whole, minimum=minimum, maximum=maximum))
 
 
-def _whole(minimum: int, maximum: int) -> BeforeValidator:
-    return BeforeValidator(partial(parse_whole, minimum=minimum, maximum=maximum))
+def _duration(minimum_s: float, maximum_s: float) -> Value:
+    return Value(partial(parse_duration, minimum_s=minimum_s, maximum_s=maximum_s))
 
 
-def _duration(minimum_s: float, maximum_s: float) -> BeforeValidator:
-    return BeforeValidator(partial(parse_duration, minimum_s=minimum_s, maximum_s=maximum_s))
+def _size(minimum_bytes: int, maximum_bytes: int) -> Value:
+    return Value(partial(parse_size, minimum_bytes=minimum_bytes, maximum_bytes=maximum_bytes))
 
 
-def _size(minimum_bytes: int, maximum_bytes: int) -> BeforeValidator:
-    return BeforeValidator(partial(parse_size, minimum_bytes=minimum_bytes, maximum_bytes=maximum_bytes))
+def _account(kind: str) -> Value:
+    return Value(partial(parse_account, kind=kind))
 
 
-def _account(kind: str) -> BeforeValidator:
-    return BeforeValidator(partial(parse_account, kind=kind))
+def _or_false(kind: Kind, noun: str, example: str, never: str = "never") -> Chosen:
+    """Return what takes false for None, and does not take true, which is half an answer."""
+
+    def choose(value: Any) -> Kind:
+        if value is True:
+            raise Refused(f"is no {noun}; write one such as {example}, or false for {never}")
+        return ONLY_NONE if value is False else kind
+
+    return Chosen(choose)
 
 
-def _or_false(kind: str, example: str, never: str = "never") -> WrapValidator:
-    instead_of_true = f"is no {kind}; write one such as {example}, or false for {never}"
-    return WrapValidator(partial(none_if_false, instead_of_true=instead_of_true))
+BOOL = Value(partial(of_type, kind=bool))
+BIND = Value(parse_bind)
+HANDLER = Value(partial(of_type, kind=str, wanted=REFERENCE_WANTED))
+OPTIONS = Value(a_mapping)
+"""The handler says what may be in it: `options`."""
+NETWORKS = Items(Value(parse_network), check_networks, tuple)
+UNIX_SOCKET = "unix:/run/gaiod/control.sock"
+
+PROXY_PROTOCOL = Section(
+    {
+        "from": Key("networks", NETWORKS, example=NETWORKS_EXAMPLE),
+        "timeout": Key("timeout_s", _duration(0.1, 60.0)),
+    },
+    ProxyProtocolSettings,
+)
+
+LISTENER = Section(
+    {
+        "bind": Key("bind", BIND, example="127.0.0.1:7000"),
+        "handler": Key("handler", HANDLER, example="echo"),
+        "with": Key("options", OPTIONS),
+        "connections_max": Key("connections_max", _whole(1, CONNECTIONS_MAX)),
+        "idle_timeout": Key("idle_timeout_s", _duration(0.01, DAY_S)),
+        "backlog": Key("backlog", _whole(1, BACKLOG_MAX)),
+        "socket_mode": Key("socket_mode", Value(parse_mode)),
+        "nodelay": Key("nodelay", BOOL),
+        "keepalive": Key("keepalive_s", _or_false(Value(parse_keepalive), "duration", "60s", "no probes")),
+        "user_timeout": Key("user_timeout_s", _or_false(_duration(1.0, HOUR_S), "duration", "2m", "the kernel's own")),
+        "congestion": Key("congestion", _or_false(Value(parse_congestion), "name", "bbr", "the system's")),
+        "notsent_lowat": Key(
+            "notsent_lowat_bytes",
+            _or_false(_size(NOTSENT_LOWAT_MIN_BYTES, NOTSENT_LOWAT_MAX_BYTES), "size", "128KiB", "no limit"),
+        ),
+        "proxy_protocol": Key(
+            "proxy_protocol", _or_false(PROXY_PROTOCOL, "mapping", f"{{from: {NETWORKS_EXAMPLE}}}", "no header")
+        ),
+    }
+)
+
+RECYCLE = Section(
+    {
+        "age": Key("age_s", _or_false(_duration(1.0, YEAR_S), "duration", "7d")),
+        "memory": Key("memory_bytes", _or_false(_size(RECYCLE_MEMORY_MIN_BYTES, SIZE_MAX_BYTES), "size", "512MiB")),
+        "connections": Key("connections", _or_false(_whole(1, RECYCLE_CONNECTIONS_MAX), "whole number", "1000000")),
+    },
+    RecycleSettings,
+)
+
+METRICS = Section({"listen": Key("metrics_listen", BIND)})
+
+CONTROL = Section({"listen": Key("control_listen", _or_false(Value(parse_control), "address", UNIX_SOCKET, "none"))})
+
+LOG_CONNECTIONS = Section(
+    {
+        "open": Key("opened", BOOL),
+        "close": Key("closed", BOOL),
+        "every": Key("every_s", _or_false(_duration(1.0, DAY_S), "duration", "1m")),
+        "rate": Key("rate", _whole(1, LOG_RATE_MAX)),
+    },
+    ConnectionLogSettings,
+)
+
+LOG = Section(
+    {
+        "format": Key("format", Value(partial(parse_choice, names=LOG_FORMATS))),
+        "file": Key("file", Value(parse_log_file)),
+        "connections": Key("connections", LOG_CONNECTIONS),
+    },
+    LogSettings,
+)
+
+CONFIG = Section(
+    {
+        "workers": Key("workers", Value(parse_workers)),
+        "pin_workers": Key("pin_workers", BOOL),
+        "heartbeat_timeout": Key("heartbeat_timeout_s", _duration(0.5, HOUR_S)),
+        "slow_hook": Key("slow_hook_s", _or_false(_duration(SLOW_HOOK_MIN_S, HOUR_S), "duration", "100ms")),
+        "drain_timeout": Key("drain_timeout_s", _duration(0.0, DAY_S)),
+        "stop_grace": Key("stop_grace_s", _duration(0.0, HOUR_S)),
+        "recycle": Key("recycle", RECYCLE),
+        "user": Key("user", _or_false(_account("user"), "name", "gaiod", "who starts it")),
+        "group": Key("group", _or_false(_account("group"), "name", "gaiod", "the user's")),
+        "metrics": Key("", METRICS),
+        "control": Key("", CONTROL),
+        "log": Key("log", LOG),
+        "listeners": Key(
+            "listeners",
+            Named(LISTENER, _some_listeners, _listener_name),
+            example="{echo: {bind: 127.0.0.1:7000, handler: echo}}",
+        ),
+    }
+)
+"""The whole file."""
 
 
-Bind = Annotated[str, BeforeValidator(parse_bind)]
-ListenerName = Annotated[str, BeforeValidator(_listener_name)]
+def check_schema(document: Document, report: Report) -> dict[str, Any] | None:
+    """Return the fields of Settings that the document gives; those of a listener as a dict, by its name.
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class ProxyProtocol(_Strict):
-    """`listeners.NAME.proxy_protocol`."""
-
-    networks: Annotated[list[Annotated[str, BeforeValidator(parse_network)]], BeforeValidator(check_networks)] = Field(
-        alias="from", examples=[NETWORKS_EXAMPLE]
-    )
-    timeout: Annotated[float, _duration(0.1, 60.0)] = PROXY_PROTOCOL_DEFAULT.timeout_s
-
-
-class Listener(_Strict):
-    """`listeners.NAME`. An example says what to add where a key is missing."""
-
-    bind: Bind = Field(examples=["127.0.0.1:7000"])
-    handler: str = Field(examples=["echo"])
-    options: dict[str, Any] = Field(default={}, alias="with")
-    connections_max: Annotated[int, _whole(1, CONNECTIONS_MAX)] = LISTENER_DEFAULT.connections_max
-    idle_timeout: Annotated[float, _duration(0.01, DAY_S)] = LISTENER_DEFAULT.idle_timeout_s
-    backlog: Annotated[int, _whole(1, BACKLOG_MAX)] = LISTENER_DEFAULT.backlog
-    socket_mode: Annotated[int, BeforeValidator(parse_mode)] = LISTENER_DEFAULT.socket_mode
-    nodelay: bool = LISTENER_DEFAULT.nodelay
-    keepalive: Annotated[float | None, BeforeValidator(parse_keepalive), _or_false("duration", "60s", "no probes")] = (
-        LISTENER_DEFAULT.keepalive_s
-    )
-    user_timeout: Annotated[float | None, _duration(1.0, HOUR_S), _or_false("duration", "2m", "the kernel's own")] = (
-        LISTENER_DEFAULT.user_timeout_s
-    )
-    congestion: Annotated[str | None, BeforeValidator(parse_congestion), _or_false("name", "bbr", "the system's")] = (
-        LISTENER_DEFAULT.congestion
-    )
-    notsent_lowat: Annotated[
-        int | None, _size(NOTSENT_LOWAT_MIN_BYTES, NOTSENT_LOWAT_MAX_BYTES), _or_false("size", "128KiB", "no limit")
-    ] = LISTENER_DEFAULT.notsent_lowat_bytes
-    proxy_protocol: Annotated[
-        ProxyProtocol | None,
-        BeforeValidator(_something),
-        _or_false("mapping", f"{{from: {NETWORKS_EXAMPLE}}}", "no header"),
-    ] = None
-
-
-LISTENER_KEYS = tuple(field.alias or name for name, field in Listener.model_fields.items())
-"""What may stand beside a listener's `with:`."""
-
-
-class Recycle(_Strict):
-    """`recycle`."""
-
-    age: Annotated[float | None, _duration(1.0, YEAR_S), _or_false("duration", "7d")] = DEFAULT.recycle.age_s
-    memory: Annotated[int | None, _size(RECYCLE_MEMORY_MIN_BYTES, SIZE_MAX_BYTES), _or_false("size", "512MiB")] = (
-        DEFAULT.recycle.memory_bytes
-    )
-    connections: Annotated[int | None, _whole(1, RECYCLE_CONNECTIONS_MAX), _or_false("whole number", "1000000")] = (
-        DEFAULT.recycle.connections
-    )
-
-
-class Metrics(_Strict):
-    """`metrics`."""
-
-    listen: Bind = DEFAULT.metrics_listen
-
-
-class Control(_Strict):
-    """`control`."""
-
-    listen: Annotated[
-        str | None, BeforeValidator(parse_control), _or_false("address", "unix:/run/gaiod/control.sock", "none")
-    ] = DEFAULT.control_listen
-
-
-class ConnectionLog(_Strict):
-    """`log.connections`."""
-
-    open: bool = DEFAULT.log.connections.opened
-    close: bool = DEFAULT.log.connections.closed
-    every: Annotated[float | None, _duration(1.0, DAY_S), _or_false("duration", "1m")] = DEFAULT.log.connections.every_s
-    rate: Annotated[int, _whole(1, LOG_RATE_MAX)] = DEFAULT.log.connections.rate
-
-
-class Log(_Strict):
-    """`log`."""
-
-    format: Annotated[str, BeforeValidator(partial(parse_choice, names=LOG_FORMATS))] = DEFAULT.log.format
-    file: Annotated[str | None, BeforeValidator(parse_log_file)] = DEFAULT.log.file
-    connections: ConnectionLog = ConnectionLog()
-
-
-class Config(_Strict):
-    """The whole file."""
-
-    workers: Annotated[int, BeforeValidator(parse_workers)] = DEFAULT.workers
-    pin_workers: bool = DEFAULT.pin_workers
-    heartbeat_timeout: Annotated[float, _duration(0.5, HOUR_S)] = DEFAULT.heartbeat_timeout_s
-    slow_hook: Annotated[float | None, _duration(SLOW_HOOK_MIN_S, HOUR_S), _or_false("duration", "100ms")] = (
-        DEFAULT.slow_hook_s
-    )
-    drain_timeout: Annotated[float, _duration(0.0, DAY_S)] = DEFAULT.drain_timeout_s
-    stop_grace: Annotated[float, _duration(0.0, HOUR_S)] = DEFAULT.stop_grace_s
-    recycle: Recycle = Recycle()
-    user: Annotated[str | None, _account("user"), _or_false("name", "gaiod", "who starts it")] = DEFAULT.user
-    group: Annotated[str | None, _account("group"), _or_false("name", "gaiod", "the user's")] = DEFAULT.group
-    metrics: Metrics = Metrics()
-    control: Control = Control()
-    log: Log = Log()
-    listeners: Annotated[dict[ListenerName, Listener], BeforeValidator(_some)] = Field(
-        examples=["{echo: {bind: 127.0.0.1:7000, handler: echo}}"]
-    )
-
-
-SECTIONS: dict[Keys, type[_Strict]] = {
-    (): Config,
-    ("recycle",): Recycle,
-    ("metrics",): Metrics,
-    ("control",): Control,
-    ("log",): Log,
-    ("log", "connections"): ConnectionLog,
-}
-"""What may stand in each mapping of the file; every other one with fixed keys is a listener, or within one."""
-
-
-def check_schema(document: Document, report: Report) -> Config | None:
-    """Return what the document says; None where something does not fit, which goes into `report`."""
+    Returns None where something does not fit, which goes into `report`.
+    """
     check_together(document, report)
-    try:
-        return Config.model_validate(document.value)
-    except ValidationError as wrong:
-        for error in wrong.errors(include_url=False):
-            _report(error, document, report)
-        return None
-
-
-def _report(error: ErrorDetails, document: Document, report: Report) -> None:
-    keys, kind = error["loc"], error["type"]
-    if kind == "missing":
-        if keys[:-1] not in document.incomplete:
-            example = (_fields_at(keys[:-1])[str(keys[-1])].examples or [""])[0]
-            report.add(document.place_of_key(keys[:-1]), keys, f"missing; add {keys[-1]}: {example}")
-    elif kind == "extra_forbidden":
-        report.add(document.place_of_key(keys), keys, unknown(str(keys[-1]), list(_fields_at(keys[:-1]))))
-    elif keys and keys[-1] == "[key]":
-        report.add(document.place_of_key(keys[:-1]), keys[:-1], str(error["ctx"]["error"]))
-    elif keys not in document.refused and keys not in document.incomplete:
-        report.add(document.place_of(keys), keys, _words(error))
-
-
-def _words(error: ErrorDetails) -> str:
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    wrong = mismatch(error["input"], WANTED[error["type"]])
-    return wrong if error["loc"] else f"the file {wrong}"
-
-
-def _fields_at(keys: Keys) -> dict[str, FieldInfo]:
-    """Return the keys that may stand in the mapping at `keys`."""
-    model = SECTIONS.get(keys) or (Listener if len(keys) == len(("listeners", "NAME")) else ProxyProtocol)
-    return {field.alias or name: field for name, field in model.model_fields.items()}
+    given: dict[str, Any] | None = Reader(document, report).read(CONFIG, document.value, ())
+    return given

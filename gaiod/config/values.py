@@ -1,11 +1,9 @@
-"""Values that one key or two take: false for never, a choice, an account, a log file.
+"""Values that one key or two take: a choice, an account, a log file.
 
 Each parser returns the value as the settings hold it, or raises Refused with what to write.
 """
 
 import re
-from collections.abc import Callable
-from typing import TypeVar
 
 from gaiod.addresses import file_path
 from gaiod.config.cpus import usable_cpus
@@ -13,8 +11,6 @@ from gaiod.config.errors import Refused
 from gaiod.config.units import parse_duration, parse_whole
 from gaiod.config.words import mismatch, one_of, unknown
 from gaiod.wording import quoted, shown
-
-T = TypeVar("T")
 
 WORKERS_MAX = 1024
 """More than the CPUs of the machines this runs on."""
@@ -133,16 +129,3 @@ def parse_log_file(value: object) -> str | None:
     if file is None:
         raise Refused(f"{shown(value)} is not the path of a file; write {LOG_FILE_WANTED}")
     return file
-
-
-def none_if_false(value: object, parse: Callable[[object], T], instead_of_true: str) -> T | None:
-    """Return None for false, and what `parse` makes of anything else.
-
-    Raises:
-        Refused: it is true, which is half an answer; `instead_of_true` is what to say then.
-    """
-    if value is False:
-        return None
-    if value is True:
-        raise Refused(instead_of_true)
-    return parse(value)

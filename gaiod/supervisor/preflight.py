@@ -1,8 +1,8 @@
 """Read the configuration in a process of its own.
 
-Validating means importing pydantic, YAML and the handlers' modules. None of that belongs into a
-process that supervises for months: handlers could leave threads, patched modules and memory behind,
-and code that changed on disk could not be imported a second time.
+Validating means importing YAML and the handlers' modules. Neither belongs into a process that
+supervises for months: handlers could leave threads, patched modules and memory behind, and code that
+changed on disk could not be imported a second time.
 """
 
 import json

@@ -4,7 +4,7 @@
 
 FD is its end of the channel (`channel.py`): the settings come in over it, readiness goes out. A
 worker whose channel ends has lost its supervisor, and stops. It imports as little as it can, because
-every worker pays for it: no click, no pydantic, no YAML, no prometheus_client.
+every worker pays for it: no click, no YAML, no prometheus_client.
 """
 
 import faulthandler

@@ -2,14 +2,16 @@
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from gaiod.config import load
 from gaiod.config.errors import Keys, Report, dotted
-from gaiod.config.schema import SECTIONS, Listener
+from gaiod.config.reader import Section
+from gaiod.config.schema import CONFIG as EVERYTHING
+from gaiod.config.schema import LISTENER
 from gaiod.config.yaml import read_document
 from gaiod.handler.handler import Handler
 from gaiod.settings import ListenerSettings, Settings
@@ -24,14 +26,14 @@ def test_reference_loads_to_exactly_the_defaults(load_handler: Loader) -> None:
     assert load(CONFIG / "reference.yaml", load_handler=load_handler) == DEFAULTS
 
 
-def keys_of_every_section() -> list[Keys]:
-    sections = SECTIONS | {("listeners", "echo"): Listener}
-    return [
-        (*keys, field.alias or name) for keys, model in sections.items() for name, field in model.model_fields.items()
-    ]
+def keys_of(section: Section, above: Keys = ()) -> Iterator[Keys]:
+    for name, key in section.keys.items():
+        yield (*above, name)
+        if isinstance(key.kind, Section):
+            yield from keys_of(key.kind, (*above, name))
 
 
-@pytest.mark.parametrize("keys", keys_of_every_section(), ids=dotted)
+@pytest.mark.parametrize("keys", [*keys_of(EVERYTHING), *keys_of(LISTENER, ("listeners", "echo"))], ids=dotted)
 def test_reference_names_every_key_and_says_when_to_change_it(keys: Keys) -> None:
     text = (CONFIG / "reference.yaml").read_text()
     document = read_document(text, Report("reference.yaml"))

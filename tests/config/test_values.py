@@ -6,7 +6,6 @@ from gaiod.config import values
 from gaiod.config.errors import Refused
 from gaiod.config.values import (
     WORKERS_MAX,
-    none_if_false,
     parse_account,
     parse_choice,
     parse_keepalive,
@@ -68,10 +67,3 @@ def test_log_file_is_none_for_stderr_and_else_a_path_written_in_one_way() -> Non
 def test_log_file_is_refused_with_what_to_write(value: object) -> None:
     with pytest.raises(Refused, match="; write stderr or an absolute path such as "):
         parse_log_file(value)
-
-
-def test_false_is_none_and_true_is_half_an_answer() -> None:
-    assert none_if_false(False, str, "no") is None
-    assert none_if_false(0, str, "no") == "0"
-    with pytest.raises(Refused, match=r"^say how much$"):
-        none_if_false(True, str, "say how much")

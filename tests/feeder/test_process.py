@@ -14,7 +14,7 @@ from e2e.support.waiting import wait_until
 from feeder.support.feeders import FeederUnderTest, started_feeder
 from gaiod.stats.feeder_cells import SIZE
 
-HEAVY = {"asyncio", "click", "h11", "importlib.metadata", "prometheus_client", "pydantic", "ssl", "yaml"}
+HEAVY = {"asyncio", "click", "h11", "importlib.metadata", "prometheus_client", "ssl", "yaml"}
 
 RSS_MAX_KIB = 24 * 1024
 

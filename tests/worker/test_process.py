@@ -24,7 +24,7 @@ from gaiod.process.feed_records import hello, record
 from gaiod.process.socket_files import UnixListener
 from worker.support.workers import ECHO, HEARTBEAT_INTERVAL_S, NOW, WorkerUnderTest, started_worker
 
-HEAVY = {"asyncio", "click", "h11", "importlib.metadata", "prometheus_client", "pydantic", "ssl", "yaml"}
+HEAVY = {"asyncio", "click", "h11", "importlib.metadata", "prometheus_client", "ssl", "yaml"}
 """What costs a process megabytes, and is no worker's business."""
 
 RSS_MAX_KIB = 24 * 1024
