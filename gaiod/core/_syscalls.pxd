@@ -17,6 +17,7 @@ cdef struct Call:
     char* data
     Py_ssize_t wanted
     Py_ssize_t result
+    void* operation                 # a reference, until the batch is reset
 
 
 cdef struct Owner:
@@ -40,6 +41,7 @@ cdef class View:
     cdef Py_ssize_t size
     cdef int exports                # memoryviews and the like that look at it now
     cdef bint kept
+    cdef View before                # the one handed out before, of those to be released
     cdef View base(self)
     cdef int check(self) except -1
 
@@ -58,14 +60,18 @@ cdef class Batch:
     cdef Py_ssize_t arena_size
     cdef Arena arena
     cdef Arena spare
-    cdef list views
+    cdef View newest                # of the views handed out and not released
     cpdef object pin(self, object data, bint writable)
     cdef Py_ssize_t length(self, object pinned) except -1
-    cdef void reset(self) noexcept
-    cdef int add_send(self, int fd, object data, Py_ssize_t offset) except -1
+    cdef int reset(self) except -1
+    cdef int add_send(self, int fd, object data, Py_ssize_t offset, object operation) except -1
     cdef void send(self) noexcept
-    cdef int add_receive(self, int fd, object data, Py_ssize_t offset) except -1
+    cdef void make_sends(self) noexcept nogil
+    cdef int add_receive(self, int fd, object data, Py_ssize_t offset, object operation) except -1
     cdef int receive(self) except -1
+    cdef int make_receives(self, char* free) noexcept nogil
+    cdef void add(self, Call* call, object operation) noexcept
+    cdef object operation(self, int i)
     cdef Py_ssize_t result(self, int i) noexcept
     cdef Py_ssize_t wanted(self, int i) noexcept
     cdef View view(self, int i)

@@ -5,7 +5,8 @@
 `-errno` for a failure, and never raises for what the network did.
 
 A thread that gives the GIL up and takes it back around every call pays about 70 ns twice a message,
-and lets other threads in between; so each batch is one stretch without it.
+and lets other threads in between; so each batch is one stretch without it, and a batch of a few calls keeps it:
+they take less time than a switch to another thread and back.
 """
 
 cimport cython
@@ -15,6 +16,7 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EINTR, EINVAL, errno
 from libc.math cimport ceil
 from libc.string cimport memcpy, memset
@@ -95,8 +97,8 @@ cdef extern from "time.h" nogil:
     int clock_gettime(int, timespec*)
     int CLOCK_MONOTONIC
 
-cdef extern from "pythread.h" nogil:
-    unsigned long PyThread_get_thread_ident()
+cdef extern from "Python.h":
+    void* PyThreadState_Get() noexcept
 
 from os import fsencode, register_at_fork
 
@@ -111,6 +113,8 @@ cdef enum:
     WRITABLE = 2
     BROKEN = 4
     HUNG = 8
+    FEW = 4                         # calls that are made with the GIL held
+    FEW_BYTES = 65536               # and how much they may send
 
 cdef int forks = 0
 
@@ -242,7 +246,6 @@ cdef class Batch:
         self.arena_size = RECEIVED_MAX + buffer_size
         self.arena = Arena.make(self.arena_size)
         self.spare = Arena.make(self.arena_size)
-        self.views = []
 
     cpdef object pin(self, object data, bint writable):
         """Return `data` in the form in which a batch takes it, its memory pinned as long as that is kept.
@@ -272,10 +275,15 @@ cdef class Batch:
             return PyBytes_GET_SIZE(pinned)
         return (<Pin?>pinned).buffer.len
 
-    cdef void reset(self) noexcept:
-        self.count = 0
+    cdef int reset(self) except -1:
+        """Forget the last batch."""
+        while self.count > 0:
+            self.count -= 1
+            Py_DECREF(<object>self.calls[self.count].operation)
+        return 0
 
-    cdef int add_send(self, int fd, object data, Py_ssize_t offset) except -1:
+    cdef int add_send(self, int fd, object data, Py_ssize_t offset, object operation) except -1:
+        """Add a send of `data[offset:]`."""
         cdef Call* call = &self.calls[self.count]
         call.fd = fd
         if type(data) is View:
@@ -291,20 +299,33 @@ cdef class Batch:
         call.wanted -= offset
         if call.wanted > SEND_MAX:
             call.wanted = SEND_MAX
-        self.count += 1
+        self.add(call, operation)
         return 0
 
     cdef void send(self) noexcept:
+        """Make the sends."""
+        cdef Py_ssize_t size = 0
+        cdef int i
+        if self.count <= FEW:
+            for i in range(self.count):
+                size += self.calls[i].wanted
+            if size <= FEW_BYTES:
+                self.make_sends()
+                return
+        with nogil:
+            self.make_sends()
+
+    cdef void make_sends(self) noexcept nogil:
         cdef Call* call = &self.calls[0]
         cdef Call* end = call + self.count
-        with nogil:
-            while call < end:
-                call.result = c_send(call.fd, call.data, call.wanted, MSG_NOSIGNAL | MSG_DONTWAIT)
-                if call.result < 0:
-                    call.result = -errno
-                call += 1
+        while call < end:
+            call.result = c_send(call.fd, call.data, call.wanted, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if call.result < 0:
+                call.result = -errno
+            call += 1
 
-    cdef int add_receive(self, int fd, object data, Py_ssize_t offset) except -1:
+    cdef int add_receive(self, int fd, object data, Py_ssize_t offset, object operation) except -1:
+        """Add a receive into `data[offset:]`, or into the swap buffer if `data` is None."""
         cdef Call* call = &self.calls[self.count]
         call.fd = fd
         if data is None:
@@ -315,26 +336,42 @@ cdef class Batch:
             call.wanted = (<Pin>data).buffer.len - offset
             if call.wanted > SEND_MAX:
                 call.wanted = SEND_MAX
-        self.count += 1
+        self.add(call, operation)
         return 0
+
+    cdef void add(self, Call* call, object operation) noexcept:
+        Py_INCREF(operation)
+        call.operation = <void*>operation
+        self.count += 1
 
     cdef int receive(self) except -1:
         """Make the receives, as many as fit, and return how many that were."""
+        cdef char* memory = self.arena.memory
+        cdef int received_count
+        if self.count <= FEW:
+            return self.make_receives(memory)
+        with nogil:
+            received_count = self.make_receives(memory)
+        return received_count
+
+    cdef int make_receives(self, char* free) noexcept nogil:
         cdef Call* call = &self.calls[0]
         cdef Call* end = call + self.count
-        cdef char* free = self.arena.memory
-        cdef char* last = self.arena.memory + self.arena_size - self.buffer_size
-        with nogil:
-            while call < end and free <= last:
-                if call.data == NULL:
-                    call.data = free
-                call.result = c_recv(call.fd, call.data, call.wanted, MSG_DONTWAIT)
-                if call.result < 0:
-                    call.result = -errno
-                elif call.data == free:
-                    free += (call.result + 63) & ~63    # a cache line is one connection's
-                call += 1
+        cdef char* last = free + self.arena_size - self.buffer_size
+        while call < end and free <= last:
+            if call.data == NULL:
+                call.data = free
+            call.result = c_recv(call.fd, call.data, call.wanted, MSG_DONTWAIT)
+            if call.result < 0:
+                call.result = -errno
+            elif call.data == free:
+                free += (call.result + 63) & ~63    # a cache line is one connection's
+            call += 1
         return <int>(call - &self.calls[0])
+
+    cdef object operation(self, int i):
+        """Return what call `i` was added for."""
+        return <object>self.calls[i].operation
 
     cdef Py_ssize_t result(self, int i) noexcept:
         return self.calls[i].result
@@ -347,7 +384,8 @@ cdef class Batch:
         view.arena = self.arena
         view.data = self.calls[i].data
         view.size = self.calls[i].result
-        self.views.append(view)
+        view.before = self.newest
+        self.newest = view
         return view
 
     cdef object own(self, object data):
@@ -368,23 +406,27 @@ cdef class Batch:
 
     cdef int recycle(self) except -1:
         """Release the views handed out since the last call, but for those kept."""
-        cdef View view
-        cdef list views = self.views
+        cdef View view = self.newest
+        cdef View before
         cdef bint held = False
         cdef bint spare_held = False
-        if not views:
+        if view is None:
             return 0
-        self.views = []
-        for view in views:
+        self.newest = None
+        while view is not None:
+            before = view.before
+            view.before = None
             if view.kept:
                 view.kept = False
                 held = held or view.arena is self.arena
                 spare_held = spare_held or view.arena is self.spare
-                self.views.append(view)
-                continue
-            view.data = NULL
-            if view.exports:        # the memory stays with whoever looks at it
-                self.replace(view.arena)
+                view.before = self.newest
+                self.newest = view
+            else:
+                view.data = NULL
+                if view.exports:    # the memory stays with whoever looks at it
+                    self.replace(view.arena)
+            view = before
         if held:
             self.arena, self.spare = self.spare, self.arena
             if spare_held:
@@ -551,7 +593,7 @@ cdef class Poller:
         return time.tv_sec + 1e-9 * time.tv_nsec
 
     cdef unsigned long thread(self) noexcept:
-        return PyThread_get_thread_ident()
+        return <unsigned long>PyThreadState_Get()   # what no other thread that lives has, and at hand
 
     cpdef close(self):
         """Close what the poller itself opened."""

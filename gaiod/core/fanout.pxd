@@ -16,6 +16,7 @@ cdef double GOLDEN_RATIO
 cdef class Fanout:
     cdef FanCalls fan
     cdef object rounds
+    cdef bint has_rounds
 
     @cython.locals(topic=Topic)
     cdef Py_ssize_t publish(self, Operations operations, Group group, str name, bytes message) except -1

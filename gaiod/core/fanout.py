@@ -43,13 +43,14 @@ class Fanout:
 
     Attributes:
         fan: the turns of one stretch of members, reset for each.
-        rounds: topics on which something was published, the one that is being dealt out first. The loop looks whether
-            there are any.
+        rounds: topics on which something was published, the one that is being dealt out first.
+        has_rounds: whether there are any: the loop asks in every pass.
     """
 
     def __init__(self) -> None:
         self.fan = Fan()
         self.rounds: deque[Topic] = deque()
+        self.has_rounds = False
 
     def publish(self, operations: Operations, group: Group, name: str, message: bytes) -> int:
         """Have a message dealt out, and return to how many."""
@@ -64,6 +65,7 @@ class Fanout:
         if not topic.is_due:
             topic.is_due = True
             self.rounds.append(topic)
+            self.has_rounds = True
         return len(topic.places)
 
     def end_stalled(self, operations: Operations, group: Group, since_s: float) -> int:
@@ -86,6 +88,7 @@ class Fanout:
             if topic.left == 0:
                 self.rounds.popleft()
                 self._end_round(operations, topic)
+        self.has_rounds = len(self.rounds) > 0
 
     def _begin_round(self, topic: Topic) -> None:
         topic.round = topic.fresh

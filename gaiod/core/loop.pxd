@@ -9,8 +9,9 @@ from gaiod.core.fanout cimport Fanout
 from gaiod.core.operations cimport OpResult
 from gaiod.core.pending cimport Operations
 from gaiod.core.relays cimport Relays
+from gaiod.core.turns cimport Turns
 
-cdef int WRITE, ACCEPT, CONNECT, HANGUP, RELAY, SHUTDOWN
+cdef int READ, WRITE, ACCEPT, CONNECT, HANGUP, RELAY, SHUTDOWN
 cdef int COMPLETE, AT_EOF, FAILED, OUTCOME_COUNT
 cdef int LOOP_ITERATIONS, LOOP_EVENTS, LOOP_BUSY_NS, SWAP_EXHAUSTED, LAG
 cdef uint32_t READABLE, WRITABLE, BROKEN, HUNG
@@ -29,6 +30,9 @@ cdef class Loop(Operations):
     cdef int passes
     cdef int full_polls
     cdef int receives_max
+    cdef Turns spare_turns
+    cdef Turns listeners
+    cdef Turns sources
 
     @cython.locals(until_s=double, fresh=bint, done=list)
     cdef list _run(self, double timeout_s)
@@ -39,15 +43,17 @@ cdef class Loop(Operations):
     cdef bint _has_seen_all(self)
     @cython.locals(bucket=int, bound_s=double, busy_ns=int64_t)
     cdef _count_pass(self, double busy_s)
-    @cython.locals(writes=list, first=Py_ssize_t, _=int)
+    @cython.locals(turns=Turns, first=Py_ssize_t, _=int)
     cdef _send_queued(self)
-    @cython.locals(batch=BatchCalls, operations=list, conn=Conn, operation=OpResult, i=Py_ssize_t, sent=Py_ssize_t)
-    cdef _send_batch(self, list writes)
+    @cython.locals(batch=BatchCalls, conn=Conn, operation=OpResult, i=Py_ssize_t)
+    cdef _send_batch(self, Turns turns, Py_ssize_t first, Py_ssize_t end)
+    @cython.locals(batch=BatchCalls, conn=Conn)
+    cdef _sent(self, OpResult operation, int i, Py_ssize_t sent)
     @cython.locals(operation=OpResult)
     cdef _clear_way(self, Conn conn)
     cdef _connected(self, Conn conn, OpResult operation)
     @cython.locals(
-        reads=list, batch=BatchCalls, operations=list, listeners=list, sources=list, conn=Conn, operation=OpResult,
+        turns=Turns, batch=BatchCalls, conn=Conn, operation=OpResult, count=Py_ssize_t,
         i=Py_ssize_t, received_count=int,
     )
     cdef _receive_ready(self)

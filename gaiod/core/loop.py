@@ -44,6 +44,7 @@ from gaiod.core.operations import (
     ACCEPT,
     CONNECT,
     HANGUP,
+    READ,
     RELAY,
     SEEN,
     SHUTDOWN,
@@ -55,6 +56,7 @@ from gaiod.core.operations import (
 from gaiod.core.pending import Operations
 from gaiod.core.relays import Relays
 from gaiod.core.sockets import find_hangup
+from gaiod.core.turns import Turns
 
 LOOP_ITERATIONS = layout.index("loop_iterations")
 LOOP_EVENTS = layout.index("loop_events")
@@ -104,6 +106,8 @@ class Loop(Operations):
         passes: since the last poll.
         full_polls: polls in a row, up to the last, that may have left events with the kernel.
         receives_max: receives to prepare for the next batch.
+        spare_turns: changes places with `reads` or `writes` when their turn has come.
+        listeners, sources: whose turn it is beside the reads: accepts, relays.
     """
 
     def __init__(self, buffer_size: int, counters: Any, report_closes: bool, report_hangups: bool) -> None:
@@ -116,6 +120,9 @@ class Loop(Operations):
         self.passes = 0
         self.full_polls = 0
         self.receives_max = RECEIVES_FIRST
+        self.spare_turns = Turns()
+        self.listeners = Turns()
+        self.sources = Turns()
 
     def _run(self, timeout_s: float) -> list[OpResult]:
         """Pass until something completed or `timeout_s` is over (negative: never)."""
@@ -124,11 +131,11 @@ class Loop(Operations):
         while True:
             if self.closed:
                 return []
-            if self.inbox:
+            if self.has_mail:
                 self._take_inbox()
-            if self.writes:
+            if self.writes.count:
                 self._send_queued()
-            if self.fanout.rounds or self.flushes:
+            if self.fanout.has_rounds or self.flushes:
                 self.fanout.deal(self)
             if self.released and self.paused:
                 self._resume_listeners()
@@ -137,13 +144,13 @@ class Loop(Operations):
                 self.counters[SWAP_EXHAUSTED] += self.batch.exhausted
                 self.batch.exhausted = 0
                 fresh = False
-            if (not self.done and not self.reads) or self.passes >= PASSES_PER_POLL:
+            if (not self.done and not self.reads.count) or self.passes >= PASSES_PER_POLL:
                 self._poll(until_s)
             else:
                 self.passes += 1
-            if self.writes:
+            if self.writes.count:
                 self._send_queued()
-            if self.reads:
+            if self.reads.count:
                 self._receive_ready()
             if self.hung:
                 self._report_hangups()
@@ -160,8 +167,8 @@ class Loop(Operations):
         self._count_pass(before_s - self.now_s)
         self.sleeping = True  # first, then look into the inbox: who fills it later sees that we sleep
         timeout_s = 0.0
-        if not (
-            self.done or self.reads or self.writes or self.inbox or self.fanout.rounds or self.flushes or self.hung
+        if not (self.done or self.reads.count or self.writes.count or self.flushes or self.hung) and not (
+            self.has_mail or self.fanout.has_rounds
         ):
             until_s = min(until_s, self.timers.next_s)
             timeout_s = -1.0 if until_s == inf else max(0.0, until_s - before_s)
@@ -185,10 +192,9 @@ class Loop(Operations):
             if events & READABLE and not (self.paused and conn in self.paused):
                 conn.readable = True  # but one more client does not wake a listener that rests
                 self._schedule_read(conn)
-            if events & WRITABLE:
-                if not conn.writable:
-                    conn.writable = True
-                    conn.stall_s += self.now_s
+            if events & WRITABLE and not conn.writable:
+                conn.writable = True
+                conn.stall_s += self.now_s
                 self._schedule_write(conn)
 
     def _report_hangups(self) -> None:
@@ -231,62 +237,68 @@ class Loop(Operations):
         self.counters[LAG + bucket] += 1
 
     def _send_queued(self) -> None:
+        """Send what was written, in rounds: the oldest write of each connection, then the next ones."""
         for _ in range(SEND_ROUNDS):
-            writes = self.writes
-            if not writes:
+            if not self.writes.count:
                 return
-            self.writes = []
-            if len(writes) <= BATCH_MAX:
-                self._send_batch(writes)
-                continue
-            for first in range(0, len(writes), BATCH_MAX):
-                self._send_batch(writes[first : first + BATCH_MAX])
+            turns = self.writes
+            self.writes = self.spare_turns
+            self.spare_turns = turns
+            first = 0
+            while first < turns.count:
+                self._send_batch(turns, first, min(first + BATCH_MAX, turns.count))
+                first += BATCH_MAX
+            turns.clear()
 
-    def _send_batch(self, writes: list[Conn]) -> None:
-        """Send the oldest write of each connection."""
+    def _send_batch(self, turns: Turns, first: int, end: int) -> None:
+        """Send the oldest write of each of some connections."""
         batch = self.batch
         batch.reset()
-        operations: list[OpResult] = []
-        for conn in writes:
+        for i in range(first, end):
+            conn = turns.items[i]
             conn.writing = False
             operation = conn.write_head
             if operation is not None and operation.kind != WRITE:
                 self._clear_way(conn)
                 if conn.write_head is None or conn.write_head.kind != WRITE:
                     self._schedule_write(conn)
-        for conn in writes:
+        for i in range(first, end):
+            conn = turns.items[i]
             operation = conn.write_head
             if operation is not None and operation.kind == WRITE and conn.writable:
-                batch.add_send(conn.fd, operation.pinned, operation.size)
-                operations.append(operation)
+                batch.add_send(conn.fd, operation.pinned, operation.size, operation)
         batch.send()
-        for i in range(len(operations)):
-            operation = operations[i]
-            conn = operation.conn
-            sent = batch.result(i)
-            if sent >= 0:
-                operation.size += sent
-                conn.pending_write_bytes -= sent
-                conn.bytes_sent += sent
-                conn.active_s = self.now_s
-                self.counters[conn.traffic + 1] += sent
-                if operation.size == operation.length:
-                    batch.keep(operation.pinned)
-                    self._pop_write(conn)
-                    self._finish(operation, None, COMPLETE)
-                elif sent < batch.wanted(i):
-                    self._stall(conn)
-            elif sent == -EAGAIN:
-                self._stall(conn)
-            elif sent != -EINTR:
+        for i in range(batch.count):
+            self._sent(batch.operation(i), i, batch.result(i))
+        batch.reset()
+
+    def _sent(self, operation: OpResult, i: int, sent: int) -> None:
+        """Take the outcome of one send."""
+        batch = self.batch
+        conn = operation.conn
+        if sent >= 0:
+            operation.size += sent
+            conn.pending_write_bytes -= sent
+            conn.bytes_sent += sent
+            conn.active_s = self.now_s
+            self.counters[conn.traffic + 1] += sent
+            if operation.size == operation.length:
                 batch.keep(operation.pinned)
-                self._note_fault(conn, -sent, not operation.silent)
                 self._pop_write(conn)
-                conn.pending_write_bytes -= operation.length - operation.size
-                self._finish(operation, OSError(-sent, os.strerror(-sent)), FAILED)
-            if operation.pending:
-                self._own(operation)
-            self._schedule_write(conn)
+                self._finish(operation, None, COMPLETE)
+            elif sent < batch.wanted(i):
+                self._stall(conn)
+        elif sent == -EAGAIN:
+            self._stall(conn)
+        elif sent != -EINTR:
+            batch.keep(operation.pinned)
+            self._note_fault(conn, -sent, not operation.silent)
+            self._pop_write(conn)
+            conn.pending_write_bytes -= operation.length - operation.size
+            self._finish(operation, OSError(-sent, os.strerror(-sent)), FAILED)
+        if operation.pending:
+            self._own(operation)
+        self._schedule_write(conn)
 
     def _clear_way(self, conn: Conn) -> None:
         """Do what stands before the next write: a connect, a FIN, a close."""
@@ -322,44 +334,46 @@ class Loop(Operations):
 
     def _receive_ready(self) -> None:
         """Receive once from each connection that is ready, as far as one batch goes."""
-        reads = self.reads
-        if len(reads) <= self.receives_max:
-            self.reads = []
-        else:
-            reads = self.reads[: self.receives_max]
-            del self.reads[: self.receives_max]
+        turns = self.reads
+        self.reads = self.spare_turns
+        self.spare_turns = turns
+        count = min(turns.count, self.receives_max)
+        for i in range(count, turns.count):
+            self.reads.add(turns.items[i])
         batch = self.batch
         batch.reset()
-        operations: list[OpResult] = []
-        listeners: list[Conn] = []
-        sources: list[Conn] = []
-        for conn in reads:
+        for i in range(count):
+            conn = turns.items[i]
             conn.reading = False
             operation = conn.read_head
             if operation is None:
                 continue
-            if operation.kind == ACCEPT:
-                if conn.readable:  # else it was paused meanwhile
-                    listeners.append(conn)
+            if operation.kind == READ:
+                batch.add_receive(conn.fd, operation.pinned, operation.size, operation)
             elif operation.kind == RELAY:
-                sources.append(conn)
-            else:
-                operations.append(operation)
-                batch.add_receive(conn.fd, operation.pinned, operation.size)
+                self.sources.add(conn)
+            elif conn.readable:  # else it was paused meanwhile
+                self.listeners.add(conn)
+        turns.clear()
         received_count = batch.receive()
         # A batch of large messages is full after a few: do not prepare hundreds in vain every time.
         self.receives_max = min(BATCH_MAX, 2 * max(RECEIVES_MIN, received_count))
-        for i in range(len(operations)):
-            operation = operations[i]
+        for i in range(batch.count):
+            operation = batch.operation(i)
             conn = operation.conn
             if i < received_count:
                 self._received(conn, operation, i, batch.result(i))
             self._schedule_read(conn)
-        for conn in listeners:
-            self._accept_ready(conn)
-            self._schedule_read(conn)
-        if sources:
-            self.relays.move_ready(self, sources)
+        batch.reset()
+        if self.listeners.count:
+            for i in range(self.listeners.count):
+                conn = self.listeners.items[i]
+                self._accept_ready(conn)
+                self._schedule_read(conn)
+            self.listeners.clear()
+        if self.sources.count:
+            self.relays.move_ready(self, self.sources)
+            self.sources.clear()
 
     def _received(self, conn: Conn, operation: OpResult, i: int, received: int) -> None:
         """Take the outcome of one receive."""

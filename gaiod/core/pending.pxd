@@ -7,6 +7,7 @@ from gaiod.core._flows cimport Flow, Plumbing as RelayCalls
 from gaiod.core._outboxes cimport Outbox
 from gaiod.core._syscalls cimport Batch as BatchCalls, Poller as PollerCalls
 from gaiod.core.timers cimport Timers
+from gaiod.core.turns cimport Turns
 from gaiod.core.connection cimport Conn, Submitter
 from gaiod.core.group cimport Group
 from gaiod.core.operations cimport OpResult
@@ -27,14 +28,15 @@ cdef class Operations(Submitter):
     cdef RelayCalls plumbing
     cdef Timers timers
     cdef list done
-    cdef list reads
-    cdef list writes
+    cdef Turns reads
+    cdef Turns writes
     cdef list flushes
     cdef list hung
     cdef list paused
     cdef bint released
     cdef list held
     cdef object inbox
+    cdef bint has_mail
     cdef double now_s
 
     @cython.locals(conn=Conn)

@@ -41,6 +41,7 @@ from gaiod.core.operations import (
 from gaiod.core.outboxes import ALL, BEGUN, NOTHING
 from gaiod.core.sockets import linger_none
 from gaiod.core.timers import Timers
+from gaiod.core.turns import Turns
 
 FREED = layout.index("conn_freed")
 
@@ -76,6 +77,7 @@ class Operations(Submitter):
         released: whether a descriptor was closed since.
         held: by descriptor: keeps a connection alive while it has operations.
         inbox: operations and requests from other threads.
+        has_mail: set after something was put into the inbox, and cleared before it is emptied.
         now_s: when the last poll returned; the loop sets it.
     """
 
@@ -92,14 +94,15 @@ class Operations(Submitter):
         self.plumbing = Plumbing()
         self.timers = Timers(self.poller)
         self.done: list[OpResult] = []
-        self.reads: list[Conn] = []
-        self.writes: list[Conn] = []
+        self.reads = Turns()
+        self.writes = Turns()
         self.flushes: list[Conn] = []
         self.hung: list[Conn] = []
         self.paused: list[Conn] = []
         self.released = False
         self.held: list[Conn | None] = []
         self.inbox: deque[OpResult] = deque()
+        self.has_mail = False
         self.now_s = self.poller.now()
 
     # -- the start of connections and operations -------------------------------------------------------
@@ -225,7 +228,7 @@ class Operations(Submitter):
         """See to it that a connection which is ready and has a read pending gets its turn."""
         if conn.readable and not conn.reading and conn.read_head is not None:
             conn.reading = True
-            self.reads.append(conn)
+            self.reads.add(conn)
 
     def _schedule_write(self, conn: Conn) -> None:
         """As `_schedule_read`, for sending; a FIN or a close needs no room in the kernel.
@@ -248,7 +251,7 @@ class Operations(Submitter):
                 self._resume_relay(conn)
         elif not conn.writing and (conn.writable or operation.kind > POST):
             conn.writing = True
-            self.writes.append(conn)
+            self.writes.add(conn)
 
     def _resume_relay(self, sink: Conn) -> None:
         """See to it that the relay to a connection that nothing else is written to gets its turn."""
@@ -259,7 +262,7 @@ class Operations(Submitter):
         flow = source.read_head.pinned
         if flow.sink is sink and (source.readable or flow.left):
             source.reading = True
-            self.reads.append(source)
+            self.reads.add(source)
 
     def _allowance(self, conn: Conn) -> int:
         """Return what may be sent now of the messages that wait for a member of a group."""
@@ -318,6 +321,7 @@ class Operations(Submitter):
     # -- what was asked for without a completion -------------------------------------------------------
 
     def _take_inbox(self) -> None:
+        self.has_mail = False  # first: what comes meanwhile sets it again
         for _ in range(len(self.inbox)):
             operation = self._next_submission()
             if operation is None:

@@ -6,6 +6,7 @@ from gaiod.core._flows cimport Flow, Plumbing as RelayCalls
 from gaiod.core.connection cimport Conn
 from gaiod.core.operations cimport OpResult
 from gaiod.core.pending cimport Operations
+from gaiod.core.turns cimport Turns
 
 cdef int RELAY, COMPLETE, FAILED, PAUSES, RESUMES, PAUSED_NS, BUFFERED, EAGAIN, EINTR, TOLD
 
@@ -14,8 +15,8 @@ cdef int RELAY, COMPLETE, FAILED, PAUSES, RESUMES, PAUSED_NS, BUFFERED, EAGAIN, 
 cdef class Relays:
     cdef RelayCalls plumbing
 
-    @cython.locals(flows=list, moving=list, source=Conn, sink=Conn, operation=OpResult, flow=Flow)
-    cdef move_ready(self, Operations operations, list sources)
+    @cython.locals(flows=list, moving=list, source=Conn, sink=Conn, operation=OpResult, flow=Flow, i=Py_ssize_t)
+    cdef move_ready(self, Operations operations, Turns sources)
     @cython.locals(flow=Flow, sink=Conn, received=Py_ssize_t, sent=Py_ssize_t, left=Py_ssize_t)
     cdef _take_turn(self, Operations operations, Conn source, OpResult operation)
     cdef _end(self, Operations operations, Conn source, OpResult operation, object error)

@@ -15,6 +15,7 @@ from gaiod.core.engine import Plumbing, shutdown_write
 from gaiod.core.errors import RelaySinkError
 from gaiod.core.operations import RELAY, TOLD, OpResult
 from gaiod.core.pending import Operations
+from gaiod.core.turns import Turns
 
 EAGAIN, EINTR = errno.EAGAIN, errno.EINTR
 
@@ -32,11 +33,12 @@ class Relays:
     def __init__(self, plumbing: Plumbing) -> None:
         self.plumbing = plumbing
 
-    def move_ready(self, operations: Operations, sources: list[Conn]) -> None:
+    def move_ready(self, operations: Operations, sources: Turns) -> None:
         """Move what can be moved, once for each."""
         flows = []
         moving: list[Conn] = []
-        for source in sources:
+        for i in range(sources.count):
+            source = sources.items[i]
             operation = source.read_head
             assert operation is not None
             flow = operation.pinned

@@ -28,6 +28,10 @@ else:
 class Batch:
     """System calls collected, made in one go, and their results.
 
+    Attributes:
+        exhausted: how often the swap buffer's memory could not be used again.
+        count: calls added since the last `reset`.
+
     The swap "buffer" of this engine is a new `bytes` per read: there is no memory to share, and so
     none that could show another connection's bytes. Views are released by `recycle` all the same.
     """
@@ -35,7 +39,9 @@ class Batch:
     def __init__(self, buffer_size: int) -> None:
         self.exhausted = 0  # always: a `bytes` of one's own cannot be held against others
         self._buffer_size = buffer_size
+        self.count = 0
         self._calls: list[tuple[int, Any, int]] = []
+        self._operations: list[Any] = []
         self._results: list[int] = []
         self._wanted: list[int] = []
         self._data: list[Any] = []
@@ -60,14 +66,16 @@ class Batch:
 
     def reset(self) -> None:
         """Forget the last batch."""
+        self.count = 0
         self._calls.clear()
+        self._operations.clear()
         self._results.clear()
         self._wanted.clear()
         self._data.clear()
 
-    def add_send(self, fd: int, data: Any, offset: int) -> None:
+    def add_send(self, fd: int, data: Any, offset: int, operation: Any) -> None:
         """Add a send of `data[offset:]`."""
-        self._calls.append((fd, data, offset))
+        self._add(fd, data, offset, operation)
 
     def send(self) -> None:
         """Make all the sends."""
@@ -81,9 +89,14 @@ class Batch:
             self._results.append(sent)
             self._wanted.append(wanted)
 
-    def add_receive(self, fd: int, data: Any, offset: int) -> None:
+    def add_receive(self, fd: int, data: Any, offset: int, operation: Any) -> None:
         """Add a receive into `data[offset:]`, or into the swap buffer if `data` is None."""
+        self._add(fd, data, offset, operation)
+
+    def _add(self, fd: int, data: Any, offset: int, operation: Any) -> None:
         self._calls.append((fd, data, offset))
+        self._operations.append(operation)
+        self.count += 1
 
     def receive(self) -> int:
         """Make the receives, and return how many were made (here always all)."""
@@ -102,6 +115,10 @@ class Batch:
             self._wanted.append(wanted)
             self._data.append(received)
         return len(self._calls)
+
+    def operation(self, i: int) -> Any:
+        """Return what call `i` was added for."""
+        return self._operations[i]
 
     def result(self, i: int) -> int:
         """Return the bytes that call `i` moved, or `-errno`."""

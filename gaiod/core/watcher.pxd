@@ -22,6 +22,8 @@ cdef class Watcher(Loop):
     cdef object delegated
     cdef bint shut
 
+    @cython.locals(done=list)
+    cpdef list wait_io(self, object timeout=*)
     @cython.locals(conn=Conn)
     cdef list _select(self, object context, double idle_since_s)
     @cython.locals(operation=OpResult)

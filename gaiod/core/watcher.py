@@ -324,6 +324,7 @@ class Watcher(Loop):
             self._shut()
         else:
             self.inbox.append(self._new_operation(STOP, None, None, inf))
+            self.has_mail = True
             self.poller.wake()
 
     def connections(self, *, context: object = None, idle_since_s: float = inf) -> list[Conn]:
@@ -547,7 +548,7 @@ class Watcher(Loop):
             self._hand_over(operation)
             return
         try:
-            if self.inbox:
+            if self.has_mail:
                 self._take_inbox()  # what was submitted before this comes before it
             self.counters[operation.kind * OUTCOME_COUNT] += 1
             self._start(operation)
@@ -569,7 +570,7 @@ class Watcher(Loop):
                 self._hand_over(request)
             return
         try:
-            if self.inbox:
+            if self.has_mail:
                 self._take_inbox()
             self._run_request(request)
         finally:
@@ -620,6 +621,7 @@ class Watcher(Loop):
         if type(operation.pinned) is bytes:
             operation.buffer = operation.pinned
         self.inbox.append(operation)
+        self.has_mail = True
         if self.sleeping:
             self.poller.wake()
         if self.closed:  # it closed meanwhile, and may have looked into the inbox before
@@ -703,6 +705,7 @@ class Watcher(Loop):
             self.counters[GC_CLOSED] += 1
         if report is not None:
             self.inbox.append(report)
+            self.has_mail = True
             if self.sleeping:
                 self.poller.wake()
 

@@ -5,6 +5,7 @@ cimport cython
 from gaiod.core._stopwatch cimport Stopwatch as TypedStopwatch
 from gaiod.core.connection cimport Conn
 from gaiod.core.operations cimport OpResult
+from gaiod.core.watcher cimport Watcher
 
 cdef int READ, WRITE, RELAY, TIMER, POST, HANGUP
 cdef TypedStopwatch UNWATCHED
@@ -13,6 +14,13 @@ cdef TypedStopwatch UNWATCHED
 cdef class Target:
     cdef public object on_read
     cdef public object on_write
+
+
+@cython.final
+cdef class Dispatcher:
+    cdef Watcher watcher
+    cdef TypedStopwatch watch
+    cdef public bint ended
 
 
 @cython.locals(result=OpResult)

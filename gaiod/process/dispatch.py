@@ -5,6 +5,7 @@ from typing import Any
 from gaiod.core.connection import Conn
 from gaiod.core.engine import Stopwatch
 from gaiod.core.operations import OpResult
+from gaiod.core.watcher import Watcher
 
 READ, WRITE, RELAY, TIMER, POST, HANGUP = 0, 1, 4, 5, 6, 8  # values of OpType
 
@@ -36,6 +37,32 @@ class Target:
 
 
 UNWATCHED = Stopwatch(0)
+
+
+class Dispatcher:
+    """Waits for completions and hands them over, until it is told to end. In C from pass to pass.
+
+    Args:
+        watcher: whose completions.
+        watch: times each hook; None: nobody wants to know.
+
+    Attributes:
+        ended: no pass begins any more.
+    """
+
+    def __init__(self, watcher: Watcher, watch: Stopwatch | None = None) -> None:
+        self.watcher = watcher
+        self.watch = UNWATCHED if watch is None else watch
+        self.ended = False
+
+    def run(self) -> None:
+        """Serve until `ended`.
+
+        Raises:
+            WatcherClosed, OSError: as `Watcher.wait_io`.
+        """
+        while not self.ended:
+            dispatch(self.watcher.wait_io(), self.watch)
 
 
 def dispatch(results: list[OpResult], watch: Stopwatch | None = None) -> None:

@@ -9,7 +9,7 @@ from gaiod.core.errors import WatcherClosed
 from gaiod.core.operations import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.process.channel import Channel
-from gaiod.process.dispatch import dispatch
+from gaiod.process.dispatch import Dispatcher, dispatch
 
 GOODBYE_S = 0.5
 """How long the last words to the supervisor may take."""
@@ -28,16 +28,16 @@ class MainLoop:
         self._watcher = watcher
         self._channel = channel
         self._watch = watch
-        self._ended = False
+        self._dispatcher = Dispatcher(watcher, watch)
 
     @property
     def ended(self) -> bool:
         """Whether it is to end, or has."""
-        return self._ended
+        return self._dispatcher.ended
 
     def end(self) -> None:
         """Return from `run`, once what this pass has brought is dealt with."""
-        self._ended = True
+        self._dispatcher.ended = True
 
     def beat_every(self, interval_s: float, cells: Any, heartbeat: int, also: Sequence[Callable[[], None]]) -> None:
         """Write the heartbeat now and then: a supervisor that reads an old one knows that the loop hangs.
@@ -64,8 +64,7 @@ class MainLoop:
             at_end: called once the last words are sent, or cannot be, before the watcher is closed.
         """
         wait_io, watch = self._watcher.wait_io, self._watch
-        while not self._ended:
-            dispatch(wait_io(), watch)
+        self._dispatcher.run()
         until_s = time.monotonic() + GOODBYE_S
         while self._channel.is_sending and time.monotonic() < until_s:
             dispatch(wait_io(until_s - time.monotonic()), watch)

@@ -121,14 +121,14 @@ def test_batch_sends_and_receives_and_tells_each_result(batch: Batch, unix_pair:
         far.setblocking(False)
     batch.reset()
     for number, (near, _) in enumerate(pairs[:2]):
-        batch.add_send(near.fileno(), b"hello", number)
+        batch.add_send(near.fileno(), b"hello", number, None)
     batch.send()
     assert [(batch.result(i), batch.wanted(i)) for i in range(2)] == [(5, 5), (4, 4)]
     batch.reset()
     target = bytearray(10)
-    batch.add_receive(pairs[0][1].fileno(), None, 0)
-    batch.add_receive(pairs[1][1].fileno(), batch.pin(target, True), 3)
-    batch.add_receive(pairs[2][1].fileno(), None, 0)
+    batch.add_receive(pairs[0][1].fileno(), None, 0, None)
+    batch.add_receive(pairs[1][1].fileno(), batch.pin(target, True), 3, None)
+    batch.add_receive(pairs[2][1].fileno(), None, 0, None)
     assert batch.receive() == 3
     assert [batch.result(i) for i in range(3)] == [5, 4, -errno.EAGAIN]
     assert [batch.wanted(i) for i in range(3)] == [1000, 7, 1000]
@@ -143,13 +143,13 @@ def test_batch_tells_end_and_errors(batch: Batch, tcp_pair: NewPair) -> None:
     reset(was_reset[1])
     fill(*full)
     batch.reset()
-    batch.add_receive(ended[0].fileno(), None, 0)
-    batch.add_receive(was_reset[0].fileno(), None, 0)
+    batch.add_receive(ended[0].fileno(), None, 0, None)
+    batch.add_receive(was_reset[0].fileno(), None, 0, None)
     batch.receive()
     assert [batch.result(i) for i in range(2)] == [0, -errno.ECONNRESET]
     batch.reset()
-    batch.add_send(full[0].fileno(), b"a", 0)
-    batch.add_send(was_reset[0].fileno(), b"a", 0)
+    batch.add_send(full[0].fileno(), b"a", 0, None)
+    batch.add_send(was_reset[0].fileno(), b"a", 0, None)
     batch.send()
     assert [batch.result(i) for i in range(2)] == [-errno.EAGAIN, -errno.EPIPE]
 
@@ -159,7 +159,7 @@ def test_views_are_released_by_recycle(batch: Batch, unix_pair: NewPair) -> None
     near, far = unix_pair()
     near.sendall(b"hello")
     batch.reset()
-    batch.add_receive(far.fileno(), None, 0)
+    batch.add_receive(far.fileno(), None, 0, None)
     batch.receive()
     view = batch.view(0)
     part = view[1:3]

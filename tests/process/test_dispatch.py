@@ -9,7 +9,8 @@ from core.support.sockets import NewPair
 from core.support.waiting import collect, soon
 
 from gaiod import Conn, OpResult, OpType, Watcher
-from gaiod.process.dispatch import Target, dispatch
+from gaiod.core.errors import WatcherClosed
+from gaiod.process.dispatch import Dispatcher, Target, dispatch
 
 
 class Notes(Target):
@@ -147,3 +148,37 @@ def test_order_of_completions_is_kept_on_a_real_watcher(watcher: Watcher, unix_p
     dispatch(collect(watcher, 1))
     assert order == ["post", "timer"]
     assert far.recv(5) == b"hello"
+
+
+def test_dispatcher_hands_over_until_it_has_ended(watcher: Watcher) -> None:
+    dispatcher = Dispatcher(watcher)
+    seen: list[int] = []
+
+    def count(result: OpResult) -> None:
+        seen.append(len(seen))
+        if len(seen) == 3:
+            dispatcher.ended = True
+        watcher.post(count)
+
+    watcher.post(count)
+    dispatcher.run()
+    assert seen == [0, 1, 2]
+
+
+def test_dispatcher_hands_over_all_of_a_pass_in_which_it_ends(watcher: Watcher) -> None:
+    dispatcher = Dispatcher(watcher)
+    seen: list[str] = []
+
+    def end(result: OpResult) -> None:
+        dispatcher.ended = True
+
+    watcher.post(end)
+    watcher.post(lambda result: seen.append("after"))
+    dispatcher.run()
+    assert seen == ["after"]
+
+
+def test_dispatcher_ends_with_its_watcher(watcher: Watcher) -> None:
+    watcher.post(lambda result: watcher.close())
+    with pytest.raises(WatcherClosed):
+        Dispatcher(watcher).run()

@@ -6,7 +6,7 @@ from typing import NoReturn
 from listener import open_listener
 
 from gaiod import Handler, Watcher
-from gaiod.process.dispatch import dispatch
+from gaiod.process.dispatch import Dispatcher
 from gaiod.settings import ListenerSettings
 from gaiod.stats.cells import Layout
 from gaiod.worker.listener import Listener
@@ -30,5 +30,5 @@ def serve(watcher: Watcher, listener: Listener, port: int = 0, *, send_buffer_by
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    while True:
-        dispatch(watcher.wait_io())
+    Dispatcher(watcher).run()
+    raise AssertionError("nobody ends it but a signal")

@@ -75,11 +75,11 @@ MENDED = (
     ),
     Mutation(
         "an operation overtakes those that wait in the inbox", watcher.Watcher, "_submit",
-        "if self.inbox:", "if False:",
+        "if self.has_mail:", "if False:",
     ),
     Mutation(
         "a cancel or close overtakes those that wait in the inbox", watcher.Watcher, "_request",
-        "if self.inbox:", "if False:",
+        "if self.has_mail:", "if False:",
     ),
     Mutation(
         "a connection that another thread drops is released twice", pending.Operations, "_drop",
@@ -111,7 +111,7 @@ IMAGINED = (
     ),
     Mutation("an empty socket is asked again and again", loop.Loop, "_received",
              "elif received == -EAGAIN:\n        conn.readable = False", "elif received == -EAGAIN:\n        pass"),
-    Mutation("a write that was interrupted fails", loop.Loop, "_send_batch", "elif sent != -EINTR:", "else:"),
+    Mutation("a write that was interrupted fails", loop.Loop, "_sent", "elif sent != -EINTR:", "else:"),
     Mutation("the deadline behind the first is not looked at", loop.Loop, "_expire", "if next_s != inf:", "if False:"),
     Mutation("a listener at EMFILE does not rest", loop.Loop, "_accept_ready",
              "self._pause_accepting(listener)", "pass"),
