@@ -115,7 +115,7 @@ class Settings:
     pin_workers: bool = False
     """Each worker stays on one CPU."""
     heartbeat_timeout_s: float = 10.0
-    """A worker whose loop has not come round for so long is replaced."""
+    """A worker whose loop has not completed a pass for so long is replaced."""
     slow_hook_s: float | None = 0.1
     """A hook that blocks its loop for longer is counted, and logged with its stack; None: it may."""
     drain_timeout_s: float = 30.0

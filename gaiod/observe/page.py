@@ -186,7 +186,10 @@ def _of_worker(row: Row) -> list[str]:
     if row["state"] == "waiting":
         said.append(f"{who} does not run: it died, and is started again in a moment.")
     if (row["heartbeat_age_s"] or 0) >= HEARTBEAT_LATE_S:
-        said.append(f"{who} has not come round for {duration(row['heartbeat_age_s'])}: a hook of a handler blocks it.")
+        age = duration(row["heartbeat_age_s"])
+        said.append(
+            f"The loop of worker {row['worker']} has not completed a pass for {age}: a hook of a handler blocks it."
+        )
     if (row["busy"] or 0) >= BUSY_MUCH:
         said.append(f"{who} is busy {share(row['busy'])} of the time: more workers, or less work in its handlers.")
     if (row["loop_lag_s"] or 0) >= LAG_MUCH_S:

@@ -144,7 +144,7 @@ def test_nothing_needs_to_be_looked_at_when_all_is_well() -> None:
         ({"workers": [ABSENT]}, "Worker 1 does not run: it died, and is started again in a moment."),
         (
             {"workers": [{**WORKER, "heartbeat_age_s": 3.0}]},
-            "Worker 0 has not come round for 3.0s: a hook of a handler blocks it.",
+            "The loop of worker 0 has not completed a pass for 3.0s: a hook of a handler blocks it.",
         ),
         (
             {"workers": [{**WORKER, "busy": 0.97}]},
