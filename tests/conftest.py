@@ -1,5 +1,6 @@
 """Fixtures for every folder of tests. Helpers that are plain functions are in `core/support`."""
 
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -10,6 +11,10 @@ from hypothesis import HealthCheck, settings
 
 from gaiod.core import ENGINE
 from gaiod.core.watcher import Watcher
+
+# What a shell starts in the background ignores SIGINT, and every process that a test starts inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")  # on a busy machine, an example may take a second

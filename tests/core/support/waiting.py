@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import pytest
 
@@ -18,6 +19,8 @@ LIMIT_S = 10 * TIME_UNIT
 
 MOMENT_S = 0.03 * TIME_UNIT
 """A deadline that is soon over, and how long to look for what must not happen."""
+
+T = TypeVar("T")
 
 compiled_only = pytest.mark.engine("compiled")
 interpreted_only = pytest.mark.engine("interpreted")
@@ -38,6 +41,14 @@ def pass_time_until(moment_s: float) -> None:
     """Keep this thread busy until `moment_s`: the loop is late, as after a slow handler."""
     while time.monotonic() <= moment_s:
         pass
+
+
+def seen(look: Callable[[], T]) -> T | None:
+    """Return what `look()` sees; None while a list that it indexes has still to fill."""
+    try:
+        return look()
+    except IndexError:
+        return None
 
 
 def collect(watcher: Watcher, n: int, timeout: float = LIMIT_S) -> list[OpResult]:

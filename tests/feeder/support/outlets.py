@@ -42,6 +42,7 @@ class FakeOutlet(Stepped):
         self.up = True
         self.is_behind = False
         self.threads: set[str] = set()
+        self._others = set(threading.enumerate())
         self._waits = threading.Condition()
         self._is_stopped = False
         self._sources: list[Source] = []
@@ -143,9 +144,9 @@ class FakeOutlet(Stepped):
 
     def close(self) -> None:
         """Stop the sources, wait for their threads, and end."""
-        before = [each for each in threading.enumerate() if each.name.startswith("gaiod-")]
+        mine = [each for each in threading.enumerate() if each.name.startswith("gaiod-") and each not in self._others]
         self.stop()
-        for thread in before:
+        for thread in mine:
             thread.join(2 * LIMIT_S)
             assert not thread.is_alive(), f"{thread.name} goes on"
         self.watcher.close()

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from core.support.waiting import LIMIT_S
+from core.support.waiting import LIMIT_S, seen
 
 from gaiod import Watcher
 from gaiod.process.dispatch import dispatch
@@ -24,7 +24,7 @@ class Stepped:
     def step_until(self, look: Callable[[], object], what: str) -> None:
         """Pass until `look()` is true."""
         until_s = time.monotonic() + LIMIT_S
-        while not look():
+        while not seen(look):
             assert time.monotonic() < until_s, f"{what}: not within {LIMIT_S:g} s"
             self.step()
 
