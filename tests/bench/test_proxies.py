@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness import packages
 from harness.proxies import PROXY_NAMES, Proxy, known_proxies, missing_proxies
 from harness.runs import Bench, Row, run_idle, run_load
 from needs import needs_module
@@ -80,9 +81,23 @@ def test_runner_refuses_proxies_that_are_none() -> None:
 
 def test_what_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch, bench: Bench, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(packages, "NEXT_ROOT", tmp_path)
     assert set(missing_proxies()) == {"haproxy", "haproxy-splice", "nginx"}
     known = known_proxies(bench.programs, tmp_path, bench.load_cpu)
     assert set(known) == {"gaiod", "gaiod-interpreted", "c-copy", "c-splice"}
+
+
+def test_programs_of_a_root_are_started_by_its_loader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program, loader, libraries = (
+        tmp_path / each for each in ("usr/sbin/haproxy", "lib64/ld-linux.so.2", "usr/lib/x-linux-gnu")
+    )
+    for file in (program, loader):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    libraries.mkdir(parents=True)
+    monkeypatch.setattr(packages, "NEXT_ROOT", tmp_path)
+    command = packages.haproxy_command(tmp_path, 1, 2, splice=False)
+    assert command[:4] == (str(loader), "--library-path", str(libraries), str(program))
 
 
 def test_own_network_has_reno_and_leaves_the_system_alone() -> None:

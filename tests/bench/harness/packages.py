@@ -1,8 +1,11 @@
-"""haproxy and nginx as proxies: what they need, and how each is configured."""
+"""haproxy and nginx as proxies: where they are, what they need, and how each is configured."""
 
 import shutil
 import subprocess
 from pathlib import Path
+
+NEXT_ROOT = Path(__file__).parents[3] / ".cache" / "debian-testing"
+"""The root of Debian testing that `tests/next_pythons` makes. What is in there is newer than what a machine has."""
 
 CONNECTIONS_MAX = 5000
 """More than any row opens. With haproxy it comes to 12,500 descriptors, pipes included."""
@@ -50,9 +53,24 @@ stream {{
 """
 
 
+def _command(name: str) -> tuple[str, ...]:
+    """Return what starts a program: that of the root, else that of the machine; nothing if there is neither.
+
+    A program of the root is started by the root's own loader, which finds the libraries there. No chroot is needed,
+    so configurations and ports are where they are for every other server.
+    """
+    program = NEXT_ROOT / "usr/sbin" / name
+    for loader in NEXT_ROOT.glob("lib*/ld-linux*.so.*"):
+        if program.exists():
+            libraries = ":".join(map(str, NEXT_ROOT.glob("usr/lib/*-linux-gnu*")))
+            return (str(loader), "--library-path", libraries, str(program))
+    found = shutil.which(name)
+    return (found,) if found is not None else ()
+
+
 def has_haproxy() -> bool:
-    """Tell whether haproxy is installed."""
-    return shutil.which("haproxy") is not None
+    """Tell whether there is haproxy."""
+    return bool(_command("haproxy"))
 
 
 def haproxy_command(folder: Path, port: int, backend_port: int, *, splice: bool) -> tuple[str, ...]:
@@ -71,18 +89,22 @@ def haproxy_command(folder: Path, port: int, backend_port: int, *, splice: bool)
             backend_port=backend_port,
         )
     )
-    return ("haproxy", "-db", "-q", "-f", str(config))
+    return (*_command("haproxy"), "-db", "-q", "-f", str(config))
 
 
 def nginx_load_module() -> str | None:
     """Return the line that gives nginx its `stream`, "" where that is built in; None: it cannot be had."""
-    if shutil.which("nginx") is None:
+    command = _command("nginx")
+    if not command:
         return None
-    built = subprocess.run(("nginx", "-V"), capture_output=True, text=True, check=False).stderr.split()
+    built = subprocess.run((*command, "-V"), capture_output=True, text=True, check=False).stderr.split()
     if "--with-stream" in built:
         return ""
     for word in built:
-        module = Path(word.removeprefix("--modules-path=")) / "ngx_stream_module.so"
+        folder = word.removeprefix("--modules-path=")
+        if command[-1].startswith(str(NEXT_ROOT)):
+            folder = f"{NEXT_ROOT}{folder}"
+        module = Path(folder) / "ngx_stream_module.so"
         if word.startswith("--modules-path=") and module.exists():
             return f"load_module {module};"
     return None
@@ -100,4 +122,4 @@ def nginx_command(folder: Path, port: int, backend_port: int) -> tuple[str, ...]
             backend_port=backend_port,
         )
     )
-    return ("nginx", "-p", str(folder), "-e", "stderr", "-c", str(config))
+    return (*_command("nginx"), "-p", str(folder), "-e", "stderr", "-c", str(config))
