@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from core.support.sockets import reset
+from core.support.waiting import TIME_UNIT
 from gaiod.handlers.proxy.names import Answer
 from worker.support.proxying import Backend, Proxying
 
@@ -58,7 +59,8 @@ def test_client_that_waits_too_long_is_let_go(start: Start, backend: Backend) ->
 
 
 def test_client_that_waits_is_not_idle(start: Start, backend: Backend) -> None:
-    proxy = start(one_at_a_time(backend), idle_timeout_s=0.1, queue={"timeout": 0.4})
+    idle_s = 0.5 * TIME_UNIT  # the other client stays busy, even if this process has to wait for its CPU
+    proxy = start(one_at_a_time(backend), idle_timeout_s=idle_s, queue={"timeout": 3 * idle_s})
     client, far = proxy.pair(backend)
     (waiting,) = queued(proxy, 1)
 
