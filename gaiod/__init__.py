@@ -21,7 +21,8 @@ from gaiod.core.errors import (
     WatcherClosed,
 )
 from gaiod.core.group import Group
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.handler.handler import Handler, Outlet, Source
 from gaiod.handler.option_types import Check, Duration, Size, Unit

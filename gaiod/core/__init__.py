@@ -17,7 +17,7 @@ from typing import Literal
 _PACKAGE = Path(__file__).parent.parent
 COMPILED = (
     "core._flows", "core._outboxes", "core._stopwatch", "core._syscalls", "core.connection", "core.fanout",
-    "core.group", "core.inspect", "core.loop", "core.operations", "core.pending", "core.relays", "core.timers",
+    "core.group", "core.inspect", "core.loop", "core.pending", "core.relays", "core.results", "core.timers",
     "core.turns", "core.watcher", "process.dispatch",
 )  # fmt: skip
 """The modules that the compiled engine replaces."""

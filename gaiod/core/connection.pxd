@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from gaiod.core._outboxes cimport Outbox
-from gaiod.core.operations cimport OpResult
+from gaiod.core.results cimport OpResult
 
 cdef int SHUTDOWN, FINISH, FREE, RESET, CANCEL, UNASSIGNED
 cdef double inf

@@ -6,7 +6,8 @@ from math import inf
 from typing import Any
 
 from gaiod.core import counters
-from gaiod.core.operations import CANCEL, FINISH, FREE, RESET, SHUTDOWN, OpResult, OpType
+from gaiod.core.operations import CANCEL, FINISH, FREE, RESET, SHUTDOWN, OpType
+from gaiod.core.results import OpResult
 from gaiod.core.sockets import address_of
 
 UNASSIGNED = counters.index("unassigned_received_bytes")

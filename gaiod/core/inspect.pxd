@@ -6,7 +6,7 @@ from gaiod.core._flows cimport Flow
 from gaiod.core._outboxes cimport Outbox, Spool
 from gaiod.core.connection cimport Conn
 from gaiod.core.group cimport Group
-from gaiod.core.operations cimport OpResult
+from gaiod.core.results cimport OpResult
 
 cdef int READ, WRITE, CONNECT, RELAY, SHUTDOWN, FINISH
 cdef double inf

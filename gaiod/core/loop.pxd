@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint32_t
 from gaiod.core._syscalls cimport Batch as BatchCalls
 from gaiod.core.connection cimport Conn
 from gaiod.core.fanout cimport Fanout
-from gaiod.core.operations cimport OpResult
+from gaiod.core.results cimport OpResult
 from gaiod.core.pending cimport Operations
 from gaiod.core.relays cimport Relays
 from gaiod.core.turns cimport Turns

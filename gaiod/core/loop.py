@@ -51,10 +51,10 @@ from gaiod.core.operations import (
     TOLD,
     UNSEEN,
     WRITE,
-    OpResult,
 )
 from gaiod.core.pending import Operations
 from gaiod.core.relays import Relays
+from gaiod.core.results import OpResult
 from gaiod.core.sockets import find_hangup
 from gaiod.core.turns import Turns
 

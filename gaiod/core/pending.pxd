@@ -10,7 +10,7 @@ from gaiod.core.timers cimport Timers
 from gaiod.core.turns cimport Turns
 from gaiod.core.connection cimport Conn, Submitter
 from gaiod.core.group cimport Group
-from gaiod.core.operations cimport OpResult
+from gaiod.core.results cimport OpResult
 
 cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED, HANGUP, NOTHING, BEGUN, ALL
 cdef int FINISH, FREE, RESET, CANCEL, AFFINITY, STOP, PAUSE

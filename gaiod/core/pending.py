@@ -36,9 +36,9 @@ from gaiod.core.operations import (
     TIMER,
     TOLD,
     WRITE,
-    OpResult,
-)  # fmt: skip
+)
 from gaiod.core.outboxes import ALL, BEGUN, NOTHING
+from gaiod.core.results import OpResult  # fmt: skip
 from gaiod.core.sockets import linger_none
 from gaiod.core.timers import Timers
 from gaiod.core.turns import Turns
@@ -130,17 +130,8 @@ class Operations(Submitter):
         operation.operation = OPERATION_TYPES[kind] if kind <= HANGUP else None  # type: ignore[assignment]
         operation.conn = conn
         operation.context = context
-        operation.buffer = None
-        operation.is_swap_buffer = False
-        operation.size = 0
-        operation.error = None
         operation.deadline = deadline
-        operation.full = False
-        operation.length = 0
-        operation.next = None
         operation.pending = True
-        operation.silent = False
-        operation.pinned = None
         return operation
 
     def _start(self, operation: OpResult) -> None:

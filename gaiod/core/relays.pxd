@@ -4,7 +4,7 @@ cimport cython
 
 from gaiod.core._flows cimport Flow, Plumbing as RelayCalls
 from gaiod.core.connection cimport Conn
-from gaiod.core.operations cimport OpResult
+from gaiod.core.results cimport OpResult
 from gaiod.core.pending cimport Operations
 from gaiod.core.turns cimport Turns
 

@@ -13,8 +13,9 @@ from gaiod.core.connection import Conn
 from gaiod.core.counters import BUFFERED, COMPLETE, FAILED, PAUSED_NS, PAUSES, RESUMES
 from gaiod.core.engine import Plumbing, shutdown_write
 from gaiod.core.errors import RelaySinkError
-from gaiod.core.operations import RELAY, TOLD, OpResult
+from gaiod.core.operations import RELAY, TOLD
 from gaiod.core.pending import Operations
+from gaiod.core.results import OpResult
 from gaiod.core.turns import Turns
 
 EAGAIN, EINTR = errno.EAGAIN, errno.EINTR

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t
 
 from gaiod.core._syscalls cimport Poller as PollerCalls
 from gaiod.core.connection cimport Conn
-from gaiod.core.operations cimport OpResult
+from gaiod.core.results cimport OpResult
 
 cdef double inf
 cdef Py_ssize_t STALE_MIN

@@ -7,7 +7,7 @@ from typing import Any
 
 from gaiod.core.connection import Conn
 from gaiod.core.engine import Poller
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 
 STALE_MIN = 64
 """Stale entries that are not worth a sweep."""

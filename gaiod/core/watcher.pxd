@@ -5,7 +5,7 @@ cimport cython
 from gaiod.core.connection cimport Conn
 from gaiod.core.group cimport Group
 from gaiod.core.loop cimport Loop
-from gaiod.core.operations cimport OpResult
+from gaiod.core.results cimport OpResult
 
 cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED
 cdef int SHUTDOWN, FREE, CANCEL, AFFINITY, STOP, PAUSE

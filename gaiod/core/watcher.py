@@ -46,9 +46,9 @@ from gaiod.core.operations import (
     STOP,
     TIMER,
     WRITE,
-    OpResult,
     OpType,
-)  # fmt: skip
+)
+from gaiod.core.results import OpResult  # fmt: skip
 from gaiod.core.sockets import check_deadline, check_socket, resolve_numeric
 
 GC_FOUND = layout.index("conn_gc_found")

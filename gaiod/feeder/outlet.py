@@ -8,7 +8,7 @@ from threading import Lock, get_ident
 from typing import Any
 
 from gaiod.core.errors import WatcherClosed
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.feeder.source_listener import SourceListener
 from gaiod.feeder.thread_queue import ThreadQueue

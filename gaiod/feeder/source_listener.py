@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from gaiod.addresses import Address, parse_address
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.handler.handler import Handler
 from gaiod.process.socket_files import LOOK_INTERVAL_S, UnixListener

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from gaiod.core.errors import WatcherClosed
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.feeder.worker_links import BEHIND_BYTES, WorkerLinks
 

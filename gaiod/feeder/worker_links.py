@@ -15,7 +15,8 @@ from typing import Any
 
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.log.rate_limit import LimitedLog
 from gaiod.process.dispatch import Target

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Protocol
 from gaiod.core.connection import Conn
 from gaiod.core.errors import DeadlineExceeded
 from gaiod.core.group import LIMIT, MEMORY_LIMIT, Group
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.handler.hooks import check_hook, check_methods
 from gaiod.handler.server_stats import HandlerCounts, ServerStats
 from gaiod.handler.termination import Termination

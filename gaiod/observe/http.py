@@ -20,7 +20,8 @@ from prometheus_client.exposition import choose_encoder
 
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, WatcherClosed
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.log.rate_limit import LimitedLog
 from gaiod.observe import exposition

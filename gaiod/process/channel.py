@@ -17,7 +17,7 @@ import logging
 from typing import Any
 
 from gaiod.core.connection import Conn
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.process.dispatch import Target
 
 log = logging.getLogger("gaiod.channel")

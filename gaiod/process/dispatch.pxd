@@ -4,7 +4,7 @@ cimport cython
 
 from gaiod.core._stopwatch cimport Stopwatch as TypedStopwatch
 from gaiod.core.connection cimport Conn
-from gaiod.core.operations cimport OpResult
+from gaiod.core.results cimport OpResult
 from gaiod.core.watcher cimport Watcher
 
 cdef int READ, WRITE, RELAY, TIMER, POST, HANGUP

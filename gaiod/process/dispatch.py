@@ -4,7 +4,7 @@ from typing import Any
 
 from gaiod.core.connection import Conn
 from gaiod.core.engine import Stopwatch
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 READ, WRITE, RELAY, TIMER, POST, HANGUP = 0, 1, 4, 5, 6, 8  # values of OpType

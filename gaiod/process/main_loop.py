@@ -6,7 +6,7 @@ from typing import Any
 
 from gaiod.core.engine import Stopwatch
 from gaiod.core.errors import WatcherClosed
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.process.channel import Channel
 from gaiod.process.dispatch import Dispatcher, dispatch

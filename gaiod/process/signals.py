@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 
 from gaiod.core.connection import Conn
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.process.dispatch import Target
 

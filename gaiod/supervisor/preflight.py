@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gaiod.core.connection import Conn
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.handler.handler import Handler
 from gaiod.plugins import HandlerLoadError, is_file, load_handler

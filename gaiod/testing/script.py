@@ -8,7 +8,8 @@ from typing import Any, cast
 from gaiod.core.connection import Conn
 from gaiod.core.errors import DeadlineExceeded
 from gaiod.core.group import Group
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.handler.handler import Handler, SocketOptions
 from gaiod.handler.server_stats import HandlerCounts
 from gaiod.handler.termination import termination_of

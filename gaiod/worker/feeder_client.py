@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from gaiod.core.connection import Conn
 from gaiod.core.errors import WatcherClosed
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.process.backoff import Backoff
 from gaiod.process.dispatch import Target

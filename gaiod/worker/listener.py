@@ -13,7 +13,8 @@ from weakref import WeakSet
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
 from gaiod.core.group import Group
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.handler.failures import failed_start, likeness_of
 from gaiod.handler.handler import Handler, SocketOptions

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 

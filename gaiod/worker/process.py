@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.handler.failures import StartError, words_of
 from gaiod.log.setup import LogError, configure_log, follow_log, lost_lines

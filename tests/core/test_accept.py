@@ -22,7 +22,8 @@ from core.support.waiting import (
     contexts,
 )
 from gaiod.core.errors import ConnClosed, WatcherClosed
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 REST_S = 0.1

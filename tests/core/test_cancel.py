@@ -7,7 +7,8 @@ import pytest
 from core.support.sockets import NewPair, fill, pump, receive
 from core.support.waiting import assert_quiet, collect, collect_one, contexts, later, soon
 from gaiod.core.errors import DeadlineExceeded
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 

@@ -26,7 +26,7 @@ def sources() -> list[Path]:
     names = []
     for module in COMPILED:
         path = module.replace(".", "/")
-        names += [f"{path}.pxd", f"{path}.py" if (package / f"{path}.py").exists() else f"{path}.pyx"]
+        names += [f"{path}.pxd", f"{path}.pyx" if (package / f"{path}.pyx").exists() else f"{path}.py"]
     return [package / name for name in sorted(names)]
 
 
@@ -80,7 +80,8 @@ def test_interpreted_engine_loads_no_compiled_module() -> None:
     imports = "import gaiod, gaiod.core.inspect, sys"
     files = f"{imports}; print(*(sys.modules[name].__file__ for name in {FULL_NAMES} if name in sys.modules))"
     loaded = run_python("-c", files, engine="interpreted").stdout.split()
-    ours = {path.name for path in sources() if path.suffix == ".py" and path.parent.name == "core"}
+    beside = {path.with_suffix(".py") for path in sources() if path.parent.name == "core"}
+    ours = {path.name for path in beside if path.exists()}
     assert {Path(name).name for name in loaded} == ours
     assert {Path(name).suffix for name in loaded} == {".py"}
 

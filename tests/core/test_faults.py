@@ -23,7 +23,7 @@ from core.support.waiting import (
     interpreted_only,
 )
 from gaiod.core import syscalls
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 pytestmark = interpreted_only

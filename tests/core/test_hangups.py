@@ -8,7 +8,8 @@ import pytest
 
 from core.support.sockets import NewPair, receive, reset
 from core.support.waiting import assert_quiet, collect_one, collect_until
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 

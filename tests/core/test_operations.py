@@ -16,9 +16,9 @@ from gaiod.core.operations import (
     RELAY,
     TIMER,
     WRITE,
-    OpResult,
     OpType,
-)  # fmt: skip
+)
+from gaiod.core.results import OpResult  # fmt: skip
 from gaiod.core.watcher import Watcher
 
 

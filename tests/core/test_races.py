@@ -10,7 +10,7 @@ import pytest
 from core.support.sockets import NewPair, receive
 from core.support.waiting import LIMIT_S, MOMENT_S, collect_one, contexts, interpreted_only, soon
 from gaiod.core.errors import WatcherClosed
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 pytestmark = interpreted_only

@@ -17,7 +17,8 @@ from core.support.sockets import Clients, NewPair, fill, listen, reset
 from core.support.waiting import contexts
 from gaiod.core.connection import Conn
 from gaiod.core.errors import UsageError, WatcherClosed
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 PASSES = 4

@@ -16,7 +16,8 @@ from core.support.waiting import LIMIT_S, assert_quiet, collect, collect_one, co
 from gaiod.core import counters
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError, UsageError, WatcherClosed
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 Ends = tuple[Conn, socket.socket, Conn, socket.socket]

@@ -21,7 +21,8 @@ from core.support.waiting import (
     soon,
 )
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, UsageError, WatcherClosed
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 THREADS = 8

@@ -21,7 +21,8 @@ from gaiod.control.path import FolderError, control_path, make_folder
 from gaiod.control.protocol import LINE_MAX_BYTES, VERBS, ControlError, parse_request, refused
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.log.format import fields
 from gaiod.log.rate_limit import LimitedLog

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.plugins import pinned
 from gaiod.process.backoff import Backoff

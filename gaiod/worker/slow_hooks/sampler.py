@@ -9,7 +9,8 @@ import traceback
 from threading import Event, Thread, get_ident
 from types import FrameType
 
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.worker.listener import Listener
 from gaiod.worker.slow_hooks.report import SlowHooks
 

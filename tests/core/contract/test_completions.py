@@ -21,7 +21,8 @@ from core.support.waiting import (
 from gaiod.core import counters
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 PENDING = ["read", "read into", "read_full", "write", "second write"]

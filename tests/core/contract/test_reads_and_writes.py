@@ -12,7 +12,8 @@ from core.support.sockets import NewPair, fill, pattern, pump, receive, reset
 from core.support.waiting import assert_quiet, collect, collect_one, collect_until, contexts, soon
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, EmptyBuffer
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 

@@ -11,7 +11,8 @@ from core.support.sockets import NewPair, fill, pattern, pump, receive
 from core.support.waiting import collect, collect_one, collect_until, compiled_only, interpreted_only
 from gaiod.core import counters
 from gaiod.core.connection import Conn
-from gaiod.core.operations import OpResult, OpType
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 

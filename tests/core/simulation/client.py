@@ -15,8 +15,9 @@ from core.simulation.user import User
 from gaiod.core import counters
 from gaiod.core.connection import UNASSIGNED, Conn
 from gaiod.core.errors import WatcherClosed
-from gaiod.core.operations import ACCEPT, READ, OpResult
+from gaiod.core.operations import ACCEPT, READ
 from gaiod.core.pollers import _Process
+from gaiod.core.results import OpResult
 
 SETTLING_MAX = 400
 """More passes do not settle what a run does: it goes on for ever."""

@@ -14,7 +14,17 @@ from core.simulation.kernel import Kernel
 from core.simulation.setting import Fault
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError, UsageError, WatcherClosed
-from gaiod.core.operations import ACCEPT, CLOSED, CONNECT, HANGUP, READ, RELAY, TIMER, WRITE, OpResult
+from gaiod.core.operations import (
+    ACCEPT,
+    CLOSED,
+    CONNECT,
+    HANGUP,
+    READ,
+    RELAY,
+    TIMER,
+    WRITE,
+)
+from gaiod.core.results import OpResult
 
 ECANCELED = errno.ECANCELED
 

@@ -3,7 +3,8 @@
 from core.simulation.model import Model
 from gaiod.core.connection import Conn
 from gaiod.core.errors import DeadlineExceeded
-from gaiod.core.operations import READ, OpResult
+from gaiod.core.operations import READ
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 

@@ -6,8 +6,9 @@ from core.simulation.files import CONNECTED, DEAD, IN, OUT
 from core.simulation.model import Model, Op, Rec
 from core.simulation.setting import Fault
 from gaiod.core.connection import Conn
-from gaiod.core.operations import ACCEPT, CONNECT, POST, READ, RELAY, WRITE, OpResult
+from gaiod.core.operations import ACCEPT, CONNECT, POST, READ, RELAY, WRITE
 from gaiod.core.pending import ACCEPT_PAUSE_S
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 

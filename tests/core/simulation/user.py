@@ -14,7 +14,17 @@ from core.simulation.threads import Other
 from gaiod.core.connection import Conn
 from gaiod.core.errors import TooManyOperations, UsageError, WatcherClosed
 from gaiod.core.group import Group
-from gaiod.core.operations import ACCEPT, CONNECT, POST, READ, RELAY, TIMER, WRITE, OpResult, OpType
+from gaiod.core.operations import (
+    ACCEPT,
+    CONNECT,
+    POST,
+    READ,
+    RELAY,
+    TIMER,
+    WRITE,
+    OpType,
+)
+from gaiod.core.results import OpResult
 
 PAYLOAD = bytes((i * 11 + (i >> 4) * 5) & 255 for i in range(2048))
 

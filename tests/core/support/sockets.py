@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.support.waiting import LIMIT_S
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 Pair = tuple[socket.socket, socket.socket]

@@ -8,7 +8,7 @@ from typing import TypeVar
 import pytest
 
 from gaiod.core.errors import WatcherClosed
-from gaiod.core.operations import OpResult
+from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
 TIME_UNIT = float(os.environ.get("GAIOD_TEST_SECONDS", "1"))

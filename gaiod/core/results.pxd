@@ -1,9 +1,6 @@
-"""Types for `operations.py`."""
+"""Types for `results.py`, and for `results.pyx`, which is compiled."""
 
 cimport cython
-
-cdef double inf
-
 
 @cython.final
 cdef class OpResult:
