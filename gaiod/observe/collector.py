@@ -131,7 +131,7 @@ class Subject(Protocol):
         """Return the CPU time that its workers have used, those included that are gone; 0 if nobody tells."""
 
     def heartbeat_age_s(self, slot: int) -> float | None:
-        """Return how long ago its loop came round; None if there is none."""
+        """Return how long ago its loop completed a pass; None if there is none."""
 
     def listeners(self) -> list[ServedListener]:
         """Return the listeners."""

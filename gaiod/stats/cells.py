@@ -29,7 +29,7 @@ GC_CELLS = (
 
 HEARTBEAT = "heartbeat_ns"
 WORKER_CELLS = (HEARTBEAT, "connection_log_dropped", "log_lost")
-"""HEARTBEAT is the one cell that is no counter: when the loop last came round, in `time.monotonic_ns()`."""
+"""HEARTBEAT is the one cell that is no counter: when the loop last completed a pass, in `time.monotonic_ns()`."""
 
 WORKER_LOST = "worker_lost"
 """Why connections closed that were open when their worker died. The supervisor counts them: nobody else can."""

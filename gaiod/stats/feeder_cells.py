@@ -5,7 +5,7 @@ message. A row is given away again only when the feeder has said that nobody cou
 """
 
 HEARTBEAT = 0
-"""The cell that says when the feeder's loop last came round, in `time.monotonic_ns()`."""
+"""The cell that says when the feeder's loop last completed a pass, in `time.monotonic_ns()`."""
 
 SOURCE_CELLS = ("published", "refused", "up", "reconnects", "gaps")
 SOURCE_CELL = {name: index for index, name in enumerate(SOURCE_CELLS)}

@@ -98,7 +98,7 @@ def test_stack_of_a_hook_that_does_not_return_is_in_the_log(daemon: Start, tmp_p
     victim = block(running)
     running.wait_for("serves again")
     log = running.log()
-    assert f"process {victim}: its loop had not come round for 1." in log
+    assert f"process {victim}: its loop had completed no pass for 1." in log
     assert f"process {victim}, was here when it ended:" in log
     assert f'File "{tmp_path / "mine.py"}", line' in log
     assert "in wait_for_database" in log

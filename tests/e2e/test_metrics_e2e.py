@@ -139,7 +139,7 @@ def test_worker_is_not_woken_by_scrapes(daemon: Start) -> None:
     for _ in range(500):
         assert request(running.metrics, "/metrics").status == 200
     after = running.scrape().value("gaiod_loop_iterations_total", worker=0)
-    assert after - before < 250, "its loop comes round a few times a second by itself"
+    assert after - before < 250, "its loop completes a pass a few times a second by itself"
 
 
 def test_scrapes_are_counted_by_status(daemon: Start) -> None:

@@ -169,7 +169,7 @@ def test_worker_that_hangs_is_replaced_and_its_stack_is_told(daemon: Start, tmp_
         running.wait_for("worker 0 serves again")
         assert is_ended(sock)
     log = running.log()
-    assert f"worker 0, process {worker}: its loop had not come round for " in log
+    assert f"worker 0, process {worker}: its loop had completed no pass for " in log
     assert "mine.py" in log
     assert "in on_write" in log
     assert running.scrape().value("gaiod_worker_restarts_total", worker=0, reason="watchdog") == 1

@@ -154,7 +154,7 @@ def test_feeder_that_hangs_is_ended_and_another_started(
     pid = fed.pid
     os.kill(pid, signal.SIGSTOP)
     fed.fleet.run_until(lambda: fed.feeding.process is not None and fed.pid != pid)
-    assert f"the feeder, process {pid}: its loop had not come round for " in caplog.text
+    assert f"the feeder, process {pid}: its loop had completed no pass for " in caplog.text
     assert f"the feeder, process {pid}, was here when it ended" in caplog.text
 
 

@@ -80,7 +80,7 @@ class Snapshot:
         return round(self._fleet.slots[slot].retired_cpu_s + sum(live), 6)
 
     def heartbeat_age_s(self, slot: int) -> float | None:
-        """Return how long ago its loop came round; None without a worker."""
+        """Return how long ago its loop completed a pass; None without a worker."""
         member = self._fleet.serving.get(slot)
         return None if member is None else member.process.heartbeat_age_s(time.monotonic())
 

@@ -273,7 +273,7 @@ class WorkerProcess(ChildProcess):
             self.send({"socket": listener})
 
     def heartbeat_age_s(self, now_s: float) -> float:
-        """Return how long ago its loop came round; before the first time, how long ago it was started."""
+        """Return how long ago its loop completed a pass; before the first time, how long ago it was started."""
         return now_s - (self.memory.heartbeat_s or self.started_s)
 
     def serve(self) -> None:

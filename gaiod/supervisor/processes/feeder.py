@@ -29,7 +29,7 @@ FED_S = 2.0
 """How long workers may take to say that messages get to them, before sources begin all the same."""
 
 START_TIMEOUT_S = 30.0
-"""What a feeder may take until its loop first comes round."""
+"""What a feeder may take until its loop first completes a pass."""
 
 STOP_S = 5.0
 """What sources may take to stop."""
@@ -79,7 +79,7 @@ class FeederProcess(ChildProcess):
             self.send({"stop": True})
 
     def heartbeat_age_s(self, now_s: float) -> float:
-        """Return how long ago its loop came round; before the first time, how long ago it was started."""
+        """Return how long ago its loop completed a pass; before the first time, how long ago it was started."""
         return now_s - (self.memory.heartbeat_s or self.started_s)
 
 
@@ -241,7 +241,7 @@ class Feeding:
                 process.kill_reason = process.kill_reason or TOO_LATE
                 process.kill()
         elif process.heartbeat_age_s(now_s) > self._patience_s(process):
-            process.kill_reason = f"its loop had not come round for {process.heartbeat_age_s(now_s):.1f} s"
+            process.kill_reason = f"its loop had completed no pass for {process.heartbeat_age_s(now_s):.1f} s"
             log.error("the feeder, process %d: %s; ending it", process.pid, process.kill_reason)
             process.kill_s = now_s + DUMP_S
             process.abort()

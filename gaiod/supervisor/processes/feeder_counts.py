@@ -28,7 +28,7 @@ class FeederMemory:
 
     @property
     def heartbeat_s(self) -> float:
-        """When the feeder's loop last came round, in `time.monotonic()`; 0 if it never has."""
+        """When the feeder's loop last completed a pass, in `time.monotonic()`; 0 if it never has."""
         return float(self._cells[HEARTBEAT] / 1e9)
 
     def assign(self, keys: Collection[SourceKey], set_number: int) -> dict[SourceKey, int]:

@@ -49,7 +49,7 @@ class Generation:
 
     @property
     def heartbeat_interval_s(self) -> float:
-        """How often a process writes down that its loop comes round."""
+        """How often a process writes down that its loop completes a pass."""
         return min(HEARTBEAT_INTERVAL_MAX_S, self.settings.heartbeat_timeout_s / HEARTBEATS_PER_TIMEOUT)
 
     def message_to(self, worker: int, feed_address: str = "") -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Member:
         kill_s: when it is killed, if it has not ended.
         ended_s: when it was seen to have ended.
         kill_reason: why the supervisor had it killed.
-        is_hung: that was because its loop did not come round.
+        is_hung: that was because its loop completed no pass.
     """
 
     process: WorkerProcess

@@ -19,7 +19,7 @@ TICK_S = 0.25
 """How often it looks, and so how late it may notice."""
 
 LATE_S = 4 * TICK_S
-"""If it comes round so late, the machine may have stood still, and the workers with it: they get another tick."""
+"""If it completes a pass so late, the machine may have stood still, and the workers with it: they get another tick."""
 
 START_TIMEOUT_S = 30.0
 """What a worker may take until it serves: importing handlers, mostly."""
@@ -94,7 +94,7 @@ class Health:
         if member.process.phase is Phase.STARTING:
             member.kill_reason = f"it did not serve within {START_TIMEOUT_S:g} s"
         else:
-            member.kill_reason = f"its loop had not come round for {age_s:.1f} s"
+            member.kill_reason = f"its loop had completed no pass for {age_s:.1f} s"
         log.error("worker %d, process %d: %s; ending it", number, pid, member.kill_reason)
         member.is_hung = True
         member.kill_s = now_s + DUMP_S

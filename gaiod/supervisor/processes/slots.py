@@ -55,7 +55,7 @@ class Memory:
 
     @property
     def heartbeat_s(self) -> float:
-        """When the worker's loop last came round, in `time.monotonic()`; 0 if it never has."""
+        """When the worker's loop last completed a pass, in `time.monotonic()`; 0 if it never has."""
         return float(self.cells[self.layout.worker(HEARTBEAT)] / 1e9)
 
     def worker_cells(self) -> list[int]:

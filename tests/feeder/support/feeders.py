@@ -85,7 +85,7 @@ class FeederUnderTest(ChildUnderTest):
         return self._cell(row(number) + SOURCE_CELL[name])
 
     def heartbeat_ns(self) -> int:
-        """Return when its loop last came round."""
+        """Return when its loop last completed a pass."""
         return self._cell(HEARTBEAT)
 
     def clean_up(self) -> None:

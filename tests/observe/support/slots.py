@@ -122,7 +122,7 @@ class FakeDaemon:
         return self.cpu_seconds[slot]
 
     def heartbeat_age_s(self, slot: int) -> float | None:
-        """How long ago its loop came round."""
+        """How long ago its loop completed a pass."""
         return self.heartbeat_ages_s.get(slot)
 
     def listeners(self) -> list[ServedListener]:

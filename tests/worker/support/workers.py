@@ -100,7 +100,7 @@ class WorkerUnderTest(ChildUnderTest):
         return self._cell(self._layout.row(listener) + CELL[cell])
 
     def heartbeat_ns(self) -> int:
-        """Return when its loop last came round."""
+        """Return when its loop last completed a pass."""
         return self._cell(self._layout.worker(HEARTBEAT))
 
     def clean_up(self) -> None:
