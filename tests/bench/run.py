@@ -34,7 +34,12 @@ from harness.servers import Contestant, Server, compile_programs, known_servers
 
 SERVER_NAMES = ("gaiod", "c", "uvloop", "asyncio", "gaiod-interpreted")
 NAMES = tuple(dict.fromkeys((*SERVER_NAMES, *PROXY_NAMES, *PUSH_NAMES)))
-ECHO_ROWS = tuple(Row(count, size) for count in (100, 1000) for size in (64, 1024, 4096, 16384, 65536))
+ECHO_ROWS = (
+    Row(1, 64),
+    Row(10, 64),
+    *(Row(count, size) for count in (100, 1000) for size in (64, 1024, 4096, 16384, 65536)),
+    Row(9000, 64),
+)
 CONNECT_ROWS = (Row(50, 64),)
 DEADLINES_ROWS = (Row(100, 1024),)
 SCRAPE_ROWS = (Row(100, 1024),)
@@ -281,16 +286,29 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> None:
         print_scrapes(bench, arguments)
 
 
+def files_wanted(arguments: argparse.Namespace) -> int:
+    """Return the open files that the largest of all loads takes in one process."""
+    rows = arguments.rows or (*ECHO_ROWS, *PACED_ROWS, *SATURATED_ROWS)
+    connections = max(row.connections for row in rows)
+    idle = arguments.idle_connections + IDLE_WARMUP_CONNECTIONS
+    proxied = FILES_PER_PROXIED * (arguments.proxied_connections + IDLE_WARMUP_CONNECTIONS)
+    return max(connections, idle, proxied) + SPARE_FILES
+
+
+def allow_files(wanted: int) -> None:
+    """Raise the limit on open files for this process and its children; say where the system allows fewer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if allowed < wanted:
+        tell(f"run.py: {wanted} open files are wanted and {hard} allowed: loads of more connections fail: ulimit -Hn")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+
+
 def prepare_process(arguments: argparse.Namespace) -> None:
     """Keep off the server's core, end children on SIGTERM too, and allow enough open files."""
     os.sched_setaffinity(0, {arguments.load_cpu})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    proxied = FILES_PER_PROXIED * (arguments.proxied_connections + IDLE_WARMUP_CONNECTIONS)
-    subscribers = max(row.connections for row in arguments.rows or PACED_ROWS)
-    idle = arguments.idle_connections + IDLE_WARMUP_CONNECTIONS
-    wanted = max(soft, idle + SPARE_FILES, proxied + SPARE_FILES, subscribers + SPARE_FILES)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    allow_files(files_wanted(arguments))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,10 +1,12 @@
 """The benchmark's own tests: they time nothing, they ask whether its figures can be believed."""
 
 import os
+import resource
 import select
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from harness.report import disturbed, idle_table, load_columns, load_head, load_
 from harness.runs import Bench, Row, Run, interleaved, parse_stopped, run_idle, run_load
 from harness.servers import Programs, Server, known_servers
 from needs import needs_module
+from run import ECHO_ROWS, allow_files, files_wanted, parse_arguments
 
 pytest_plugins = ("bench_fixtures",)
 BENCH = Path(__file__).parent
@@ -144,6 +147,21 @@ def test_load_refuses_wrong_arguments(programs: Programs, arguments: str) -> Non
     assert done.stderr
 
 
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """More open files than most systems allow at first."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allow_files(5000)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.usefixtures("many_files")
+def test_load_opens_more_connections_than_a_listen_backlog_holds(bench: Bench) -> None:
+    run = run_load(bench, server_named("c", bench.programs), Row(4500, 64))
+    assert run.messages >= 4500
+
+
 def test_connect_mode_opens_a_connection_for_every_message(bench: Bench) -> None:
     run = run_load(bench, server_named("c", bench.programs), Row(2, 64), "connect")
     assert run.messages >= 2
@@ -231,6 +249,29 @@ def test_runner_refuses_a_server_it_does_not_know() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 2
     assert "no such server: twisted; known: gaiod, c, uvloop" in done.stderr
+
+
+def test_echo_has_one_connection_a_few_and_thousands() -> None:
+    assert {str(row) for row in ECHO_ROWS} >= {"1 x 64", "10 x 64", "100 x 64", "1000 x 64", "9000 x 64"}
+
+
+def test_files_are_enough_for_the_most_connections_of_any_load() -> None:
+    assert files_wanted(parse_arguments([])) > 6 * 2000
+    assert files_wanted(parse_arguments(["echo", "--rows", "1x64,15000x64"])) > 15000
+    assert files_wanted(parse_arguments(["idle", "--idle-connections", "20000"])) > 20000
+
+
+def test_runner_says_when_the_system_allows_fewer_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limit: limits.append(limit))
+    allow_files(2000)
+    assert not capsys.readouterr().err
+    allow_files(9200)
+    assert limits == [(2000, 4096), (4096, 4096)]
+    assert "9200 open files are wanted and 4096 allowed" in capsys.readouterr().err
 
 
 def test_interleaved_turns_the_order_round() -> None:

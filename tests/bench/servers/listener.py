@@ -3,7 +3,7 @@
 import socket
 
 BACKLOG = 4096
-"""Connections the kernel keeps until they are accepted: more than any row opens before the first accept."""
+"""Connections the kernel keeps until they are accepted: twice of what load.c opens before it waits for an echo."""
 
 
 def open_listener(port: int = 0, *, send_buffer_bytes: int | None = None) -> socket.socket:
