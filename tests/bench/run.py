@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,9 +30,10 @@ from harness.push import (
 from harness.report import PUSH_COLUMNS, disturbed, idle_table, load_columns, load_head, load_rows
 from harness.runs import IDLE_WARMUP_CONNECTIONS, Bench, LoadMode, Row, Run, interleaved, run_idle, run_load
 from harness.scraped import Served, run_scrapes, scrapes_table
-from harness.servers import Contestant, Server, compile_programs, known_servers
+from harness.servers import Contestant, Server, compile_programs, known_servers, missing_servers
 
-SERVER_NAMES = ("gaiod", "c", "uvloop", "asyncio", "gaiod-interpreted")
+SERVER_NAMES = ("gaiod", "c", "uvloop", "aiofastnet", "asyncio", "gaiod-interpreted")
+ECHO_REFERENCES = ("uvloop", "aiofastnet", "c")
 NAMES = tuple(dict.fromkeys((*SERVER_NAMES, *PROXY_NAMES, *PUSH_NAMES)))
 ECHO_ROWS = (
     Row(1, 64),
@@ -69,6 +70,13 @@ class Comparison:
 def tell(text: str) -> None:
     """Say how far it is, beside the tables."""
     print(text, file=sys.stderr, flush=True)
+
+
+def tell_missing(missing: Mapping[str, str], asked: Sequence[str]) -> None:
+    """Say which of the servers that were asked for are not installed, and what to do about each."""
+    for name in asked:
+        if name in missing:
+            tell(f"run.py: {name} is left out: {missing[name]}")
 
 
 def measure_row(bench: Bench, comparison: Comparison, row: Row, repeats: int) -> dict[str, list[Run]]:
@@ -153,8 +161,7 @@ def print_proxies(bench: Bench, arguments: argparse.Namespace, folder: Path) -> 
         enter_own_network()
     except OSError as error:
         tell(f"run.py: no network of its own: {error}: haproxy's and nginx's connections use the system's default")
-    for name, remedy in missing_proxies().items():
-        tell(f"run.py: {name} is left out: {remedy}")
+    tell_missing(missing_proxies(), arguments.servers)
     known = known_proxies(bench.programs, folder, bench.load_cpu)
     proxies = [proxy for name, proxy in known.items() if name in arguments.servers]
     references = [name for name in REFERENCES if name in known and name in arguments.servers]
@@ -264,13 +271,16 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> None:
     programs = compile_programs(folder)
     bench = Bench(programs, arguments.server_cpu, arguments.load_cpu, arguments.seconds, arguments.warmup)
     servers = [server for name, server in known_servers(programs).items() if name in arguments.servers]
+    if arguments.what in ("echo", "connect", "idle", "all"):
+        tell_missing(missing_servers(), arguments.servers)
+    references = [name for name in ECHO_REFERENCES if name in {server.name for server in servers}]
     deadlines = deadline_servers(servers)
     comparisons = {
-        "echo": Comparison(arguments.rows or ECHO_ROWS, servers, ("uvloop", "c")),
+        "echo": Comparison(arguments.rows or ECHO_ROWS, servers, references),
         "deadlines": Comparison(
             DEADLINES_ROWS, deadlines, [server.name for server in deadlines[:: len(DEADLINES_FLAGS)]]
         ),
-        "connect": Comparison(CONNECT_ROWS, servers, ("uvloop", "c"), "connect"),
+        "connect": Comparison(CONNECT_ROWS, servers, references, "connect"),
     }
     print(conditions(arguments))
     for name, comparison in comparisons.items():
@@ -289,9 +299,9 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> None:
 def files_wanted(arguments: argparse.Namespace) -> int:
     """Return the open files that the largest of all loads takes in one process."""
     rows = arguments.rows or (*ECHO_ROWS, *PACED_ROWS, *SATURATED_ROWS)
-    connections = max(row.connections for row in rows)
-    idle = arguments.idle_connections + IDLE_WARMUP_CONNECTIONS
-    proxied = FILES_PER_PROXIED * (arguments.proxied_connections + IDLE_WARMUP_CONNECTIONS)
+    connections: int = max(row.connections for row in rows)
+    idle: int = arguments.idle_connections + IDLE_WARMUP_CONNECTIONS
+    proxied: int = FILES_PER_PROXIED * (arguments.proxied_connections + IDLE_WARMUP_CONNECTIONS)
     return max(connections, idle, proxied) + SPARE_FILES
 
 

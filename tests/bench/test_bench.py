@@ -16,13 +16,13 @@ from harness.procfs import CpuCounters, cpu_counters, parse_anonymous_bytes, par
 from harness.proxies import free_port
 from harness.report import disturbed, idle_table, load_columns, load_head, load_rows, pairwise_ratios
 from harness.runs import Bench, Row, Run, interleaved, parse_stopped, run_idle, run_load
-from harness.servers import Programs, Server, known_servers
+from harness.servers import Programs, Server, known_servers, missing_servers
 from needs import needs_module
 from run import ECHO_ROWS, allow_files, files_wanted, parse_arguments
 
 pytest_plugins = ("bench_fixtures",)
 BENCH = Path(__file__).parent
-SERVERS = ("c", "gaiod", "uvloop", "asyncio", "gaiod-interpreted")
+SERVERS = ("c", "gaiod", "uvloop", "aiofastnet", "asyncio", "gaiod-interpreted")
 
 FALSE_ECHO = """
 import socket
@@ -50,8 +50,10 @@ while data := conn.recv(65536):
 
 def server_named(name: str, programs: Programs) -> Server:
     """Return a known server, or skip the test where what it needs is not installed."""
+    if name in (missing := missing_servers()):
+        pytest.skip(f"{name}: {missing[name]}")
     server = known_servers(programs)[name]
-    if name in ("gaiod", "gaiod-interpreted", "uvloop"):
+    if name in ("gaiod", "gaiod-interpreted", "uvloop", "aiofastnet"):
         needs_module(name.partition("-")[0], server.environment)
     return server
 
@@ -230,7 +232,8 @@ def test_runner_prints_every_row_asked_for(programs: Programs) -> None:
     printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
     table = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
     assert [row[:2] for row in table[1:]] == [[load, name] for load in ("2 x 64", "3 x 1024") for name in servers]
-    assert {len(row) for row in table} == {11}
+    assert table[0][-1] == "x c"
+    assert {len(row) for row in table} == {10}
 
 
 def test_runner_ends_with_the_reason_when_a_server_fails(programs: Programs, tmp_path: Path) -> None:
@@ -242,6 +245,17 @@ def test_runner_ends_with_the_reason_when_a_server_fails(programs: Programs, tmp
     assert done.returncode == 1
     assert "not this one" in done.stderr
     assert done.stderr.endswith("run.py: uvloop: ended with status 1: its messages are above\n")
+
+
+def test_runner_says_what_is_not_installed(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['aiofastnet'] = None")
+    command = [sys.executable, str(BENCH / "run.py"), "echo", "--rows", "1x64", "--servers", "aiofastnet,c"]
+    command += ["--repeats", "1", "--seconds", "0.1", "--warmup", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, env=environment)
+    assert "run.py: aiofastnet is left out: pip install aiofastnet\n" in done.stderr
+    assert "| 1 x 64 | c | " in done.stdout
+    assert "| 1 x 64 | aiofastnet | " not in done.stdout
 
 
 def test_runner_refuses_a_server_it_does_not_know() -> None:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -82,15 +83,22 @@ class Server:
             yield child, port
 
 
+def missing_servers() -> dict[str, str]:
+    """Return the servers that cannot be run here, and what to do about each."""
+    return {} if find_spec("aiofastnet") else {"aiofastnet": "pip install aiofastnet"}
+
+
 def known_servers(programs: Programs) -> dict[str, Server]:
-    """Return every server by name, in the order in which they run: gaiod between its two references."""
+    """Return every server that can be run here, by name, in the order in which they run: gaiod among its references."""
     python_server = (sys.executable, str(BENCH / "servers" / "asyncio_echo.py"))
     gaiod_server = (sys.executable, str(BENCH / "servers" / "gaiod_echo.py"))
     servers = (
         Server("c", (str(programs.echo_epoll),)),
         Server("gaiod", gaiod_server, {"GAIOD_ENGINE": "compiled"}),
         Server("uvloop", (*python_server, "--uvloop")),
+        Server("aiofastnet", (*python_server, "--uvloop", "--aiofastnet")),
         Server("asyncio", python_server),
         Server("gaiod-interpreted", gaiod_server, {"GAIOD_ENGINE": "interpreted"}),
     )
-    return {server.name: server for server in servers}
+    missing = missing_servers()
+    return {server.name: server for server in servers if server.name not in missing}

@@ -1,4 +1,7 @@
-"""The asyncio comparator: an echo `Protocol`, on asyncio's own loop or on uvloop (`--uvloop`)."""
+"""The asyncio comparator: an echo `Protocol`, on asyncio's own loop or on uvloop (`--uvloop`).
+
+With `--aiofastnet` the loop, whichever it is, only polls: aiofastnet's transports move the bytes.
+"""
 
 import argparse
 import asyncio
@@ -17,10 +20,16 @@ class Echo(asyncio.Protocol):
         self.transport.write(data)
 
 
-async def serve() -> None:
+async def serve(*, with_aiofastnet: bool) -> None:
     """Serve until a signal ends the process."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Echo, sock=open_listener(), backlog=BACKLOG)
+    sock = open_listener()
+    if with_aiofastnet:
+        import aiofastnet  # a comparator only: not needed to run the others
+
+        server = await aiofastnet.create_server(loop, Echo, sock=sock, backlog=BACKLOG)
+    else:
+        server = await loop.create_server(Echo, sock=sock, backlog=BACKLOG)
     await server.serve_forever()
 
 
@@ -28,13 +37,15 @@ def main() -> None:
     """Choose the loop and serve."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--uvloop", action="store_true", help="run on uvloop")
+    parser.add_argument("--aiofastnet", action="store_true", help="let aiofastnet's transports move the bytes")
+    arguments = parser.parse_args()
     loop_factory = asyncio.new_event_loop
-    if parser.parse_args().uvloop:
+    if arguments.uvloop:
         import uvloop  # a comparator only: not needed to run the others
 
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(serve())
+        runner.run(serve(with_aiofastnet=arguments.aiofastnet))
 
 
 if __name__ == "__main__":
