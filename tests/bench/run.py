@@ -2,16 +2,15 @@
 
 import argparse
 import os
-import platform
 import resource
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from harness.conditions import conditions
 from harness.network import congestion_control, enter_own_network
 from harness.processes import BenchError
 from harness.proxies import PROXY_NAMES, REFERENCES, known_proxies, missing_proxies
@@ -27,13 +26,18 @@ from harness.push import (
     run_push_idle,
     saturated,
 )
-from harness.report import PUSH_COLUMNS, disturbed, idle_table, load_columns, load_head, load_rows
+from harness.report import PUSH_COLUMNS, Runs, disturbed, idle_table, load_columns, load_head, load_rows, overview
 from harness.runs import IDLE_WARMUP_CONNECTIONS, Bench, LoadMode, Row, Run, interleaved, run_idle, run_load
 from harness.scraped import Served, run_scrapes, scrapes_table
 from harness.servers import Contestant, Server, compile_programs, known_servers, missing_servers
 
 SERVER_NAMES = ("gaiod", "c", "uvloop", "aiofastnet", "asyncio", "gaiod-interpreted")
 ECHO_REFERENCES = ("uvloop", "aiofastnet", "c")
+ECHO_PEERS = {name: (name,) for name in ECHO_REFERENCES}
+PROXY_PEERS = {
+    "best of haproxy and nginx": ("haproxy", "haproxy-splice", "nginx"),
+    "better c": ("c-copy", "c-splice"),
+}
 NAMES = tuple(dict.fromkeys((*SERVER_NAMES, *PROXY_NAMES, *PUSH_NAMES)))
 ECHO_ROWS = (
     Row(1, 64),
@@ -41,14 +45,14 @@ ECHO_ROWS = (
     *(Row(count, size) for count in (100, 1000) for size in (64, 1024, 4096, 16384, 65536)),
     Row(9000, 64),
 )
-CONNECT_ROWS = (Row(50, 64),)
+CONNECT_ROWS = (Row(50, 1024),)
+"""Of servers and of proxies."""
 DEADLINES_ROWS = (Row(100, 1024),)
 SCRAPE_ROWS = (Row(100, 1024),)
 SCRAPES = 50
 """Of a large daemon, one after the other."""
 DEADLINES_FLAGS = ((), ("--timers", "10000"), ("--read-deadline", "300"))
-PROXY_ROWS = (Row(50, 256), Row(50, 16384), Row(4, 262144))
-PROXY_CONNECT_ROWS = (Row(50, 1024),)
+PROXY_ROWS = (Row(1, 256), Row(10, 256), Row(50, 256), Row(50, 16384), Row(4, 262144))
 PACED_ROWS = tuple(Row(count, size) for count in (100, 1000, 10000) for size in (64, 1024))
 SATURATED_ROWS = (Row(100, 64), Row(1000, 64), Row(1000, 1024), Row(10000, 64))
 FILES_PER_PROXIED = 6
@@ -59,12 +63,26 @@ SPARE_FILES = 200
 
 @dataclass(frozen=True)
 class Comparison:
-    """One table: the loads, the servers that carry each of them, and those the others are held against."""
+    """One table: the loads, the servers that carry each of them, and those the others are held against.
+
+    Attributes:
+        peers: those that gaiod is held against in a second table, by its columns; none: there is no such table.
+    """
 
     rows: Sequence[Row]
     servers: Sequence[Contestant]
     references: Sequence[str]
     mode: LoadMode = "echo"
+    peers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> str:
+        """Return what CPU time is divided by."""
+        return "connection" if self.mode == "connect" else "message"
+
+    def label(self, row: Row) -> str:
+        """Return what the tables call a load."""
+        return f"connect, {row}, close" if self.mode == "connect" else str(row)
 
 
 def tell(text: str) -> None:
@@ -84,7 +102,7 @@ def measure_row(bench: Bench, comparison: Comparison, row: Row, repeats: int) ->
 
     def tell_run(name: str, repeat: int, run: Run) -> None:
         figures = f"{run.cpu_us:.2f} us, {run.messages_per_s:.0f}/s"
-        tell(f"{comparison.mode} {row}, {repeat + 1}/{repeats}, {name}: {figures}")
+        tell(f"{comparison.mode} {row}, {repeat + 1}/{repeats}, {name}: {figures}, waited {run.wait_share:.1%}")
 
     return interleaved(
         comparison.servers, repeats, lambda server: run_load(bench, server, row, comparison.mode), tell_run
@@ -92,15 +110,17 @@ def measure_row(bench: Bench, comparison: Comparison, row: Row, repeats: int) ->
 
 
 def print_comparison(bench: Bench, comparison: Comparison, repeats: int) -> None:
-    """Measure, and print each row as soon as it is done."""
-    every_run: list[Run] = []
-    columns = load_columns("connection" if comparison.mode == "connect" else "message")
+    """Measure, and print each row as soon as it is done; then the overview, and how disturbed all of it was."""
+    results: dict[str, Runs] = {}
+    columns = load_columns(comparison.unit)
     print(load_head(columns, comparison.references))
     for row in comparison.rows:
-        runs = measure_row(bench, comparison, row, repeats)
-        print(*load_rows(str(row), runs, columns, comparison.references), sep="\n", flush=True)
-        every_run += (run for own in runs.values() for run in own)
-    print(f"\n{disturbed(every_run)}\n", flush=True)
+        label = comparison.label(row)
+        results[label] = measure_row(bench, comparison, row, repeats)
+        print(*load_rows(label, results[label], columns, comparison.references), sep="\n", flush=True)
+    if comparison.peers:
+        print("", *overview(comparison.unit, results, comparison.peers), sep="\n")
+    print(f"\n{disturbed(results.values())}\n", flush=True)
 
 
 def print_idle(
@@ -133,14 +153,14 @@ def measure_fanout(
 
 def print_fanouts(bench: Bench, servers: Sequence[Contestant], fanouts: Sequence[Fanout], repeats: int) -> None:
     """Measure the publishers, and print each row as soon as it is done."""
-    every_run: list[PushRun] = []
+    results: list[Runs] = []
     references = [name for name in PUSH_REFERENCES if name in {server.name for server in servers}]
     print(load_head(PUSH_COLUMNS, references))
     for fanout in fanouts:
         runs = measure_fanout(bench, servers, fanout, repeats)
         print(*load_rows(str(fanout), runs, PUSH_COLUMNS, references), sep="\n", flush=True)
-        every_run += (run for own in runs.values() for run in own)
-    print(f"\n{disturbed(every_run)}\n", flush=True)
+        results.append(runs)
+    print(f"\n{disturbed(results)}\n", flush=True)
 
 
 def print_push(bench: Bench, arguments: argparse.Namespace) -> None:
@@ -169,8 +189,9 @@ def print_proxies(bench: Bench, arguments: argparse.Namespace, folder: Path) -> 
         f"Proxy on core {bench.server_cpu}, load and the echo server behind it on core {bench.load_cpu}; the proxies' "
         f"connections to it use {congestion_control()} where they do not choose.\n"
     )
-    print_comparison(bench, Comparison(arguments.rows or PROXY_ROWS, proxies, references), arguments.repeats)
-    print_comparison(bench, Comparison(PROXY_CONNECT_ROWS, proxies, references, "connect"), arguments.repeats)
+    loads = Comparison(arguments.rows or PROXY_ROWS, proxies, references, peers=PROXY_PEERS)
+    print_comparison(bench, loads, arguments.repeats)
+    print_comparison(bench, replace(loads, rows=CONNECT_ROWS, mode="connect"), arguments.repeats)
     print_idle(bench, proxies, arguments.repeats, arguments.proxied_connections)
 
 
@@ -191,15 +212,11 @@ def deadline_servers(servers: Sequence[Server]) -> list[Server]:
     ]
 
 
-def conditions(arguments: argparse.Namespace) -> str:
+def described(arguments: argparse.Namespace) -> str:
     """Return the sentence without which the figures mean nothing."""
-    try:
-        uvloop = version("uvloop")
-    except PackageNotFoundError:
-        uvloop = "none"
     return (
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, uvloop {uvloop}; "
-        f"server on core {arguments.server_cpu}, load on core {arguments.load_cpu}; loopback, reno, NODELAY; "
+        f"Conditions: {conditions()}; loopback; "
+        f"server on core {arguments.server_cpu}, load on core {arguments.load_cpu}, of {os.cpu_count()}; "
         f"{arguments.repeats} repeats of {arguments.seconds:g} s after {arguments.warmup:g} s of warm-up.\n"
     )
 
@@ -276,13 +293,13 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> None:
     references = [name for name in ECHO_REFERENCES if name in {server.name for server in servers}]
     deadlines = deadline_servers(servers)
     comparisons = {
-        "echo": Comparison(arguments.rows or ECHO_ROWS, servers, references),
+        "echo": Comparison(arguments.rows or ECHO_ROWS, servers, references, peers=ECHO_PEERS),
         "deadlines": Comparison(
             DEADLINES_ROWS, deadlines, [server.name for server in deadlines[:: len(DEADLINES_FLAGS)]]
         ),
-        "connect": Comparison(CONNECT_ROWS, servers, references, "connect"),
+        "connect": Comparison(CONNECT_ROWS, servers, references, "connect", ECHO_PEERS),
     }
-    print(conditions(arguments))
+    print(described(arguments))
     for name, comparison in comparisons.items():
         if arguments.what in (name, "all") and comparison.servers:
             print_comparison(bench, comparison, arguments.repeats)

@@ -11,10 +11,13 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from harness import packages
+from harness.conditions import conditions
+from harness.network import congestion_control
 from harness.processes import BenchError, compile_c, running
 from harness.procfs import CpuCounters, cpu_counters, parse_anonymous_bytes, parse_schedstat, parse_stat
 from harness.proxies import free_port
-from harness.report import disturbed, idle_table, load_columns, load_head, load_rows, pairwise_ratios
+from harness.report import disturbed, idle_table, load_columns, load_head, load_rows, overview, pairwise_ratios
 from harness.runs import Bench, Row, Run, interleaved, parse_stopped, run_idle, run_load
 from harness.servers import Programs, Server, known_servers, missing_servers
 from needs import needs_module
@@ -231,9 +234,11 @@ def test_runner_prints_every_row_asked_for(programs: Programs) -> None:
     command += ["--repeats", "1", "--seconds", "0.1", "--warmup", "0"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
     table = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
-    assert [row[:2] for row in table[1:]] == [[load, name] for load in ("2 x 64", "3 x 1024") for name in servers]
+    loads = ("2 x 64", "3 x 1024")
+    assert [row[:2] for row in table[1:5]] == [[load, name] for load in loads for name in servers]
     assert table[0][-1] == "x c"
-    assert {len(row) for row in table} == {10}
+    assert [row[0] for row in table[5:]] == ["load", *loads]
+    assert [len(row) for row in table] == [10] * 5 + [3] * 3
 
 
 def test_runner_ends_with_the_reason_when_a_server_fails(programs: Programs, tmp_path: Path) -> None:
@@ -335,7 +340,7 @@ def test_table_has_a_cell_for_every_column_and_no_ratio_to_itself() -> None:
     columns = load_columns("message")
     head, rule = load_head(columns, ("uvloop", "c")).splitlines()
     gaiod, uvloop = load_rows("100 x 64", runs, columns, ("uvloop", "c"))
-    assert gaiod == "| 100 x 64 | gaiod | 1000 | 6.00 | 1.50 | 4.50 | 10 | 20 | 1 | 1.19 (1.12-1.25) | - |"
+    assert gaiod == "| 100 x 64 | gaiod | 1000 | 6.00 | 10 | 20 | 1.50 | 4.50 | 1 | 1.19 (1.12-1.25) | - |"
     assert uvloop.endswith("| - | - |")
     assert head.count("|") == rule.count("|") == gaiod.count("|") == uvloop.count("|")
 
@@ -344,5 +349,61 @@ def test_idle_table_shows_the_spread() -> None:
     assert idle_table("connections", 5000, {"c": [0.0, 8.0, 4.0]})[1] == "| 5000 | c | 4 (0-8) |"
 
 
-def test_disturbed_runs_are_counted() -> None:
-    assert disturbed([run_of(4.0), run_of(4.0, wait_share=0.03)]).startswith("In 1 of 2 runs ")
+def test_overview_has_a_line_for_each_load_and_a_column_for_each_server_and_peer() -> None:
+    results = {
+        "1 x 64": {"c": [run_of(10.0)], "gaiod": [run_of(12.5)], "uvloop": [run_of(15.0)]},
+        "4 x 262144": {"c": [run_of(100.0)], "gaiod": [run_of(400.0)], "uvloop": [run_of(1600.4)]},
+    }
+    peers = {"uvloop": ["uvloop"], "aiofastnet": ["aiofastnet"], "c": ["c"]}
+    explained, _, head, *lines = overview("message", results, peers)
+    assert explained == "CPU us/message / p50 us. Above 1, gaiod takes less CPU."
+    assert head.splitlines() == ["| load | c | gaiod | uvloop | gaiod x uvloop | gaiod x c |", "|---" * 6 + "|"]
+    assert lines == [
+        "| 1 x 64 | 10.0 / 10.0 | 12.5 / 10.0 | 15.0 / 10.0 | 1.20 (1.20-1.20) | 0.80 (0.80-0.80) |",
+        "| 4 x 262144 | 100 / 10.0 | 400 / 10.0 | 1600 / 10.0 | 4.00 (4.00-4.00) | 0.25 (0.25-0.25) |",
+    ]
+
+
+def test_overview_holds_gaiod_against_the_best_of_each_load() -> None:
+    results = {
+        "50 x 256": {"haproxy": [run_of(4.0), run_of(9.0)], "nginx": [run_of(6.0)] * 2, "gaiod": [run_of(4.0)] * 2},
+        "1 x 256": {"haproxy": [run_of(5.0)] * 2, "nginx": [run_of(9.0), run_of(2.0)], "gaiod": [run_of(4.0)] * 2},
+    }
+    lines = overview("message", results, {"best": ["haproxy", "haproxy-splice", "nginx"]})[-2:]
+    assert [line.strip("| ").split(" | ")[-1] for line in lines] == [
+        "1.50 (1.50-1.50), nginx",
+        "1.25 (1.25-1.25), haproxy",
+    ]
+
+
+def test_overview_without_gaiod_has_no_ratio() -> None:
+    _, _, head, line = overview("message", {"1 x 64": {"c": [run_of(4.0)]}}, {"c": ["c"]})
+    assert head.splitlines()[0] == "| load | c |"
+    assert line == "| 1 x 64 | 4.00 / 10.0 |"
+
+
+def test_waiting_servers_are_counted_and_named_over_all_loads() -> None:
+    loads = [
+        {"c": [run_of(4.0), run_of(4.0, wait_share=0.03)], "gaiod": [run_of(4.0, wait_share=0.001)] * 2},
+        {"c": [run_of(4.0, wait_share=0.02)], "gaiod": [run_of(4.0)]},
+    ]
+    assert disturbed(loads) == (
+        "In 1 of 6 runs the server waited for its core for over 2% of the time. "
+        "Time waited, in the median and in the largest run: c 2.0% and 3.0%, gaiod 0.1% and 0.1%."
+    )
+
+
+def test_conditions_name_the_versions_of_all_that_is_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(packages, "NEXT_ROOT", tmp_path)
+    assert "haproxy none, nginx none, Linux " in conditions()
+    says = {
+        "haproxy": "HAProxy version 2.6.12-1 2026/10/17 - https://haproxy.org/",
+        "nginx": "nginx version: nginx/1.22.1",
+    }
+    for name, line in says.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{line}' >&2\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr("harness.conditions.DISTRIBUTIONS", ("pytest", "not-installed"))
+    assert f", pytest {pytest.__version__}, not-installed none, haproxy 2.6.12-1, nginx 1.22.1, Linux " in conditions()
+    assert f"; congestion control {congestion_control()} by default, " in conditions()

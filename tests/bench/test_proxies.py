@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from harness import packages
-from harness.proxies import PROXY_NAMES, Proxy, known_proxies, missing_proxies
+from harness.proxies import PROXY_NAMES, REFERENCES, Proxy, known_proxies, missing_proxies
 from harness.runs import Bench, Row, run_idle, run_load
 from needs import needs_module
+from run import PROXY_PEERS, PROXY_ROWS
 
 pytest_plugins = ("bench_fixtures",)
 BENCH = Path(__file__).parent
@@ -65,18 +66,30 @@ def test_runner_prints_every_table_of_proxies(bench: Bench) -> None:
     done = run_bench("proxy", "--rows", "2x64", "--servers", ",".join(servers), "--proxied-connections", "20")
     assert done.returncode == 0, done.stderr
     table = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
-    loads = ("2 x 64", "50 x 1024", "20")
-    assert [row[:2] for row in table if row[0] != "load" and row[1] != "server"] == [
+    loads = ("2 x 64", "connect, 50 x 1024, close", "20")
+    assert [row[:2] for row in table if row[0] in loads and row[1] in servers] == [
         [load, name] for load in loads for name in servers
     ]
     assert table[0][-2:] == ["x c-copy", "x c-splice"]
-    assert {len(row) for row in table} == {11, 3}
+    overviews = [row for row in table if len(row) == 5]
+    assert [row[0] for row in overviews] == ["load", loads[0], "load", loads[1]]
+    assert overviews[0] == ["load", "c-copy", "gaiod", "c-splice", "gaiod x better c"]
+    assert {len(row) for row in table} == {11, 5, 3}
 
 
 def test_runner_refuses_proxies_that_are_none() -> None:
     done = run_bench("proxy", "--servers", "uvloop")
     assert done.returncode == 2
     assert "proxy: none of the servers is one; there are gaiod, haproxy" in done.stderr
+
+
+def test_proxies_are_measured_with_one_connection_and_a_few() -> None:
+    assert {str(row) for row in PROXY_ROWS} >= {"1 x 256", "10 x 256", "50 x 256", "50 x 16384", "4 x 262144"}
+
+
+def test_best_of_the_peers_is_one_of_all_that_are_no_bare_c() -> None:
+    """Whoever adds a proxy says which one it stands beside."""
+    assert sorted(name for names in PROXY_PEERS.values() for name in names) == sorted(REFERENCES)
 
 
 def test_what_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch, bench: Bench, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """haproxy and nginx as proxies: where they are, what they need, and how each is configured."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -71,6 +72,25 @@ def _command(name: str) -> tuple[str, ...]:
 def has_haproxy() -> bool:
     """Tell whether there is haproxy."""
     return bool(_command("haproxy"))
+
+
+def haproxy_version() -> str | None:
+    """Return the version of the haproxy that would run; None: there is none."""
+    return _said_version("haproxy", r"version (\S+)")
+
+
+def nginx_version() -> str | None:
+    """Return the version of the nginx that would run; None: there is none."""
+    return _said_version("nginx", r"nginx/(\S+)")
+
+
+def _said_version(program: str, pattern: str) -> str | None:
+    command = _command(program)
+    if not command:
+        return None
+    said = subprocess.run((*command, "-v"), capture_output=True, text=True, check=False)
+    found = re.search(pattern, said.stdout + said.stderr)  # nginx says it on standard error
+    return found[1] if found else None
 
 
 def haproxy_command(folder: Path, port: int, backend_port: int, *, splice: bool) -> tuple[str, ...]:

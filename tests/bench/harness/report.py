@@ -1,6 +1,7 @@
 """Tables in Markdown, from the runs of each server."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from statistics import median
 from typing import NamedTuple
 
@@ -9,7 +10,11 @@ from harness.runs import Run
 DISTURBED_SHARE = 0.02
 """A server that waited longer for its core than this shared it with something."""
 
+SUBJECT = "gaiod"
+"""The server that an overview holds against the others."""
+
 Runs = Mapping[str, Sequence[Run]]
+"""Those of each server under one load."""
 
 
 class Column(NamedTuple):
@@ -26,10 +31,10 @@ def load_columns(unit: str) -> tuple[Column, ...]:
     return (
         Column(f"{unit}s/s", "messages_per_s"),
         Column(f"CPU us/{unit}", "cpu_us", 2),
-        Column("user us", "user_us", 2),
-        Column("kernel us", "kernel_us", 2),
         Column("p50 us", "p50_us"),
         Column("p99 us", "p99_us"),
+        Column("user us", "user_us", 2),
+        Column("kernel us", "kernel_us", 2),
         Column("busy %", "busy_share", factor=100.0),
     )
 
@@ -102,7 +107,56 @@ def idle_table(what: str, count: int, bytes_each: Mapping[str, Sequence[float]])
     return [head, *rows]
 
 
-def disturbed(runs: Sequence[Run]) -> str:
-    """Return a sentence on how many runs shared the server's core with something else."""
-    count = sum(run.wait_share > DISTURBED_SHARE for run in runs)
-    return f"In {count} of {len(runs)} runs the server waited for its core for over {DISTURBED_SHARE:.0%} of the time."
+def overview(unit: str, results: Mapping[str, Runs], peers: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a table with one line for each load, and the sentence that explains it.
+
+    Args:
+        unit: what the CPU time is for.
+        results: the runs by load.
+        peers: for each column the servers that gaiod is held against: in each line the cheapest of them.
+    """
+    ran = list(next(iter(results.values())))
+    columns = {title: found for title, names in peers.items() if (found := [name for name in names if name in ran])}
+    if SUBJECT not in ran:
+        columns = {}
+    return [
+        f"CPU us/{unit} / p50 us. Above 1, {SUBJECT} takes less CPU.",
+        "",
+        markdown_head(("load", *ran, *(f"{SUBJECT} x {title}" for title in columns))),
+        *(
+            markdown_row(
+                (load, *map(_cpu_and_p50, runs.values()), *(_against_best(runs, names) for names in columns.values()))
+            )
+            for load, runs in results.items()
+        ),
+    ]
+
+
+def _cpu_and_p50(runs: Sequence[Run]) -> str:
+    cpu_us, p50_us = (median(getattr(run, figure) for run in runs) for figure in ("cpu_us", "p50_us"))
+    return f"{_three_digits(cpu_us)} / {_three_digits(p50_us)}"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
+
+
+def _against_best(runs: Runs, names: Sequence[str]) -> str:
+    """Return the ratio to the server that needs the least CPU: one for all rounds, lest each picks a lucky run."""
+    best = min(names, key=lambda name: median(run.cpu_us for run in runs[name]))
+    ratio = spread(pairwise_ratios(runs[SUBJECT], runs[best]), 2)
+    return ratio if len(names) == 1 else f"{ratio}, {best}"
+
+
+def disturbed(loads: Iterable[Runs]) -> str:
+    """Return two sentences on how much the servers shared their core with something else, over all loads."""
+    shares: dict[str, list[float]] = {}
+    for name, runs in chain.from_iterable(load.items() for load in loads):
+        shares.setdefault(name, []).extend(run.wait_share for run in runs)
+    every = list(chain.from_iterable(shares.values()))
+    count = sum(share > DISTURBED_SHARE for share in every)
+    each = ", ".join(f"{name} {median(own):.1%} and {max(own):.1%}" for name, own in shares.items())
+    return (
+        f"In {count} of {len(every)} runs the server waited for its core for over {DISTURBED_SHARE:.0%} of the time. "
+        f"Time waited, in the median and in the largest run: {each}."
+    )
