@@ -45,7 +45,13 @@ cdef class Plumbing:
     cdef Pipe spares[64]
     cdef int spare_count
     cdef int pipe_count             # those lent included
-    cdef int turn(self, list flows) except -1
+    cdef void* turns[512]           # borrowed; as many as a batch takes
+    cdef int turn_count
+    cdef bint has_bulk
+    cdef void reset(self) noexcept
+    cdef void add(self, Flow flow) noexcept
+    cdef int turn(self) except -1
+    cdef void move_all(self) noexcept nogil
     cdef bint borrow_pipe(self, Pipe* pipe) noexcept nogil
     cdef void return_pipe(self, Pipe* pipe) noexcept nogil
     cdef void discard_pipe(self, Pipe* pipe) noexcept nogil

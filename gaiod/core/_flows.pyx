@@ -30,7 +30,7 @@ cdef extern from "unistd.h" nogil:
     ssize_t c_read "read"(int, void*, size_t)
 
 cdef enum:                          # as in flows.py, which says where the numbers come from
-    FLOWS_MAX = 512
+    FEW = 4                         # turns that are taken with the GIL held, where none is bulk
     PAGE_BYTES = 4096
     TURN_MAX = 262144
     PIPE_BYTES = 262144
@@ -206,21 +206,33 @@ cdef class Plumbing:
             self.spare_count -= 1
             self.discard_pipe(&self.spares[self.spare_count])
 
-    cdef int turn(self, list flows) except -1:
-        """Give each flow its turn, all in one stretch without the GIL."""
-        cdef void* taking[FLOWS_MAX]
-        cdef int count = 0
-        cdef int i
+    cdef void reset(self) noexcept:
+        """Forget whose turn it was."""
+        self.turn_count = 0
+        self.has_bulk = False
+
+    cdef void add(self, Flow flow) noexcept:
+        """Let a flow have the next turn. Whoever adds it keeps it until then, or resets before."""
+        self.turns[self.turn_count] = <void*>flow
+        self.turn_count += 1
+        self.has_bulk = self.has_bulk or flow.bulk > 0
+
+    cdef int turn(self) except -1:
+        """Give each flow that was added its turn: a few that are not bulk with the GIL held, else all without."""
         if self.scratch == NULL:
             if posix_memalign(<void**>&self.scratch, PAGE_BYTES, TURN_MAX) != 0:
                 raise MemoryError
-        for flow in flows:
-            taking[count] = <void*>flow
-            count += 1
-        with nogil:
-            for i in range(count):
-                (<Flow>taking[i]).move(self)
+        if self.turn_count <= FEW and not self.has_bulk:
+            self.move_all()
+        else:
+            with nogil:
+                self.move_all()
         return 0
+
+    cdef void move_all(self) noexcept nogil:
+        cdef int i
+        for i in range(self.turn_count):
+            (<Flow>self.turns[i]).move(self)
 
     cdef bint borrow_pipe(self, Pipe* pipe) noexcept nogil:
         """Lend an empty pipe; False if there is none, and none can be had."""

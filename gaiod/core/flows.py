@@ -199,10 +199,19 @@ class Plumbing:
     def __init__(self) -> None:
         self._spares: list[Pipe] = []
         self._count = 0  # those lent included
+        self._turns: list[Flow] = []
 
-    def turn(self, flows: list[Flow]) -> None:
-        """Give each flow its turn."""
-        for flow in flows:
+    def reset(self) -> None:
+        """Forget whose turn it was."""
+        self._turns.clear()
+
+    def add(self, flow: Flow) -> None:
+        """Let a flow have the next turn."""
+        self._turns.append(flow)
+
+    def turn(self) -> None:
+        """Give each flow that was added its turn."""
+        for flow in self._turns:
             flow.move(self)
 
     def borrow_pipe(self) -> Pipe | None:

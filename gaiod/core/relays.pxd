@@ -14,8 +14,9 @@ cdef int RELAY, COMPLETE, FAILED, PAUSES, RESUMES, PAUSED_NS, BUFFERED, EAGAIN, 
 @cython.final
 cdef class Relays:
     cdef RelayCalls plumbing
+    cdef Turns moving
 
-    @cython.locals(flows=list, moving=list, source=Conn, sink=Conn, operation=OpResult, flow=Flow, i=Py_ssize_t)
+    @cython.locals(moving=Turns, source=Conn, sink=Conn, operation=OpResult, flow=Flow, i=Py_ssize_t)
     cdef move_ready(self, Operations operations, Turns sources)
     @cython.locals(flow=Flow, sink=Conn, received=Py_ssize_t, sent=Py_ssize_t, left=Py_ssize_t)
     cdef _take_turn(self, Operations operations, Conn source, OpResult operation)

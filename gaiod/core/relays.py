@@ -29,15 +29,18 @@ class Relays:
 
     Attributes:
         plumbing: the pipes that relays go through; the operations own it.
+        moving: the sources whose turn is under way; nobody between two passes.
     """
 
     def __init__(self, plumbing: Plumbing) -> None:
         self.plumbing = plumbing
+        self.moving = Turns()
 
     def move_ready(self, operations: Operations, sources: Turns) -> None:
         """Move what can be moved, once for each."""
-        flows = []
-        moving: list[Conn] = []
+        moving = self.moving
+        moving.clear()
+        self.plumbing.reset()
         for i in range(sources.count):
             source = sources.items[i]
             operation = source.read_head
@@ -46,13 +49,15 @@ class Relays:
             sink = flow.sink
             if sink.writable and sink.write_head is None:
                 flow.prepare(source.fd, sink.fd, source.readable)
-                flows.append(flow)
-                moving.append(source)
-        self.plumbing.turn(flows)
-        for source in moving:
+                moving.add(source)
+                self.plumbing.add(flow)
+        self.plumbing.turn()
+        for i in range(moving.count):
+            source = moving.items[i]
             operation = source.read_head
             if operation is not None and operation.kind == RELAY:
                 self._take_turn(operations, source, operation)
+        moving.clear()
 
     def _take_turn(self, operations: Operations, source: Conn, operation: OpResult) -> None:
         """Take the outcome of one turn."""
