@@ -91,6 +91,15 @@ def generate(extensions: list[Extension]) -> None:
         old.sources = new.sources
 
 
+def remove_stale() -> None:
+    """Remove what an older version compiled in this folder: it would be found before the source of the same name."""
+    modules = {PACKAGE / Path(name).with_suffix("") for name in COMPILED}
+    for folder in {module.parent for module in modules}:
+        for path in folder.glob("*.so"):
+            if folder / path.name.partition(".")[0] not in modules:
+                path.unlink()
+
+
 class BuildOrDoWithout(build_ext):
     """Build the extensions, or say in one line that gaiod will run interpreted.
 
@@ -108,6 +117,7 @@ class BuildOrDoWithout(build_ext):
             source = Path(folder) / "trial.c"
             source.write_text("#include <Python.h>\n")
             self.compiler.compile([str(source)], output_dir=folder)
+        remove_stale()
         generate(self.extensions)
         super().build_extensions()
 

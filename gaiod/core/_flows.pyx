@@ -215,7 +215,7 @@ cdef class Plumbing:
         """Let a flow have the next turn. Whoever adds it keeps it until then, or resets before."""
         self.turns[self.turn_count] = <void*>flow
         self.turn_count += 1
-        self.has_bulk = self.has_bulk or flow.bulk > 0
+        self.has_bulk = self.has_bulk or flow.bulk != 0    # -1: bulk that cannot be spliced
 
     cdef int turn(self) except -1:
         """Give each flow that was added its turn: a few that are not bulk with the GIL held, else all without."""

@@ -66,6 +66,7 @@ cdef class Batch:
     cdef int reset(self) except -1
     cdef int add_send(self, int fd, object data, Py_ssize_t offset, object operation) except -1
     cdef void send(self) noexcept
+    cdef bint is_small(self) noexcept
     cdef void make_sends(self) noexcept nogil
     cdef int add_receive(self, int fd, object data, Py_ssize_t offset, object operation) except -1
     cdef int receive(self) except -1

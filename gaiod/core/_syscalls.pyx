@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""The system calls of the compiled engine: Linux's own, in batches, without the GIL.
+"""The system calls of the compiled engine: Linux's own, in batches, without the GIL unless they are few.
 
 `syscalls.py` is the same interface for the interpreted engine. A call returns what the kernel said,
 `-errno` for a failure, and never raises for what the network did.
@@ -97,8 +97,8 @@ cdef extern from "time.h" nogil:
     int clock_gettime(int, timespec*)
     int CLOCK_MONOTONIC
 
-cdef extern from "Python.h":
-    void* PyThreadState_Get() noexcept
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident()
 
 from os import fsencode, register_at_fork
 
@@ -114,7 +114,7 @@ cdef enum:
     BROKEN = 4
     HUNG = 8
     FEW = 4                         # calls that are made with the GIL held
-    FEW_BYTES = 65536               # and how much they may send
+    FEW_BYTES = 262144              # and how much they may move: some 50 us of copying
 
 cdef int forks = 0
 
@@ -146,7 +146,7 @@ cdef class Arena:
 
 
 @cython.freelist(1024)
-@cython.no_gc                       # a view refers to its arena and its root only: no cycles
+@cython.no_gc                       # a view refers to its arena and to older views only: no cycles
 cdef class View:
     """A read-only window on received bytes, until the watcher's next `wait_io()`.
 
@@ -304,16 +304,21 @@ cdef class Batch:
 
     cdef void send(self) noexcept:
         """Make the sends."""
-        cdef Py_ssize_t size = 0
-        cdef int i
-        if self.count <= FEW:
-            for i in range(self.count):
-                size += self.calls[i].wanted
-            if size <= FEW_BYTES:
-                self.make_sends()
-                return
+        if self.is_small():
+            self.make_sends()
+            return
         with nogil:
             self.make_sends()
+
+    cdef bint is_small(self) noexcept:
+        """Tell whether the calls take less than it does to give the GIL away and to get it back from another thread."""
+        cdef Py_ssize_t size = 0
+        cdef int i
+        if self.count > FEW:
+            return False
+        for i in range(self.count):
+            size += self.calls[i].wanted
+        return size <= FEW_BYTES
 
     cdef void make_sends(self) noexcept nogil:
         cdef Call* call = &self.calls[0]
@@ -348,7 +353,7 @@ cdef class Batch:
         """Make the receives, as many as fit, and return how many that were."""
         cdef char* memory = self.arena.memory
         cdef int received_count
-        if self.count <= FEW:
+        if self.is_small():
             return self.make_receives(memory)
         with nogil:
             received_count = self.make_receives(memory)
@@ -593,7 +598,7 @@ cdef class Poller:
         return time.tv_sec + 1e-9 * time.tv_nsec
 
     cdef unsigned long thread(self) noexcept:
-        return <unsigned long>PyThreadState_Get()   # what no other thread that lives has, and at hand
+        return PyThread_get_thread_ident()
 
     cpdef close(self):
         """Close what the poller itself opened."""

@@ -36,6 +36,7 @@ cdef class Loop(Operations):
 
     @cython.locals(until_s=double, fresh=bint, done=list)
     cdef list _run(self, double timeout_s)
+    cdef _abandon_pass(self)
     @cython.locals(before_s=double, timeout_s=double, events_count=int, i=int, conn=Conn, events=uint32_t)
     cdef _poll(self, double until_s)
     @cython.locals(hung=list, conn=Conn, report=OpResult)

@@ -6,7 +6,7 @@ Theory of operation
 A connection is registered with the kernel once, edge-triggered, for both directions. An edge is told once, so the
 connection remembers it in `readable` and `writable`, until a short receive or a full kernel clears the flag. A
 connection that is ready and has an operation pending stands in `reads` or `writes` (`pending.py`). One pass works those
-lists off, in batches that make their system calls without the GIL (`Batch`):
+lists off, in batches that make their system calls without the GIL unless they are few (`Batch`):
 
 1. The inbox: start what other threads submitted. First, because submissions have to be seen in their order.
 2. Send what the hooks wrote since the last pass, before anything else: a peer waits for it, and a write may be a view
@@ -160,6 +160,15 @@ class Loop(Operations):
                 done = self.done
                 self.done = []
                 return done
+
+    def _abandon_pass(self) -> None:
+        """Forget whose turn it was when an exception ended a pass, so that nobody gets it twice."""
+        self.has_mail = True
+        self.batch.reset()
+        self.relays.forget_turn()
+        self.spare_turns.clear()
+        self.listeners.clear()
+        self.sources.clear()
 
     def _poll(self, until_s: float) -> None:
         """Ask the kernel what is ready; wait for it if there is nothing else to do."""

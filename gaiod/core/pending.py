@@ -38,7 +38,7 @@ from gaiod.core.operations import (
     WRITE,
 )
 from gaiod.core.outboxes import ALL, BEGUN, NOTHING
-from gaiod.core.results import OpResult  # fmt: skip
+from gaiod.core.results import OpResult
 from gaiod.core.sockets import linger_none
 from gaiod.core.timers import Timers
 from gaiod.core.turns import Turns

@@ -20,4 +20,5 @@ cdef class Relays:
     cdef move_ready(self, Operations operations, Turns sources)
     @cython.locals(flow=Flow, sink=Conn, received=Py_ssize_t, sent=Py_ssize_t, left=Py_ssize_t)
     cdef _take_turn(self, Operations operations, Conn source, OpResult operation)
+    cdef forget_turn(self)
     cdef _end(self, Operations operations, Conn source, OpResult operation, object error)

@@ -29,7 +29,7 @@ class Relays:
 
     Attributes:
         plumbing: the pipes that relays go through; the operations own it.
-        moving: the sources whose turn is under way; nobody between two passes.
+        moving: the sources whose turn is under way; nobody between two turns.
     """
 
     def __init__(self, plumbing: Plumbing) -> None:
@@ -39,8 +39,6 @@ class Relays:
     def move_ready(self, operations: Operations, sources: Turns) -> None:
         """Move what can be moved, once for each."""
         moving = self.moving
-        moving.clear()
-        self.plumbing.reset()
         for i in range(sources.count):
             source = sources.items[i]
             operation = source.read_head
@@ -57,7 +55,12 @@ class Relays:
             operation = source.read_head
             if operation is not None and operation.kind == RELAY:
                 self._take_turn(operations, source, operation)
-        moving.clear()
+        self.forget_turn()
+
+    def forget_turn(self) -> None:
+        """Forget whose turn it was: it is over, or an exception ended it."""
+        self.moving.clear()
+        self.plumbing.reset()
 
     def _take_turn(self, operations: Operations, source: Conn, operation: OpResult) -> None:
         """Take the outcome of one turn."""

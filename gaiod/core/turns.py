@@ -4,7 +4,7 @@ from typing import Any
 
 
 class Turns:
-    """Connections or operations in the order in which they get their turn.
+    """Connections in the order in which they get their turn.
 
     A list that keeps its memory: a pass at low load handles one or two, and to make and free a list for each costs
     more than to receive from a socket.

@@ -48,7 +48,7 @@ from gaiod.core.operations import (
     WRITE,
     OpType,
 )
-from gaiod.core.results import OpResult  # fmt: skip
+from gaiod.core.results import OpResult
 from gaiod.core.sockets import check_deadline, check_socket, resolve_numeric
 
 GC_FOUND = layout.index("conn_gc_found")
@@ -309,6 +309,9 @@ class Watcher(Loop):
                 self._shut()
                 done = self._last_completions()
             return done
+        except BaseException:
+            self._abandon_pass()
+            raise
         finally:
             self.in_loop = False
 
