@@ -144,7 +144,7 @@ def of_server(termination: Termination) -> Termination:
     """Return the same with the server for the client: of a connection to a server, whose peer that is."""
     if termination.who != "client":
         return termination
-    return Termination(termination, "server", termination.how, termination.cause, termination.phase)
+    return _made(termination.key[0], "server", *termination.key[2:])
 
 
 def of_client(termination: Termination) -> Termination:
@@ -152,7 +152,7 @@ def of_client(termination: Termination) -> Termination:
     word = OF_SERVER.get(termination)
     if word is None or termination.who != "server":
         return termination
-    return Termination(word, "server", termination.how, termination.cause, termination.phase)
+    return _made(word, "server", *termination.key[2:])
 
 
 def of_error(error: OSError, fd: int, *, is_client: bool = True) -> Termination:

@@ -6,6 +6,7 @@ layout from the listeners' settings. Gauges are differences of counters, taken b
 can be: a worker only ever adds, but to the few that are named `*_GAUGES` here.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from gaiod.core import counters
@@ -160,7 +161,4 @@ def open_to_server(row: list[int]) -> int:
 
 def bucket_of(value: float, bounds: tuple[float, ...]) -> int:
     """Return the index of the first bound that `value` does not exceed; `len(bounds)` if it exceeds all."""
-    for index, bound in enumerate(bounds):
-        if value <= bound:
-            return index
-    return len(bounds)
+    return bisect_left(bounds, value)

@@ -196,8 +196,9 @@ class Session:
         """How far it is: `queue`, `connect`, `data`, or `closing` once one direction has ended."""
         if not self.is_connected:
             return "connect" if self.endpoint is not None or self.tried else "queue"
-        ends = (self.client, self.server)
-        return "closing" if any(each is not None and each.at_eof for each in ends) else "data"
+        client, server = self.client, self.server
+        has_ended = (client is not None and client.at_eof) or (server is not None and server.at_eof)
+        return "closing" if has_ended else "data"
 
     @property
     def server_label(self) -> str | None:
