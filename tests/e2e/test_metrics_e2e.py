@@ -38,6 +38,7 @@ def _operations(samples: Samples, op: str, result: str) -> float:
 
 def test_bytes_connections_and_operations_are_exactly_what_a_client_did(daemon: Start) -> None:
     running = daemon()
+    wait_until(lambda: _operations(running.scrape(), "read", "complete") > 0, "the worker being told to serve")
     before = running.scrape()
     with connect(running.address()) as sock:
         for number in range(10):
