@@ -55,7 +55,7 @@ cdef class Loop(Operations):
     cdef _connected(self, Conn conn, OpResult operation)
     @cython.locals(
         turns=Turns, batch=BatchCalls, conn=Conn, operation=OpResult, count=Py_ssize_t,
-        i=Py_ssize_t, received_count=int,
+        i=Py_ssize_t, received_count=int, wanted_count=int,
     )
     cdef _receive_ready(self)
     @cython.locals(batch=BatchCalls)

@@ -366,7 +366,8 @@ class Loop(Operations):
         turns.clear()
         received_count = batch.receive()
         # A batch of large messages is full after a few: do not prepare hundreds in vain every time.
-        self.receives_max = min(BATCH_MAX, 2 * max(RECEIVES_MIN, received_count))
+        wanted_count = received_count if received_count < batch.count else self.receives_max
+        self.receives_max = min(BATCH_MAX, 2 * max(RECEIVES_MIN, wanted_count))
         for i in range(batch.count):
             operation = batch.operation(i)
             conn = operation.conn

@@ -12,7 +12,16 @@ import pytest
 
 from core.support.relaying import STREAM, fill
 from core.support.sockets import NewPair, pattern, receive, reset
-from core.support.waiting import LIMIT_S, assert_quiet, collect, collect_one, compiled_only, later, soon
+from core.support.waiting import (
+    LIMIT_S,
+    assert_quiet,
+    collect,
+    collect_one,
+    compiled_only,
+    interpreted_only,
+    later,
+    soon,
+)
 from gaiod.core import counters
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError, UsageError, WatcherClosed
@@ -257,3 +266,29 @@ def test_watcher_gives_back_the_memory_that_its_relays_shared(stream_pair: NewPa
     for _ in range(50):
         relay_once()
     assert address_space() - before < 50 * 256 * KIB / 2
+
+
+@interpreted_only
+def test_many_relays_have_their_turn_in_one_pass(
+    watcher: Watcher, unix_pair: NewPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That nothing is read in a pass says nothing of how many may have their turn in the next one."""
+    far_sources = []
+    for _ in range(40):
+        (source, far_source), (sink, _) = unix_pair(), unix_pair()
+        watcher.delegate(source).relay_to(watcher.delegate(sink))
+        far_sources.append(far_source)
+    turns: list[int] = []
+    take_turns = watcher.plumbing.turn
+
+    def turn() -> None:
+        turns.append(len(watcher.plumbing._turns))
+        take_turns()
+
+    monkeypatch.setattr(watcher.plumbing, "turn", turn)
+    for _ in range(3):
+        turns.clear()
+        for far_source in far_sources:
+            far_source.send(b"x")
+        watcher.wait_io(0)
+        assert turns == [40]
