@@ -25,6 +25,10 @@ KNOWN = {metric.name: metric for metric in (*METRICS, *OTHERS)}
 NOT_SHOWN = {
     "process_virtual_memory_bytes": "address space costs nothing: what is used of it is the resident memory",
     "process_start_time_seconds": "gaiod_start_time_seconds tells the same, also where there is no /proc",
+    **dict.fromkeys(
+        ("gaiod_shared_values", "gaiod_shared_values_updates_total", "gaiod_shared_values_delayed_total"),
+        "a few values of a handler's own; the log says if they are too many",
+    ),
 }
 """What is exported and in no panel, and why."""
 

@@ -1,6 +1,6 @@
 """The handler API: handlers decide what to do with the bytes, sources bring messages to them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any, ClassVar, Protocol
 
@@ -43,6 +43,17 @@ class Host(Protocol):
     @property
     def counts(self) -> HandlerCounts:
         """The counters of the handler."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this worker leads: `Handler.is_leader`."""
+
+    @property
+    def shared(self) -> Mapping[str, Any]:
+        """What the workers of the listener share: `Handler.shared`."""
+
+    def share(self, key: str, value: Any) -> None:
+        """Share a value with the other workers: `Handler.share`."""
 
     def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
         """Open a connection: `Handler.connect`."""
@@ -248,6 +259,20 @@ class Handler:
         those of one source arrive in order. Never called before `on_start`.
         """
 
+    def on_share(self, key: str, value: Any) -> None:
+        """Handle a value that another worker of the listener has shared; None: it takes the value back.
+
+        Not called for what was shared before this worker started: `on_start` finds that in `self.shared`.
+        """
+
+    def on_leader(self, is_leader: bool) -> None:
+        """Begin, or end, what one worker does for all workers of the listener.
+
+        The supervisor names the leader: the worker of the lowest number that serves. Another one takes over when it
+        ends. While one generation takes over from another there may be two for a moment. Never called before
+        `on_start`.
+        """
+
     # -- what an operator asks -----------------------------------------------------------------------
 
     def partner_of(self, conn: Conn) -> Conn | None:
@@ -365,6 +390,44 @@ class Handler:
             TooManyOperations: 65,536 calls are waiting.
         """
         self._serving("post").post(data)
+
+    def share(self, key: str, value: Any) -> None:
+        """Share a value with the other workers of the listener, which get it by `on_share`, and with later ones.
+
+        The supervisor keeps the last value of each key. So it outlives this worker, a reload that keeps the listener's
+        name and handler, and `gaiod upgrade`, but not a stop. If two workers share a value for one key, all end up with
+        the same one. What is shared faster than 100 values a second is delayed; only the last value of each key is
+        passed on then, which is logged and counted.
+
+        Times in `time.monotonic()` mean the same in every worker.
+
+        Args:
+            key: 1 to 256 printable characters.
+            value: what JSON can hold, at most 16 KiB as JSON. None takes the value of the key back.
+
+        Raises:
+            RuntimeError: as `connect`.
+            ValueError: no such key, not JSON, too long; or more than 1 MiB for all values of the listener.
+        """
+        self._serving("share").share(key, value)
+
+    @property
+    def shared(self) -> Mapping[str, Any]:
+        """What the workers of the listener have shared: the last value of each key. Read it only.
+
+        Raises:
+            RuntimeError: as `connect`.
+        """
+        return self._serving("shared").shared
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this worker does what one worker does for all: `on_leader`.
+
+        Raises:
+            RuntimeError: as `connect`.
+        """
+        return self._serving("is_leader").is_leader
 
     def server(self, label: str) -> ServerStats:
         """Return the counters of a server.

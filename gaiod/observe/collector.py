@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -148,6 +148,9 @@ class Subject(Protocol):
     def feeder(self) -> tuple[bool, int] | None:
         """Return whether the feeder runs, and how often it was started again; None: no listener takes messages."""
 
+    def shared(self, key: Key) -> Mapping[str, Any]:
+        """Return what the workers of a listener share."""
+
 
 @dataclass(slots=True)
 class _Scrape:
@@ -212,6 +215,8 @@ class Collector(PrometheusCollector):
             self._add_pressure(scrape, listener, row, [slot.live_row(listener.key) for slot in slots])
             if listener.settings.servers:
                 self._add_upstream(scrape, listener, row, server_rows)
+            if row[CELL["shared_values"]]:
+                self._add_shared(scrape, listener, row)
             if listener.settings.sources or row[CELL["push_published"]] or row[CELL["push_subscribers"]]:
                 self._add_push(scrape, listener, row, slots)
             if listener.settings.sources:
@@ -326,6 +331,12 @@ class Collector(PrometheusCollector):
             scrape.add("gaiod_buffered_bytes", max(0, row[CELL[f"{side}_buffered_bytes"]]), name, side)
             if limit_bytes is not None:
                 scrape.add("gaiod_buffer_limit_bytes", limit_bytes, name, side)
+
+    def _add_shared(self, scrape: _Scrape, listener: ServedListener, row: list[int]) -> None:
+        name = listener.settings.name
+        scrape.add("gaiod_shared_values", len(self._subject.shared(listener.key)), name)
+        scrape.add("gaiod_shared_values_updates_total", row[CELL["shared_values"]], name)
+        scrape.add("gaiod_shared_values_delayed_total", row[CELL["shared_values_delayed"]], name)
 
     def _add_upstream(
         self, scrape: _Scrape, listener: ServedListener, row: list[int], server_rows: dict[ServerKey, list[int]]

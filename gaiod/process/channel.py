@@ -1,6 +1,9 @@
 """What a supervisor and a worker say to each other: one JSON object per line, over a socket pair.
 
     supervisor -> worker    {"listeners": [{...settings...}], "fds": [[fd, ...], ...], "stats": fd, "dump": fd, ...}
+    worker -> supervisor    {"share": {"listener": "db", "key": "...", "value": ...}}
+    supervisor -> worker    {"shared": {"listener": "db", "key": "...", "value": ..., "own": false}}
+    supervisor -> worker    {"lead": ["db"]}     of these listeners it is the leader, and of no others
     worker -> supervisor    {"ready": true} | {"failed": "why", "status": 78} | {"leaving": true}
     supervisor -> worker    {"serve": true}
     supervisor -> worker    {"ask": {"id": 7, "verb": "connections", ...}}

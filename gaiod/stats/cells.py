@@ -13,7 +13,7 @@ from gaiod.core import counters
 
 HOOKS = (
     "on_start", "on_open", "on_read", "on_write", "on_eof", "on_close", "on_tick", "on_timer", "on_post", "on_connect",
-    "on_relay", "on_hangup", "on_message", "on_error",
+    "on_relay", "on_hangup", "on_message", "on_error", "on_share", "on_leader",
 )  # fmt: skip
 """What a handler may have: calls of each are counted by themselves where they raise or are slow."""
 
@@ -91,6 +91,8 @@ LISTENER_CELLS = (
     "connect_le_inf",
     *(f"push_{cell}" for cell in counters.GROUP_CELLS),
     "feed_gaps",
+    "shared_values",
+    "shared_values_delayed",
 )
 CELL = {name: index for index, name in enumerate(LISTENER_CELLS)}
 """Cells of a listener's row, by name."""

@@ -12,6 +12,7 @@ from gaiod.settings import Settings
 from gaiod.supervisor.host import privileges
 from gaiod.supervisor.host.systemd import inherited_sockets
 from gaiod.supervisor.operators.server import CONTROL_MODE, open_control_socket
+from gaiod.supervisor.processes.shared_state import HandedOverValues
 from gaiod.supervisor.sockets.bind import close_listener
 from gaiod.supervisor.sockets.listeners import Listeners, Prepared
 from gaiod.supervisor.upgrade import HandedOver, Predecessor, predecessor
@@ -75,13 +76,13 @@ class Opening:
             log.warning("%s: user %d cannot read it, so reloads will fail; correct its mode", path, os.getuid())
         return prepared
 
-    def handed_over(self, control_listen: str | None) -> HandedOver:
-        """Return what a successor gets."""
+    def handed_over(self, control_listen: str | None, shared: HandedOverValues) -> HandedOver:
+        """Return what a successor gets: the sockets, and what workers share."""
         control = {}
         if self.control is not None and control_listen is not None:
             control[control_listen] = self.control.fileno()
         inodes = {sock.path: sock.inode for sock in (self.control, *self.listeners.unix_sockets()) if sock is not None}
-        return HandedOver(self.listeners.handed_over(), control, inodes)
+        return HandedOver(self.listeners.handed_over(), control, inodes, shared)
 
     def renew_control(self) -> UnixListener | None:
         """Listen anew if the file of the control socket was removed; return the new socket."""

@@ -165,6 +165,8 @@ class Supervisor:
     def _launch(self, prepared: Prepared) -> None:
         if self._opening.predecessor is None:
             self._open_fronts(prepared)
+        else:
+            self._fleet.shared.adopt(self._opening.predecessor.shared)
         generation = Generation(1, self._settings, prepared.listeners[: len(self._settings.listeners)])
         for settings, listener in zip(self._settings.listeners, prepared.listeners, strict=False):
             log.info("listener %s: %s on %s", settings.name, settings.handler, listener.address)
@@ -335,7 +337,7 @@ class Supervisor:
             self._upgrade = Upgrade(
                 self._watcher,
                 self._command,
-                self._opening.handed_over(self._settings.control_listen),
+                self._opening.handed_over(self._settings.control_listen, self._fleet.shared.handed_over()),
                 lambda status, text: self._take_upgraded(asker, status, text),
             )
         except OSError as error:

@@ -22,6 +22,7 @@ from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.process.channel import Channel
 from gaiod.process.socket_files import Inode
+from gaiod.supervisor.processes.shared_state import HandedOverValues
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -53,11 +54,13 @@ class HandedOver:
         sockets: those that listen.
         control: the control socket's descriptor, by its path as it is configured; empty if there is none.
         inodes: of the files of its unix sockets, by their paths.
+        shared: what its workers share, listener by listener.
     """
 
     sockets: Sockets
     control: dict[str, int]
     inodes: dict[str, Inode | None] = field(default_factory=dict)
+    shared: HandedOverValues = field(default_factory=list)
 
 
 def own_command(*arguments: str) -> list[str]:
@@ -161,7 +164,7 @@ class Predecessor:
     """The new daemon's side: what the old one hands over.
 
     Attributes:
-        sockets, control, inodes: as they were given to `Upgrade`; a daemon before 0.6.0 knows nothing of inodes.
+        sockets, control, inodes, shared: as they were given to `Upgrade`; an older daemon does not have all of them.
     """
 
     def __init__(self, fd: int) -> None:
@@ -183,6 +186,7 @@ class Predecessor:
         self.control: dict[str, int] = message["control"]
         inodes: dict[str, list[int] | None] = message.get("inodes", {})
         self.inodes = {path: (each[0], each[1]) for path, each in inodes.items() if each is not None}
+        self.shared: HandedOverValues = [(name, label, values) for name, label, values in message.get("shared", ())]
 
     def close(self) -> None:
         """Hang up: to one that was not told that this one serves, it does not."""

@@ -78,6 +78,14 @@ class Post:
 
 
 @dataclass(frozen=True)
+class Share:
+    """It shared a value with the other workers; None: it took it back."""
+
+    key: str
+    value: Any
+
+
+@dataclass(frozen=True)
 class RelayTo:
     """It began to relay the connection to another."""
 
@@ -116,5 +124,5 @@ class Publish:
 
 Action = (
     Read | Write | Close | Abort | Reset | ShutdownWrite | Cancel | Connect | RelayTo | PauseAccepting | Timer | Post
-    | MakeGroup | Join | Leave | Publish
+    | Share | MakeGroup | Join | Leave | Publish
 )  # fmt: skip

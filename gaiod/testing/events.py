@@ -103,7 +103,22 @@ class Message:
     data: bytes
 
 
+@dataclass(frozen=True)
+class Shared:
+    """Another worker shared this. Before `Started`: the handler is not called, and finds it in `self.shared`."""
+
+    key: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Led:
+    """The worker leads from now on, or does so no more."""
+
+    is_leader: bool = True
+
+
 Event = (
     Started | Opened | Arrived | Sent | PeerDone | HungUp | Expired | Cancelled | Closed | Ticked | Timed | Posted
-    | Connected | Relayed | Message
+    | Connected | Relayed | Message | Shared | Led
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from gaiod.core.connection import Conn
@@ -12,9 +12,10 @@ from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
 from gaiod.handler.handler import Handler, SocketOptions
 from gaiod.handler.server_stats import HandlerCounts
+from gaiod.handler.shared_values import SharedValues
 from gaiod.handler.termination import termination_of
 from gaiod.stats.cells import CELL, HANDLER_CELLS, SERVER_CELLS, Layout
-from gaiod.testing.actions import Action, Connect, MakeGroup, PauseAccepting, Post, Timer
+from gaiod.testing.actions import Action, Connect, MakeGroup, PauseAccepting, Post, Share, Timer
 from gaiod.testing.conn import ScriptedConn, ScriptedGroup
 from gaiod.testing.events import (
     Arrived,
@@ -24,12 +25,14 @@ from gaiod.testing.events import (
     Event,
     Expired,
     HungUp,
+    Led,
     Message,
     Opened,
     PeerDone,
     Posted,
     Relayed,
     Sent,
+    Shared,
     Started,
     Ticked,
     Timed,
@@ -46,6 +49,9 @@ class _Script:
         self._layout = Layout((len(self._labels),))
         self._cells = [0] * self._layout.size
         self.counts = HandlerCounts(self._cells, self._layout, 0, self._labels)
+        self.is_started = False
+        self.is_leader = False
+        self.values = SharedValues()
 
     def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
         """As `Handler.connect`: there is one connection in a script, and this is it."""
@@ -69,6 +75,16 @@ class _Script:
     def post(self, data: Any) -> None:
         """As `Handler.post`."""
         self._conn.actions.append(Post(data))
+
+    @property
+    def shared(self) -> Mapping[str, Any]:
+        """As `Handler.shared`."""
+        return self.values.values
+
+    def share(self, key: str, value: Any) -> None:
+        """As `Handler.share`."""
+        if self.values.put(key, value):
+            self._conn.actions.append(Share(key, self.shared.get(key)))
 
     def tell_counts(self) -> None:
         """Put what was counted into the connection."""
@@ -98,17 +114,32 @@ def assert_script(handler: Handler, *steps: Step) -> ScriptedConn:
     handler._host = script
     for number, (event, expected) in enumerate(steps, 1):
         scripted.actions.clear()
-        _play(handler, conn, scripted, event)
+        if isinstance(event, Started | Shared | Led):
+            _play_worker(handler, script, event)
+        else:
+            _play(handler, conn, scripted, event)
         done = list(scripted.actions)
         assert done == list(expected), f"step {number}, {event}: the handler did {done}, not {list(expected)}"
     script.tell_counts()
     return scripted
 
 
-def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) -> None:
+def _play_worker(handler: Handler, script: _Script, event: Started | Shared | Led) -> None:
     match event:
         case Started():
+            script.is_started = True
             handler.on_start()
+        case Shared(key, value):
+            if script.values.put(key, value) and script.is_started:
+                handler.on_share(key, script.shared.get(key))
+        case Led(is_leader):
+            if is_leader != script.is_leader:
+                script.is_leader = is_leader
+                handler.on_leader(is_leader)
+
+
+def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) -> None:
+    match event:
         case Opened():
             handler.on_open(conn)
         case Arrived(data):

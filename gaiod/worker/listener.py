@@ -5,7 +5,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any
 from weakref import WeakSet
@@ -31,6 +31,7 @@ from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.ledger import Ledger, phase_at_end, server_of
 from gaiod.worker.listener_timers import Timers
 from gaiod.worker.proxy_header_wait import ProxyHeaderWait
+from gaiod.worker.shared_state import RATE, SharedState
 from gaiod.worker.slow_hooks.report import SlowHooks
 
 log = logging.getLogger("gaiod.worker")
@@ -68,6 +69,8 @@ class Listener(Target):
         instance: int = 0,
         recent_closes: RecentCloses | None = None,
         slow: SlowHooks | None = None,
+        shared: Mapping[str, Any] | None = None,
+        share: Callable[[str, Any], None] | None = None,
     ) -> None:
         """Make a listener; `start` lets its handler begin, `open` lets it serve.
 
@@ -82,6 +85,8 @@ class Listener(Target):
             instance: begins the connections' names: no other worker has it.
             recent_closes: where it is remembered why they closed; None: nowhere.
             slow: is told of its slow hooks; None: nobody is.
+            shared: what the workers of the listener share already.
+            share: tells the others of a key and its value; None: there are no others, so it leads.
         """
         super().__init__(handler.on_read, handler.on_write)
         self.settings = settings
@@ -103,6 +108,9 @@ class Listener(Target):
         self._tell = LimitedLog(log, f"listener {settings.name}").tell
         self._ledger = Ledger(settings.name, cells, self._row, connection_log, recent_closes)
         self._accept_pauses = AcceptPauses(lambda reason, ns: self._count(f"accept_paused_{reason}_ns", ns))
+        self._shared = SharedState(
+            watcher, shared or {}, share or _nobody_to_tell, self._delayed, is_leader=share is None
+        )
         self._header_wait: ProxyHeaderWait | None = None
         if settings.proxy_protocol is not None:
             self._header_wait = ProxyHeaderWait(
@@ -134,6 +142,8 @@ class Listener(Target):
             self._count("handler_error_on_start")
             self._tell(logging.ERROR, "on_start", "on_start raised; it is not served", traceback=True)
             raise failed_start(self.name, self.settings.handler, type(self.handler), error) from error
+        if self.is_leader:
+            self.call("on_leader", None, self.handler.on_leader, True)
 
     def open(self, sockets: Iterable[socket.socket]) -> None:
         """Serve listening sockets, which are taken over; if it was drained since its start, they are closed."""
@@ -204,6 +214,41 @@ class Listener(Target):
         """Count messages that did not get here."""
         self._count("feed_gaps", messages)
         self._tell(logging.WARNING, "feed_gaps", "%d messages did not get to this worker", messages)
+
+    # -- what its workers have in common ---------------------------------------------------------------
+
+    @property
+    def is_leader(self) -> bool:
+        """As `Handler.is_leader`."""
+        return self._shared.is_leader
+
+    @property
+    def shared(self) -> Mapping[str, Any]:
+        """As `Handler.shared`."""
+        return self._shared.values
+
+    def share(self, key: str, value: Any) -> None:
+        """As `Handler.share`."""
+        if self._shared.share(key, value):
+            self._count("shared_values")
+
+    def take_shared(self, key: str, value: Any, *, is_own: bool) -> None:
+        """Take what a worker has shared, this one or another; if it is news, let the handler know."""
+        if self._shared.take(key, value, is_own=is_own) and (self._is_open or self.active):
+            self.call("on_share", None, self.handler.on_share, key, self.shared.get(key))
+
+    def lead(self, is_leader: bool) -> None:
+        """Lead, or do so no more; it may be what it does already."""
+        if is_leader != self.is_leader:
+            self._shared.is_leader = is_leader
+            if self._is_open or self.active:
+                self.call("on_leader", None, self.handler.on_leader, is_leader)
+
+    def _delayed(self, values: int) -> None:
+        self._count("shared_values_delayed", values)
+        self._tell(
+            logging.WARNING, "shared", "more than %g values a second are shared: only the last of each key is", RATE
+        )
 
     # -- what its handler asks for -------------------------------------------------------------------
 
@@ -384,6 +429,10 @@ class Listener(Target):
 
     def _count(self, cell: str, amount: int = 1) -> None:
         self._cells[self._row + CELL[cell]] += amount
+
+
+def _nobody_to_tell(key: str, value: Any) -> None:
+    """Share a value where no other worker serves the listener."""
 
 
 def _end_stalled(group: Group, grace_s: float) -> None:

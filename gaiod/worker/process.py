@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from gaiod.core.results import OpResult
@@ -72,6 +73,8 @@ class Worker:
             "drain": self._take_drain,
             "drain_listener": self._take_drain_listener,
             "socket": self._take_socket,
+            "shared": self._take_shared,
+            "lead": self._take_lead,
             "ask": self._take_question,
         }
 
@@ -160,9 +163,14 @@ class Worker:
                 instance=message["instance"],
                 recent_closes=self._recent_closes,
                 slow=self._slow,
+                shared=message["shared"].get(settings.name),
+                share=partial(self._share, settings.name),
             )
             self._listeners.append(listener)
             self._sockets.append([socket.socket(fileno=fd) for fd in fds])
+
+    def _share(self, listener: str, key: str, value: Any) -> None:
+        self._channel.send({"share": {"listener": listener, "key": key, "value": value}})
 
     def _feed(self, feed: dict[str, Any]) -> None:
         """Be ready once messages come, if any listener takes some: none may be missed by who connects."""
@@ -235,6 +243,15 @@ class Worker:
             self._sockets[number] = [sock]  # it has not been told to serve yet
         else:
             self._listeners[number].serve_instead(sock)
+
+    def _take_shared(self, said: dict[str, Any]) -> None:
+        for listener in self._listeners:
+            if listener.name == said["listener"]:
+                listener.take_shared(said["key"], said["value"], is_own=said["own"])
+
+    def _take_lead(self, names: list[str]) -> None:
+        for listener in self._listeners:
+            listener.lead(listener.name in names)
 
     def _leave(self, how: dict[str, Any]) -> None:
         """End in order, for a reason that the supervisor does not know."""

@@ -33,20 +33,24 @@ class Starting:
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
         self.changes: list[tuple[bool, str | None, bool]] = []
+        self.shared: list[dict[str, Any]] = []
         self.memory = Memory({("echo", "Echo"): ()})
         self.listener = listen()
-        self.worker = WorkerProcess(0, self.memory, watcher, self._take_change)
+        self.worker = WorkerProcess(0, self.memory, watcher, self._take_change, self._take_share)
         self.stack: str | None = None
 
     def _take_change(self, worker: WorkerProcess) -> None:
         self.changes.append((worker.ready_s is not None, worker.failed, worker.silent))
+
+    def _take_share(self, worker: WorkerProcess, said: dict[str, Any]) -> None:
+        self.shared.append(said)
 
     def start(self, handler: str = ECHO) -> None:
         """Start it, with one listener of this handler."""
         settings = Settings((ListenerSettings(name="echo", bind="127.0.0.1:0", handler=handler),))
         listener = OpenListener(self.address, [self.listener], shared=True)
         generation = Generation(1, settings, [listener])
-        self.worker.start(generation.message_to(0), generation.sockets_of(0, ()))
+        self.worker.start({**generation.message_to(0), "shared": {}}, generation.sockets_of(0, ()))
 
     def run_until(self, look: Callable[[], object]) -> None:
         """Run the loop until `look()` is true."""

@@ -24,6 +24,7 @@ from gaiod.testing import (
     Event,
     Expired,
     HungUp,
+    Led,
     Message,
     Opened,
     PeerDone,
@@ -35,6 +36,8 @@ from gaiod.testing import (
     Reset,
     ScriptedConn,
     Sent,
+    Share,
+    Shared,
     ShutdownWrite,
     Started,
     Ticked,
@@ -366,6 +369,39 @@ def test_script_may_look_at_whether_the_handler_made_its_connection_busy() -> No
     conn = assert_script(Works(), (Arrived(b"x"), []))
     assert conn.busy
     assert conn.stalled_s(1.0) == 0.0
+
+
+class Shares(Handler):
+    """Counts together with the other workers, while it leads."""
+
+    def on_start(self) -> None:
+        self.known = dict(self.shared)
+
+    def on_share(self, key: str, value: Any) -> None:
+        self.known[key] = value
+
+    def on_leader(self, is_leader: bool) -> None:
+        self.share("leads", is_leader or None)
+
+    def on_tick(self) -> None:
+        self.share("ticks", 1)
+
+
+def test_script_has_other_workers_share_values_and_lets_the_handler_lead() -> None:
+    handler = Shares()
+    assert_script(
+        handler,
+        (Shared("before", 1), []),
+        (Started(), []),
+        (Shared("after", (2,)), []),
+        (Ticked(), [Share("ticks", 1)]),
+        (Ticked(), []),
+        (Led(), [Share("leads", True)]),
+        (Led(), []),
+        (Led(is_leader=False), [Share("leads", None)]),
+    )
+    assert handler.known == {"before": 1, "after": [2]}
+    assert handler.shared == {"before": 1, "after": [2], "ticks": 1}
 
 
 @pytest.mark.parametrize(

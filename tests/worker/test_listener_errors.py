@@ -92,6 +92,12 @@ class Everything(Recorder):
     def on_message(self, topic: str, data: bytes) -> None:
         self._break("on_message")
 
+    def on_share(self, key: str, value: Any) -> None:
+        self._break("on_share")
+
+    def on_leader(self, is_leader: bool) -> None:
+        self._break("on_leader")
+
 
 @pytest.fixture
 def elsewhere() -> Iterator[socket.socket]:
@@ -114,6 +120,8 @@ def test_whatever_a_hook_raises_costs_its_own_connection(
     bad.sendall(b"bad")
     bad.shutdown(socket.SHUT_WR)
     serving.listener.deliver("topic", b"message")
+    serving.listener.take_shared("key", "value", is_own=False)
+    serving.listener.lead(False)
     if hook == "on_hangup":
         elsewhere.close()  # which resets the connections that wait there, of which nothing is read
     serving.step_until(lambda: serving.count(f"handler_error_{hook}"), "the hook raising")

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any
 
@@ -254,6 +254,10 @@ class Snapshot:
     def server_rows(self) -> dict[ServerKey, list[int]]:
         """Return the cells of every server that was counted for, summed likewise."""
         return added(slot.server_rows() for slot in (self._fleet.past, *self.slots()))
+
+    def shared(self, key: Key) -> Mapping[str, Any]:
+        """Return what the workers of a listener share."""
+        return self._fleet.shared.of(key)
 
     def source_rows(self) -> dict[SourceKey, list[int]]:
         """Return the cells of every source that was counted for, over all feeders."""

@@ -231,7 +231,12 @@ class WorkerProcess(ChildProcess):
     """
 
     def __init__(
-        self, number: int, memory: Memory, watcher: Watcher, on_change: Callable[["WorkerProcess"], None]
+        self,
+        number: int,
+        memory: Memory,
+        watcher: Watcher,
+        on_change: Callable[["WorkerProcess"], None],
+        on_share: Callable[["WorkerProcess", dict[str, Any]], None],
     ) -> None:
         super().__init__("gaiod.worker.process", watcher)
         self.number = number
@@ -243,6 +248,8 @@ class WorkerProcess(ChildProcess):
         self.leaving = False
         self.ready_s: float | None = None
         self._on_change = on_change
+        self._on_share = on_share
+        self._leads: list[str] = []
         self._mood = 1 - RECYCLE_SPREAD * random.random()
 
     def start(self, settings: Mapping[str, Any], listeners: Sequence[Sequence[socket.socket]]) -> None:
@@ -280,6 +287,12 @@ class WorkerProcess(ChildProcess):
         """Let it accept: it is ready, and so is whoever else has to be."""
         self.send({"serve": True})
 
+    def lead(self, listeners: list[str]) -> None:
+        """Tell it of which listeners it is the leader, unless it knows."""
+        if listeners != self._leads:
+            self._leads = listeners
+            self.send({"lead": listeners})
+
     def drain(self, timeout_s: float, *, eager: bool) -> None:
         """Ask it to accept no more, and to end when its connections have."""
         self.phase = Phase.DRAINING
@@ -314,9 +327,12 @@ class WorkerProcess(ChildProcess):
         return None
 
     def said(self, message: dict[str, Any] | None) -> None:
-        """Take that it is ready, leaves, or cannot serve."""
+        """Take that it is ready, leaves, or cannot serve; or what it shares with others."""
         if message is None:
             pass
+        elif "share" in message:
+            self._on_share(self, message["share"])
+            return
         elif "ready" in message:
             self.ready_s = time.monotonic()
         elif "leaving" in message:

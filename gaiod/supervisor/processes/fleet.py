@@ -10,12 +10,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from gaiod.core.watcher import Watcher
 from gaiod.supervisor.processes.child import Phase, WorkerProcess
 from gaiod.supervisor.processes.crash_loop import FAILURES_MAX, FAILURES_WINDOW_S, SETTLED_S, CrashLoop
 from gaiod.supervisor.processes.feeder import Feeding
 from gaiod.supervisor.processes.generation import Failure, Generation, Launch, Member
+from gaiod.supervisor.processes.shared_state import SharedState, appoint
 from gaiod.supervisor.processes.slots import Key, Slot
 from gaiod.supervisor.sockets.listeners import OpenListener
 
@@ -42,6 +44,7 @@ class Fleet:
         waiting: slots without a worker, because the last ones died at once; the next starts after a pause.
         generation: the one that serves; None before the first.
         feeding: the process that runs the generation's sources.
+        shared: what the workers of each listener share.
         drained: the names of its listeners that are not served any more.
         is_stopping: it ends, and starts nobody any more.
         was_forced: a worker did not end in order when the daemon stopped.
@@ -60,6 +63,7 @@ class Fleet:
         self.serving: dict[int, Member] = {}
         self.waiting: set[int] = set()
         self.generation: Generation | None = None
+        self.shared = SharedState()
         self.drained: set[str] = set()
         self.is_stopping = False
         self.was_forced = False
@@ -119,6 +123,7 @@ class Fleet:
                 self.kill_member(member, "its generation is over")
         for member in old.values():
             self._drain(member, generation.settings.drain_timeout_s, eager=False)
+        self._appoint()
         self.feeding.adopt(generation)
         self._forget()
 
@@ -191,17 +196,30 @@ class Fleet:
     ) -> Member:
         slot = self.slots.setdefault(number, Slot(number))
         memory = slot.open(generation.keys)
-        process = WorkerProcess(number, memory, self._watcher, self._take_change)
+        process = WorkerProcess(number, memory, self._watcher, self._take_change, self._take_share)
         not_served = self.drained if generation is self.generation else set()
         try:
             message = generation.message_to(number, self.feeding.address)
+            message["shared"] = {key[0]: dict(self.shared.of(key)) for key in memory.keys}
             process.start(message, generation.sockets_of(number, not_served))
         except BaseException:
             slot.retire(memory)
             raise
         member = Member(process, generation, launch, why, took_over)
         self._members.append(member)
+        self._appoint()
         return member
+
+    def _appoint(self) -> None:
+        """Tell workers what they lead, after a change of who serves."""
+        appoint(self._members, self.serving)
+
+    def _take_share(self, process: WorkerProcess, said: dict[str, Any]) -> None:
+        """Take what a worker shares."""
+        for member in self._members:
+            if member.process is process:
+                self.shared.take(member, said, self._members)
+                return
 
     def _take_change(self, process: WorkerProcess) -> None:
         """Take what a worker has said, or that it says no more."""
@@ -221,6 +239,7 @@ class Fleet:
             log.warning("worker %d, process %d, was asked to end; starting another one", number, member.process.pid)
             del self.serving[number]
             self._restart(number, "signal")
+            self._appoint()
 
     def _ready(self, member: Member) -> None:
         member.process.phase = Phase.SERVING
@@ -240,6 +259,7 @@ class Fleet:
         self.slots[number].restarts[member.why] += 1
         if before is not None:
             self._drain(before, member.generation.settings.drain_timeout_s, eager=False)
+        self._appoint()
         log.info("worker %d serves again, process %d", number, member.process.pid)
         member.report(True)
         self._changed()
@@ -270,6 +290,7 @@ class Fleet:
         if member.kill_reason is not None:
             how += f" ({member.kill_reason})"
         self._ended(member, was, how, "signal" if status < 0 else "exit")
+        self._appoint()
         self._forget()
         self._end_feeding()
         self._changed()
@@ -363,6 +384,7 @@ class Fleet:
                 known.setdefault(key, set()).update(servers)
         for slot in (self.past, *self.slots.values()):
             slot.forget(known)
+        self.shared.forget(known)
 
 
 def _cannot_start(number: int, error: OSError) -> str:

@@ -101,6 +101,7 @@ class FakeDaemon:
         }
         self.cpu_seconds = Counter({0: 1.25})
         self.feeder_state: tuple[bool, int] | None = (True, 0)
+        self.all_shared: dict[Key, dict[str, Any]] = {}
         self.is_ready = True
         self.is_draining = False
         self.reload_results: Counter[str] = Counter(success=0, failure=0)
@@ -145,6 +146,10 @@ class FakeDaemon:
     def feeder(self) -> tuple[bool, int] | None:
         """Whether the feeder runs, and how often it was started again."""
         return self.feeder_state
+
+    def shared(self, key: Key) -> dict[str, Any]:
+        """What the workers of a listener share."""
+        return self.all_shared.get(key, {})
 
     # -- what a test does ------------------------------------------------------------------------------
 

@@ -30,11 +30,13 @@ class WorkerUnderTest(ChildUnderTest):
         feeder: the address of the feeder that it is told of.
         slow_hook_s: how long its hooks may take; None: as long as they like.
         feed_keys: of the listeners that take messages.
+        shared: what the listeners' workers share already.
     """
 
     feeder = ""
     slow_hook_s: float | None = None
     feed_keys: Mapping[str, str] = MappingProxyType({})
+    shared: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
     def __init__(self, folder: Path, command: tuple[str, ...], sockets: list[socket.socket]) -> None:
         self.sockets = sockets
@@ -66,6 +68,7 @@ class WorkerUnderTest(ChildUnderTest):
             "drain_timeout_s": 0.0,
             "feed": {"address": self.feeder, "keys": dict(self.feed_keys)},
             "log": asdict(LogSettings()),
+            "shared": dict(self.shared),
         }
         return json.dumps(message).encode() + b"\n"
 
