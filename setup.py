@@ -33,6 +33,8 @@ COMPILED = [
     "core/turns.py",
     "core/watcher.py",
     "process/dispatch.py",
+    "worker/ledger.py",
+    "worker/listener.py",
 ]
 
 

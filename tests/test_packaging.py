@@ -119,6 +119,7 @@ def test_sdist_has_what_it_takes_to_build(built: Path) -> None:
         "gaiod/core/_syscalls.pyx",
         "gaiod/core/loop.pxd",
         "gaiod/process/dispatch.pxd",
+        "gaiod/worker/listener.pxd",
         "LICENSE",
     ):
         assert name in names

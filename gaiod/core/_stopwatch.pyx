@@ -37,9 +37,16 @@ cdef class Stopwatch:
                 self.is_watched = True
                 self.wake()
 
+    cpdef note(self, object target, str hook, object conn):
+        """Say whom the present lap is for: a target calls a hook, for a connection or for none."""
+        self.target = target
+        self.hook = hook
+        self.conn = conn
+
     cpdef bint lap(self):
         """Begin another lap; tell whether the one before was too long. Outside of a pass none is."""
         cdef int64_t now, took
+        self.target = self.conn = None
         if self.results is None:
             return False
         now = now_ns()

@@ -18,6 +18,7 @@ class Stopwatch:
         took_ns: what the last lap that was too long took.
         results: what is being worked through; None: nothing.
         index: how far.
+        target, hook, conn: who calls which hook, and for which connection, if `note` was told; None: nobody.
         is_watched: False: call `wake` when a pass begins.
         wake: for whoever sleeps while nothing runs.
     """
@@ -28,6 +29,9 @@ class Stopwatch:
         self.took_ns = 0
         self.results: list[Any] | None = None
         self.index = 0
+        self.target: Any = None
+        self.hook: str | None = None
+        self.conn: Any = None
         self.is_watched = True
         self.wake: Callable[[], None] = _nobody
 
@@ -41,8 +45,15 @@ class Stopwatch:
                 self.is_watched = True
                 self.wake()
 
+    def note(self, target: Any, hook: str, conn: Any) -> None:
+        """Say whom the present lap is for: a target calls a hook, for a connection or for none."""
+        self.target = target
+        self.hook = hook
+        self.conn = conn
+
     def lap(self) -> bool:
         """Begin another lap; tell whether the one before was too long. Outside of a pass none is."""
+        self.target = self.conn = None
         if self.results is None:
             return False
         now_ns = time.monotonic_ns()

@@ -1,6 +1,7 @@
 """Types for `dispatch.py`."""
 
 cimport cython
+from libc.stdint cimport int64_t
 
 from gaiod.core._stopwatch cimport Stopwatch as TypedStopwatch
 from gaiod.core.connection cimport Conn
@@ -14,6 +15,11 @@ cdef TypedStopwatch UNWATCHED
 cdef class Target:
     cdef public object on_read
     cdef public object on_write
+
+    cpdef on_completion(self, OpResult result)
+    cpdef hung_up(self, OpResult result)
+    cpdef failed(self, str hook, Conn conn)
+    cpdef slow(self, str hook, Conn conn, int64_t took_ns)
 
 
 @cython.final

@@ -73,10 +73,12 @@ class Ledger:
         """Take note of the end of one; `name` is its peer's address as the kernel has it."""
         now_s = time.monotonic()
         age_s = now_s - conn.opened_s
-        cells, row = self._cells, self._row
-        cells[row + CLOSED.get(termination, CLOSED["handler"])] += 1
-        cells[row + DURATION_NS] += int(age_s * 1e9)
-        cells[row + FIRST_DURATION + bucket_of(age_s, DURATION_BOUNDS_S)] += 1
+        row = self._row
+        place = CLOSED.get(termination, CLOSED["handler"])
+        self._cells[row + place] += 1
+        self._cells[row + DURATION_NS] += int(age_s * 1e9)
+        place = bucket_of(age_s, DURATION_BOUNDS_S)
+        self._cells[row + FIRST_DURATION + place] += 1
         if self._log is not None:
             peer = self._peers.pop(conn.serial, "-")
             if self._log.wants_closed:

@@ -13,7 +13,7 @@ from weakref import WeakSet
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
 from gaiod.core.group import Group
-from gaiod.core.operations import OpType
+from gaiod.core.operations import ACCEPT, CLOSED, CONNECT, RELAY
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.handler.failures import failed_start, likeness_of
@@ -35,9 +35,6 @@ from gaiod.worker.shared_state import RATE, SharedState
 from gaiod.worker.slow_hooks.report import SlowHooks
 
 log = logging.getLogger("gaiod.worker")
-
-# As names of their own: a member of an enumeration is looked up by its metaclass, five times per connection and hook.
-ACCEPT, CLOSE, CONNECT, RELAY = OpType.ACCEPT, OpType.CLOSE, OpType.CONNECT, OpType.RELAY
 
 BEHIND_BYTES = 256 * 1024
 """What one send of the fan-out takes. More does not make it cheaper."""
@@ -208,7 +205,7 @@ class Listener(Target):
     def deliver(self, topic: str, data: bytes) -> None:
         """Let the handler have a message. Before its start, and once all is over, nobody wants it."""
         if self._is_open or self.active:
-            self.call("on_message", None, self.handler.on_message, topic, data)
+            self._call("on_message", None, self.handler.on_message, (topic, data))
 
     def count_missed(self, messages: int) -> None:
         """Count messages that did not get here."""
@@ -284,12 +281,12 @@ class Listener(Target):
 
     def timer(self, delay_s: float, data: Any) -> None:
         """As `Handler.timer`."""
-        self._timers.after(delay_s, lambda: self.call("on_timer", None, self.handler.on_timer, data))
+        self._timers.after(delay_s, lambda: self._call("on_timer", None, self.handler.on_timer, (data,)))
 
     def post(self, data: Any) -> None:
         """As `Handler.post`."""
         try:
-            self._watcher.post(lambda result: self.call("on_post", None, self.handler.on_post, data))
+            self._watcher.post(lambda result: self._call("on_post", None, self.handler.on_post, (data,)))
         except WatcherClosed:
             pass  # the thread that posts cannot know
 
@@ -298,31 +295,32 @@ class Listener(Target):
     def on_completion(self, result: OpResult) -> None:
         """Take a completion other than a successful read or write, which go to the hooks directly."""
         conn = result.conn
-        operation = result.operation
-        if operation is ACCEPT:
+        kind = result.kind
+        if kind == ACCEPT:
             self._accepted(conn, result)
-        elif operation is CLOSE:
+        elif kind == CLOSED:
             if conn.context is not _UNSEEN:
                 self._closed(conn, result.buffer)
-        elif operation is CONNECT:
-            self.call("on_connect", conn, self.handler.on_connect, conn, result)
-        elif operation is RELAY and not isinstance(result.error, ConnClosed):
-            self.call("on_relay", conn, self.handler.on_relay, conn, result)
+        elif kind == CONNECT:
+            self._call("on_connect", conn, self.handler.on_connect, (conn, result))
+        elif kind == RELAY and not isinstance(result.error, ConnClosed):
+            self._call("on_relay", conn, self.handler.on_relay, (conn, result))
         elif conn.closed or isinstance(result.error, (ConnClosed, WatcherClosed)):
             pass  # by a hook that was called a moment ago, say: on_close tells
         elif isinstance(result.error, EOFError):
-            self.call("on_eof", conn, self.handler.on_eof, conn)
+            self._call("on_eof", conn, self.handler.on_eof, (conn,))
         elif isinstance(result.error, DeadlineExceeded) or getattr(result.error, "errno", None) == errno.ECANCELED:
-            self.call("on_error", conn, self.handler.on_error, conn, operation, result.error)
+            self._call("on_error", conn, self.handler.on_error, (conn, result.operation, result.error))
         elif isinstance(result.error, OSError):
             self.end(conn, of_error(result.error, conn.fileno(), is_client=self.is_client(conn)), abort=True)
 
     def hung_up(self, result: OpResult) -> None:
         """Take the report that a peer is gone."""
-        self.call("on_hangup", result.conn, self.handler.on_hangup, result.conn, result)
+        self._call("on_hangup", result.conn, self.handler.on_hangup, (result.conn, result))
 
-    def call(self, name: str, conn: Conn | None, hook: Callable[..., None], *arguments: Any) -> None:
+    def _call(self, name: str, conn: Conn | None, hook: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         """Call a hook; what it raises costs `conn`, and is counted and logged."""
+        self._watch.note(self, name, conn)
         try:
             hook(*arguments)
         except BaseException:  # SystemExit, CancelledError: it must not end everybody's process
@@ -384,7 +382,7 @@ class Listener(Target):
         conn.context = self
         conn.traffic = self._row
         self._ledger.opened(conn)
-        self.call("on_open", conn, self.handler.on_open, conn)
+        self._call("on_open", conn, self.handler.on_open, (conn,))
 
     def _not_announced(self, conn: Conn, message: str, termination: Termination) -> None:
         self._count("rejected_proxy_protocol")
@@ -405,18 +403,18 @@ class Listener(Target):
         self._tell(logging.WARNING, "accept", "accepting failed: %s; trying again", error)
 
     def _closed(self, conn: Conn, name: bytes | None) -> None:
-        is_client = self.is_client(conn)
+        is_client = conn.traffic != self._upstream
         reason = termination_of(conn.close_reason, at_eof=conn.at_eof, is_client=is_client)
         if is_client:
             self.active -= 1
             reason = of_client(reason).in_phase(phase_at_end(self.handler, conn, reason))
             self._ledger.closed(conn, name, reason, server_of(self.handler, conn))
-        self.call("on_close", None, self.handler.on_close, conn, reason)
+        self._call("on_close", None, self.handler.on_close, (conn, reason))
 
     # -- time ----------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        self.call("on_tick", None, self.handler.on_tick)
+        self._call("on_tick", None, self.handler.on_tick, ())
 
     def _sweep(self) -> None:
         """Close who is idle, and count what cannot be counted as it happens."""

@@ -42,6 +42,16 @@ def test_nothing_is_too_long_outside_of_a_pass_or_without_a_limit() -> None:
     assert not watch.lap() and not still.lap()
 
 
+def test_lap_is_for_whom_was_noted_until_it_ends() -> None:
+    """Whatever was noted is let go with it: a connection must not live on for that."""
+    watch = Stopwatch(NANO)
+    target, conn = object(), object()
+    watch.note(target, "on_timer", conn)
+    assert (watch.target, watch.hook, watch.conn) == (target, "on_timer", conn)
+    assert not watch.lap()
+    assert (watch.target, watch.conn) == (None, None)
+
+
 def test_sleeper_is_woken_once_when_a_pass_begins() -> None:
     woken = []
     watch = Stopwatch(NANO)

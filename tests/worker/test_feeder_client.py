@@ -11,7 +11,6 @@ from core.support.waiting import LIMIT_S
 from gaiod import Conn, Handler
 from gaiod.process.feed_records import Reader, hello, record
 from gaiod.worker.feeder_client import FeederClient
-from gaiod.worker.listener import Listener
 from worker.conftest import Serve
 from worker.support.serving import Serving
 
@@ -238,7 +237,8 @@ def test_link_is_not_read_while_the_listener_is_behind(linked: Linked) -> None:
     """What comes faster than it can be dealt out waits in the link, where the feeder sees it."""
     linked.accept()
     linked.answer(0)
-    with patch.object(Listener, "is_behind", True):
+    group = linked.handler.group()
+    with patch("gaiod.worker.listener.BEHIND_BYTES", group.pending_bytes - 1):
         linked.send(1, b"one")
         linked.until(b"one")
         linked.send(2, b"two")

@@ -23,7 +23,6 @@ FRAMES_MAX = 30
 """Of a stack, the innermost: a recursion must not fill the log."""
 
 OURS = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-CALL = Listener.call.__code__
 
 
 class Sampler:
@@ -86,7 +85,7 @@ class Sampler:
     def _tell(self, since_ns: int) -> None:
         """Log what is being called, if it is a hook. Frames are let go first: they keep locals alive."""
         frame = sys._current_frames().get(self._loop)
-        called = None if frame is None else self._called(frame)
+        called = None if frame is None else self._called()
         stack = None if called is None else _summary(frame)
         del frame
         if called is not None and stack is not None and self._watch.since_ns == since_ns:
@@ -94,14 +93,12 @@ class Sampler:
                 since_ns, *called, stack="Stack (most recent call last):\n" + "".join(stack.format())[:-1]
             )
 
-    def _called(self, frame: FrameType) -> tuple[str, str, str] | None:
+    def _called(self) -> tuple[str, str, str] | None:
         """Return of the hook that is being called what `Listener.describe` does."""
-        found: FrameType | None = frame
-        while found is not None and found.f_code is not CALL:
-            found = found.f_back
-        if found is not None:
-            listener: Listener = found.f_locals["self"]
-            return listener.describe(found.f_locals["name"], found.f_locals["conn"])
+        listener, hook, conn = self._watch.target, self._watch.hook, self._watch.conn
+        if listener is not None and hook is not None:
+            described: tuple[str, str, str] = listener.describe(hook, conn)
+            return described
         results, index = self._watch.results, self._watch.index
         result: OpResult | None = None if results is None or index >= len(results) else results[index]
         if result is None or result.error is not None or result.operation not in (OpType.READ, OpType.WRITE):

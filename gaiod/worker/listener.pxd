@@ -1,0 +1,50 @@
+"""Types for `listener.py`."""
+
+cimport cython
+from libc.stdint cimport int64_t
+
+from gaiod.core._stopwatch cimport Stopwatch
+from gaiod.core.connection cimport Conn
+from gaiod.core.results cimport OpResult
+from gaiod.core.watcher cimport Watcher
+from gaiod.process.dispatch cimport Target
+from gaiod.worker.ledger cimport Ledger, phase_at_end, server_of
+
+cdef int ACCEPT, CLOSED, CONNECT, RELAY
+cdef Target _UNSEEN
+
+
+cdef class Listener(Target):
+    cdef object __weakref__
+    cdef readonly object settings
+    cdef readonly str name
+    cdef readonly int active
+    cdef readonly object handler
+    cdef readonly object counts
+    cdef Watcher _watcher
+    cdef object _cells
+    cdef int _row
+    cdef int _instance
+    cdef object _slow
+    cdef Stopwatch _watch
+    cdef int _upstream
+    cdef object _groups
+    cdef list _sockets
+    cdef bint _is_open
+    cdef object _timers
+    cdef object _tell
+    cdef Ledger _ledger
+    cdef object _accept_pauses
+    cdef object _header_wait
+
+    @cython.locals(conn=Conn, kind=int)
+    cpdef on_completion(self, OpResult result)
+    cpdef hung_up(self, OpResult result)
+    cpdef failed(self, str name, Conn conn)
+    cpdef slow(self, str hook, Conn conn, int64_t took_ns)
+    cdef _call(self, str name, Conn conn, object hook, tuple arguments)
+    cdef _accepted(self, Conn conn, OpResult result)
+    cpdef _admit(self, Conn conn)
+    cdef _accept_failed(self, object error)
+    @cython.locals(is_client=bint)
+    cdef _closed(self, Conn conn, object name)
