@@ -35,6 +35,7 @@ cdef class Listener(Target):
     cdef object _tell
     cdef Ledger _ledger
     cdef object _accept_pauses
+    cdef object _shared
     cdef object _header_wait
 
     @cython.locals(conn=Conn, kind=int)

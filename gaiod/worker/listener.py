@@ -140,7 +140,7 @@ class Listener(Target):
             self._tell(logging.ERROR, "on_start", "on_start raised; it is not served", traceback=True)
             raise failed_start(self.name, self.settings.handler, type(self.handler), error) from error
         if self.is_leader:
-            self.call("on_leader", None, self.handler.on_leader, True)
+            self._call("on_leader", None, self.handler.on_leader, (True,))
 
     def open(self, sockets: Iterable[socket.socket]) -> None:
         """Serve listening sockets, which are taken over; if it was drained since its start, they are closed."""
@@ -232,14 +232,14 @@ class Listener(Target):
     def take_shared(self, key: str, value: Any, *, is_own: bool) -> None:
         """Take what a worker has shared, this one or another; if it is news, let the handler know."""
         if self._shared.take(key, value, is_own=is_own) and (self._is_open or self.active):
-            self.call("on_share", None, self.handler.on_share, key, self.shared.get(key))
+            self._call("on_share", None, self.handler.on_share, (key, self.shared.get(key)))
 
     def lead(self, is_leader: bool) -> None:
         """Lead, or do so no more; it may be what it does already."""
         if is_leader != self.is_leader:
             self._shared.is_leader = is_leader
             if self._is_open or self.active:
-                self.call("on_leader", None, self.handler.on_leader, is_leader)
+                self._call("on_leader", None, self.handler.on_leader, (is_leader,))
 
     def _delayed(self, values: int) -> None:
         self._count("shared_values_delayed", values)
