@@ -65,15 +65,15 @@ def serve(config: Path | None, allow_root: bool) -> None:
     from gaiod.log.setup import configure_log
     from gaiod.settings import LogSettings
     from gaiod.supervisor.host.privileges import PrivilegeError, check_start
-    from gaiod.supervisor.preflight import PreflightFailed, read_settings
+    from gaiod.supervisor.preflight import PreflightFailed, read_configuration
     from gaiod.supervisor.supervisor import Supervisor
     from gaiod.supervisor.upgrade import own_command
 
     with _packaged_default() if config is None else nullcontext(_absolute(config)) as path:
         try:
-            settings = read_settings(path, check_rights=config is not None)
-            check_start(settings, config, allow_root=allow_root)
-            configure_log(LogSettings(format=settings.log.format), role="supervisor")
+            checked = read_configuration(path, check_rights=config is not None)
+            check_start(checked.settings, config, allow_root=allow_root)
+            configure_log(LogSettings(format=checked.settings.log.format), role="supervisor")
         except PreflightFailed as failure:
             click.echo(failure, err=True)
             sys.exit(failure.status)
@@ -87,7 +87,7 @@ def serve(config: Path | None, allow_root: bool) -> None:
         chosen = [] if config is None else ["--config", str(path)]
         if allow_root:
             chosen.append("--allow-root")
-        sys.exit(Supervisor(settings, path, own_command("serve", *chosen)).run())
+        sys.exit(Supervisor(checked, path, own_command("serve", *chosen)).run())
 
 
 def _absolute(path: Path) -> Path:
@@ -113,10 +113,10 @@ def check(file: Path) -> None:
     Exit status: 0 it can be served, 78 it cannot, 70 the code of a handler hangs or ends its process.
     """
     take_known_state()
-    from gaiod.supervisor.preflight import PreflightFailed, read_settings
+    from gaiod.supervisor.preflight import PreflightFailed, read_configuration
 
     try:
-        settings = read_settings(file, check_rights=False)
+        settings = read_configuration(file, check_rights=False).settings
     except PreflightFailed as failure:
         click.echo(failure, err=True)
         sys.exit(failure.status)

@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from gaiod.core.errors import GaiodError
 from gaiod.handler.failures import place_of, words_of
 from gaiod.handler.handler import Handler
+from gaiod.kept_code import spec_of_file
 
 GROUP = "gaiod.handlers"
 """The group of entry points under which a package offers handlers."""
@@ -64,6 +65,12 @@ def installed() -> dict[str, str]:
 def pinned(reference: str) -> str:
     """Return a reference that a worker can load without looking through the installed packages."""
     return reference if is_file(reference) or ":" in reference else _target_of(reference)
+
+
+def module_of(reference: str) -> str:
+    """Return the name of the module that a reference, once it is pinned, leads to."""
+    target = reference.partition(":")[0]
+    return _name_of_file(Path(target)) if is_file(target) else target
 
 
 def build_options(handler: type[Handler], values: dict[str, Any]) -> Any:
@@ -137,10 +144,14 @@ def _import_module(name: str) -> ModuleType:
         raise HandlerLoadError(_failure(name, error)) from error
 
 
+def _name_of_file(path: Path) -> str:
+    return f"gaiod_handler_{path.stem}"
+
+
 def _import_file(path: Path) -> ModuleType:
-    name = f"gaiod_handler_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if not path.is_file() or spec is None or spec.loader is None:
+    name = _name_of_file(path)
+    spec = spec_of_file(name, str(path))
+    if spec is None or spec.loader is None:
         raise HandlerLoadError(f"there is no file {path}; paths are relative to the configuration file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up

@@ -188,6 +188,10 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             Line("gaiod_log_lines_lost_total", "instance worker"),
             Line("gaiod_connection_log_dropped_total", "instance worker"),
         ),
+        chart(
+            "Files whose code was not checked", "short",
+            Line("gaiod_worker_code_changed", "instance worker"), Line("gaiod_feeder_code_changed", "instance"),
+        ),
         chart("Garbage collections", "cps", Line("python_gc_collections_total", "generation")),
         chart("Pauses for garbage collection", "s", Line("gaiod_python_gc_pause_seconds", "generation")),
         chart(

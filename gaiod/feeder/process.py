@@ -4,8 +4,8 @@
 
 FD is its end of a channel to its supervisor, as a worker has one:
 
-    supervisor -> feeder    {"log": {...}, "stats": fd, "dump": fd, "links": fd, "instance": 2, ...}
-    supervisor -> feeder    {"run": {"number": 2, "log": {...}, "feeds": [{...}, ...]}}
+    supervisor -> feeder    {"log": {...}, "stats": fd, "dump": fd, "links": fd, "later_fds": fd, "instance": 2, ...}
+    supervisor -> feeder    {"run": {"number": 2, "log": {...}, "feeds": [{...}, ...]}}     with a descriptor: its code
     feeder -> supervisor    {"running": 2}
     supervisor -> feeder    {"ask": {"id": 7, "verb": "publish", "listener": null, "topic": "a", "message": "b"}}
     feeder -> supervisor    {"answer": 7, "result": {"listeners": ["ticks"]}}
@@ -30,13 +30,14 @@ from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.feeder.router import Router
 from gaiod.feeder.source_listener import LAYOUT
+from gaiod.kept_code import KeptCode
 from gaiod.log.setup import LogError, configure_log, follow_log
 from gaiod.process.channel import Channel
 from gaiod.process.inheritance import FOR_SUPERVISOR, take_known_state
 from gaiod.process.main_loop import MainLoop
-from gaiod.process.startup import map_cells, receive_settings
+from gaiod.process.startup import map_cells, receive_fd, receive_settings
 from gaiod.settings import log_settings_from
-from gaiod.stats.feeder_cells import HEARTBEAT, SIZE
+from gaiod.stats.feeder_cells import CODE_CHANGED, HEARTBEAT, SIZE
 from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.feeder")
@@ -56,6 +57,7 @@ class Feeder:
 
     def __init__(self, channel_fd: int) -> None:
         self._first = socket.socket(fileno=channel_fd)
+        self._code: KeptCode | None = None
         self._verbs: dict[str, Callable[[Any], None]] = {
             "run": self._take_run,
             "ask": self._take_question,
@@ -79,6 +81,7 @@ class Feeder:
         self._watcher = Watcher(counters=inlet_cells, report_closes=True, report_hangups=True)
         self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
         self._loop = MainLoop(self._watcher, self._channel)
+        self._later_fds = socket.socket(fileno=message["later_fds"])
         self._router = Router(self._watcher, self._cells, inlet_cells, message["sequences"], message["instance"])
         self._router.links.open(socket.socket(fileno=message["links"]))
         self._loop.beat_every(message["heartbeat_interval_s"], self._cells, HEARTBEAT, [follow_log])
@@ -109,8 +112,26 @@ class Feeder:
         if what["log"] != self._log:
             self._log = what["log"]
             self._configure_log()
+        self._run_code()
         self._router.run(what["feeds"])
+        if self._code is not None:
+            self._code.compare()
         self._channel.send({"running": what["number"]})
+
+    def _run_code(self) -> None:
+        """Let sources that begin from now on run the code of this set's generation; others go on as they are."""
+        fd = receive_fd(self._later_fds)
+        if fd is None:
+            log.error("no descriptor is left for the code of the sources; they run what they ran; raise LimitNOFILE=")
+            return
+        before, self._code = self._code, KeptCode(fd, self._count_changed)
+        if before is None:
+            self._code.install()
+        else:
+            self._code.replace(before)
+
+    def _count_changed(self, files: int) -> None:
+        self._cells[CODE_CHANGED] += files
 
     def _take_question(self, question: dict[str, Any]) -> None:
         """Publish what an operator says, once workers have taken what there is."""

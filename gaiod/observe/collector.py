@@ -145,8 +145,11 @@ class Subject(Protocol):
     def source_rows(self) -> dict[SourceKey, list[int]]:
         """Return the cells of every source that was counted for (`feeder_cells`), over all feeders."""
 
-    def feeder(self) -> tuple[bool, int] | None:
-        """Return whether the feeder runs, and how often it was started again; None: no listener takes messages."""
+    def feeder(self) -> tuple[bool, int, int] | None:
+        """Return whether the feeder runs, how often it was started again, and how many files of its code are others.
+
+        None: no listener takes messages.
+        """
 
     def shared(self, key: Key) -> Mapping[str, Any]:
         """Return what the workers of a listener share."""
@@ -270,6 +273,7 @@ class Collector(PrometheusCollector):
             scrape.add(f"gaiod_{cell}_total", cells[counters.index(cell)], worker)
         scrape.add("gaiod_connection_log_dropped_total", cells[LAYOUT.worker("connection_log_dropped")], worker)
         scrape.add("gaiod_log_lines_lost_total", cells[LAYOUT.worker("log_lost")], worker)
+        scrape.add("gaiod_worker_code_changed", live[LAYOUT.worker("code_changed")], worker)
         busy_s = cells[counters.index("loop_busy_ns")] / 1e9
         scrape.add("gaiod_loop_busy_seconds_total", busy_s, worker)
         scrape.add_buckets("gaiod_loop_lag_seconds", cells[counters.LAG : counters.GROUP], busy_s, worker)

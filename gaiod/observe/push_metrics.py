@@ -18,12 +18,13 @@ class Scrape(Protocol):
         """Add one sample of a counter or a gauge."""
 
 
-def add_feeder(scrape: Scrape, feeder: tuple[bool, int] | None) -> None:
-    """Add whether the feeder runs, and how often it was started again; None: there is nothing for it to do."""
+def add_feeder(scrape: Scrape, feeder: tuple[bool, int, int] | None) -> None:
+    """Add what `Subject.feeder` has returned."""
     if feeder is not None:
-        is_up, restarts = feeder
+        is_up, restarts, code_changed = feeder
         scrape.add("gaiod_feeder_up", is_up)
         scrape.add("gaiod_feeder_restarts_total", restarts)
+        scrape.add("gaiod_feeder_code_changed", code_changed)
 
 
 def add_feed(

@@ -25,3 +25,9 @@ def map_cells(fd: int) -> Any:
     cells = memoryview(mmap.mmap(fd, 0)).cast("q")
     os.close(fd)
     return cells
+
+
+def receive_fd(later_fds: socket.socket) -> int | None:
+    """Receive the descriptor that the supervisor has passed; None: this process has no room for another."""
+    _, fds, _, _ = socket.recv_fds(later_fds, 1, 1)
+    return fds[0] if fds else None

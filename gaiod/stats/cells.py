@@ -29,8 +29,9 @@ GC_CELLS = (
 )
 
 HEARTBEAT = "heartbeat_ns"
-WORKER_CELLS = (HEARTBEAT, "connection_log_dropped", "log_lost")
-"""HEARTBEAT is the one cell that is no counter: when the loop last completed a pass, in `time.monotonic_ns()`."""
+WORKER_CELLS = (HEARTBEAT, "connection_log_dropped", "log_lost", "code_changed")
+"""HEARTBEAT is no counter: when the loop last completed a pass, in `time.monotonic_ns()`. `code_changed` counts the
+files that this one process has loaded although the configuration was checked with others."""
 
 WORKER_LOST = "worker_lost"
 """Why connections closed that were open when their worker died. The supervisor counts them: nobody else can."""

@@ -7,6 +7,9 @@ message. A row is given away again only when the feeder has said that nobody cou
 HEARTBEAT = 0
 """The cell that says when the feeder's loop last completed a pass, in `time.monotonic_ns()`."""
 
+CODE_CHANGED = 1
+"""The cell that counts the files whose code the feeder runs although the configuration was checked with others."""
+
 SOURCE_CELLS = ("published", "refused", "up", "reconnects", "gaps")
 SOURCE_CELL = {name: index for index, name in enumerate(SOURCE_CELLS)}
 """Cells of a source's row, by name. `up` alone goes down again."""

@@ -2,7 +2,8 @@
 
 Validating means importing YAML and the handlers' modules. Neither belongs into a process that
 supervises for months: handlers could leave threads, patched modules and memory behind, and code that
-changed on disk could not be imported a second time.
+changed on disk could not be imported a second time. What the child has imported it leaves in an anonymous file, from
+which the processes of the generation load it: they run what was checked.
 """
 
 import json
@@ -13,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from gaiod.core.connection import Conn
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.handler.handler import Handler
-from gaiod.plugins import HandlerLoadError, is_file, load_handler
+from gaiod.kept_code import Recorder
+from gaiod.plugins import HandlerLoadError, is_file, load_handler, module_of, pinned
 from gaiod.process.dispatch import Target
 from gaiod.process.inheritance import ignore_what_is_for_the_supervisor
 from gaiod.settings import Settings, settings_from
 from gaiod.supervisor.host.privileges import PrivilegeError, check_is_roots_alone
 from gaiod.supervisor.processes.child import die_with_parent
+from gaiod.supervisor.processes.generation import Code
 
 CONFIG_ERROR = 78
 NO_PERMISSION = 77
@@ -57,7 +60,15 @@ class PreflightFailed(Exception):
         self.status = status
 
 
-def read_settings(path: Path, *, check_rights: bool = True) -> Settings:
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A configuration that can be served: what it says, and the code of its handlers."""
+
+    settings: Settings
+    code: Code
+
+
+def read_configuration(path: Path, *, check_rights: bool = True) -> Checked:
     """Return what a configuration file says, having read it in a child process, and wait for it.
 
     Args:
@@ -85,13 +96,13 @@ def read_settings(path: Path, *, check_rights: bool = True) -> Settings:
         except BaseException:  # Ctrl-C
             child.end()
             raise
-    return child.settings()
+    return child.checked()
 
 
 class Preflight(Target):
     """Reads a configuration file in a child process, without waiting; `done` is called once."""
 
-    def __init__(self, watcher: Watcher, path: Path, done: Callable[[Settings | PreflightFailed], None]) -> None:
+    def __init__(self, watcher: Watcher, path: Path, done: Callable[[Checked | PreflightFailed], None]) -> None:
         super().__init__(self._read, None)
         self._done = done
         self._child = _Child(path, True)
@@ -128,11 +139,11 @@ class Preflight(Target):
         self._is_over = True
         self._conn.abort()
         try:
-            settings = self._child.settings()
+            checked = self._child.checked()
         except PreflightFailed as failure:
             self._done(failure)
         else:
-            self._done(settings)
+            self._done(checked)
 
 
 class _Child:
@@ -149,7 +160,8 @@ class _Child:
         self._received = b""
         self._answer: dict[str, Any] = {}
         self._phase = "reading it"
-        self._pid, self.channel = _fork(path, check_rights)
+        self._code = Code()
+        self._pid, self.channel = _fork(path, check_rights, self._code.fd)
 
     def take(self, part: bytes) -> None:
         """Take what it has said."""
@@ -172,7 +184,7 @@ class _Child:
         os.kill(self._pid, signal.SIGKILL)
         _wait(self._pid)
 
-    def settings(self) -> Settings:
+    def checked(self) -> Checked:
         """Wait for its end, and return what it has read.
 
         Raises:
@@ -185,11 +197,12 @@ class _Child:
             raise PreflightFailed(text, SOFTWARE_ERROR)
         if "errors" in self._answer:
             raise PreflightFailed(self._answer["errors"], self._answer["status"])
-        return settings_from(self._answer["settings"])
+        self._code.digests.update(self._answer["digests"])
+        return Checked(settings_from(self._answer["settings"]), self._code)
 
 
-def _fork(path: Path, check_rights: bool) -> tuple[int, socket.socket]:
-    """Start the child, and return its process and our end of the pair that it answers on."""
+def _fork(path: Path, check_rights: bool, code: int) -> tuple[int, socket.socket]:
+    """Start the child, and return its process and our end of the pair that it answers on. It writes code to a file."""
     ours, theirs = socket.socketpair()
     obey = die_with_parent()
     try:
@@ -207,9 +220,11 @@ def _fork(path: Path, check_rights: bool) -> tuple[int, socket.socket]:
                 signal.signal(number, signal.SIG_DFL)
             ignore_what_is_for_the_supervisor()
             # A child that hangs, or leaves processes behind, must not keep listeners open.
-            os.closerange(3, theirs.fileno())
-            os.closerange(theirs.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
-            _answer(path, theirs, check_rights)
+            first, second = sorted((theirs.fileno(), code))
+            os.closerange(3, first)
+            os.closerange(first + 1, second)
+            os.closerange(second + 1, os.sysconf("SC_OPEN_MAX"))
+            _answer(path, theirs, check_rights, code)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -218,8 +233,8 @@ def _fork(path: Path, check_rights: bool) -> tuple[int, socket.socket]:
     return child, ours
 
 
-def _answer(path: Path, channel: socket.socket, check_rights: bool) -> None:
-    """Read the file, and say what is in it, or what is wrong with it."""
+def _answer(path: Path, channel: socket.socket, check_rights: bool, code: int) -> None:
+    """Read the file, and say what is in it, or what is wrong with it; and write down what was imported."""
     from gaiod.config import ConfigErrors, load
 
     def say(**values: Any) -> None:
@@ -229,12 +244,16 @@ def _answer(path: Path, channel: socket.socket, check_rights: bool) -> None:
     try:
         if check_rights and os.geteuid() == 0:
             check_is_roots_alone(path)
+        recorder = Recorder()
         settings = load(
             path,
             load_handler=_load_handler if check_rights else load_handler,
             entering=lambda what: say(entering=what),
         )
-        answer = {"settings": asdict(settings)}
+        handlers = {listener.handler for listener in settings.listeners}
+        digests = {handler: recorder.digest_of(module_of(pinned(handler))) for handler in handlers}
+        recorder.write(code)
+        answer = {"settings": asdict(settings), "digests": digests}
     except PrivilegeError as error:
         is_missing = isinstance(error.__cause__, FileNotFoundError)
         answer = {"errors": str(error), "status": CONFIG_ERROR if is_missing else NO_PERMISSION}

@@ -16,7 +16,7 @@ from pathlib import Path
 from gaiod.core.watcher import Watcher
 from gaiod.log.setup import LogError, check_log
 from gaiod.settings import Settings
-from gaiod.supervisor.preflight import CONFIG_ERROR, Preflight, PreflightFailed, cannot_start
+from gaiod.supervisor.preflight import CONFIG_ERROR, Checked, Preflight, PreflightFailed, cannot_start
 from gaiod.supervisor.processes.fleet import Fleet
 from gaiod.supervisor.processes.generation import Failure, Generation
 from gaiod.supervisor.sockets.bind import BindError
@@ -112,27 +112,28 @@ class Reloads:
         self._begun()
         log.info("reloading %s", self._path)
         try:
-            self._preflight = Preflight(self._watcher, self._path, self._take_settings)
+            self._preflight = Preflight(self._watcher, self._path, self._take_checked)
         except OSError as error:
             self._end((os.EX_OSERR, cannot_start(self._path, error)))
 
-    def _take_settings(self, read: Settings | PreflightFailed) -> None:
+    def _take_checked(self, read: Checked | PreflightFailed) -> None:
         self._preflight = None
         if isinstance(read, PreflightFailed):
             self._end((read.status, str(read)))
             return
-        refusal = self._check(read)
+        refusal = self._check(read.settings)
         if refusal is not None:
             self._end((CONFIG_ERROR, refusal))
             return
         try:
-            prepared = self._listeners.prepare(read)
+            prepared = self._listeners.prepare(read.settings)
         except BindError as error:
             self._end((os.EX_OSERR, str(error)))
             return
         before = self._fleet.generation
         assert before is not None
-        generation = Generation(before.number + 1, read, prepared.listeners[: len(read.listeners)])
+        listeners = prepared.listeners[: len(read.settings.listeners)]
+        generation = Generation(before.number + 1, read.settings, listeners, read.code)
         self._fleet.launch(generation, lambda failure: self._take_launched(prepared, generation, failure))
 
     def _take_launched(self, prepared: Prepared, generation: Generation, failure: Failure | None) -> None:

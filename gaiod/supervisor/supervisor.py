@@ -19,13 +19,13 @@ from gaiod.observe.collector import Collector
 from gaiod.observe.http import Endpoint
 from gaiod.process.dispatch import dispatch
 from gaiod.process.signals import Signals
-from gaiod.settings import Settings
 from gaiod.supervisor.host import descriptors, privileges
 from gaiod.supervisor.host.systemd import Notifier
 from gaiod.supervisor.opening import Opening
 from gaiod.supervisor.operators.commands import Commands
 from gaiod.supervisor.operators.server import Control
 from gaiod.supervisor.operators.snapshot import Snapshot
+from gaiod.supervisor.preflight import Checked
 from gaiod.supervisor.processes.fleet import Fleet
 from gaiod.supervisor.processes.generation import Failure, Generation
 from gaiod.supervisor.processes.health import Health
@@ -58,15 +58,16 @@ class State(Enum):
 class Supervisor:
     """Runs the daemon that a configuration file describes."""
 
-    def __init__(self, settings: Settings, path: Path, command: Sequence[str]) -> None:
+    def __init__(self, checked: Checked, path: Path, command: Sequence[str]) -> None:
         """Make it; `run` does everything.
 
         Args:
-            settings: what the file said.
+            checked: what the file said.
             path: the file, to be read again at every reload; absolute.
             command: what starts another version of the daemon.
         """
-        self._settings = settings
+        self._settings = checked.settings
+        self._code = checked.code
         self._path = path
         self._command = command
         self._state = State.STARTING
@@ -167,7 +168,9 @@ class Supervisor:
             self._open_fronts(prepared)
         else:
             self._fleet.shared.adopt(self._opening.predecessor.shared)
-        generation = Generation(1, self._settings, prepared.listeners[: len(self._settings.listeners)])
+        listeners = prepared.listeners[: len(self._settings.listeners)]
+        generation = Generation(1, self._settings, listeners, self._code)
+        del self._code  # it is the generation's, and goes with it
         for settings, listener in zip(self._settings.listeners, prepared.listeners, strict=False):
             log.info("listener %s: %s on %s", settings.name, settings.handler, listener.address)
         self._fleet.launch(generation, lambda failure: self._take_launched(prepared, generation, failure))

@@ -23,13 +23,14 @@ from typing import Any, NoReturn
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.handler.failures import StartError, words_of
+from gaiod.kept_code import KeptCode
 from gaiod.log.setup import LogError, configure_log, follow_log, lost_lines
 from gaiod.plugins import HandlerLoadError, build_options, load_handler
 from gaiod.process.channel import Channel
 from gaiod.process.inheritance import ignore_what_is_for_the_supervisor, take_known_state
 from gaiod.process.main_loop import MainLoop
 from gaiod.process.signals import Signals
-from gaiod.process.startup import map_cells, receive_settings
+from gaiod.process.startup import map_cells, receive_fd, receive_settings
 from gaiod.settings import ConnectionLogSettings, listener_settings_from, log_settings_from
 from gaiod.stats.cells import HEARTBEAT, Layout
 from gaiod.version import __version__
@@ -103,7 +104,10 @@ class Worker:
         try:
             log_settings = log_settings_from(message["log"])
             configure_log(log_settings, role=f"worker {message['worker']}")
+            code = KeptCode(message["code"], partial(_add, cells, layout.worker("code_changed")))
+            code.install()
             self._make_listeners(message, cells, layout, log_settings.connections)
+            code.compare()
             for listener, sockets in zip(self._listeners, self._sockets, strict=True):
                 if sockets:  # an operator may have drained it before this worker came
                     listener.start()
@@ -139,10 +143,7 @@ class Worker:
     ) -> None:
         dropped = layout.worker("connection_log_dropped")
 
-        def count_dropped(lines: int) -> None:
-            cells[dropped] += lines
-
-        connection_log = ConnectionLog(wanted, message["instance"], count_dropped)
+        connection_log = ConnectionLog(wanted, message["instance"], partial(_add, cells, dropped))
         for number, (plain, fds) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
             settings = listener_settings_from(plain)
             kind = load_handler(settings.handler)
@@ -234,11 +235,11 @@ class Worker:
 
     def _take_socket(self, number: int) -> None:
         """Serve another socket instead of those of a listener: their file was removed."""
-        _, fds, _, _ = socket.recv_fds(self._later_fds, 1, 1)
-        if not fds:
+        fd = receive_fd(self._later_fds)
+        if fd is None:
             log.error("no descriptor is left for the recreated socket; raise LimitNOFILE=, and reload")
             return
-        sock = socket.socket(fileno=fds[0])
+        sock = socket.socket(fileno=fd)
         if self._sockets:
             self._sockets[number] = [sock]  # it has not been told to serve yet
         else:
@@ -280,6 +281,11 @@ class Worker:
 
     def _answer(self, question: dict[str, Any], result: dict[str, Any]) -> None:
         self._channel.send({"answer": question["id"], "result": result})
+
+
+def _add(cells: Any, cell: int, amount: int) -> None:
+    """Count."""
+    cells[cell] += amount
 
 
 def _nothing() -> None:

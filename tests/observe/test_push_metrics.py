@@ -43,9 +43,10 @@ def test_messages_that_workers_missed_are_summed_over_them() -> None:
 
 @pytest.mark.parametrize("is_up", [True, False])
 def test_feeder_is_told_of_where_there_is_one_to_be(fake: FakeDaemon, is_up: bool) -> None:
-    fake.feeder_state = (is_up, 5)
+    fake.feeder_state = (is_up, 5, 2)
     assert value_of(fake.collector, "gaiod_feeder_up") == is_up
     assert value_of(fake.collector, "gaiod_feeder_restarts_total") == 5
+    assert value_of(fake.collector, "gaiod_feeder_code_changed") == 2
 
 
 def test_nothing_is_told_of_messages_where_nobody_takes_any() -> None:

@@ -3,12 +3,11 @@
 import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from gaiod.settings import ListenerSettings, Settings
-from gaiod.supervisor.processes.generation import HEARTBEAT_INTERVAL_MAX_S, Generation, Member
+from gaiod.supervisor.processes.generation import HEARTBEAT_INTERVAL_MAX_S, Code, Generation, Member
 from gaiod.supervisor.sockets.listeners import OpenListener
 
 
@@ -84,30 +83,24 @@ def test_member_reports_once() -> None:
 # -- feeds -------------------------------------------------------------------------------------------------
 
 
-def _key(handler: str, **more: object) -> str:
+def _key(handler: str, code: str = "", **more: object) -> str:
     """Return the key of the feed of a listener."""
     settings = ListenerSettings("ticks", "127.0.0.1:0", handler, **{"sources": ("publish",), **more})  # type: ignore[arg-type]
-    return Generation(1, Settings((settings,)), [OpenListener("x", [], shared=True)]).feed_keys["ticks"]
+    made = Code()
+    made.digests[handler] = code
+    return Generation(1, Settings((settings,)), [OpenListener("x", [], shared=True)], made).feed_keys["ticks"]
 
 
-def test_feed_is_the_same_as_long_as_the_handler_its_options_and_its_code_are(tmp_path: Path) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text("one")
+def test_feed_is_the_same_as_long_as_the_handler_its_options_and_its_code_are() -> None:
     keys = {
         _key("push"),
+        _key("push", "another digest"),
         _key("other"),
         _key("push", options={"topic": "a"}),
         _key("push", sources=("publish", "a")),
-        _key(str(path)),
-        _key(f"{path}:Mine"),
     }
-    assert len(keys) == 6
-    assert keys >= {_key("push", backlog=7, connections_max=3), _key(str(path))}
-    path.write_text("two")
-    keys |= {_key(str(path)), _key(f"{path}:Mine")}
-    path.unlink()
-    keys |= {_key(str(path))}
-    assert len(keys) == 9
+    assert len(keys) == 5
+    assert keys >= {_key("push", backlog=7, connections_max=3), _key("other")}
 
 
 def test_worker_is_told_where_messages_come_from_and_which_it_takes(sockets: list[socket.socket]) -> None:

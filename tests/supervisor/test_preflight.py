@@ -15,9 +15,8 @@ from e2e.support.handlers import IMPORTS, SHOUT, beside
 from gaiod import Watcher
 from gaiod.config import load
 from gaiod.process.dispatch import dispatch
-from gaiod.settings import Settings
 from gaiod.supervisor import preflight
-from gaiod.supervisor.preflight import Preflight, PreflightFailed, read_settings
+from gaiod.supervisor.preflight import Checked, Preflight, PreflightFailed, read_configuration
 
 MINE = "class Mine(gaiod.Handler):\n    pass\n"
 
@@ -31,7 +30,7 @@ def _write(folder: Path, handler: str, more: str = "") -> Path:
 
 def _failure(path: Path) -> PreflightFailed:
     with pytest.raises(PreflightFailed) as failure:
-        read_settings(path)
+        read_configuration(path)
     return failure.value
 
 
@@ -53,7 +52,7 @@ def test_settings_are_those_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(SHOUT)
     path = tmp_path / "gaiod.yaml"
     path.write_text(beside("    with: {prefix: '\u00fc', pause: 250ms}\n    idle_timeout: 1m\n    keepalive: false\n"))
-    settings = read_settings(path)
+    settings = read_configuration(path).settings
     assert settings == load(path)
     (listener,) = settings.listeners
     assert listener.handler == str(tmp_path / "mine.py")
@@ -68,7 +67,7 @@ def test_settings_arrive_when_they_are_larger_than_a_pipe(tmp_path: Path) -> Non
     path = tmp_path / "gaiod.yaml"
     listeners = "".join(f'  l{number}: {{bind: "127.0.0.1:{number}", handler: echo}}\n' for number in range(1, 2001))
     path.write_text(f"listeners:\n{listeners}")
-    assert len(read_settings(path).listeners) == 2000
+    assert len(read_configuration(path).settings.listeners) == 2000
 
 
 def test_nothing_of_a_handlers_module_stays(tmp_path: Path) -> None:
@@ -78,7 +77,7 @@ def test_nothing_of_a_handlers_module_stays(tmp_path: Path) -> None:
     )
     path = _write(tmp_path, handler + MINE)
     threads, modules = threading.active_count(), set(sys.modules)
-    read_settings(path)
+    read_configuration(path)
     assert threading.active_count() == threads
     assert not [name for name in set(sys.modules) - modules if "mine" in name]
     assert "LEFT_BEHIND" not in os.environ
@@ -87,11 +86,11 @@ def test_nothing_of_a_handlers_module_stays(tmp_path: Path) -> None:
 def test_file_is_read_anew_each_time(tmp_path: Path) -> None:
     """A reload has to see what has changed, the handler's code included."""
     path = _write(tmp_path, MINE)
-    read_settings(path)
+    read_configuration(path)
     _write(tmp_path, "raise RuntimeError\n")
     assert _failure(path).status == 78
     _write(tmp_path, MINE, "    connections_max: 5\n")
-    assert read_settings(path).listeners[0].connections_max == 5
+    assert read_configuration(path).settings.listeners[0].connections_max == 5
 
 
 def test_status_is_78_and_the_problems_are_told_when_the_file_is_wrong(
@@ -177,14 +176,14 @@ def test_answer_is_taken_though_a_process_that_the_handler_left_behind_goes_on(t
     )
     path = _write(tmp_path, f"os.chdir({str(tmp_path)!r})\n{left}{MINE}")
     began_s = time.monotonic()
-    assert read_settings(path).listeners
+    assert read_configuration(path).settings.listeners
     assert time.monotonic() - began_s < LIMIT_S
     os.kill(int((tmp_path / "left").read_text()), signal.SIGKILL)
 
 
 def test_nothing_is_left_open_and_no_process_is_left(tmp_path: Path) -> None:
     """The descriptors are counted after every test."""
-    read_settings(_write(tmp_path, MINE))
+    read_configuration(_write(tmp_path, MINE))
     _failure(_write(tmp_path, "raise RuntimeError\n"))
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
@@ -193,9 +192,9 @@ def test_nothing_is_left_open_and_no_process_is_left(tmp_path: Path) -> None:
 # -- while the daemon serves -----------------------------------------------------------------------------
 
 
-def _read(watcher: Watcher, path: Path) -> Settings | PreflightFailed:
+def _read(watcher: Watcher, path: Path) -> Checked | PreflightFailed:
     """Read it without waiting, as a reload does."""
-    read: list[Settings | PreflightFailed] = []
+    read: list[Checked | PreflightFailed] = []
     Preflight(watcher, path, read.append)
     until_s = time.monotonic() + LIMIT_S
     while not read:
@@ -208,7 +207,11 @@ def _read(watcher: Watcher, path: Path) -> Settings | PreflightFailed:
 
 def test_reading_without_waiting_gives_the_same(watcher: Watcher, tmp_path: Path) -> None:
     path = _write(tmp_path, MINE)
-    assert _read(watcher, path) == read_settings(path)
+    read, waited_for = _read(watcher, path), read_configuration(path)
+    assert isinstance(read, Checked)
+    assert read.settings == waited_for.settings
+    assert read.code.digests == waited_for.code.digests
+    assert os.pread(read.code.fd, 1 << 20, 0) == os.pread(waited_for.code.fd, 1 << 20, 0)
 
 
 def test_reading_without_waiting_fails_with_the_same(watcher: Watcher, tmp_path: Path) -> None:

@@ -263,10 +263,13 @@ class Snapshot:
         """Return the cells of every source that was counted for, over all feeders."""
         return self._fleet.feeding.counts.rows()
 
-    def feeder(self) -> tuple[bool, int] | None:
-        """Return whether the feeder runs, and how often it was started again; None: no listener takes messages."""
+    def feeder(self) -> tuple[bool, int, int] | None:
+        """Return whether the feeder runs, how often it was started again, and how many files of its code are others.
+
+        None: no listener takes messages.
+        """
         feeding = self._fleet.feeding
-        return (feeding.is_up, feeding.restarts) if feeding.is_needed else None
+        return (feeding.is_up, feeding.restarts, feeding.counts.code_changed) if feeding.is_needed else None
 
 
 def _pressure(side: str, row: list[int], live: list[list[int]]) -> dict[str, int]:

@@ -100,7 +100,7 @@ class ChildProcess:
         self._question_ids = count(1)
 
     def launch(self, message: Mapping[str, Any], fds: Sequence[int], *, stdin: int | None) -> None:
-        """Start it, and send it its first message, `dump` added.
+        """Start it, and send it its first message, `dump` and `later_fds` added.
 
         Args:
             message: what it is told.
@@ -111,13 +111,15 @@ class ChildProcess:
             OSError: no process can be started.
         """
         ours, theirs = socket.socketpair()
+        self._handing, taking = socket.socketpair()
         # -P: what lies in the working directory is not ours to import.
         command = [sys.executable, "-P", "-m", self._module, str(theirs.fileno())]
+        later_fds = taking.fileno()
         self._dump = anonymous_file("gaiod-dump")
         try:
             self._process = subprocess.Popen(
                 command,
-                pass_fds=[theirs.fileno(), self._dump, *fds],
+                pass_fds=[theirs.fileno(), taking.fileno(), self._dump, *fds],
                 stdin=stdin,
                 env={key: value for key, value in os.environ.items() if key not in SUPERVISORS_OWN},
                 process_group=0,  # a Ctrl-C goes to the whole group: the supervisor decides, from the first moment on
@@ -126,11 +128,13 @@ class ChildProcess:
         except BaseException:
             os.close(self._dump)
             ours.close()
+            self._handing.close()
             raise
         finally:
             theirs.close()
+            taking.close()
         self._channel = Channel(self._watcher.delegate(ours), self._take)
-        self.send({**message, "dump": self._dump})
+        self.send({**message, "dump": self._dump, "later_fds": later_fds})
 
     @property
     def pid(self) -> int:
@@ -140,6 +144,14 @@ class ChildProcess:
     def send(self, message: dict[str, Any]) -> None:
         """Tell it something."""
         self._channel.send(message)
+
+    def pass_fd(self, fd: int) -> None:
+        """Hand it a descriptor, over a socket pair of its own: what is sent next says what for.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        socket.send_fds(self._handing, [b"s"], [fd])
 
     def ask(self, question: dict[str, Any], take: Callable[[dict[str, Any] | None], None]) -> None:
         """Ask it something; `take` gets the answer, or None if it ends before."""
@@ -164,6 +176,7 @@ class ChildProcess:
     def collect(self) -> str:
         """Let go of what belongs to it, once it has ended, and return the stack that it left behind, if any."""
         self._channel.close()
+        self._handing.close()
         questions, self._questions = self._questions, {}
         for take in questions.values():
             take(None)
@@ -259,20 +272,14 @@ class WorkerProcess(ChildProcess):
             OSError: no process can be started.
         """
         fds = [[sock.fileno() for sock in sockets] for sockets in listeners]
-        self._handing, taking = socket.socketpair()
-        with taking:
-            numbers = {"instance": self.instance, "stats": self.memory.fd, "fds": fds, "later_fds": taking.fileno()}
-            inherited = [self.memory.fd, taking.fileno(), *(fd for each in fds for fd in each)]
-            try:
-                self.launch({**settings, **numbers}, inherited, stdin=subprocess.DEVNULL)
-            except BaseException:
-                self._handing.close()
-                raise
+        numbers = {"instance": self.instance, "stats": self.memory.fd, "fds": fds}
+        inherited = [self.memory.fd, settings["code"], *(fd for each in fds for fd in each)]
+        self.launch({**settings, **numbers}, inherited, stdin=subprocess.DEVNULL)
 
     def pass_socket(self, listener: int, sock: socket.socket) -> None:
         """Have it serve another socket instead of those of a listener, by its number in the settings."""
         try:
-            socket.send_fds(self._handing, [b"s"], [sock.fileno()])
+            self.pass_fd(sock.fileno())
         except OSError as error:
             if not self.silent:
                 log.error("worker %d cannot be given a socket: %s; restart it", self.number, error.strerror)
@@ -305,7 +312,6 @@ class WorkerProcess(ChildProcess):
     def collect(self) -> str:
         """As of any process."""
         self.phase = Phase.ENDED
-        self._handing.close()
         return super().collect()
 
     def is_worn(self, limits: RecycleSettings, accepted: int, now_s: float) -> str | None:

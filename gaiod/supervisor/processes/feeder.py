@@ -345,6 +345,13 @@ class Feeding:
         process, generation = self._process, self._adopted
         if process is None or generation is None or process.is_stopping or process.generation is generation:
             return
+        try:
+            process.pass_fd(generation.code.fd)
+        except OSError as error:
+            if not process.silent:
+                log.error("the feeder cannot be given its code: %s; ending it", error.strerror)
+                process.kill()
+            return  # the next one gets it
         process.generation = generation
         self._sets += 1
         keys: list[SourceKey] = []

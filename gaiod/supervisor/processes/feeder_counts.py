@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from gaiod.stats.feeder_cells import HEARTBEAT, ROWS_MAX, SIZE, SOURCE_CELL, SOURCE_CELLS, row
+from gaiod.stats.feeder_cells import CODE_CHANGED, HEARTBEAT, ROWS_MAX, SIZE, SOURCE_CELL, SOURCE_CELLS, row
 from gaiod.supervisor.processes.slots import anonymous_file
 
 SourceKey = tuple[str, str]
@@ -30,6 +30,11 @@ class FeederMemory:
     def heartbeat_s(self) -> float:
         """When the feeder's loop last completed a pass, in `time.monotonic()`; 0 if it never has."""
         return float(self._cells[HEARTBEAT] / 1e9)
+
+    @property
+    def code_changed(self) -> int:
+        """How many files it has loaded although the configuration was checked with another version of them."""
+        return int(self._cells[CODE_CHANGED])
 
     def assign(self, keys: Collection[SourceKey], set_number: int) -> dict[SourceKey, int]:
         """Return the number of the row of each key; it keeps the one it has.
@@ -81,6 +86,11 @@ class SourceCounts:
         """Return memory for the next feeder; there is one at a time."""
         self._live = FeederMemory()
         return self._live
+
+    @property
+    def code_changed(self) -> int:
+        """How many files the feeder that runs has loaded although the configuration was checked with others."""
+        return 0 if self._live is None else self._live.code_changed
 
     def retire(self, *, has_died: bool) -> None:
         """Keep what the feeder has counted that is gone. One that has died may have missed something everywhere."""

@@ -16,7 +16,7 @@ from gaiod.core.watcher import Watcher
 from gaiod.supervisor.processes.child import Phase, WorkerProcess
 from gaiod.supervisor.processes.crash_loop import FAILURES_MAX, FAILURES_WINDOW_S, SETTLED_S, CrashLoop
 from gaiod.supervisor.processes.feeder import Feeding
-from gaiod.supervisor.processes.generation import Failure, Generation, Launch, Member
+from gaiod.supervisor.processes.generation import Code, Failure, Generation, Launch, Member
 from gaiod.supervisor.processes.shared_state import SharedState, appoint
 from gaiod.supervisor.processes.slots import Key, Slot
 from gaiod.supervisor.sockets.listeners import OpenListener
@@ -72,6 +72,7 @@ class Fleet:
         self._changed = changed
         self.feeding = Feeding(watcher, changed, lambda: [member.process for member in self.serving.values()])
         self._members: list[Member] = []
+        self._codes: set[Code] = set()
         self._crash_loop = CrashLoop()
 
     def __iter__(self) -> Iterator[Member]:
@@ -99,6 +100,7 @@ class Fleet:
             done(Failure("the daemon stops", os.EX_SOFTWARE))
             return
         launch = Launch(generation, done)
+        self._codes.add(generation.code)
         self.feeding.prepare(generation)
         for number in range(generation.settings.workers):
             try:
@@ -177,6 +179,7 @@ class Fleet:
         for member in self:
             self.kill_member(member, STOPPED)
         self.feeding.kill()
+        self._close_codes()
 
     def kill_member(self, member: Member, why: str) -> None:
         """Kill a worker, for a reason that is told when it has ended."""
@@ -363,6 +366,7 @@ class Fleet:
             member.process.phase = Phase.DRAINING
             self.kill_member(member, "its generation failed")
         self.feeding.withdraw()
+        self._close_codes()
         launch.done(why)
 
     def _drain(self, member: Member, timeout_s: float, *, eager: bool) -> None:
@@ -371,7 +375,8 @@ class Fleet:
         member.kill_s = time.monotonic() + timeout_s + DRAIN_MARGIN_S
 
     def _forget(self) -> None:
-        """Forget the counters of slots and listeners that are not configured any more and have no worker."""
+        """Forget the counters of slots and listeners that are not configured any more and have no worker; and code."""
+        self._close_codes()
         generations = {member.generation.number: member.generation for member in self._members}
         if self.generation is not None:
             generations[self.generation.number] = self.generation
@@ -385,6 +390,15 @@ class Fleet:
         for slot in (self.past, *self.slots.values()):
             slot.forget(known)
         self.shared.forget(known)
+
+    def _close_codes(self) -> None:
+        """Close the code of generations that nobody runs, and nobody will be started with."""
+        used = {member.generation.code for member in self._members}
+        if self.generation is not None and (self._members or not self.is_stopping):
+            used.add(self.generation.code)
+        for code in self._codes - used:
+            code.close()
+        self._codes &= used
 
 
 def _cannot_start(number: int, error: OSError) -> str:

@@ -5,19 +5,35 @@ import hashlib
 import json
 import os
 import socket
+import weakref
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from gaiod.plugins import is_file, label_of, pinned
+from gaiod.plugins import label_of, pinned
 from gaiod.settings import ListenerSettings, Settings
 from gaiod.supervisor.processes.child import WorkerProcess
-from gaiod.supervisor.processes.slots import Key
+from gaiod.supervisor.processes.slots import Key, anonymous_file
 from gaiod.supervisor.sockets.listeners import OpenListener
 
 HEARTBEATS_PER_TIMEOUT = 4
 HEARTBEAT_INTERVAL_MAX_S = 1.0
+
+
+class Code:
+    """The code of handlers, as preflight has imported it.
+
+    Attributes:
+        fd: of the anonymous file that `gaiod.kept_code` writes and reads.
+        close: closes it. The fleet does, of a generation that nobody is started with any more; of one that never was
+            launched, it is closed with the last who has this.
+        digests: by reference of a handler, what is another if its code is, or that of what it imports.
+    """
+
+    def __init__(self) -> None:
+        self.fd = anonymous_file("gaiod-code")
+        self.digests: dict[str, str] = {}
+        self.close = weakref.finalize(self, os.close, self.fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +44,7 @@ class Generation:
         number: counts them.
         settings: the configuration.
         listeners: the sockets of `settings.listeners`, in their order.
+        code: what its workers and its feeder run.
         feed_keys: of each listener that takes messages what tells its sources from others: of two generations with the
             same key one's sources are the other's, and go on.
     """
@@ -35,11 +52,12 @@ class Generation:
     number: int
     settings: Settings
     listeners: list[OpenListener]
+    code: Code = field(default_factory=Code)
     feed_keys: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Look at handlers that are files now: they may change while the generation serves."""
-        keys = {each.name: _feed_key(each) for each in self.settings.listeners if each.sources}
+        """Make the keys."""
+        keys = {each.name: self._feed_key(each) for each in self.settings.listeners if each.sources}
         object.__setattr__(self, "feed_keys", keys)
 
     @property
@@ -67,7 +85,13 @@ class Generation:
             "drain_timeout_s": settings.drain_timeout_s,
             "cpu": _cpu_of(worker) if settings.pin_workers else None,
             "log": dataclasses.asdict(settings.log),
+            "code": self.code.fd,
         }
+
+    def _feed_key(self, listener: ListenerSettings) -> str:
+        code = self.code.digests.get(listener.handler, "")
+        said = json.dumps([listener.handler, listener.options, listener.sources, code], sort_keys=True, default=repr)
+        return hashlib.sha256(said.encode()).hexdigest()[:32]
 
     def sockets_of(self, worker: int, drained: Container[str]) -> list[list[socket.socket]]:
         """Return what one of its workers serves: the sockets of each listener, none of those that are drained."""
@@ -123,17 +147,6 @@ class Launch:
     generation: Generation
     done: Callable[[Failure | None], None]
     members: list[Member] = field(default_factory=list)
-
-
-def _feed_key(listener: ListenerSettings) -> str:
-    """Return what is another if the handler is, its options, or its code where that is a file."""
-    path = listener.handler.partition(":")[0]
-    try:
-        code = Path(path).read_bytes() if is_file(path) else b""
-    except OSError:
-        code = b""  # loading it says why
-    said = json.dumps([listener.handler, listener.options, listener.sources], sort_keys=True, default=repr)
-    return hashlib.sha256(said.encode() + code).hexdigest()[:32]
 
 
 def _cpu_of(worker: int) -> int | None:

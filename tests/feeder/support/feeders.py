@@ -36,6 +36,7 @@ class FeederUnderTest(ChildUnderTest):
                 "log": asdict(LogSettings(**log)),
                 "stats": self._stats,
                 "dump": self._dump,
+                "later_fds": self._later_fds,
                 "links": self._socket.fileno(),
                 "instance": 1,
                 "sequences": {},
@@ -59,6 +60,7 @@ class FeederUnderTest(ChildUnderTest):
             "row": 0,
             "rows": {name: index for index, name in enumerate(names, 1)},
         }
+        socket.send_fds(self._handing, [b"s"], [self._code])
         self.send({"run": {"number": number, "log": asdict(LogSettings()), "feeds": [feed]}})
 
     def messages(self, count: int) -> list[bytes]:

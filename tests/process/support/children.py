@@ -32,11 +32,13 @@ class ChildUnderTest:
         self.channel, theirs = socket.socketpair()
         self.channel.settimeout(LIMIT_S)
         self._lines = self.channel.makefile("r", encoding="utf-8")
-        self._stats, self._dump = os.memfd_create("stats"), os.memfd_create("dump")
-        with theirs, log.open("wb") as output:
+        self._stats, self._dump, self._code = map(os.memfd_create, ("stats", "dump", "code"))
+        self._handing, later = socket.socketpair()
+        self._later_fds = later.fileno()
+        with theirs, later, log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", *command, str(theirs.fileno())],
-                pass_fds=[theirs.fileno(), self._stats, self._dump, *fds],
+                pass_fds=[theirs.fileno(), later.fileno(), self._stats, self._dump, self._code, *fds],
                 stdout=output,
                 stderr=output,
                 **how,
@@ -75,6 +77,7 @@ class ChildUnderTest:
         """Close the channel."""
         self._lines.close()
         self.channel.close()
+        self._handing.close()
 
     def clean_up(self) -> None:
         """End it, and close everything."""
@@ -84,3 +87,4 @@ class ChildUnderTest:
         self.hang_up()
         os.close(self._stats)
         os.close(self._dump)
+        os.close(self._code)

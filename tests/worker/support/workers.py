@@ -40,11 +40,7 @@ class WorkerUnderTest(ChildUnderTest):
 
     def __init__(self, folder: Path, command: tuple[str, ...], sockets: list[socket.socket]) -> None:
         self.sockets = sockets
-        self._handing, later = socket.socketpair()
-        self._later_fds = later.fileno()
-        with later:
-            fds = [later.fileno(), *(sock.fileno() for sock in sockets)]
-            super().__init__(command, folder / "worker.log", fds)
+        super().__init__(command, folder / "worker.log", [sock.fileno() for sock in sockets])
 
     def settings(self, *handlers: str, **more: Any) -> bytes:
         """Return the line that tells it what to serve: a listener for each handler."""
@@ -61,6 +57,7 @@ class WorkerUnderTest(ChildUnderTest):
             "fds": [[sock.fileno()] for sock in self.sockets[: len(listeners)]],
             "later_fds": self._later_fds,
             "stats": self._stats,
+            "code": self._code,
             "dump": self._dump,
             "cpu": None,
             "heartbeat_interval_s": HEARTBEAT_INTERVAL_S,
@@ -82,11 +79,6 @@ class WorkerUnderTest(ChildUnderTest):
         """Have it serve another socket instead of that of a listener."""
         socket.send_fds(self._handing, [b"s"], [sock.fileno()])
         self.send({"socket": listener})
-
-    def hang_up(self) -> None:
-        """Close the channel."""
-        super().hang_up()
-        self._handing.close()
 
     def address(self, listener: int = 0) -> str:
         """Return where a listener listens."""
