@@ -8,12 +8,17 @@ from gaiod.core.errors import GaiodError
 
 
 class StartError(GaiodError):
-    """The `on_start` of a listener's handler raised: the listener cannot be served. The text says where, and what."""
+    """The `on_start` of a listener's handler raised, or a hook before it was ready: the listener cannot be served.
+
+    The text says where, and what.
+    """
 
 
-def failed_start(listener: str, handler: str, kind: type, error: BaseException) -> StartError:
-    """Return how to say that the `on_start` of a listener's handler, an instance of `kind`, raised."""
-    what = f"on_start at {place_of(error, folder_of(kind))} raised {words_of(error)}"
+def failed_start(
+    listener: str, handler: str, kind: type, error: BaseException, *, hook: str = "on_start"
+) -> StartError:
+    """Return how to say that a hook of a listener's handler, an instance of `kind`, raised before it was ready."""
+    what = f"{hook} at {place_of(error, folder_of(kind))} raised {words_of(error)}"
     return StartError(f"listener {listener}, handler {handler}: {what}; see to what it needs, or correct it")
 
 

@@ -64,6 +64,12 @@ class Host(Protocol):
     def pause_accepting(self, error: Exception) -> None:
         """Stop accepting for a moment: `Handler.pause_accepting`."""
 
+    def delay_ready(self) -> None:
+        """Let the worker not be ready yet: `Handler.delay_ready`."""
+
+    def ready(self) -> None:
+        """Let the worker be ready: `Handler.ready`."""
+
     def timer(self, delay_s: float, data: Any) -> None:
         """Call `on_timer` later: `Handler.timer`."""
 
@@ -340,6 +346,25 @@ class Handler:
             RuntimeError: the handler does not serve a listener yet.
         """
         self._serving("pause_accepting").pause_accepting(error)
+
+    def delay_ready(self) -> None:
+        """Let the worker accept no client until `ready()` is called, for a start that takes longer than `on_start` may.
+
+        Call it in `on_start`, and set a timer: a worker that is not ready within 30 s is killed. Until `ready()`, an
+        exception in any hook fails the start or the reload, as one in `on_start` does.
+
+        Raises:
+            RuntimeError: not in `on_start`.
+        """
+        self._serving("delay_ready").delay_ready()
+
+    def ready(self) -> None:
+        """Let the worker accept clients: what `delay_ready()` waits for is there. More calls have no effect.
+
+        Raises:
+            RuntimeError: as `connect`.
+        """
+        self._serving("ready").ready()
 
     def group(
         self,

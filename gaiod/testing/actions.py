@@ -63,6 +63,16 @@ class PauseAccepting:
 
 
 @dataclass(frozen=True)
+class DelayReady:
+    """It let the worker not be ready yet."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """It let the worker be ready."""
+
+
+@dataclass(frozen=True)
 class Timer:
     """It asked to be told after some seconds."""
 
@@ -124,5 +134,5 @@ class Publish:
 
 Action = (
     Read | Write | Close | Abort | Reset | ShutdownWrite | Cancel | Connect | RelayTo | PauseAccepting | Timer | Post
-    | Share | MakeGroup | Join | Leave | Publish
+    | DelayReady | Ready | Share | MakeGroup | Join | Leave | Publish
 )  # fmt: skip

@@ -15,7 +15,7 @@ from gaiod.handler.server_stats import HandlerCounts
 from gaiod.handler.shared_values import SharedValues
 from gaiod.handler.termination import termination_of
 from gaiod.stats.cells import CELL, HANDLER_CELLS, SERVER_CELLS, Layout
-from gaiod.testing.actions import Action, Connect, MakeGroup, PauseAccepting, Post, Share, Timer
+from gaiod.testing.actions import Action, Connect, DelayReady, MakeGroup, PauseAccepting, Post, Ready, Share, Timer
 from gaiod.testing.conn import ScriptedConn, ScriptedGroup
 from gaiod.testing.events import (
     Arrived,
@@ -67,6 +67,14 @@ class _Script:
     def pause_accepting(self, error: Exception) -> None:
         """As `Handler.pause_accepting`."""
         self._conn.actions.append(PauseAccepting())
+
+    def delay_ready(self) -> None:
+        """As `Handler.delay_ready`."""
+        self._conn.actions.append(DelayReady())
+
+    def ready(self) -> None:
+        """As `Handler.ready`."""
+        self._conn.actions.append(Ready())
 
     def timer(self, delay_s: float, data: Any) -> None:
         """As `Handler.timer`."""

@@ -36,6 +36,10 @@ cdef class Listener(Target):
     cdef Ledger _ledger
     cdef object _accept_pauses
     cdef object _shared
+    cdef object _started
+    cdef bint _is_alone
+    cdef bint _is_starting
+    cdef readonly bint is_delayed
     cdef object _header_wait
 
     @cython.locals(conn=Conn, kind=int)

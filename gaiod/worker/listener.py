@@ -16,7 +16,7 @@ from gaiod.core.group import Group
 from gaiod.core.operations import ACCEPT, CLOSED, CONNECT, RELAY
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
-from gaiod.handler.failures import failed_start, likeness_of
+from gaiod.handler.failures import StartError, failed_start, likeness_of
 from gaiod.handler.handler import Handler, SocketOptions
 from gaiod.handler.server_stats import HandlerCounts
 from gaiod.handler.termination import Termination, of_client, of_error, termination_of
@@ -68,6 +68,7 @@ class Listener(Target):
         slow: SlowHooks | None = None,
         shared: Mapping[str, Any] | None = None,
         share: Callable[[str, Any], None] | None = None,
+        started: Callable[[StartError | None], None] | None = None,
     ) -> None:
         """Make a listener; `start` lets its handler begin, `open` lets it serve.
 
@@ -84,6 +85,7 @@ class Listener(Target):
             slow: is told of its slow hooks; None: nobody is.
             shared: what the workers of the listener share already.
             share: tells the others of a key and its value; None: there are no others, so it leads.
+            started: called if the start took longer than `start`: it is ready, or could not be.
         """
         super().__init__(handler.on_read, handler.on_write)
         self.settings = settings
@@ -100,14 +102,16 @@ class Listener(Target):
         self.counts = HandlerCounts(cells, layout, number, settings.servers)
         self._groups: WeakSet[Group] = WeakSet()
         self._sockets: list[Conn] = []
+        self._started = started or _nobody_waits
+        self._is_starting = False
+        self.is_delayed = False  # its handler has said so, and not yet that it is ready
         self._is_open = False  # from its start until it accepts no more
         self._timers = Timers(watcher, lambda: self._is_open or self.active > 0)
         self._tell = LimitedLog(log, f"listener {settings.name}").tell
         self._ledger = Ledger(settings.name, cells, self._row, connection_log, recent_closes)
         self._accept_pauses = AcceptPauses(lambda reason, ns: self._count(f"accept_paused_{reason}_ns", ns))
-        self._shared = SharedState(
-            watcher, shared or {}, share or _nobody_to_tell, self._delayed, is_leader=share is None
-        )
+        self._is_alone = share is None
+        self._shared = SharedState(watcher, shared or {}, share or _nobody_to_tell, self._delayed)
         self._header_wait: ProxyHeaderWait | None = None
         if settings.proxy_protocol is not None:
             self._header_wait = ProxyHeaderWait(
@@ -133,14 +137,17 @@ class Listener(Target):
             self._timers.every(self.handler.tick_interval_s, self._tick)
         if self._ledger.every_s is not None:
             self._timers.every(self._ledger.every_s, lambda: self._ledger.alive(self.clients()))
+        self._is_starting = True
         try:
             self.handler.on_start()
         except BaseException as error:
             self._count("handler_error_on_start")
             self._tell(logging.ERROR, "on_start", "on_start raised; it is not served", traceback=True)
             raise failed_start(self.name, self.settings.handler, type(self.handler), error) from error
-        if self.is_leader:
-            self._call("on_leader", None, self.handler.on_leader, (True,))
+        finally:
+            self._is_starting = False
+        if self._is_alone:
+            self.lead(True)
 
     def open(self, sockets: Iterable[socket.socket]) -> None:
         """Serve listening sockets, which are taken over; if it was drained since its start, they are closed."""
@@ -263,6 +270,18 @@ class Listener(Target):
             self._watcher.pause(sock)
         self._tell(logging.WARNING, "paused", "there is no room for another client: %s; accepting waits", error)
 
+    def delay_ready(self) -> None:
+        """As `Handler.delay_ready`."""
+        if not self._is_starting:
+            raise RuntimeError("delay_ready works in on_start: later, the worker is ready")
+        self.is_delayed = True
+
+    def ready(self) -> None:
+        """As `Handler.ready`."""
+        was_delayed, self.is_delayed = self.is_delayed, False
+        if was_delayed and not self._is_starting:
+            self._started(None)
+
     def group(self, limit: int, policy: str, grace_s: float, memory_limit: int) -> Group:
         """As `Handler.group`."""
         group = self._watcher.group(
@@ -353,6 +372,9 @@ class Listener(Target):
         self._tell(logging.ERROR, kind, "%s raised; %s", name, what, traceback=True)
         if conn is not None:
             self.end(conn, Termination("handler_error", "handler", "error", name), abort=True)
+        if self.is_delayed and not self._is_starting:
+            self.is_delayed = False
+            self._started(failed_start(self.name, self.settings.handler, type(self.handler), error, hook=name))
 
     def _accepted(self, conn: Conn | None, result: OpResult) -> None:
         if result.error is not None:
@@ -427,6 +449,10 @@ class Listener(Target):
 
     def _count(self, cell: str, amount: int = 1) -> None:
         self._cells[self._row + CELL[cell]] += amount
+
+
+def _nobody_waits(error: StartError | None) -> None:
+    """Be ready, where nobody waits for that."""
 
 
 def _nobody_to_tell(key: str, value: Any) -> None:

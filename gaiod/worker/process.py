@@ -65,7 +65,7 @@ class Worker:
         self._recent_closes = RecentCloses()
         self._sockets: list[list[socket.socket]] = []
         self._drain: Drain | None = None
-        self._is_ready = False
+        self._is_fed = self._is_ready = False
         self._feeder = 0
         self._asked_fed: list[dict[str, Any]] = []
         self._exit_status = 0
@@ -166,6 +166,7 @@ class Worker:
                 slow=self._slow,
                 shared=message["shared"].get(settings.name),
                 share=partial(self._share, settings.name),
+                started=self._take_started,
             )
             self._listeners.append(listener)
             self._sockets.append([socket.socket(fileno=fd) for fd in fds])
@@ -178,14 +179,14 @@ class Worker:
         keys = {listener: feed["keys"][listener.name] for listener in self._listeners if listener.name in feed["keys"]}
         if keys:
             self._link = FeederClient(self._watcher, feed["address"], keys, self._fed)
-            self._watcher.timer(time.monotonic() + FEED_TIMEOUT_S, context=self._tell_ready)
+            self._watcher.timer(time.monotonic() + FEED_TIMEOUT_S, context=self._take_fed)
         else:
-            self._watcher.post(self._tell_ready)
+            self._watcher.post(self._take_fed)
 
     def _fed(self, feeder: int) -> None:
         """Messages come from this feeder, and no longer from one before it."""
         self._feeder = feeder
-        self._tell_ready()
+        self._take_fed()
         self._answer_fed()
 
     def _answer_fed(self) -> None:
@@ -196,8 +197,19 @@ class Worker:
             else:
                 self._asked_fed.append(question)
 
-    def _tell_ready(self, result: OpResult | None = None) -> None:
-        if not self._is_ready:
+    def _take_fed(self, result: OpResult | None = None) -> None:
+        self._is_fed = True
+        self._tell_ready()
+
+    def _take_started(self, error: StartError | None) -> None:
+        """Go on after a handler's start that took longer."""
+        if error is not None:
+            self._fail(str(error), os.EX_SOFTWARE)
+        else:
+            self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        if self._is_fed and not self._is_ready and not any(listener.is_delayed for listener in self._listeners):
             self._is_ready = True
             self._channel.send({"ready": True})
 

@@ -35,8 +35,6 @@ class SharedState:
         values: Mapping[str, Any],
         send: Callable[[str, Any], None],
         delayed: Callable[[int], None],
-        *,
-        is_leader: bool = False,
     ) -> None:
         """Begin with what is known.
 
@@ -45,11 +43,10 @@ class SharedState:
             values: what other workers have shared.
             send: tells the supervisor of a key and its value.
             delayed: is told how many values have to wait, each time that some do.
-            is_leader: see above.
         """
         self._values = SharedValues(values)
         self.values = self._values.values
-        self.is_leader = is_leader
+        self.is_leader = False
         self._watcher = watcher
         self._send = send
         self._delayed = delayed

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from gaiod import Conn, Handler, OpResult, ProxyHeader, Termination
@@ -15,6 +16,12 @@ from .queue import Queue
 from .servers import Endpoint, Server, hash_of
 from .session import Session
 from .sockets import SocketOption, socket_options
+
+START_S = 5.0
+"""How long a worker waits for the first answers for its names, until it accepts clients without."""
+
+NAME, CHECKS, EJECTION = "name", "checks", "ejection"
+"""Kinds of what workers share. A key is the kind, a space, and the name or the endpoint."""
 
 AGE_SHARE_MIN = 0.8
 """Of `max_age` that the shortest-lived connection gets: those that began together must not all end together."""
@@ -56,6 +63,9 @@ class Proxy(Handler):
         self.queue = Queue(self, options.queue)
         self._half_closed: dict[Session, float] = {}  # one direction ended, and when
         self._names: Names | None = None
+        self._answered: set[str] = set()  # names
+        self._is_waiting = False  # for the first answers
+        self._checks: list[Checks] = []
 
     @classmethod
     def servers_of(cls, options: ProxyOptions) -> tuple[str, ...]:
@@ -69,13 +79,45 @@ class Proxy(Handler):
 
     def on_start(self) -> None:
         servers = [Server(entry, self.server(entry.address)) for entry in self.options.entries]
-        self.pool = Pool(self.listener, self.options, servers, self._dice)
+        self.pool = Pool(
+            self.listener, self.options, servers, self._dice, changed=self._tell_ejection, speaks=lambda: self.is_leader
+        )
         for server in servers:
-            self._check(server.endpoints)
-        names = [server.address.host for server in servers if server.address.kind == "name"]
-        if names:
-            self._names = Names(names, self.options.resolve_interval, self.post)
-            self._names.start()
+            for endpoint in server.endpoints:
+                self._recall(endpoint)
+        for name in self._unknown_names():
+            if f"{NAME} {name}" in self.shared:
+                self._recall_name(name, self.shared[f"{NAME} {name}"])
+        self.pool.refresh(time.monotonic())
+        if self._unknown_names():
+            self._is_waiting = True
+            self.delay_ready()
+            self.timer(START_S, self)
+            self._look_up()
+
+    def on_leader(self, is_leader: bool) -> None:
+        self._look_up()
+        for checks in self._checks:
+            checks.stop()
+        self._checks.clear()
+        if is_leader:
+            self._forget_others()
+            for server in self.pool.servers:
+                self._check(server.endpoints)
+
+    def on_share(self, key: str, value: Any) -> None:
+        kind, _, name = key.partition(" ")
+        endpoint = None if kind == NAME else self.pool.find(name)
+        now_s = time.monotonic()
+        if kind == NAME:
+            self._recall_name(name, value)
+        elif endpoint is not None and kind == EJECTION:
+            self.pool.recall_ejection(endpoint, value, now_s)
+        elif endpoint is not None and kind == CHECKS:
+            self.pool.recall_checks(endpoint, value, now_s)
+            self._close_if_down(endpoint)
+        self.pool.refresh(now_s)
+        self.queue.serve()
 
     def on_open(self, conn: Conn) -> None:
         session = conn.data = Session(self, conn)
@@ -119,11 +161,9 @@ class Proxy(Handler):
         data.ring()
 
     def on_post(self, data: Answer) -> None:
-        now_s = time.monotonic()
-        for server in self.pool.servers:
-            if server.address.kind == "name" and server.address.host == data.name:
-                self._check(self.pool.resolved(server, data, now_s))
-        self.queue.serve()
+        hosts = data.hosts or self._known_hosts(data.name)
+        self.share(f"{NAME} {data.name}", {"hosts": hosts, "error": data.error})
+        self._take_answer(replace(data, hosts=hosts), is_news=True)
 
     # -- what an operator asks ---------------------------------------------------------------------------
 
@@ -200,22 +240,117 @@ class Proxy(Handler):
         """Look every second whether a session goes on of which one direction ended."""
         self._half_closed[session] = time.monotonic()
 
+    # -- names -----------------------------------------------------------------------------------------
+
+    def _servers_named(self, name: str) -> Iterable[Server]:
+        return (each for each in self.pool.servers if each.address.kind == "name" and each.address.host == name)
+
+    def _unknown_names(self) -> set[str]:
+        """Return the names of which nothing is known: no address, nor that there is none."""
+        servers = (server for server in self.pool.servers if server.address.kind == "name")
+        return {server.address.host for server in servers} - self._answered
+
+    def _known_hosts(self, name: str) -> tuple[str, ...]:
+        return tuple(self.shared.get(f"{NAME} {name}", {"hosts": ()})["hosts"])
+
+    def _look_up(self) -> None:
+        """Look up all names if this worker leads, else those that it knows nothing of; look up no others."""
+        names = {server.address.host for server in self.pool.servers if server.address.kind == "name"}
+        names = names if self.is_leader else self._unknown_names()
+        self._names = Names(names, self.options.resolve_interval, self.post) if names else None
+        if self._names is not None:
+            self._names.start()
+
+    def ring(self) -> None:
+        """Accept clients after `START_S`, although nothing is known of some names: others may do."""
+        unknown = self._unknown_names()
+        if unknown and self.options.resolve == "optional":
+            self.pool.warn_unknown(sorted(unknown), START_S)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Accept clients, unless `resolve: required` demands what is not there.
+
+        Raises:
+            LookupError: it does, and a server has no address. Once the worker is ready it is too late for that.
+        """
+        if self.options.resolve == "required" and self._is_waiting:
+            missing = [server.label for server in self.pool.servers if not server.endpoints]
+            if missing:
+                raise LookupError(f"resolve: required, and no address is found for {', '.join(missing)}")
+        self._is_waiting = False
+        self.ready()
+
+    def _recall_name(self, name: str, told: dict[str, Any] | None) -> None:
+        """Take over the last answer that any worker had for a name."""
+        if told is not None:
+            self._take_answer(Answer(name, tuple(told["hosts"]), told["error"]), is_news=False)
+
+    def _take_answer(self, answer: Answer, *, is_news: bool) -> None:
+        """Take note of the addresses of a name, and of what is known of them."""
+        now_s = time.monotonic()
+        if answer.is_final:
+            self._answered.add(answer.name)
+        for server in self._servers_named(answer.name):
+            new = self.pool.resolved(server, answer, now_s, is_news=is_news)
+            for endpoint in new:
+                self._recall(endpoint)
+            if self.is_leader:
+                self._check(new)
+        self.pool.refresh(now_s)
+        if not self._unknown_names():
+            self._begin()
+        self.queue.serve()
+
     # -- health ----------------------------------------------------------------------------------------
+
+    def _recall(self, endpoint: Endpoint) -> None:
+        """Take over what other workers have told of an endpoint; then `refresh` the pool."""
+        now_s = time.monotonic()
+        if self.options.check is not False:
+            self.pool.recall_checks(endpoint, self.shared.get(f"{CHECKS} {endpoint}"), now_s)
+        self.pool.recall_ejection(endpoint, self.shared.get(f"{EJECTION} {endpoint}"), now_s)
+
+    def _forget_others(self) -> None:
+        """Take back what is shared of servers that there are no more, and of checks where there are none."""
+        endpoints = [str(endpoint) for server in self.pool.servers for endpoint in server.endpoints]
+        known = {f"{NAME} {server.address.host}" for server in self.pool.servers}
+        known.update(f"{EJECTION} {each}" for each in endpoints)
+        if self.options.check is not False:
+            known.update(f"{CHECKS} {each}" for each in endpoints)
+        for key in self.shared.keys() - known:
+            self.share(key, None)
 
     def _check(self, endpoints: Iterable[Endpoint]) -> None:
         if self.options.check is not False:
+            self._checks = [checks for checks in self._checks if not checks.is_over]
             for endpoint in endpoints:
-                Checks(self, endpoint, self.options.check, self._dice).start()
+                checks = Checks(self, endpoint, self.options.check, self._dice)
+                self._checks.append(checks)
+                checks.start()
+
+    def _tell_ejection(self, endpoint: Endpoint) -> None:
+        """Tell other workers what this one has found out."""
+        self.share(f"{EJECTION} {endpoint}", self.pool.told(endpoint))
 
     def checked(self, endpoint: Endpoint, passed: bool, began_s: float) -> None:
         """Take note of one check of an endpoint, which began at `began_s`."""
+        if passed and not endpoint.is_known:
+            endpoint.is_known = True
+            self.share(f"{CHECKS} {endpoint}", {"why": None, "up_s": None})
         if self.pool.checked(endpoint, passed, began_s, time.monotonic()):
             self.queue.serve()
 
     def set_down(self, endpoint: Endpoint, why: str | None) -> None:
         """Take note of what the checks of an endpoint add up to: None, or why the last one failed."""
-        self.pool.set_down(endpoint, why, time.monotonic())
-        if why is not None:
+        now_s = time.monotonic()
+        self.pool.set_down(endpoint, why, now_s)
+        self.share(f"{CHECKS} {endpoint}", {"why": why, "up_s": now_s if why is None else None})
+        self._close_if_down(endpoint)
+        self.queue.serve()
+
+    def _close_if_down(self, endpoint: Endpoint) -> None:
+        """Close who is connected to an endpoint that is down, where that is wanted."""
+        if endpoint.is_down:
             for session in list(endpoint.sessions):
                 session.close("server_down")
-        self.queue.serve()

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gaiod import Conn, OpResult
 
@@ -76,6 +76,39 @@ class Passive:
         if endpoint.returned_s is None and not endpoint.ejected_until_s:
             endpoint.ejections = 0
 
+    def told(self, endpoint: Endpoint) -> dict[str, Any] | None:
+        """Return what other workers have to know of an endpoint's ejections: `recall` takes it. None: nothing."""
+        if not endpoint.ejections:
+            return None
+        return {
+            "ejections": endpoint.ejections,
+            "ejected_s": endpoint.ejected_s,
+            "until_s": endpoint.ejected_until_s,
+            "on_trial": endpoint.is_on_trial,
+            "returned_s": endpoint.returned_s,
+            "why": endpoint.trouble,
+        }
+
+    def recall(self, endpoint: Endpoint, told: dict[str, Any] | None, now_s: float) -> None:
+        """Take over what `told` has returned in another worker, now or some time ago."""
+        endpoint.failures = 0
+        if told is None:
+            endpoint.ejections, endpoint.ejected_until_s, endpoint.is_on_trial = 0, 0.0, False
+            return
+        endpoint.ejections = told["ejections"]
+        endpoint.ejected_s = told["ejected_s"]
+        endpoint.is_on_trial = told["on_trial"]
+        endpoint.trouble = told["why"]
+        until_s = told["until_s"]
+        endpoint.ejected_until_s = until_s if until_s > now_s else 0.0
+        if not endpoint.ejected_until_s:
+            self.recall_return(endpoint, until_s or told["returned_s"], now_s)
+
+    def recall_return(self, endpoint: Endpoint, returned_s: float | None, now_s: float) -> None:
+        """Take over when an endpoint came back; None: it was never away. The latest time counts, while it matters."""
+        if returned_s is not None and now_s < returned_s + self.options.slow_start:
+            endpoint.returned_s = max(returned_s, endpoint.returned_s or returned_s)
+
     def returned(self, endpoint: Endpoint, now_s: float) -> None:
         """Let an endpoint that comes back begin with little."""
         endpoint.failures = 0
@@ -98,10 +131,11 @@ class Verdict:
     Before the first result nothing speaks for the endpoint, so a first one that is a failure is enough.
     """
 
-    def __init__(self, options: CheckOptions) -> None:
+    def __init__(self, options: CheckOptions, *, is_known: bool = False, is_down: bool = False) -> None:
+        """Begin with what another worker knows, if it does."""
         self._options = options
-        self._against = options.fall - 1  # results in a row that contradict it
-        self.is_down = False
+        self._against = 0 if is_known else options.fall - 1  # results in a row that contradict it
+        self.is_down = is_down
 
     @property
     def is_rising(self) -> bool:
@@ -122,23 +156,33 @@ class Verdict:
 
 
 class Checks:
-    """The checks of one endpoint, one after the other, as long as its name leads to it."""
+    """The checks of one endpoint, one after the other, as long as its name leads to it, and this worker leads."""
 
     def __init__(self, proxy: "Proxy", endpoint: Endpoint, options: CheckOptions, dice: random.Random) -> None:
         self._proxy = proxy
         self._endpoint = endpoint
         self._options = options
         self._dice = dice
-        self._verdict = Verdict(options)
+        self._verdict = Verdict(options, is_known=endpoint.is_known, is_down=endpoint.is_down)
         self._began_s = 0.0
+        self._is_stopped = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to check."""
+        return self._is_stopped or self._endpoint.is_gone
+
+    def stop(self) -> None:
+        """Check no more."""
+        self._is_stopped = True
 
     def start(self) -> None:
-        """Begin soon: nothing is known of the endpoint."""
+        """Begin soon: nothing is known of the endpoint, or who checked it has ended."""
         self._proxy.timer(self._dice.random() * SOON * self._options.interval, self)
 
     def ring(self) -> None:
         """Check once: it is time."""
-        if self._endpoint.is_gone:
+        if self.is_over:
             return
         options = self._options
         send = options.send_bytes
@@ -159,7 +203,7 @@ class Checks:
     def _done(self, passed: bool | None, failure: str) -> None:
         """Take what came of a check, and why if it failed; None: this machine could not check."""
         endpoint, proxy = self._endpoint, self._proxy
-        if endpoint.is_gone:
+        if self.is_over:
             return
         if passed is not None:
             endpoint.server.stats.checked(passed)

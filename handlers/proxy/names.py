@@ -4,6 +4,7 @@ import random
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -12,8 +13,11 @@ from weakref import ref
 TTL_MIN_S, TTL_MAX_S = 1.0, 3600.0
 """Records that may not be kept at all are asked for once a second, and nobody relies on one for a day."""
 
+RETRY_S = 1.0
+"""What is between the first failure and the next lookup. It doubles each time, up to the interval."""
+
 JITTER = 0.1
-"""Lookups come up to so much earlier or later than the interval says: workers must not ask in step."""
+"""Lookups come up to so much earlier or later than the interval says: daemons must not ask in step."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,10 @@ class Answer:
 
     name: str
     hosts: tuple[str, ...]
-    """Numeric addresses, sorted; empty if it failed."""
+    """Numeric addresses, sorted. If it failed, those of the last lookup that did not."""
     error: str = ""
+    is_final: bool = True
+    """Whether asking again soon would be in vain: it is found, or it is known that there is no such name."""
 
 
 def look_up(name: str) -> tuple[str, ...]:
@@ -81,6 +87,7 @@ class Names:
         self._look_up = look_up
         self._ttl_of = ttl_of
         self._due = [(0.0, name) for name in sorted(set(names))]  # a heap
+        self._failures: Counter[str] = Counter()  # in a row
         self._dice = random.Random()
         self._end = threading.Event()
 
@@ -101,10 +108,14 @@ class Names:
         try:
             answer = Answer(name, self._look_up(name))
         except (OSError, UnicodeError) as error:
-            answer = Answer(name, (), str(error))
+            answer = Answer(name, (), str(error), getattr(error, "errno", None) != socket.EAI_AGAIN)
+            self._failures[name] += 1
         else:
             ttl_s = self._ttl_of(name)
+            self._failures[name] = 0
         self._tell(answer)
+        if answer.error:
+            return min(RETRY_S * 2.0 ** min(self._failures[name] - 1, 16), self._interval_s)
         if ttl_s is not None:
             return min(max(ttl_s, TTL_MIN_S), TTL_MAX_S)
         return self._interval_s * self._dice.uniform(1 - JITTER, 1 + JITTER)

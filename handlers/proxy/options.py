@@ -158,6 +158,7 @@ class ProxyOptions:
     passive: PassiveOptions = PassiveOptions()
     on_down: Literal["keep", "close"] = "keep"
     send_proxy: Literal["none", "v1", "v2"] = "none"
+    resolve: Literal["optional", "required"] = "optional"
     resolve_interval: Annotated[float, Unit("duration", 1.0, 3600.0)] = 30.0
     tcp: TcpOptions = TcpOptions()
     entries: tuple[ServerOptions, ...] = field(init=False)

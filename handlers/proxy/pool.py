@@ -2,8 +2,9 @@
 
 import logging
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from math import inf
+from typing import Any
 
 from .balance import balance_of
 from .health import Passive
@@ -32,12 +33,32 @@ class Pool:
         members: the endpoints that may get clients, backups included; where all are ejected, these all the same.
     """
 
-    def __init__(self, name: str, options: ProxyOptions, servers: Iterable[Server], dice: random.Random) -> None:
-        """Make the pool of some servers; `name` is the listener's, for the log."""
+    def __init__(
+        self,
+        name: str,
+        options: ProxyOptions,
+        servers: Iterable[Server],
+        dice: random.Random,
+        *,
+        changed: Callable[[Endpoint], None] = lambda endpoint: None,
+        speaks: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Make the pool of some servers.
+
+        Args:
+            name: the listener's, for the log.
+            options: the proxy's.
+            servers: as configured.
+            dice: draws where it begins.
+            changed: called when this worker has found out something about an endpoint's ejection.
+            speaks: whether this worker logs what all workers see, each by its clock.
+        """
         self.servers = tuple(servers)
         self.members: list[Endpoint] = []
         self._open: list[list[Endpoint]] = [[], []]  # members whose server is not full: servers, backups
         self._name = name
+        self._changed = changed
+        self._speaks = speaks
         self._balance = balance_of(options.balance, dice)
         self._passive = Passive(options.passive)
         self._due_s = 0.0  # when to work it out again
@@ -99,9 +120,12 @@ class Pool:
     def succeeded(self, endpoint: Endpoint, began_s: float, now_s: float) -> None:
         """Take note of a connect that succeeded; `began_s` says when it began."""
         if endpoint.failures or endpoint.ejections:
+            before = self._passive.told(endpoint)
             self._passive.succeeded(endpoint)
             if endpoint.ejected_until_s and began_s >= endpoint.ejected_s:  # all are ejected, and used all the same
                 self._end_ejection(endpoint, now_s, "a client was connected")
+            elif self._passive.told(endpoint) != before:
+                self._changed(endpoint)
 
     def failed(self, endpoint: Endpoint, now_s: float, why: str) -> None:
         """Take note of a connect that failed; `why` is for the log."""
@@ -110,11 +134,15 @@ class Pool:
             self._due_s = 0.0
             endpoint.trouble = f"it could not be connected to; {why}"
             self._warn(f"server {endpoint} is ejected for {duration_s:g} s: {endpoint.trouble}")
+            self._changed(endpoint)
             self.refresh(now_s)
 
     def checked(self, endpoint: Endpoint, passed: bool, began_s: float, now_s: float) -> bool:
         """Take note of one active check, which began at `began_s`; tell whether the endpoint is back by that."""
+        was_on_trial = endpoint.is_on_trial
         if not self._passive.checked(endpoint, passed, began_s):
+            if endpoint.is_on_trial != was_on_trial:
+                self._changed(endpoint)
             return False
         self._end_ejection(endpoint, now_s, "a check passed")
         return not endpoint.is_down
@@ -125,11 +153,12 @@ class Pool:
         self._passive.returned(endpoint, now_s)
         if not endpoint.is_down:
             self._say(f"server {endpoint} is up: {why}, which ends its ejection")
+        self._changed(endpoint)
         self.refresh(now_s)
 
     def set_down(self, endpoint: Endpoint, why: str | None, now_s: float) -> None:
         """Take note of what the active checks add up to: None, or why the last one failed, and with it the server."""
-        endpoint.is_down = why is not None
+        endpoint.is_known, endpoint.is_down = True, why is not None
         if why is not None:
             endpoint.trouble = f"its checks fail; {why}"
             self._warn(f"server {endpoint} is down: {endpoint.trouble}")
@@ -138,26 +167,63 @@ class Pool:
             self._passive.returned(endpoint, now_s)
         self.refresh(now_s)
 
-    def resolved(self, server: Server, answer: Answer, now_s: float) -> list[Endpoint]:
-        """Take note of the addresses of a name; return the endpoints that are new. A failure changes nothing."""
+    def resolved(self, server: Server, answer: Answer, now_s: float, *, is_news: bool = True) -> list[Endpoint]:
+        """Take note of the addresses of a name; return the endpoints that are new.
+
+        A failure changes nothing but where it comes with addresses: then they are an earlier answer's. `is_news`: this
+        worker has looked it up, so it logs what is new.
+        """
         if answer.error:
-            if not server.lookup_failed:
+            if not server.lookup_failed and is_news:
                 self._warn(f"server {server.label}: looking it up failed: {answer.error}; {_what_stays(server)}")
             server.lookup_failed = True
-            return []
-        if server.lookup_failed:
-            self._say(f"server {server.label}: it can be looked up again")
-        server.lookup_failed = False
+            if not answer.hosts:
+                return []
+        else:
+            if server.lookup_failed and is_news:
+                self._say(f"server {server.label}: it can be looked up again")
+            server.lookup_failed = False
         known = {endpoint.target[0] for endpoint in server.endpoints}
         if known == set(answer.hosts):
             return []
-        self._say(f"server {server.label}: it is now {', '.join(answer.hosts)}")
+        if is_news:
+            self._say(f"server {server.label}: it is now {', '.join(answer.hosts)}")
         for endpoint in server.endpoints:
             endpoint.is_gone = endpoint.target[0] not in answer.hosts
         new = [Endpoint(server, (host, server.address.port)) for host in answer.hosts if host not in known]
         server.endpoints = [endpoint for endpoint in server.endpoints if not endpoint.is_gone] + new
         self.refresh(now_s)
         return new
+
+    def warn_unknown(self, names: Iterable[str], waited_s: float) -> None:
+        """Log that clients are accepted although nothing is known of some names."""
+        which = ", ".join(names)
+        self._warn(f"no answer for {which} within {waited_s:g} s: clients are accepted, and wait for a server")
+
+    # -- what workers tell one another -----------------------------------------------------------------
+
+    def find(self, name: str) -> Endpoint | None:
+        """Return the endpoint of that name; None: there is none (any more)."""
+        return next((each for server in self.servers for each in server.endpoints if str(each) == name), None)
+
+    def told(self, endpoint: Endpoint) -> dict[str, Any] | None:
+        """Return what other workers have to know of an endpoint's ejections."""
+        return None if endpoint.is_gone else self._passive.told(endpoint)
+
+    def recall_ejection(self, endpoint: Endpoint, told: dict[str, Any] | None, now_s: float) -> None:
+        """Take over what another worker has told of an endpoint's ejections; then `refresh`."""
+        self._passive.recall(endpoint, told, now_s)
+
+    def recall_checks(self, endpoint: Endpoint, told: dict[str, Any] | None, now_s: float) -> None:
+        """Take over what another worker's checks of an endpoint add up to; None: nothing. Then `refresh`."""
+        endpoint.is_known = told is not None
+        endpoint.is_down = told is not None and told["why"] is not None
+        if told is None:
+            return
+        if endpoint.is_down:
+            endpoint.trouble = f"its checks fail; {told['why']}"
+        else:
+            self._passive.recall_return(endpoint, told["up_s"], now_s)
 
     def troubles(self) -> list[str]:
         """Return what is wrong with the servers that get no clients, in sentences; of the first few."""
@@ -198,7 +264,7 @@ class Pool:
                 return
             endpoint.ejected_until_s = 0.0
             self._passive.returned(endpoint, now_s)
-            if not endpoint.is_down:
+            if not endpoint.is_down and self._speaks():
                 self._say(f"server {endpoint} returns")
         if endpoint.returned_s is not None:
             self._passive.raise_weight(endpoint, now_s)
@@ -214,7 +280,7 @@ class Pool:
         usable = [each for server in self.servers for each in server.endpoints if not each.is_down]
         allowed = [endpoint for endpoint in usable if not endpoint.ejected_until_s]
         all_ejected = bool(usable) and not allowed
-        if all_ejected and not self._all_ejected:
+        if all_ejected and not self._all_ejected and self._speaks():
             self._warn("every server is ejected: clients are sent to them all the same")
         self._all_ejected = all_ejected
         return usable if all_ejected else allowed

@@ -62,6 +62,7 @@ class Endpoint:
         is_on_trial: a check has ended its last ejection, and nothing has shown yet that the check was right.
         returned_s: when it came back, as long as it gets fewer clients for that; None: it gets its full share.
         is_down: active checks say so.
+        is_known: an active check has said something.
         is_gone: its name does not lead to it any more; what is connected stays.
         trouble: why it was ejected or down last, for who asks.
         weight: its share of the clients, just now.
@@ -72,7 +73,7 @@ class Endpoint:
 
     __slots__ = (
         "active", "current", "ejected_s", "ejected_until_s", "ejections", "failures", "is_down", "is_gone",
-        "is_on_trial", "returned_s", "seed", "server", "sessions", "target", "trouble", "weight",
+        "is_known", "is_on_trial", "returned_s", "seed", "server", "sessions", "target", "trouble", "weight",
     )  # fmt: skip
 
     def __init__(self, server: Server, target: Target) -> None:
@@ -86,6 +87,7 @@ class Endpoint:
         self.is_on_trial = False
         self.returned_s: float | None = None
         self.is_down = False
+        self.is_known = False
         self.is_gone = False
         self.trouble = ""
         self.weight: float = server.weight

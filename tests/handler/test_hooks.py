@@ -182,6 +182,8 @@ def test_methods_that_others_call_are_all_but_those_that_a_handler_calls_itself(
         "group",
         "timer",
         "post",
+        "delay_ready",
+        "ready",
         "share",
         "shared",
         "is_leader",

@@ -1,5 +1,6 @@
 """Looking names up: how often, with which answers; the name server is the test's."""
 
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -61,12 +62,30 @@ def test_names_are_looked_up_when_their_records_say_so() -> None:
     assert zone.asked[-2:] == ["short", "long"] or zone.asked[-2:] == ["long", "short"], "and at least each hour"
 
 
-def test_failure_is_told_and_tried_again_after_the_interval() -> None:
+def test_failure_is_told_and_tried_again_soon_and_then_less_often() -> None:
     zone = Zone()
     zone.ttls = {"a": 3600.0}  # of an earlier answer
     names = zone.names("a", interval_s=10.0)
-    assert 9.0 <= names.look_up_due(0.0) <= 11.0
-    assert zone.answers == [Answer("a", (), "there is no a")]
+    now_s, waits = 0.0, []
+    for _ in range(6):
+        waits.append(names.look_up_due(now_s))
+        now_s += waits[-1]
+    assert waits == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+    assert zone.answers[0] == Answer("a", (), "there is no a")
+    zone.hosts = {"a": ("10.0.0.1",)}
+    assert names.look_up_due(now_s) == 3600.0
+    del zone.hosts["a"]
+    assert names.look_up_due(now_s + 3600.0) == 1.0
+
+
+def test_name_server_that_does_not_answer_is_no_answer() -> None:
+    def look_up(name: str) -> tuple[str, ...]:
+        raise socket.gaierror(errors[name], "it failed")
+
+    errors = {"late": socket.EAI_AGAIN, "never": socket.EAI_NONAME}
+    told: list[Answer] = []
+    Names(errors, 30.0, told.append, look_up=look_up).look_up_due(0.0)
+    assert {answer.name: answer.is_final for answer in told} == {"late": False, "never": True}
 
 
 def test_thread_tells_answers_and_ends_when_nobody_wants_them_any_more() -> None:
