@@ -20,6 +20,7 @@ import logging
 from typing import Any
 
 from gaiod.core.connection import Conn
+from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
 from gaiod.process.dispatch import Target
 
@@ -85,7 +86,7 @@ class Channel(Target):
         """A message is with the kernel."""
 
     def on_completion(self, result: OpResult) -> None:
-        """The other side is gone, or speaks no sense."""
-        if not self._conn.closed:
+        """The other side is gone, or speaks no sense. What it said last comes before the end of reading tells that."""
+        if result.operation is not OpType.WRITE and not self._conn.closed:
             self._conn.abort()
             self._take_message(None)

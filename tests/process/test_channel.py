@@ -101,6 +101,17 @@ def test_send_is_quiet_when_the_other_side_is_gone(watcher: Watcher, unix_pair: 
     assert end.received == [None]
 
 
+def test_last_words_of_the_other_side_are_taken_though_a_message_to_it_fails(
+    watcher: Watcher, unix_pair: NewPair
+) -> None:
+    near, far = unix_pair()
+    end = End(watcher, near)
+    far.sendall(b'{"failed": "why"}\n')
+    far.close()
+    end.channel.send({"serve": True})
+    assert end.wait_for(2) == [{"failed": "why"}, None]
+
+
 def test_end_is_told_when_a_line_has_no_end(
     watcher: Watcher, unix_pair: NewPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
