@@ -24,6 +24,7 @@ COMPILED = [
     "core/connection.py",
     "core/fanout.py",
     "core/group.py",
+    "core/handover.py",
     "core/inspect.py",
     "core/loop.py",
     "core/pending.py",

@@ -36,6 +36,9 @@ cdef class Flow:
     cdef void send_pipe(self, Plumbing plumbing) noexcept nogil
     cdef void drain_pipe(self) noexcept nogil
     cdef bytes copy_leftover(self)
+    cdef int hold(self, Plumbing plumbing) except -1
+    cdef int restore(self, bytes data, bint ended, int bulk) except -1
+    cdef int keep(self, bytes data) except -1
     cdef void close(self, Plumbing plumbing) noexcept
 
 

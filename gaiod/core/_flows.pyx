@@ -181,6 +181,32 @@ cdef class Flow:
             filled += size
         return copy[:filled]
 
+    cdef int hold(self, Plumbing plumbing) except -1:
+        """Have what is left in memory, if it is in a pipe: it is about to be handed to another process."""
+        if self.left and self.data == NULL:
+            self.keep(self.copy_leftover())
+            plumbing.return_pipe(&self.pipe)
+        return 0
+
+    cdef int restore(self, bytes data, bint ended, int bulk) except -1:
+        """Go on with what another flow had: `left` bytes of data, `ended`, `bulk`."""
+        self.keep(data)
+        self.ended = ended
+        self.bulk = bulk
+        return 0
+
+    cdef int keep(self, bytes data) except -1:
+        """Let data be what is left."""
+        cdef Py_ssize_t size = len(data)
+        if size:
+            self.data = <char*>malloc(size)
+            if self.data == NULL:
+                raise MemoryError
+            memcpy(self.data, PyBytes_AS_STRING(data), size)
+        self.start = 0
+        self.left = size
+        return 0
+
     cdef void close(self, Plumbing plumbing) noexcept:
         """Forget what is left."""
         self.sink = None

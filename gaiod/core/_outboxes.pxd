@@ -12,6 +12,8 @@ cdef class Parcel:
     cdef Py_ssize_t references
     cdef Py_ssize_t audience
     cdef int64_t topic
+    cdef int64_t serial
+    cdef int64_t position
     cdef bint is_owned              # a reference of Python's stands for all of the outboxes'
     cdef bint is_dying              # among the dead of a Fan
     cdef void* next                 # borrowed: the next of them
@@ -65,6 +67,7 @@ cdef class Outbox:
     cdef void* pop_last(self) noexcept nogil
     cdef void* remove(self, int i) noexcept nogil
     cdef void forget(self, Fan fan, Parcel parcel, int cell) noexcept nogil
+    cdef list parcels(self)
     cdef Py_ssize_t clear(self, int cell) except -1
     cdef Py_ssize_t shed(self, int cell, bint keeps_newest) except -1
     cdef int give_up_last(self, int cell) except -1

@@ -37,6 +37,7 @@ cdef enum:                          # as in outboxes.py, which says what they ar
     QUEUE_BYTES = 8
     RING_MIN = 8
     PAGE_BYTES = 4096
+    UNCOUNTED = -1
     JOIN_MIN = 4                        # sends saved, or made from a better place, that are worth a copy
     DISCONNECT = 0
     DROP_NEWEST = 2
@@ -280,11 +281,16 @@ cdef class Outbox:
         fan.let_go(self.spool, parcel)
         self.spool.count(cell, 1)
 
+    cdef list parcels(self):
+        """Return what waits, the oldest first."""
+        cdef int i
+        return [<Parcel>self.at(i) for i in range(self.count)]
+
     cdef Py_ssize_t clear(self, int cell) except -1:
         """Forget what waits, and return how many bytes that were.
 
         Args:
-            cell: what each message counts as.
+            cell: what each message counts as; UNCOUNTED: it is not lost.
         """
         cdef Py_ssize_t before = self.waiting_bytes
         self.waiting_bytes += self.offset
@@ -320,7 +326,8 @@ cdef class Outbox:
         """Forget the newest that waits. With the GIL: it may have been the last reference."""
         cdef void* parcel = self.pop_last()
         self.waiting_bytes -= (<Parcel>parcel).size
-        self.spool.count(cell, 1)
+        if cell != UNCOUNTED:
+            self.spool.count(cell, 1)
         self.spool.let_go(<Parcel>parcel)
         if (<Parcel>parcel).references == 0 and (<Parcel>parcel).is_owned:
             (<Parcel>parcel).is_owned = False

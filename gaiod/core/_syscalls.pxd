@@ -77,6 +77,7 @@ cdef class Batch:
     cdef Py_ssize_t wanted(self, int i) noexcept
     cdef View view(self, int i)
     cdef object own(self, object data)
+    cdef bytes rest(self, object pinned, Py_ssize_t offset)
     cdef int keep(self, object data) except -1
     cdef int recycle(self) except -1
     cdef int replace(self, Arena arena) except -1

@@ -399,6 +399,15 @@ cdef class Batch:
             return bytes(data)
         return data
 
+    cdef bytes rest(self, object pinned, Py_ssize_t offset):
+        """Return a copy of what `pin` returned, from `offset` on; all of a `bytes` is that itself."""
+        if type(pinned) is bytes:
+            return (<bytes>pinned)[offset:]
+        if type(pinned) is View:
+            return bytes(pinned)[offset:]
+        cdef Py_buffer* buffer = &(<Pin?>pinned).buffer
+        return PyBytes_FromStringAndSize(<char*>buffer.buf + offset, buffer.len - offset)
+
     cdef int keep(self, object data) except -1:
         """Let the view `data` live through the next `recycle`: a completion is about to show it."""
         cdef View view

@@ -32,6 +32,7 @@ cdef class Conn:
     cdef public object proxy_header
     cdef object failure
     cdef Conn relay_source
+    cdef object unit
     cdef Outbox outbox
     cdef OpResult read_head
     cdef OpResult read_tail

@@ -105,6 +105,7 @@ class Conn:
         "stall_s",
         "traffic",
         "unanswered",
+        "unit",
         "watcher",
         "working",
         "writable",
@@ -141,6 +142,7 @@ class Conn:
         self.read_tail: OpResult | None = None
         self.read_count = 0
         self.relay_source: Conn | None = None  # the connection whose bytes are relayed to this one
+        self.unit: Any = None  # the `Unit` that it was detached with; None: its loop moves its bytes
         self.outbox: Any = None  # what waits for it as the member of a group; None: it is in none
         self.write_head: OpResult | None = None
         self.write_tail: OpResult | None = None

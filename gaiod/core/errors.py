@@ -9,6 +9,7 @@
           UnsupportedConn
           NoSuchCore
           TooManyOperations
+        NotQuiet             a connection cannot be detached now; nothing was changed
         DeadlineExceeded     an operation's deadline passed; always in `OpResult.error` (also a TimeoutError)
         RelaySinkError       the side that a relay sends to failed; always in `OpResult.error` (also an OSError)
 
@@ -47,6 +48,10 @@ class NoSuchCore(UsageError, ValueError):
 
 class TooManyOperations(UsageError):
     """More operations are pending than any program needs: completions are not awaited somewhere."""
+
+
+class NotQuiet(GaiodError):
+    """A connection is in the middle of something that another watcher could not go on with; the message says of what."""
 
 
 class DeadlineExceeded(GaiodError, TimeoutError):

@@ -18,7 +18,7 @@ cdef class Fanout:
     cdef object rounds
     cdef bint has_rounds
 
-    @cython.locals(topic=Topic)
+    @cython.locals(topic=Topic, parcel=Message)
     cdef Py_ssize_t publish(self, Operations operations, Group group, str name, bytes message) except -1
     @cython.locals(conn=Conn, stalled=list)
     cdef Py_ssize_t end_stalled(self, Operations operations, Group group, double since_s) except -1

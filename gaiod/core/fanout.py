@@ -60,7 +60,11 @@ class Fanout:
             return 0
         if not topic.fresh:
             topic.fresh_s = operations.poller.now()
-        topic.fresh.append(Parcel(message, topic.number, len(topic.members)))
+        parcel = Parcel(message, topic.number, len(topic.members))
+        group.serial += 1
+        parcel.serial = group.serial
+        parcel.position = group.position
+        topic.fresh.append(parcel)
         group.fresh_bytes += len(message)
         if not topic.is_due:
             topic.is_due = True

@@ -54,6 +54,7 @@ class Flow:
         left_before: the same before the turn.
         wanted: most bytes that a turn receives, and so the most that can be left.
         paused_s: when something was left over last; its owner's.
+        bulk: turns in a row that were a sign of bulk; -1: these sockets cannot splice.
     """
 
     def __init__(self, sink: Any, limit: int) -> None:
@@ -64,7 +65,7 @@ class Flow:
         self.wanted = min(limit, TURN_MAX)
         self._data = memoryview(b"")
         self._pipe: Pipe | None = None
-        self._bulk = 0  # signs of bulk; -1: these sockets cannot splice
+        self.bulk = 0
         self._fds = (-1, -1)
         self._may_receive = False
 
@@ -83,7 +84,7 @@ class Flow:
             self._send_copy()
         if self.left or self.error or self.ended or not self._may_receive:
             return
-        pipe = plumbing.borrow_pipe() if self._bulk >= BULK_AFTER else None
+        pipe = plumbing.borrow_pipe() if self.bulk >= BULK_AFTER else None
         if pipe is not None:
             self._splice(plumbing, pipe)
         else:
@@ -101,9 +102,9 @@ class Flow:
         self.received = self.left = len(data)
         self.drained = int(self.received < self.wanted)
         if self.received < BULK_MIN:
-            self._bulk = min(self._bulk, 0)
-        elif 0 <= self._bulk < BULK_CERTAIN:
-            self._bulk += 1
+            self.bulk = min(self.bulk, 0)
+        elif 0 <= self.bulk < BULK_CERTAIN:
+            self.bulk += 1
         self._data = memoryview(data)
         self._send_copy()
 
@@ -114,7 +115,7 @@ class Flow:
                 received = _splice(self._fds[0], pipe[1], self.wanted, flags=SPLICE_NONBLOCK)
             except OSError as error:
                 if error.errno == errno.EINVAL:
-                    self._bulk = -1
+                    self.bulk = -1
                 else:
                     self._note_failure(error)
                 break
@@ -126,11 +127,11 @@ class Flow:
             self._drain_pipe(pipe)
             if self.left or self.error or self.received >= TURN_MAX:
                 break
-        if self._bulk > 0:
+        if self.bulk > 0:
             if 0 <= self.received < BULK_LEAST:
-                self._bulk -= 1
-            elif self._bulk < BULK_CERTAIN:
-                self._bulk += 1
+                self.bulk -= 1
+            elif self.bulk < BULK_CERTAIN:
+                self.bulk += 1
         self._return_if_empty(plumbing, pipe)
 
     def _note_failure(self, error: OSError) -> None:
@@ -157,8 +158,11 @@ class Flow:
 
     def _return_if_empty(self, plumbing: "Plumbing", pipe: Pipe) -> None:
         if self.left == 0:
-            plumbing.return_pipe(pipe)
-            self._pipe = None
+            self._return(plumbing, pipe)
+
+    def _return(self, plumbing: "Plumbing", pipe: Pipe) -> None:
+        plumbing.return_pipe(pipe)
+        self._pipe = None
 
     def _drain_pipe(self, pipe: Pipe) -> None:
         while self.left:
@@ -179,6 +183,19 @@ class Flow:
         while len(copy) < self.left:
             copy += os.read(self._pipe[0], self.left - len(copy))
         return bytes(copy)
+
+    def hold(self, plumbing: "Plumbing") -> None:
+        """Have what is left in memory, if it is in a pipe: it is about to be handed to another process."""
+        if self._pipe is not None:
+            self._data = memoryview(self.copy_leftover())
+            self._return(plumbing, self._pipe)
+
+    def restore(self, data: bytes, ended: bool, bulk: int) -> None:
+        """Go on with what another flow had: `left` bytes of data, `ended`, `bulk`."""
+        self._data = memoryview(data)
+        self.left = len(data)
+        self.ended = ended
+        self.bulk = bulk
 
     def close(self, plumbing: "Plumbing") -> None:
         """Forget what is left."""

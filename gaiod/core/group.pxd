@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t
 from gaiod.core._outboxes cimport Fan as FanCalls, Outbox as Queue, Parcel as Message, Spool as Limits
 from gaiod.core.connection cimport Conn, Submitter
 
-cdef int DROPPED_CLOSED, DROPPED_DISCONNECT, SUBSCRIBERS
+cdef int DROPPED_CLOSED, DROPPED_DISCONNECT, SUBSCRIBERS, UNCOUNTED
 cdef int HOLES_MIN, NOTHING
 
 
@@ -43,16 +43,24 @@ cdef class Group:
     cdef int64_t next_number
     cdef Py_ssize_t size
     cdef Py_ssize_t fresh_bytes
+    cdef public int64_t position
+    cdef int64_t serial
     cdef set behind
 
     @cython.locals(outbox=Queue, topic=Topic)
     cdef join(self, Conn conn, str name)
     @cython.locals(outbox=Queue, topic=Topic, kept=list)
     cdef part(self, Conn conn, object name)
-    @cython.locals(outbox=Queue, fan=FanCalls, place=Py_ssize_t, turn=Py_ssize_t, missed=list)
+    @cython.locals(outbox=Queue, fan=FanCalls, place=Py_ssize_t, missed=list)
     cdef catch_up(self, Conn conn, Topic topic)
+    @cython.locals(turn=Py_ssize_t)
+    cdef list not_dealt(self, Py_ssize_t place, Topic topic)
+    @cython.locals(outbox=Queue, waiting=list, topic=Topic, place=Py_ssize_t, parcel=Message, names=dict, found=list)
+    cdef list messages_for(self, Conn conn, int64_t after, int64_t until)
+    @cython.locals(topic=Topic)
+    cdef int64_t number_of(self, str name) except? -2
     @cython.locals(outbox=Queue, lost=Py_ssize_t)
-    cdef Py_ssize_t leave(self, Conn conn) except -1
+    cdef Py_ssize_t leave(self, Conn conn, int lost_as) except -1
     @cython.locals(found=Topic)
     cpdef Py_ssize_t members(self, str topic=*) except -1
     @cython.locals(topic=Topic, names=list)

@@ -9,7 +9,7 @@ from typing import Any
 from gaiod.core.connection import Conn, Submitter
 from gaiod.core.counters import DROPPED_CLOSED, DROPPED_DISCONNECT, SUBSCRIBERS
 from gaiod.core.engine import Fan, Outbox, Parcel, Spool
-from gaiod.core.outboxes import DISCONNECT, DROP_NEWEST, DROP_OLDEST, LATEST_ONLY, NOTHING
+from gaiod.core.outboxes import DISCONNECT, DROP_NEWEST, DROP_OLDEST, LATEST_ONLY, NOTHING, UNCOUNTED
 
 POLICIES = {
     "disconnect": DISCONNECT,
@@ -105,11 +105,15 @@ class Group:
 
     Made by `Watcher.group()`. To be used in the thread that calls `wait_io()`, and between its calls: others
     `post()`. It keeps its members open as long as it is kept.
+
+    Attributes:
+        position: which message of a feed is being published; 0: none of one. Set by whoever takes the feed: messages
+            that two processes have both got are known by it, where a member goes from one to the other.
     """
 
     __slots__ = (
-        "__weakref__", "behind", "fresh_bytes", "memory_limit", "next_number", "size", "spool", "topic_table",
-        "watcher",
+        "__weakref__", "behind", "fresh_bytes", "memory_limit", "next_number", "position", "serial", "size", "spool",
+        "topic_table", "watcher",
     )  # fmt: skip
 
     def __init__(self, watcher: Submitter, spool: Spool, memory_limit: int) -> None:
@@ -120,6 +124,8 @@ class Group:
         self.next_number = 0
         self.size = 0
         self.fresh_bytes = 0
+        self.position = 0
+        self.serial = 0  # of the last message that was published
         self.behind: set[Conn] = set()  # those for whom something waits
 
     def add(self, conn: Conn, topic: str = "") -> None:
@@ -237,13 +243,7 @@ class Group:
         """Queue for a member that leaves what was published before, and not dealt out to it yet."""
         outbox = conn.outbox
         place = topic.places[conn]
-        missed = topic.fresh
-        if place < topic.round_length and topic.left > 0:
-            turn = place - topic.start
-            if turn < 0:
-                turn += topic.round_length
-            if turn >= topic.round_length - topic.left:
-                missed = topic.round + topic.fresh
+        missed = self.not_dealt(place, topic)
         if not missed:
             return
         fan = Fan()
@@ -255,12 +255,59 @@ class Group:
             outbox.is_behind = True
             self.behind.add(conn)
 
-    def leave(self, conn: Conn) -> int:
-        """Forget a connection that closes, and return how many bytes waited for it."""
+    def not_dealt(self, place: int, topic: Topic) -> list[Parcel]:
+        """Return what was published before and not dealt out yet to whoever has a place in a topic."""
+        if place < topic.round_length and topic.left > 0:
+            turn = place - topic.start
+            if turn < 0:
+                turn += topic.round_length
+            if turn >= topic.round_length - topic.left:
+                return topic.round + topic.fresh
+        return topic.fresh
+
+    def messages_for(self, conn: Conn, after: int, until: int) -> list[tuple[str, bytes]]:
+        """Return what waits for a member, dealt out or not: (topic, message) each, a begun one whole.
+
+        Args:
+            conn: which member.
+            after: the serial number that they have to be above.
+            until: the position that those of the feed may have.
+        """
+        outbox = conn.outbox
+        waiting = outbox.parcels()
+        for topic in outbox.topics:
+            if topic.is_due:
+                place = topic.places[conn]
+                for parcel in self.not_dealt(place, topic):
+                    if parcel.audience > place:
+                        waiting.append(parcel)
+        names = {}
+        for name, topic in self.topic_table.items():
+            names[topic.number] = name
+        found = []
+        for parcel in waiting:
+            if parcel.serial > after and parcel.position <= until:
+                found.append((names.get(parcel.topic, ""), parcel.data))
+        return found
+
+    def number_of(self, name: str) -> int:
+        """Return the number of a topic; -1: nobody has it, as of one that a member has left."""
+        topic = self.topic_table.get(name)
+        return -1 if topic is None else topic.number
+
+    def leave(self, conn: Conn, lost_as: int) -> int:
+        """Forget a connection that closes, and return how many bytes waited for it.
+
+        Args:
+            conn: which member.
+            lost_as: what each message counts as that waited for it.
+        """
         outbox = conn.outbox
         assert outbox is not None
         self.part(conn, None)
-        lost: int = outbox.clear(DROPPED_DISCONNECT if conn.close_reason == SLOW_CONSUMER else DROPPED_CLOSED)
+        if lost_as == DROPPED_CLOSED and conn.close_reason == SLOW_CONSUMER:
+            lost_as = DROPPED_DISCONNECT
+        lost: int = outbox.clear(lost_as)
         self.behind.discard(conn)
         conn.outbox = None
         return lost

@@ -37,6 +37,9 @@ DISCONNECT, DROP_OLDEST, DROP_NEWEST, LATEST_ONLY = range(4)
 """What is done about a member for whom a message does not fit. With DROP_OLDEST the newest message waits in any case,
 be it behind the rest of one that was begun; with LATEST_ONLY the newest of each topic does, and there is no limit."""
 
+UNCOUNTED = -1
+"""Of a message that is forgotten here, because another process has it."""
+
 NOTHING, BEGUN, ALL = range(3)
 """What an outbox may send in a turn; BEGUN: of a message that was begun."""
 
@@ -49,15 +52,19 @@ class Parcel:
         topic: the number of its topic.
         audience: members whose place in the topic is below this get it; the others came later.
         references: how many outboxes hold it.
+        serial: which of its group's messages it is.
+        position: which of a feed's; 0: it came from elsewhere.
     """
 
-    __slots__ = ("audience", "data", "references", "topic")
+    __slots__ = ("audience", "data", "position", "references", "serial", "topic")
 
     def __init__(self, data: bytes, topic: int, audience: int) -> None:
         self.data = data
         self.topic = topic
         self.audience = audience
         self.references = 0
+        self.serial = 0
+        self.position = 0
 
 
 class Spool:
@@ -249,13 +256,18 @@ class Outbox:
     def _forget(self, parcel: Parcel, cell: int) -> None:
         self.waiting_bytes -= len(parcel.data)
         self._spool.let_go(parcel)
-        self._spool.add(cell, 1)
+        if cell != UNCOUNTED:
+            self._spool.add(cell, 1)
+
+    def parcels(self) -> list[Parcel]:
+        """Return what waits, the oldest first."""
+        return list(self._queue)
 
     def clear(self, cell: int) -> int:
         """Forget what waits, and return how many bytes that were.
 
         Args:
-            cell: what each message counts as.
+            cell: what each message counts as; UNCOUNTED: it is not lost.
         """
         before = self.waiting_bytes
         self.waiting_bytes += self.offset

@@ -14,7 +14,7 @@ from gaiod.core.results cimport OpResult
 
 cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED, HANGUP, NOTHING, BEGUN, ALL
 cdef int FINISH, FREE, RESET, CANCEL, AFFINITY, STOP, PAUSE
-cdef int COMPLETE, EXPIRED, FAILED, OUTCOME_COUNT, FREED, RESUMES, PAUSED_NS, BUFFERED, EINPROGRESS
+cdef int DROPPED_CLOSED, COMPLETE, EXPIRED, FAILED, OUTCOME_COUNT, FREED, RESUMES, PAUSED_NS, BUFFERED, EINPROGRESS
 cdef int EPIPE, ENOBUFS, ENOMEM, SEEN, TOLD
 cdef double inf, ACCEPT_PAUSE_S
 cdef list OPERATION_TYPES
@@ -37,6 +37,7 @@ cdef class Operations(Submitter):
     cdef list held
     cdef object inbox
     cdef bint has_mail
+    cdef set away
     cdef double now_s
 
     @cython.locals(conn=Conn)
@@ -46,6 +47,7 @@ cdef class Operations(Submitter):
     cdef OpResult _new_operation(self, int kind, Conn conn, object context, double deadline)
     @cython.locals(kind=int, conn=Conn, flow=Flow, sink=Conn)
     cdef _start(self, OpResult operation)
+    cdef _note_touch(self, Conn conn)
     cdef _push_read(self, Conn conn, OpResult operation)
     cdef _push_write(self, Conn conn, OpResult operation)
     cdef _own(self, OpResult operation)
@@ -93,5 +95,7 @@ cdef class Operations(Submitter):
     cdef _drop(self, Conn conn, object error)
     @cython.locals(report=OpResult)
     cdef OpResult _new_report(self, int kind, Conn conn)
-    @cython.locals(fd=int, group=Group)
+    @cython.locals(fd=int)
     cdef _release(self, Conn conn)
+    @cython.locals(fd=int, group=Group)
+    cdef _give_up(self, Conn conn, int lost_as)

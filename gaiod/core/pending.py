@@ -13,7 +13,16 @@ from typing import Any
 
 from gaiod.core import counters as layout
 from gaiod.core.connection import Conn, Submitter
-from gaiod.core.counters import BUFFERED, COMPLETE, EXPIRED, FAILED, OUTCOME_COUNT, PAUSED_NS, RESUMES
+from gaiod.core.counters import (
+    BUFFERED,
+    COMPLETE,
+    DROPPED_CLOSED,
+    EXPIRED,
+    FAILED,
+    OUTCOME_COUNT,
+    PAUSED_NS,
+    RESUMES,
+)
 from gaiod.core.engine import Batch, Plumbing, Poller, connect, peer_name
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError
 from gaiod.core.operations import (
@@ -78,6 +87,7 @@ class Operations(Submitter):
         held: by descriptor: keeps a connection alive while it has operations.
         inbox: operations and requests from other threads.
         has_mail: set after something was put into the inbox, and cleared before it is emptied.
+        away: the units of connections that are detached.
         now_s: when the last poll returned; the loop sets it.
     """
 
@@ -103,6 +113,7 @@ class Operations(Submitter):
         self.held: list[Conn | None] = []
         self.inbox: deque[OpResult] = deque()
         self.has_mail = False
+        self.away: set[Any] = set()
         self.now_s = self.poller.now()
 
     # -- the start of connections and operations -------------------------------------------------------
@@ -157,12 +168,19 @@ class Operations(Submitter):
             if sink.closed or sink.closing:
                 self._complete(operation, ConnClosed(f"{sink!r} is closed"))
                 return
+            self._note_touch(sink)
+        self._note_touch(conn)
         if kind == READ or kind == ACCEPT or kind == RELAY:
             self._push_read(conn, operation)
         else:
             self._push_write(conn, operation)
         if operation.deadline != inf:
             self.timers.arm(conn, kind == READ or kind == RELAY, operation.deadline)
+
+    def _note_touch(self, conn: Conn) -> None:
+        """Take note that something was asked of a connection: if it is detached, what was said of it is not all."""
+        if conn.unit is not None:
+            conn.unit.is_touched = True
 
     def _push_read(self, conn: Conn, operation: OpResult) -> None:
         if conn.read_head is None:
@@ -240,7 +258,7 @@ class Operations(Submitter):
         if operation is None:
             if conn.relay_source is not None:
                 self._resume_relay(conn)
-        elif not conn.writing and (conn.writable or operation.kind > POST):
+        elif not conn.writing and (conn.writable or (operation.kind > POST and conn.unit is None)):
             conn.writing = True
             self.writes.add(conn)
 
@@ -342,6 +360,10 @@ class Operations(Submitter):
         elif kind != STOP:  # that one only wakes the loop, to see that the watcher is closed
             conn = request.buffer
             if conn.closed:
+                return
+            if conn.unit is not None:
+                conn.unit.is_touched = True
+                conn.unit.requests.append(request)
                 return
             if kind == FREE or kind == RESET:
                 if kind == RESET:
@@ -509,6 +531,9 @@ class Operations(Submitter):
         """Close a connection; its operations complete with `error`, or else ConnClosed."""
         if conn.closed:
             return  # another thread drops its last reference: it is being released there
+        if conn.unit is not None:
+            conn.abort()  # later, if it stays
+            return
         self.counters[FREED] += 1
         conn.closing = True
         self._end_queue(conn, True, -1, inf, error)
@@ -533,16 +558,26 @@ class Operations(Submitter):
         if conn.closed:
             return
         conn.closed = True
+        fd = conn.fd
+        self.timers.disarm(conn)
+        self.released = True
+        self.poller.remove(fd)
+        self._give_up(conn, DROPPED_CLOSED)
+
+    def _give_up(self, conn: Conn, lost_as: int) -> None:
+        """Close the descriptor of a connection that is closed, and let go of what waits for it.
+
+        Args:
+            conn: which.
+            lost_as: what messages of a group that waited for it count as.
+        """
         if conn.outbox is not None:
             group = conn.outbox.group
-            conn.pending_write_bytes -= group.leave(conn)
+            conn.pending_write_bytes -= group.leave(conn, lost_as)
         fd = conn.fd
         conn.fd = -1
         conn.read_head = conn.read_tail = None
         conn.write_head = conn.write_tail = None  # at most a FIN or a close is left
         if fd < len(self.held):
             self.held[fd] = None
-        self.timers.disarm(conn)
-        self.released = True
-        self.poller.remove(fd)
         os.close(fd)

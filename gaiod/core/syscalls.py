@@ -138,6 +138,10 @@ class Batch:
         """Return `data`, safe to keep beyond `recycle`: pinned memory here always is."""
         return data
 
+    def rest(self, pinned: Any, offset: int) -> bytes:
+        """Return a copy of what `pin` returned, from `offset` on; all of a `bytes` is that itself."""
+        return bytes(pinned[offset:])
+
     def keep(self, data: Any) -> None:
         """Let the view `data` live through the next `recycle`: nothing to do for pinned memory."""
 

@@ -23,6 +23,7 @@ cdef class Timers:
     @cython.locals(number=int64_t)
     cpdef arm(self, Conn conn, bint reading, double deadline_s)
     cpdef disarm(self, Conn conn)
+    cpdef forget(self, Conn conn)
     @cython.locals(ringing=list)
     cpdef list due(self, double now_s)
     cpdef list pending_timers(self)

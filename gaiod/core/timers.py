@@ -55,6 +55,12 @@ class Timers:
         """Note that a connection's entries mean nothing any more. From any thread: it only counts."""
         self.stale += (conn.read_timer != 0) + (conn.write_timer != 0)
 
+    def forget(self, conn: Conn) -> None:
+        """Give up a connection's entries, if there are any: it is looked at no more, or is armed anew."""
+        self.disarm(conn)
+        self._silence(conn, True)
+        self._silence(conn, False)
+
     def due(self, now_s: float) -> list[Any]:
         """Take out what is due by `now_s`: timers, and (connection, is the reading direction)."""
         ringing: list[Any] = []

@@ -9,5 +9,7 @@ cdef class Turns:
     cdef Py_ssize_t count
 
     cdef add(self, object item)
+    @cython.locals(place=Py_ssize_t)
+    cdef remove(self, object item)
     @cython.locals(i=Py_ssize_t)
     cdef clear(self)

@@ -26,6 +26,12 @@ class Turns:
             self.items[self.count] = item
         self.count += 1
 
+    def remove(self, item: Any) -> None:
+        """Let one stand in line no more, of which it is known that it does."""
+        place = self.items.index(item)
+        del self.items[place]
+        self.count -= 1
+
     def clear(self) -> None:
         """Let nobody stand in line, and hold nobody."""
         for i in range(self.count):

@@ -4,6 +4,7 @@ cimport cython
 
 from gaiod.core.connection cimport Conn
 from gaiod.core.group cimport Group
+from gaiod.core.handover cimport Unit
 from gaiod.core.loop cimport Loop
 from gaiod.core.results cimport OpResult
 
@@ -46,6 +47,10 @@ cdef class Watcher(Loop):
     cdef Py_ssize_t _publish(self, object to, str topic, object data) except -1
     @cython.locals(group=Group)
     cdef Py_ssize_t _disconnect_stalled(self, object of, double grace_s) except -1
+    @cython.locals(operation=OpResult)
+    cdef object _detach(self, list conns)
+    @cython.locals(fd=int, conn=Conn)
+    cdef object _attach(self, object told, list descriptors, list blobs, object parcels)
     cdef _submit(self, OpResult operation)
     @cython.locals(request=OpResult)
     cdef _request(self, int kind, object target, object argument)

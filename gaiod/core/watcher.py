@@ -24,12 +24,14 @@ from gaiod.core.errors import (
     ConnClosed,
     EmptyBuffer,
     NoSuchCore,
+    NotQuiet,
     TooManyOperations,
     UnsupportedConn,
     UsageError,
     WatcherClosed,
 )
 from gaiod.core.group import LIMIT, LIMIT_MIN_BYTES, MEMORY_LIMIT, POLICIES, Group
+from gaiod.core.handover import Unit, find_unit
 from gaiod.core.loop import Loop
 from gaiod.core.operations import (
     ACCEPT,
@@ -286,6 +288,41 @@ class Watcher(Loop):
             raise ValueError(f"memory_limit={memory_limit}: must not be below limit={limit}")
         return Group(self, Spool(self.counters, cells, limit, POLICIES[policy]), memory_limit)
 
+    def detach(self, *conns: Conn) -> Unit:
+        """Take connections out of the loop, so that a watcher in another process can go on with them.
+
+        With them goes whatever is tied to them by relays. No byte of theirs moves any more, and no descriptor is closed,
+        until `Unit.resume` or `Unit.release`. To be called in the loop's own thread between two calls of `wait_io()`, once
+        the completions of the last one are dealt with.
+
+        Raises:
+            NotQuiet: one is closing, being connected, or has a part of what it reads. Nothing was changed: try later.
+            UsageError: not in that thread, or not a connection of this watcher. Others as `read`.
+        """
+        return self._detach([self._usable(conn) for conn in conns])
+
+    def attach(
+        self, told: list[dict[str, Any]], descriptors: list[int], blobs: list[bytes], *, parcels: Any = None
+    ) -> Unit:
+        """Make the connections of a `Unit` that another watcher has described.
+
+        They are like detached ones: nothing moves before `Unit.resume`. What is submitted meanwhile waits, and the
+        messages that wait for the member of a group do so until it has joined one. Writes that were pending complete here,
+        with the bytes that were left of each.
+
+        Args:
+            told: from `Unit.describe`, by way of JSON.
+            descriptors: of the connections, in the same order; non-blocking, and close-on-exec. They are the watcher's from
+                now on, also after an error.
+            blobs: from `Unit.describe`.
+            parcels: a dictionary for all units that refer to the same blobs: their messages are kept once.
+
+        Raises:
+            ValueError: what was told makes no sense; the descriptors are closed.
+            UsageError: not in the loop's own thread, between two calls of `wait_io()`. WatcherClosed.
+        """
+        return self._attach(told, descriptors, blobs, {} if parcels is None else parcels)
+
     def wait_io(self, timeout: float | None = None) -> list[OpResult]:
         """Do the I/O, and return the operations completed: at least one, or none when time is up.
 
@@ -504,6 +541,7 @@ class Watcher(Loop):
                 if conn.relay_source is not None:
                     raise UsageError(f"{conn!r} is the sink of a relay: its bytes and whole messages cannot be mixed")
                 group.join(conn, topic)
+                self._note_touch(conn)
         finally:
             self._leave()
 
@@ -512,6 +550,7 @@ class Watcher(Loop):
         self._claim_for_group()
         try:
             if conn.outbox is not None and conn.outbox.group is group:
+                self._note_touch(conn)
                 group.part(conn, topic)
                 self._schedule_write(conn)
         finally:
@@ -540,6 +579,46 @@ class Watcher(Loop):
         self._claim_for_group()
         try:
             return self.fanout.end_stalled(self, group, self.poller.now() - grace_s)
+        finally:
+            self._leave()
+
+    def _detach(self, conns: list[Conn]) -> Unit:
+        self._claim_for_group()
+        try:
+            if self.has_mail:
+                self._take_inbox()
+            found = find_unit(conns)
+            for operation in self.done:
+                if operation.conn in found:
+                    raise NotQuiet(f"{operation.conn!r} has completions that were not taken")
+            unit = Unit(self, found, {})
+            unit.take_out()
+            return unit
+        finally:
+            self._leave()
+
+    def _attach(self, told: Any, descriptors: list[int], blobs: list[bytes], parcels: Any) -> Unit:
+        conns: list[Conn] = []
+        if self.closed:
+            for fd in descriptors:
+                os.close(fd)
+            raise WatcherClosed("the watcher is closed")
+        self._claim_for_group()
+        try:
+            for fd in descriptors:
+                self._make_room(fd)
+                conn = Conn(self, fd, None, self.poller.now())
+                conn.writable = False
+                conns.append(conn)
+            unit = Unit(self, conns, parcels)
+            unit.take_out()
+            try:
+                unit.fill(told, blobs)
+            except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+                unit.silence()
+                unit.release()
+                raise ValueError(f"no unit of connections: {error!r}") from error
+            return unit
         finally:
             self._leave()
 
@@ -728,6 +807,8 @@ class Watcher(Loop):
         error = WatcherClosed("the watcher is closed")
         while (operation := self._next_submission()) is not None:
             self._refuse_late(operation, error)
+        for unit in list(self.away):
+            unit.release()
         for conn in [*self.poller.owners(), *self.held]:  # one that could not be watched may have operations
             if conn is not None:
                 self._drop(conn, error)
