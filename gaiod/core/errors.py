@@ -10,6 +10,7 @@
           NoSuchCore
           TooManyOperations
         NotQuiet             a connection cannot be detached now; nothing was changed
+        NotQuiet             a connection cannot be detached now; nothing was changed
         DeadlineExceeded     an operation's deadline passed; always in `OpResult.error` (also a TimeoutError)
         RelaySinkError       the side that a relay sends to failed; always in `OpResult.error` (also an OSError)
 

@@ -27,9 +27,9 @@ cdef class Unit:
     cdef dict waiting
     cdef dict serials
 
-    @cython.locals(conn=Conn, operations=Operations)
+    @cython.locals(conn=Conn, operations=Operations, request=OpResult)
     cpdef resume(self)
-    @cython.locals(conn=Conn, operations=Operations)
+    @cython.locals(conn=Conn, operations=Operations, request=OpResult)
     cpdef release(self)
     @cython.locals(conn=Conn, now_s=double)
     cpdef tuple describe(self)

@@ -18,6 +18,7 @@ them, and whoever takes the connection submits reads of its own.
 """
 
 from math import inf
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from gaiod.core.connection import Conn
@@ -60,7 +61,7 @@ class Unit:
         self.conns = conns
         self.is_touched = False
         self.is_over = False
-        self.requests: list[OpResult] = []
+        self.requests: list[OpResult] = []  # and the operations that were submitted after the first of them
         self.waiting: dict[Conn, list[tuple[str, bytes]]] = {}  # messages, until it is resumed
         self.serials: dict[Conn, int] = {}  # of the last messages that `describe` has told of, by member
 
@@ -71,12 +72,13 @@ class Unit:
         """
         if self.is_over:
             return
-        self._end()
         operations = self.operations
+        self._end()
         for conn in self.conns:
             try:
                 operations.poller.add(conn.fd, conn)
             except OSError as error:
+                conn.close_reason = conn.close_reason or "error"
                 operations._drop(conn, error)
         for conn in self.conns:
             if not conn.closed:
@@ -85,7 +87,10 @@ class Unit:
         requests = self.requests
         self.requests = []
         for request in requests:
-            operations._run_request(request)
+            if request.kind <= POST:
+                operations._start(request)
+            else:
+                operations._run_request(request)
 
     def release(self) -> None:
         """Give the connections up: another process goes on with them, or has never let them go.
@@ -96,7 +101,6 @@ class Unit:
             return
         self._end()
         operations = self.operations
-        self.requests = []
         for conn in self.conns:
             conn.closed = True  # first: what a relay holds must not become a write
         error = ConnClosed("the connection was handed over")
@@ -106,6 +110,10 @@ class Unit:
         for conn in self.conns:
             operations._end_queue(conn, False, -1, inf, error)
             operations._give_up(conn, UNCOUNTED)
+        for request in self.requests:
+            if request.kind <= POST:
+                operations._complete(request, error)
+        self.requests = []
 
     def describe(self) -> tuple[list[dict[str, Any]], list[bytes]]:
         """Return what they are, as plain values for JSON, one for each of `conns`; and the bytes that they refer to.
@@ -169,6 +177,8 @@ class Unit:
                 operations.reads.remove(conn)
             if conn.writing:
                 operations.writes.remove(conn)
+                if conn.write_head is not None and conn.write_head.kind == WRITE:
+                    operations._own(conn.write_head)  # it will not be sent before the swap buffer is released
             conn.reading = conn.writing = conn.readable = False
             outbox = conn.outbox
             if outbox is not None and outbox.is_flushing:
@@ -267,7 +277,7 @@ class Unit:
             for each in plain["writes"]:
                 self._fill_write(conn, each, blobs)
             if plain.get("messages"):
-                self.waiting[conn] = [(str(topic), blobs[index]) for topic, index in plain["messages"]]
+                self.waiting[conn] = [(str(topic), blobs[number]) for topic, number in plain["messages"]]
         for conn, plain in zip(self.conns, told, strict=True):
             if plain.get("relay") is not None:
                 self._fill_relay(conn, plain["relay"], blobs)
@@ -284,15 +294,13 @@ class Unit:
 
     def _fill_conn(self, conn: Conn, plain: dict[str, Any]) -> None:
         now_s = self.operations.poller.now()
-        conn.opened_s = plain["opened_s"]
-        conn.active_s = plain["active_s"]
+        conn.opened_s = float(plain["opened_s"])
+        conn.active_s = float(plain["active_s"])
         conn.stall_s = plain["stalled_s"] - now_s
         conn.blocked_s = now_s
-        conn.bytes_received = plain["received"]
-        conn.bytes_sent = plain["sent"]
-        conn.at_eof = plain["at_eof"]
-        conn.unanswered = plain["unanswered"]
-        conn.fault = plain["fault"]
+        conn.bytes_received, conn.bytes_sent, conn.fault = (index(plain[key]) for key in ("received", "sent", "fault"))
+        conn.at_eof = bool(plain["at_eof"])
+        conn.unanswered = bool(plain["unanswered"])
         conn.hung = TOLD if plain["hangup_told"] else UNSEEN
 
     def _fill_write(self, conn: Conn, each: Any, blobs: list[bytes]) -> None:
@@ -300,8 +308,8 @@ class Unit:
         if each == "shutdown":
             operations._push_write(conn, operations._new_operation(SHUTDOWN, conn, None, inf))
             return
-        index, deadline_s, silent = each
-        data = blobs[index]
+        number, deadline_s, silent = each
+        data = blobs[number]
         if not data:
             raise ValueError("a write of no bytes")
         operation = operations._new_operation(WRITE, conn, None, inf if deadline_s is None else deadline_s)

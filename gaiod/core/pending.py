@@ -169,7 +169,11 @@ class Operations(Submitter):
                 self._complete(operation, ConnClosed(f"{sink!r} is closed"))
                 return
             self._note_touch(sink)
-        self._note_touch(conn)
+        if conn.unit is not None:
+            conn.unit.is_touched = True
+            if conn.unit.requests:  # what was asked before this comes before it
+                conn.unit.requests.append(operation)
+                return
         if kind == READ or kind == ACCEPT or kind == RELAY:
             self._push_read(conn, operation)
         else:

@@ -15,6 +15,7 @@ EmptyBuffer UsageError ValueError
 UnsupportedConn UsageError TypeError
 NoSuchCore UsageError ValueError
 TooManyOperations UsageError
+NotQuiet GaiodError
 DeadlineExceeded GaiodError TimeoutError
 RelaySinkError GaiodError OSError
 """

@@ -385,7 +385,6 @@ def test_listener_cannot_be_detached(watcher: Watcher) -> None:
         lambda told: told[0].update(writes=[["x", None, False]]),
         lambda told: told[0].update(relay={"to": 0}),
         lambda told: told[0].update(sent="many"),
-        lambda told: told[0].update(sent=1 << 80),
         lambda told: told.append(dict(told[0])),
     ],
 )

@@ -14,7 +14,7 @@ from core.simulation.threads import lines_in_core
 from core.simulation.user import User
 from gaiod.core import counters
 from gaiod.core.connection import UNASSIGNED, Conn
-from gaiod.core.errors import WatcherClosed
+from gaiod.core.errors import NotQuiet, UsageError, WatcherClosed
 from gaiod.core.operations import ACCEPT, READ
 from gaiod.core.pollers import _Process
 from gaiod.core.results import OpResult
@@ -136,6 +136,23 @@ class Client(User, Network):
                 child.remove(fd)
         finally:
             _Process.forks -= 1
+
+    def do_away(self, key: int, steps: tuple[Step, ...]) -> None:
+        """Detach a connection, do other steps meanwhile, and put it back: as if it had been there."""
+        rec = self.rec(key)
+        if rec is None or self.other.is_busy:
+            return
+        assert rec.conn is not None
+        try:
+            unit = self.watcher.detach(rec.conn)
+        except (NotQuiet, UsageError):
+            return
+        unit.describe()
+        for step in steps:
+            self.do(step)
+        refused, self.kernel.watches_refused = self.kernel.watches_refused, 0  # else it would be closed, as it should
+        unit.resume()
+        self.kernel.watches_refused = refused
 
     def do_pass(self, ms: int) -> None:
         """Let time go by while the client does something else."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from gaiod.core import fanout, flows, loop, outboxes, pending, pollers, relays, syscalls, timers, watcher
+from gaiod.core import fanout, flows, handover, loop, outboxes, pending, pollers, relays, syscalls, timers, watcher
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,14 @@ IMAGINED = (
     Mutation("close() does not wait for writes", loop.Loop, "_clear_way",
              "if operation is None or operation.kind == WRITE:", "if operation is None:"),
     Mutation("a cancelled timer rings", pending.Operations, "_cancel_timer", "operation.pending", "False"),
+    Mutation("what is asked of a detached connection overtakes what was asked before", pending.Operations, "_start",
+             "if conn.unit.requests:", "if False:"),
+    Mutation("a detached connection has its turn", handover.Unit, "take_out", "if conn.reading:", "if False:"),
+    Mutation("the poller wakes for a detached connection", handover.Unit, "take_out",
+             "operations.poller.remove(conn.fd)", "pass"),
+    Mutation("deadlines end with a detachment", handover.Unit, "_rouse", "if next_s != inf:", "if False:"),
+    Mutation("a close that waited does not come after a detachment", handover.Unit, "_rouse",
+             "operations._schedule_write(conn)", "pass"),
     Mutation("views outlive the next wait", syscalls.Batch, "recycle", "view.release()", "pass"),
 )  # fmt: skip
 """What it might do. Each stands for a rule of the model's that would else have no test."""

@@ -82,6 +82,9 @@ FROM_ELSEWHERE = (
 )  # fmt: skip
 """Steps of finalizers, signal handlers and other threads, which may come there, too."""
 
+APART = ("delegate", "connect", "listen", "arrive", "accept", "shutdown")
+"""Of those, what has no place while a connection is detached: it makes others."""
+
 TOPICS = ("a", "b")
 
 
@@ -130,7 +133,18 @@ class Planner:
                 name = self.next_of(name)
         if self.forks.random() < 0.1:
             steps.insert(self.forks.randrange(len(steps)), ("fork",))
+        for _ in range(self.forks.choice((0, 0, 1, 4, 16))):
+            steps.insert(self.forks.randrange(1, len(steps)), self.draw_away())
         return Plan(setting, tuple(steps))
+
+    def draw_away(self) -> Step:
+        """Return a step that changes nothing: what a seed does was drawn before, and is the same without it."""
+        dice, self.dice = self.dice, self.forks
+        names = [name for name in FROM_NETWORK + FROM_ELSEWHERE if name in self.names and name not in APART]
+        steps = tuple(self.draw(self.dice.choice(names)) for _ in range(self.dice.choice((0, 0, 1, 3))))
+        step = ("away", self.key(), steps)
+        self.dice = dice
+        return step
 
     def next_of(self, name: str) -> str | None:
         """Return a step to come right after one of that name, on the same connection as often as not; None: any."""
