@@ -52,7 +52,7 @@ class TooManyOperations(UsageError):
 
 
 class NotQuiet(GaiodError):
-    """A connection is in the middle of something that another watcher could not go on with; the message says of what."""
+    """A connection is amid something that another watcher could not go on with; the message says of what."""
 
 
 class DeadlineExceeded(GaiodError, TimeoutError):

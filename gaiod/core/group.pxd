@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t
 from gaiod.core._outboxes cimport Fan as FanCalls, Outbox as Queue, Parcel as Message, Spool as Limits
 from gaiod.core.connection cimport Conn, Submitter
 
-cdef int DROPPED_CLOSED, DROPPED_DISCONNECT, SUBSCRIBERS, UNCOUNTED
+cdef int DROPPED_CLOSED, DROPPED_DISCONNECT, SUBSCRIBERS
 cdef int HOLES_MIN, NOTHING
 
 

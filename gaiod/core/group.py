@@ -9,7 +9,7 @@ from typing import Any
 from gaiod.core.connection import Conn, Submitter
 from gaiod.core.counters import DROPPED_CLOSED, DROPPED_DISCONNECT, SUBSCRIBERS
 from gaiod.core.engine import Fan, Outbox, Parcel, Spool
-from gaiod.core.outboxes import DISCONNECT, DROP_NEWEST, DROP_OLDEST, LATEST_ONLY, NOTHING, UNCOUNTED
+from gaiod.core.outboxes import DISCONNECT, DROP_NEWEST, DROP_OLDEST, LATEST_ONLY, NOTHING
 
 POLICIES = {
     "disconnect": DISCONNECT,

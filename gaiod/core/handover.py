@@ -341,7 +341,7 @@ class Unit:
             operations.counters[sink.traffic + PAUSES] += 1
 
     def _let_have(self, conn: Conn) -> None:
-        """Let a connection have the messages that waited for it, before those that it has got since it joined a group."""
+        """Let a connection have the messages that waited, before those that it has got since it joined a group."""
         messages = self.waiting.pop(conn, None)
         if messages is None:
             return

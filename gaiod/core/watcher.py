@@ -291,9 +291,9 @@ class Watcher(Loop):
     def detach(self, *conns: Conn) -> Unit:
         """Take connections out of the loop, so that a watcher in another process can go on with them.
 
-        With them goes whatever is tied to them by relays. No byte of theirs moves any more, and no descriptor is closed,
-        until `Unit.resume` or `Unit.release`. To be called in the loop's own thread between two calls of `wait_io()`, once
-        the completions of the last one are dealt with.
+        With them goes whatever is tied to them by relays. No byte of theirs moves any more, and no descriptor is
+        closed, until `Unit.resume` or `Unit.release`. To be called in the loop's own thread between two calls of
+        `wait_io()`, once the completions of the last one are dealt with.
 
         Raises:
             NotQuiet: one is closing, being connected, or has a part of what it reads. Nothing was changed: try later.
@@ -306,14 +306,14 @@ class Watcher(Loop):
     ) -> Unit:
         """Make the connections of a `Unit` that another watcher has described.
 
-        They are like detached ones: nothing moves before `Unit.resume`. What is submitted meanwhile waits, and the
-        messages that wait for the member of a group do so until it has joined one. Writes that were pending complete here,
-        with the bytes that were left of each.
+        They are like detached ones: nothing moves before `Unit.resume`. What is submitted meanwhile waits, and so do
+        messages for the member of a group, which has to join one. Writes that were pending complete here, with the
+        bytes that were left of each.
 
         Args:
             told: from `Unit.describe`, by way of JSON.
-            descriptors: of the connections, in the same order; non-blocking, and close-on-exec. They are the watcher's from
-                now on, also after an error.
+            descriptors: of the connections, in the same order; non-blocking, and close-on-exec. They are the watcher's
+                from now on, also after an error.
             blobs: from `Unit.describe`.
             parcels: a dictionary for all units that refer to the same blobs: their messages are kept once.
 

@@ -214,7 +214,7 @@ class Run:
 
     def end(self) -> None:
         until_s = time.monotonic() + LIMIT_S
-        while not all([each.take_rest() for each in self.where]):
+        while {each.take_rest() for each in self.where} != {True}:
             assert time.monotonic() < until_s, "not everything came"
             for watcher in self.watchers:
                 self.serve(watcher)

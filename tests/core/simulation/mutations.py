@@ -139,7 +139,7 @@ IMAGINED = (
              "if self.sleeping:", "if False:"),
     Mutation("a released descriptor is still watched", pending.Operations, "_release",
              "self.poller.remove(fd)", "pass"),
-    Mutation("a released descriptor stays open", pending.Operations, "_release", "os.close(fd)", "pass"),
+    Mutation("a released descriptor stays open", pending.Operations, "_give_up", "os.close(fd)", "pass"),
     Mutation("accepted connections are left open when they cannot be watched", loop.Loop, "_accept_ready",
              "os.close(fd)", "pass"),
     Mutation("close() does not wait for writes", loop.Loop, "_clear_way",
@@ -151,8 +151,6 @@ IMAGINED = (
     Mutation("the poller wakes for a detached connection", handover.Unit, "take_out",
              "operations.poller.remove(conn.fd)", "pass"),
     Mutation("deadlines end with a detachment", handover.Unit, "_rouse", "if next_s != inf:", "if False:"),
-    Mutation("a close that waited does not come after a detachment", handover.Unit, "_rouse",
-             "operations._schedule_write(conn)", "pass"),
     Mutation("views outlive the next wait", syscalls.Batch, "recycle", "view.release()", "pass"),
 )  # fmt: skip
 """What it might do. Each stands for a rule of the model's that would else have no test."""
