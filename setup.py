@@ -30,6 +30,7 @@ COMPILED = [
     "core/pending.py",
     "core/relays.py",
     "core/results.pyx",
+    "core/sockets.py",
     "core/timers.py",
     "core/turns.py",
     "core/watcher.py",

@@ -21,7 +21,8 @@ lists off, in batches that make their system calls without the GIL unless they a
 7. Send again: the poll found room in kernels that were full.
 8. Receive from what is ready, once for each connection; then accept; then relay. One turn each, so that no
    connection keeps the others waiting, and one batch, so that all that was received fits the swap buffer.
-9. Report peers that are gone, after receiving: a pending read tells it better, with the bytes that came before.
+9. Report peers that are gone, after receiving: a pending read tells it better, with the bytes that came before. If
+   something completed, only after step 2 of the next pass: most of them are closed by then, and need no report.
 10. Expire deadlines and timers, last: bytes that are there beat the deadline. Only after a poll that has seen every
     edge, because an edge that is still with the kernel may be such bytes.
 11. Return the completions, if there are any or time is up; otherwise begin again.
@@ -135,6 +136,8 @@ class Loop(Operations):
                 self._take_inbox()
             if self.writes.count:
                 self._send_queued()
+            if self.hung:
+                self._report_hangups()  # only now: the hooks may have closed them
             if self.fanout.has_rounds or self.flushes:
                 self.fanout.deal(self)
             if self.released and self.paused:
@@ -152,7 +155,7 @@ class Loop(Operations):
                 self._send_queued()
             if self.reads.count:
                 self._receive_ready()
-            if self.hung:
+            if self.hung and not self.done:
                 self._report_hangups()
             if self.passes == 0 and self.timers.next_s <= self.now_s and self._has_seen_all():
                 self._run_timers()  # after receiving: bytes that are there beat the deadline
@@ -330,7 +333,7 @@ class Loop(Operations):
         self._pop_write(conn)
         conn.stall_s = 0.0
         if operation.error is None:
-            error = take_error(conn.fd)
+            error = take_error(conn.fd) if conn.broken else 0  # a connect that fails is always told as an error
             if error == 0:
                 conn.active_s = self.now_s
                 self._complete(operation, None)

@@ -112,9 +112,13 @@ def resolve_numeric(address: Any) -> tuple[int, Any]:
         family, resolved = _numeric(host, port)
     except (socket.gaierror, UnicodeError):  # any other OSError is for lack of descriptors, say
         raise ValueError(f"{address!r}: the host must be a numeric address; resolve names first") from None
-    if rest and not (family == socket.AF_INET6 and len(rest) <= 2 and all(isinstance(part, int) for part in rest)):
+    if rest and not (family == socket.AF_INET6 and len(rest) <= 2 and all(map(_is_number, rest))):
         raise ValueError(f"{address!r}: only an IPv6 address has a flow label and a scope, both numbers")
     return family, (*resolved[:2], *rest, *resolved[2 + len(rest) :])
+
+
+def _is_number(part: Any) -> bool:
+    return isinstance(part, int)
 
 
 @lru_cache(maxsize=1024)  # a proxy connects to the same few servers again and again

@@ -7,6 +7,7 @@ from gaiod.core.group cimport Group
 from gaiod.core.handover cimport Unit
 from gaiod.core.loop cimport Loop
 from gaiod.core.results cimport OpResult
+from gaiod.core.sockets cimport check_deadline, resolve_numeric
 
 cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED
 cdef int SHUTDOWN, FREE, CANCEL, AFFINITY, STOP, PAUSE

@@ -292,7 +292,7 @@ class Handler:
     def phase_of(self, conn: Conn) -> str:
         """Return the phase of a client's connection: a word for the log, `gaiod connections` and `gaiod explain`.
 
-        Called once more when the connection has closed, before `on_close`.
+        Called once more when the connection has closed, before `on_close`, unless its reason has a phase.
         """
         return "closing" if conn.at_eof else "data"
 
@@ -331,7 +331,8 @@ class Handler:
             RuntimeError: the handler does not serve a listener yet.
             As `Watcher.connect`.
         """
-        return self._serving("connect").connect(address, data, deadline, options)
+        host = self._host or self._serving("connect")
+        return host.connect(address, data, deadline, options)
 
     def pause_accepting(self, error: Exception) -> None:
         """Stop accepting for a tenth of a second, or until a connection of the worker closes. Clients wait meanwhile.

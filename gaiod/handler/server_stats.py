@@ -13,6 +13,7 @@ from gaiod.stats.cells import (
     bucket_of,
 )
 
+CONNECTIONS, CLOSED = SERVER_CELL["connections"], SERVER_CELL["closed"]
 CONNECT_NS = CELL["connect_ns"]
 FIRST_CONNECT = CELL[f"connect_le_{CONNECT_BOUNDS_S[0]}"]
 
@@ -37,13 +38,14 @@ class ServerStats:
 
     def connected(self, duration_s: float) -> None:
         """Tell of a connection that was established, and how long that took. One `closed()` belongs to it."""
-        self._count("connections")
-        self._cells[self._row + CONNECT_NS] += int(duration_s * 1e9)
-        self._cells[self._row + FIRST_CONNECT + bucket_of(duration_s, CONNECT_BOUNDS_S)] += 1
+        cells, row = self._cells, self._row
+        cells[self._first + CONNECTIONS] += 1
+        cells[row + CONNECT_NS] += int(duration_s * 1e9)
+        cells[row + FIRST_CONNECT + bucket_of(duration_s, CONNECT_BOUNDS_S)] += 1
 
     def closed(self) -> None:
         """Tell of the end of a connection that was `connected()`."""
-        self._count("closed")
+        self._cells[self._first + CLOSED] += 1
 
     def failed(self, reason: str) -> None:
         """Tell of a connection that could not be established: refused, timeout, unreachable, reset or other.

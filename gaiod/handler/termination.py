@@ -134,10 +134,8 @@ def termination_of(reason: str | None, *, at_eof: bool = False, is_client: bool 
         return reason
     if not isinstance(reason, str):
         return KNOWN["handler"]  # it said something that is no word, which must not cost others anything
-    known = KNOWN.get(reason)
-    if known is None:
-        return Termination(reason)
-    return known if is_client else of_server(known)
+    known = KNOWN.get(reason) if is_client else KNOWN_OF_SERVER.get(reason)
+    return Termination(reason) if known is None else known
 
 
 def of_server(termination: Termination) -> Termination:
@@ -145,6 +143,10 @@ def of_server(termination: Termination) -> Termination:
     if termination.who != "client":
         return termination
     return _made(termination.key[0], "server", *termination.key[2:])
+
+
+KNOWN_OF_SERVER = {word: of_server(known) for word, known in KNOWN.items()}
+"""What a word alone means of a connection to a server."""
 
 
 def of_client(termination: Termination) -> Termination:

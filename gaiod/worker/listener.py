@@ -426,10 +426,14 @@ class Listener(Target):
 
     def _closed(self, conn: Conn, name: bytes | None) -> None:
         is_client = conn.traffic != self._upstream
-        reason = termination_of(conn.close_reason, at_eof=conn.at_eof, is_client=is_client)
+        reason = conn.close_reason
+        if type(reason) is not Termination:
+            reason = termination_of(reason, at_eof=conn.at_eof, is_client=is_client)
         if is_client:
             self.active -= 1
-            reason = of_client(reason).in_phase(phase_at_end(self.handler, conn, reason))
+            reason = of_client(reason)
+            if not reason.phase:
+                reason = reason.in_phase(phase_at_end(self.handler, conn, reason))
             self._ledger.closed(conn, name, reason, server_of(self.handler, conn))
         self._call("on_close", None, self.handler.on_close, (conn, reason))
 

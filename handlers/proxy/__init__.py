@@ -58,6 +58,7 @@ class Proxy(Handler):
     def __init__(self, options: ProxyOptions) -> None:
         super().__init__(options)
         self.announces = options.send_proxy != "none"
+        self.closes_on_down = options.on_down == "close"
         self._dice = random.Random()
         self._socket_options = socket_options(options.tcp)
         self.queue = Queue(self, options.queue)
@@ -186,7 +187,7 @@ class Proxy(Handler):
 
     def find_server(self, session: Session) -> None:
         """Connect a client to a server, let it wait for one, or let it go."""
-        endpoint = None if self.queue else self.choose(session)
+        endpoint = None if self.queue.waiting else self.choose(session)
         if endpoint is not None:
             session.connect(endpoint)
         elif not (self.pool.is_waiting_worthwhile and self.queue.join(session)):
@@ -213,17 +214,13 @@ class Proxy(Handler):
 
     def draw_age(self) -> float:
         """Return for how many seconds a connection may go on."""
-        return float(self.options.max_age) * self._dice.uniform(AGE_SHARE_MIN, 1.0)
+        share = AGE_SHARE_MIN + (1.0 - AGE_SHARE_MIN) * self._dice.random()
+        return float(self.options.max_age) * share
 
     def header_for(self, client: Conn | None) -> bytes:
         """Return the PROXY header that announces a client; with None, a connection that is the proxy's own."""
         header = ProxyHeader(None, None) if client is None else ProxyHeader(client.peer_address, client.local_address)
         return header.encode_v1() if self.options.send_proxy == "v1" else header.encode_v2()
-
-    def begun(self, session: Session, endpoint: Endpoint) -> None:
-        """Remember who is connected where, if that will be asked for."""
-        if self.options.on_down == "close":
-            endpoint.sessions.add(session)
 
     def ended(self, session: Session, endpoint: Endpoint) -> None:
         """Take note that the connection to a server is closed."""

@@ -15,22 +15,22 @@ class Queue:
     """First come, first served. All wait equally long at most, so the oldest is also the first to give up.
 
     A client that closes meanwhile leaves at once, wherever it stands.
+
+    Attributes:
+        waiting: who, the oldest first, and until when.
     """
 
     def __init__(self, proxy: "Proxy", options: QueueOptions) -> None:
         self._proxy = proxy
         self._options = options
         self._has_timer = False
-        self._waiting: OrderedDict[Session, float] = OrderedDict()  # who, the oldest first, and until when
-
-    def __len__(self) -> int:
-        return len(self._waiting)
+        self.waiting: OrderedDict[Session, float] = OrderedDict()
 
     def join(self, session: Session) -> bool:
         """Let a client wait behind the others; tell whether there was room."""
-        if len(self._waiting) >= self._options.length:
+        if len(self.waiting) >= self._options.length:
             return False
-        self._waiting[session] = time.monotonic() + self._options.timeout
+        self.waiting[session] = time.monotonic() + self._options.timeout
         self._proxy.count("upstream_queued", 1)
         self._come_back_in(self._options.timeout)
         return True
@@ -38,8 +38,8 @@ class Queue:
     def serve(self) -> None:
         """Connect as many as there is room for, the oldest first."""
         proxy = self._proxy
-        while self._waiting:
-            session = next(iter(self._waiting))
+        while self.waiting:
+            session = next(iter(self.waiting))
             endpoint = proxy.choose(session)
             if endpoint is None and proxy.pool.is_waiting_worthwhile:
                 return
@@ -53,8 +53,8 @@ class Queue:
         """Let those go who have waited too long, and come back for the next."""
         self._has_timer = False
         now_s = time.monotonic()
-        while self._waiting:
-            session, until_s = next(iter(self._waiting.items()))
+        while self.waiting:
+            session, until_s = next(iter(self.waiting.items()))
             if until_s > now_s:
                 self._come_back_in(until_s - now_s)
                 return
@@ -65,7 +65,7 @@ class Queue:
 
     def leave(self, session: Session) -> None:
         """Let a client wait no more, if it does."""
-        if self._waiting.pop(session, None) is not None:
+        if self.waiting.pop(session, None) is not None:
             self._proxy.count("upstream_queued", -1)
 
     def _come_back_in(self, delay_s: float) -> None:

@@ -22,8 +22,11 @@ RETRY_FULL_S = 0.5
 LINGER_LOOK_S = 0.2
 """How often to look whether a side that is to be reset has been sent everything."""
 
-FINS = {True: Termination("peer_eof", "client", "fin"), False: Termination("server_eof", "server", "fin")}
-"""What ended a session in order: by whether the client was the first to send its end."""
+FINS = {
+    True: Termination("peer_eof", "client", "fin", phase="data"),
+    False: Termination("server_eof", "server", "fin", phase="data"),
+}
+"""What ended a session in order: by whether the client was the first to send its end. What that ended was `data`."""
 
 
 FAILED = ("reset", "timeout")
@@ -130,7 +133,8 @@ class Session:
         except ConnClosed:  # the client is being closed, by an operator, say: it was too late
             server.abort()
         else:
-            proxy.begun(self, endpoint)
+            if proxy.closes_on_down:
+                endpoint.sessions.add(self)
 
     def wrote(self, conn: Conn) -> None:
         """Go on after the PROXY header was sent: the relay does."""
@@ -242,7 +246,8 @@ class Session:
         client, server = self.client, self.server
         if conn is client:
             self.client = None
-            self.proxy.queue.leave(self)
+            if not self.is_connected:
+                self.proxy.queue.leave(self)
             if server is None or server is self.survivor:
                 return
             if self.is_connected:

@@ -90,6 +90,19 @@ def test_read_that_finds_the_end_of_a_peer_that_is_gone_is_followed_by_the_repor
     assert [told(result) for result in done] == [(OpType.READ, 0, EOFError), (OpType.HANGUP, 0, EOFError)]
 
 
+def test_nothing_is_reported_of_a_connection_that_is_closed_once_its_end_was_read(
+    watcher: Watcher, unix_pair: NewPair
+) -> None:
+    """As most are: nobody has to ask the kernel about them, nor to be told."""
+    near, far = unix_pair()
+    conn = watcher.delegate(near)
+    conn.read()
+    far.close()
+    assert told(collect_one(watcher)) == (OpType.READ, 0, EOFError)
+    conn.close()
+    assert_quiet(watcher)
+
+
 def test_nothing_is_reported_of_a_pending_read_that_fails(watcher: Watcher, tcp_pair: NewPair) -> None:
     near, far = tcp_pair()
     watcher.delegate(near).read()

@@ -29,20 +29,24 @@ OTHER = Termination("handler", phase="data")
 
 
 class Words(Generic[Word]):
-    """What is remembered by number: the same word by the same one. Of too many, the later ones are the first."""
+    """What is remembered by number: the same word by the same one. Of too many, the later ones are the first.
+
+    Attributes:
+        numbers: those that were given, by word or by what was the `key` of one.
+    """
 
     def __init__(self, first: Word) -> None:
         self._words = [first]
-        self._numbers: dict[object, int] = {first: 0}
+        self.numbers: dict[object, int] = {first: 0}
 
     def number(self, word: Word, key: object = None) -> int:
         """Return the number of a word; `key` is what makes it another than the others, if not the word itself."""
         key = word if key is None else key
-        number = self._numbers.get(key)
+        number = self.numbers.get(key)
         if number is None:
             if len(self._words) >= WORDS_MAX:
                 return 0
-            number = self._numbers[key] = len(self._words)
+            number = self.numbers[key] = len(self._words)
             self._words.append(word)
         return number
 
@@ -84,9 +88,9 @@ class RecentCloses:
             now_s,
             conn.bytes_received,
             conn.bytes_sent,
-            self._listeners.number(listener),
-            self._terminations.number(termination, termination.key),
-            self._servers.number(server),
+            self._listeners.numbers.get(listener) or self._listeners.number(listener),
+            self._terminations.numbers.get(termination.key) or self._terminations.number(termination, termination.key),
+            self._servers.numbers.get(server) or self._servers.number(server),
             name or b"",
         )
         self._count += 1
