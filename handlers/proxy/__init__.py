@@ -178,7 +178,11 @@ class Proxy(Handler):
         return conn.data.phase if isinstance(conn.data, Session) else super().phase_of(conn)
 
     def server_of(self, conn: Conn) -> str | None:
-        return conn.data.server_label if isinstance(conn.data, Session) else None
+        session = conn.data
+        if not isinstance(session, Session):
+            return None
+        endpoint = session.endpoint or (session.tried[-1] if session.tried else None)  # or could not be connected to
+        return None if endpoint is None else endpoint.server.label
 
     def notes_on(self, conn: Conn) -> Iterable[str]:
         return conn.data.notes(self._half_closed.get(conn.data)) if isinstance(conn.data, Session) else ()
@@ -224,7 +228,8 @@ class Proxy(Handler):
 
     def ended(self, session: Session, endpoint: Endpoint) -> None:
         """Take note that the connection to a server is closed."""
-        endpoint.sessions.discard(session)
+        if self.closes_on_down:
+            endpoint.sessions.discard(session)
         self._half_closed.pop(session, None)
         self.give_back(endpoint)
 

@@ -204,12 +204,6 @@ class Session:
         has_ended = (client is not None and client.at_eof) or (server is not None and server.at_eof)
         return "closing" if has_ended else "data"
 
-    @property
-    def server_label(self) -> str | None:
-        """Which server it is, or was, with; or could not be connected to last; None: it waits for one."""
-        endpoint = self.endpoint or (self.tried[-1] if self.tried else None)
-        return None if endpoint is None else endpoint.server.label
-
     def notes(self, since_s: float | None) -> list[str]:
         """Return what there is to say, in sentences; `since_s`: when one direction ended."""
         notes, now_s = [], time.monotonic()
