@@ -230,7 +230,10 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         events("Gaps", Line("gaiod_push_source_gaps_total", SOURCE), Line("gaiod_push_feed_gaps_total", "listener")),
         events("Sources reconnected", Line("gaiod_push_source_reconnects_total", SOURCE)),
+        events("Sources restored or made anew", Line("gaiod_push_source_resets_total", f"{SOURCE} kind")),
         events("Feeder restarted", Line("gaiod_feeder_restarts_total", "instance")),
+        events("Messages that came late", Line("gaiod_push_feed_resent_total", "listener")),
+        events("Last messages forgotten", Line("gaiod_feeder_last_messages_forgotten_total", "instance")),
     ),
     "Process": (
         chart("CPU of the supervisor", "percentunit", Line("process_cpu_seconds_total", "instance")),

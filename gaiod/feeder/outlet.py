@@ -10,6 +10,7 @@ from typing import Any
 from gaiod.core.errors import WatcherClosed
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
+from gaiod.feeder.journal import Journal, Position, check_position
 from gaiod.feeder.source_listener import SourceListener
 from gaiod.feeder.thread_queue import ThreadQueue
 from gaiod.handler.handler import IDLE_TIMEOUT_S, Handler
@@ -30,6 +31,7 @@ class FeederContext:
 
     Attributes:
         watcher: the feeder's.
+        journal: where positions are kept.
         cells: where sources count: `feeder_cells`, shared with the supervisor.
         inlet_cells: where inlets do: the watcher's own.
         thread_queue: what other threads publish through.
@@ -38,6 +40,7 @@ class FeederContext:
     """
 
     watcher: Watcher
+    journal: Journal
     cells: Any
     inlet_cells: Any
     thread_queue: ThreadQueue
@@ -56,7 +59,7 @@ class SourceOutlet:
         number: int,
         *,
         encode: Callable[[str, bytes], bytes],
-        route: Callable[[str, bytes, bytes], None],
+        route: Callable[[str, bytes, bytes, Position | None], None],
     ) -> None:
         """Make it.
 
@@ -66,10 +69,11 @@ class SourceOutlet:
             source: the source's.
             number: of its row of cells.
             encode: makes of (topic, message) what workers get; raises ValueError for one that cannot be published.
-            route: sends (topic, message, encoded message), in the loop's thread.
+            route: sends (topic, message, encoded message), and keeps a position, in the loop's thread.
         """
         self._context = context
         self.tell = LimitedLog(log, f"source {source} of listener {listener}").tell
+        self._listener = listener
         self._inlet_name = f"{listener}/{source}"
         self._row = row(number)
         self._encode = encode
@@ -79,23 +83,32 @@ class SourceOutlet:
 
     # -- what a source uses ------------------------------------------------------------------------------
 
-    def publish(self, data: bytes, topic: str) -> None:
+    def publish(self, data: bytes, topic: str, position: Position | None = None) -> None:
         """As `Outlet.publish`."""
         if not self._is_open:
             return
+        if position is not None:
+            check_position(position)
         try:
             encoded = _checked(topic, self._encode(topic, data))
         except BaseException as error:  # the handler's own, whatever it raises
+            if position is not None:
+                self.keep(*position)
             self._count("refused")
             self.tell(logging.WARNING, "refused", "a message is refused: %s", error)
             if isinstance(error, Exception):
                 raise
             raise RuntimeError(f"encode_message raised {error!r}") from error  # that would end a source's thread
-        if get_ident() == self._context.thread:
-            self._send(topic, data, encoded)
-        else:
-            size = len(data) + len(encoded) + OVERHEAD_BYTES
-            self._context.thread_queue.put(lambda: self._send(topic, data, encoded), size, lambda: self._is_open)
+        self._in_loop(lambda: self._send(topic, data, encoded, position), len(data) + len(encoded))
+
+    def position(self, origin: str) -> str | None:
+        """As `Outlet.position`."""
+        return self._context.journal.position(self._listener, origin)
+
+    def keep(self, origin: str, text: str) -> None:
+        """As `Outlet.keep`."""
+        check_position((origin, text))
+        self._in_loop(lambda: self._keep((origin, text)), 0)
 
     @property
     def is_behind(self) -> bool:
@@ -122,6 +135,11 @@ class SourceOutlet:
         self._count("gaps")
         if self._is_open:
             self.tell(logging.WARNING, "gap", "messages may be missing: %s", reason)
+
+    def reset(self, kind: str, reason: str) -> None:
+        """As `Outlet.reset`."""
+        self._count(kind)
+        self.gap(reason)
 
     def timer(self, delay_s: float, action: Callable[[], None]) -> None:
         """As `Outlet.timer`."""
@@ -159,10 +177,27 @@ class SourceOutlet:
         for inlet in inlets:
             inlet.close()
 
-    def _send(self, topic: str, data: bytes, encoded: bytes) -> None:
+    def _in_loop(self, action: Callable[[], None], size: int) -> None:
+        if get_ident() == self._context.thread:
+            action()
+        else:
+            self._context.thread_queue.put(action, size + OVERHEAD_BYTES, lambda: self._is_open)
+
+    def _send(self, topic: str, data: bytes, encoded: bytes, position: Position | None) -> None:
         if self._is_open:
+            self._route(topic, data, encoded, position)
             self._count("published")
-            self._route(topic, data, encoded)
+            self._note_kept(position)
+
+    def _keep(self, position: Position) -> None:
+        if self._is_open:
+            self._context.journal.move(self._listener, position)
+            self._note_kept(position)
+
+    def _note_kept(self, position: Position | None) -> None:
+        if position is not None:
+            with self._context.lock:
+                self._context.cells[self._row + SOURCE_CELL["keeps"]] = 1
 
     def _call(self, what: str, action: Callable[[], None]) -> None:
         if self._is_open:

@@ -4,7 +4,7 @@
 
 FD is its end of a channel to its supervisor, as a worker has one:
 
-    supervisor -> feeder    {"log": {...}, "stats": fd, "dump": fd, "links": fd, "later_fds": fd, "instance": 2, ...}
+    supervisor -> feeder    {"log": {...}, "stats": fd, "dump": fd, "links": fd, "journal": fd, "later_fds": fd, ...}
     supervisor -> feeder    {"run": {"number": 2, "log": {...}, "feeds": [{...}, ...]}}     with a descriptor: its code
     feeder -> supervisor    {"running": 2}
     supervisor -> feeder    {"ask": {"id": 7, "verb": "publish", "listener": null, "topic": "a", "message": "b"}}
@@ -28,6 +28,7 @@ from typing import Any
 
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
+from gaiod.feeder.journal import Journal
 from gaiod.feeder.router import Router
 from gaiod.feeder.source_listener import LAYOUT
 from gaiod.kept_code import KeptCode
@@ -37,7 +38,7 @@ from gaiod.process.inheritance import FOR_SUPERVISOR, take_known_state
 from gaiod.process.main_loop import MainLoop
 from gaiod.process.startup import map_cells, receive_fd, receive_settings
 from gaiod.settings import log_settings_from
-from gaiod.stats.feeder_cells import CODE_CHANGED, HEARTBEAT, SIZE
+from gaiod.stats.feeder_cells import CODE_CHANGED, FORGOTTEN, HEARTBEAT, SIZE
 from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.feeder")
@@ -48,6 +49,9 @@ ROLE = "feeder"
 PATIENCE_S = 0.02
 """When an operator's message is tried again while workers are behind."""
 
+LOOK_AGAIN_S = 0.005
+"""When to look again whether the feeder before this one has ended: that of the daemon which is upgraded, say."""
+
 IGNORED = (signal.SIGTERM, signal.SIGINT, *FOR_SUPERVISOR, signal.SIGTTIN)
 """SIGTTIN: a source that reads from a terminal gets an error, and does not stop the process."""
 
@@ -57,12 +61,12 @@ class Feeder:
 
     def __init__(self, channel_fd: int) -> None:
         self._first = socket.socket(fileno=channel_fd)
-        self._code: KeptCode | None = None
+        self._router: Router | None = None
+        self._early: list[tuple[Callable[[Any], None], Any]] = []
         self._verbs: dict[str, Callable[[Any], None]] = {
             "run": self._take_run,
             "ask": self._take_question,
-            "stop_inlets": lambda now: self._router.stop(inlets_only=True),
-            "stop": lambda now: self._stop(),
+            "stop_inlets": self._take_stop_inlets,
         }
 
     def run(self) -> int:
@@ -77,14 +81,17 @@ class Feeder:
         if len(self._cells) != SIZE:
             log.error("this is gaiod %s, but its supervisor runs another version: run gaiod upgrade", __version__)
             return os.EX_CONFIG
-        inlet_cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")
-        self._watcher = Watcher(counters=inlet_cells, report_closes=True, report_hangups=True)
+        self._inlet_cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")
+        self._watcher = Watcher(counters=self._inlet_cells, report_closes=True, report_hangups=True)
         self._channel = Channel(self._watcher.delegate(self._first), self._take_message, rest)
         self._loop = MainLoop(self._watcher, self._channel)
         self._later_fds = socket.socket(fileno=message["later_fds"])
-        self._router = Router(self._watcher, self._cells, inlet_cells, message["sequences"], message["instance"])
-        self._router.links.open(socket.socket(fileno=message["links"]))
-        self._loop.beat_every(message["heartbeat_interval_s"], self._cells, HEARTBEAT, [follow_log])
+        self._code = KeptCode(message["code"], self._count_changed)
+        self._code.install()
+        self._journal = Journal(message["journal"])
+        self._begin(socket.socket(fileno=message["links"]), message["instance"])
+        beats = [follow_log, self._count_forgotten]
+        self._loop.beat_every(message["heartbeat_interval_s"], self._cells, HEARTBEAT, beats)
         gc.collect()
         gc.freeze()
         self._channel.take_received()
@@ -97,6 +104,21 @@ class Feeder:
         except LogError as error:
             log.error("%s; the log stays where it was", error)
 
+    def _count_forgotten(self) -> None:
+        self._cells[FORGOTTEN] = self._journal.forgotten
+
+    def _begin(self, links: socket.socket, instance: int) -> None:
+        """Be there for workers, once no other feeder is."""
+        if not self._journal.lock():
+            again_s = time.monotonic() + LOOK_AGAIN_S
+            self._watcher.timer(again_s, context=lambda result: self._begin(links, instance))
+            return
+        self._router = Router(self._watcher, self._journal, self._cells, self._inlet_cells, instance)
+        self._router.links.open(links)
+        early, self._early = self._early, []
+        for take, arguments in early:
+            take(arguments)
+
     # -- what the supervisor says ------------------------------------------------------------------------
 
     def _take_message(self, message: dict[str, Any] | None) -> None:
@@ -105,17 +127,22 @@ class Feeder:
             self._stop()
             return
         for verb, arguments in message.items():
-            self._verbs[verb](arguments)
+            if verb == "stop":
+                self._stop()
+            elif self._router is None:
+                self._early.append((self._verbs[verb], arguments))
+            else:
+                self._verbs[verb](arguments)
 
     def _take_run(self, what: dict[str, Any]) -> None:
         """Run these sources, and no others."""
+        assert self._router is not None
         if what["log"] != self._log:
             self._log = what["log"]
             self._configure_log()
         self._run_code()
         self._router.run(what["feeds"])
-        if self._code is not None:
-            self._code.compare()
+        self._code.compare()
         self._channel.send({"running": what["number"]})
 
     def _run_code(self) -> None:
@@ -125,31 +152,34 @@ class Feeder:
             log.error("no descriptor is left for the code of the sources; they run what they ran; raise LimitNOFILE=")
             return
         before, self._code = self._code, KeptCode(fd, self._count_changed)
-        if before is None:
-            self._code.install()
-        else:
-            self._code.replace(before)
+        self._code.replace(before)
 
     def _count_changed(self, files: int) -> None:
         self._cells[CODE_CHANGED] += files
 
     def _take_question(self, question: dict[str, Any]) -> None:
         """Publish what an operator says, once workers have taken what there is."""
+        router = self._router
+        assert router is not None
 
         def publish(result: OpResult | None = None) -> None:
-            if self._router.is_behind:
+            if router.is_behind:
                 self._watcher.timer(time.monotonic() + PATIENCE_S, context=publish)
                 return
-            message = question["message"].encode()
-            answer = self._router.publish(question["listener"], question["topic"], message)
+            answer = router.publish(question["listener"], question["topic"], question["message"].encode())
             self._channel.send({"answer": question["id"], "result": answer})
 
         publish()
 
+    def _take_stop_inlets(self, now: bool) -> None:
+        assert self._router is not None
+        self._router.stop(inlets_only=True)
+
     def _stop(self) -> None:
         if not self._loop.ended:
             self._loop.end()
-            self._router.stop()
+            if self._router is not None:
+                self._router.stop()
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 from gaiod.core.watcher import Watcher
+from gaiod.feeder.journal import Journal, Message, Position
 from gaiod.feeder.outlet import FeederContext, SourceOutlet
 from gaiod.feeder.source_runner import Commands, Retry, SourceRunner
 from gaiod.feeder.thread_queue import ThreadQueue
@@ -16,7 +17,6 @@ from gaiod.feeder.worker_links import WorkerLinks
 from gaiod.handler.handler import Handler
 from gaiod.plugins import build_options, load_handler
 from gaiod.process.feed_records import RecordError, hello, record
-from gaiod.stats.feeder_cells import SOURCE_CELL, row
 
 log = logging.getLogger("gaiod.feeder")
 
@@ -25,22 +25,33 @@ log = logging.getLogger("gaiod.feeder")
 class Feed:
     """What a listener gets, with one handler and its options.
 
-    After a reload that changed those, the workers before it still have the old one: their clients get the same
-    messages, encoded as they were promised.
+    After a reload that changed those, or an upgrade, the workers before it still have the old one: their clients get
+    the same messages, encoded as they were promised.
 
     Attributes:
         number: what records call it.
+        stream: the messages of the listener, which are numbered there.
         handler: its class; None: it is not known yet, or cannot be loaded.
         options: the handler's.
         runs: its sources.
+        is_short: messages were not sent to who has it, because the handler was not loaded.
         loading: tries to load the handler, and to start the sources.
     """
 
     number: int
+    stream: "ListenerFeed"
     handler: type[Handler] | None = None
     options: Any = None
     runs: list[SourceRunner] = field(default_factory=list)
+    is_short: bool = False
     loading: Retry | None = None
+
+    def load(self, reference: str, options: Mapping[str, Any]) -> type[Handler]:
+        """Load its handler, and return it. It may raise whatever the handler does."""
+        handler = load_handler(reference)
+        self.options = build_options(handler, dict(options))
+        self.handler = handler
+        return handler
 
     def encode(self, topic: str, data: bytes) -> bytes:
         """Return a message as workers get it."""
@@ -62,14 +73,14 @@ class ListenerFeed:
     """The messages of one listener, whatever its options were and are.
 
     Attributes:
+        name: the listener's.
         sequence: of the last message.
-        cell: where that is written down; None: nowhere yet.
         feeds: by their keys.
         current: the key of the one whose sources run.
     """
 
+    name: str
     sequence: int = 0
-    cell: int | None = None
     feeds: dict[str, Feed] = field(default_factory=dict)
     current: str | None = None
 
@@ -77,22 +88,21 @@ class ListenerFeed:
 class Router:
     """Everything that a feeder feeds."""
 
-    def __init__(
-        self, watcher: Watcher, cells: Any, inlet_cells: Any, sequences: Mapping[str, int], instance: int
-    ) -> None:
+    def __init__(self, watcher: Watcher, journal: Journal, cells: Any, inlet_cells: Any, instance: int) -> None:
         """Make it, with no sources.
 
         Args:
             watcher: the feeder's.
+            journal: what feeders before this one have left, locked.
             cells: where sources count.
             inlet_cells: where inlets do: the watcher's own.
-            sequences: by listener, of the last message that a feeder before this one has sent.
             instance: counts the feeders there have been.
         """
         self._instance = instance
         self.links = WorkerLinks(watcher, self._greet, self._forget)
-        self._context = FeederContext(watcher, cells, inlet_cells, ThreadQueue(watcher, self.links))
-        self._streams = {listener: ListenerFeed(sequence) for listener, sequence in sequences.items()}
+        self._journal = journal
+        self._context = FeederContext(watcher, journal, cells, inlet_cells, ThreadQueue(watcher, self.links))
+        self._streams = {name: ListenerFeed(name, sequence) for name, sequence in journal.sequences.items()}
         self._numbers = count()
         self._has_no_inlets = False
 
@@ -105,22 +115,21 @@ class Router:
         """Run the sources of these listeners, and no others; those that run already go on.
 
         Args:
-            wanted: of each listener its `name`, `handler` and `options`, the `key` of these, the `row` of the listener
-                and the `rows` of its sources by their names.
+            wanted: of each listener its `name`, `handler` and `options`, the `key` of these, and the `rows` of its
+                sources by their names.
         """
         keys = {each["name"]: each["key"] for each in wanted}
         for name, stream in self._streams.items():
             if stream.current is not None and keys.get(name) != stream.current:
                 stream.feeds[stream.current].stop()
                 stream.current = None
+        self._journal.forget_others(keys)
         for each in wanted:
-            stream = self._streams.setdefault(each["name"], ListenerFeed())
-            stream.cell = row(each["row"]) + SOURCE_CELL["published"]
-            self._context.cells[stream.cell] = stream.sequence
+            stream = self._stream(each["name"])
             if stream.current is None:
                 stream.current = each["key"]
                 feed = self._feed(stream, each["key"])
-                attempt = partial(self._begin, stream, feed, each)
+                attempt = partial(self._begin, feed, each)
                 feed.loading = Retry(
                     self._context.watcher, attempt, f"the sources of listener {each['name']} do not run"
                 )
@@ -165,13 +174,14 @@ class Router:
 
     # -- sources -----------------------------------------------------------------------------------------
 
-    def _begin(self, stream: ListenerFeed, feed: Feed, wanted: Mapping[str, Any]) -> None:
+    def _begin(self, feed: Feed, wanted: Mapping[str, Any]) -> None:
         """Load a handler, and start its sources. What a source raises is its own run's business."""
-        handler = load_handler(wanted["handler"])
-        options = build_options(handler, dict(wanted["options"]))
-        sources = [Commands(), *handler.sources_of(options)]
-        feed.handler, feed.options = handler, options
-        self.links.send(feed.number, record(feed.number, stream.sequence, b"", b""))  # what was before it is no gap
+        handler = feed.load(wanted["handler"], wanted["options"])  # perhaps anew: this set has its own code
+        sources = [Commands(), *handler.sources_of(feed.options)]
+        self._journal.keep_last(wanted["name"], handler.wants_last(feed.options))
+        if feed.is_short:
+            self.links.cut(feed.number)  # its workers come back, and get what they have missed
+            feed.is_short = False
         for source in sources:
             name = f"source {source.name} of listener {wanted['name']}"
             number = wanted["rows"].get(source.name)
@@ -185,19 +195,21 @@ class Router:
                     source.name,
                     number,
                     encode=feed.encode,
-                    route=partial(self._route, stream, feed),
+                    route=partial(self._route, feed),
                 )
                 feed.runs.append(SourceRunner(self._context.watcher, source, name, outlet))
 
-    def _route(self, stream: ListenerFeed, feed: Feed, topic: str, data: bytes, encoded: bytes) -> None:
+    def _route(self, feed: Feed, topic: str, data: bytes, encoded: bytes, position: Position | None) -> None:
         """Send a message: the moment that gives it its place among all others of the listener."""
+        stream = feed.stream
         stream.sequence += 1
-        if stream.cell is not None:
-            self._context.cells[stream.cell] = stream.sequence  # first: what a feeder leaves behind is never too low
+        self._journal.add(stream.name, stream.sequence, topic, data, position)  # first: who has got it, can be told so
         name = topic.encode()
         self.links.send(feed.number, record(feed.number, stream.sequence, name, encoded))
         for other in stream.feeds.values():
-            if other is not feed and other.handler is not None:
+            if other.handler is None:
+                other.is_short = True
+            elif other is not feed:
                 try:
                     old = other.encode(topic, data)
                 except BaseException:  # it is missing there, as the next one's sequence tells
@@ -209,15 +221,47 @@ class Router:
     def _greet(self, wanted: dict[str, dict[str, Any]]) -> tuple[frozenset[int], bytes]:
         if not wanted:
             raise RecordError("it wants no feeds")
-        answer = {}
+        answer, records = {}, []
         for name, each in wanted.items():
-            stream = self._streams.setdefault(name, ListenerFeed())
-            answer[name] = {"number": self._feed(stream, each["key"]).number, "sequence": stream.sequence}
-        return frozenset(each["number"] for each in answer.values()), hello(answer, self._instance)
+            stream, had = self._stream(name), each["sequence"]
+            stream.sequence = max(stream.sequence, had or 0)  # a journal that is of another version is empty
+            feed = self._feed(stream, each["key"])
+            messages = self._journal.last_messages(name) if had is None else self._journal.messages(name, had)
+            if stream.sequence and feed.handler is None:  # of a listener that is new, its own code will come
+                self._load(feed, each)
+            if feed.handler is not None and (had is not None or feed.handler.wants_last(feed.options)):
+                records += self._encoded(feed, messages)
+            records.append(record(feed.number, stream.sequence, b"", b""))
+            answer[name] = {"number": feed.number}
+        numbers = frozenset(each["number"] for each in answer.values())
+        return numbers, b"".join((hello(answer, self._instance), *records))
+
+    def _load(self, feed: Feed, wanted: Mapping[str, Any]) -> None:
+        """Load the handler of a worker of another generation than runs here, with the code that runs here."""
+        try:
+            feed.load(wanted["handler"], wanted["options"])
+        except BaseException as error:  # the handler's own
+            log.warning(
+                "listener %s: the handler of a worker cannot be loaded; it gets its messages later, if at all: %s",
+                feed.stream.name,
+                error,
+            )
+
+    def _encoded(self, feed: Feed, messages: Sequence[Message]) -> list[bytes]:
+        found = []
+        for sequence, topic, data in messages:
+            try:
+                found.append(record(feed.number, sequence, topic.encode(), feed.encode(topic, data)))
+            except BaseException:  # it is missing there, as the next one's sequence tells
+                continue
+        return found
+
+    def _stream(self, listener: str) -> ListenerFeed:
+        return self._streams.setdefault(listener, ListenerFeed(listener))
 
     def _feed(self, stream: ListenerFeed, key: str) -> Feed:
         if key not in stream.feeds:
-            stream.feeds[key] = Feed(next(self._numbers))
+            stream.feeds[key] = Feed(next(self._numbers), stream)
         return stream.feeds[key]
 
     def _forget(self) -> None:

@@ -184,6 +184,12 @@ class WorkerLinks(Target):
                 if link.waiting_bytes > BEHIND_BYTES:
                     self._fell_behind(link)
 
+    def cut(self, number: int) -> None:
+        """Cut everybody off who gets a feed."""
+        for link in list(self._links):
+            if number in link.feeds:
+                link.cut()
+
     def took(self, link: WorkerLink) -> None:
         """Take note that a link has taken something."""
         if link.waiting_bytes <= CAUGHT_UP_BYTES:

@@ -27,8 +27,8 @@ PUBLISH = "publish"
 """The name of the source that every listener which takes messages has: `gaiod publish`."""
 
 CALLED = (
-    *HOOKS, "servers_of", "buffer_limit_of", "notsent_lowat_of", "sources_of", "encode_message", "partner_of",
-    "phase_of", "server_of", "notes_on",
+    *HOOKS, "servers_of", "buffer_limit_of", "notsent_lowat_of", "sources_of", "encode_message", "wants_last",
+    "partner_of", "phase_of", "server_of", "notes_on",
 )  # fmt: skip
 """The methods of a handler that gaiod calls. The handler itself calls the others."""
 
@@ -175,6 +175,15 @@ class Handler:
         Called in the thread that publishes. Raise a `ValueError` to refuse the message: its text says why.
         """
         return data
+
+    @classmethod
+    def wants_last(cls, options: Any) -> bool:
+        """Tell whether a new worker gets the last message of each topic, through `on_message`, before it serves.
+
+        They come in the order in which they were published. The feeder keeps 32 MiB of them, for all listeners
+        together; the topics published longest ago are forgotten first.
+        """
+        return False
 
     # -- hooks ---------------------------------------------------------------------------------------
 
@@ -491,17 +500,41 @@ class Handler:
 
 
 class Outlet(Protocol):
-    """What a source publishes through, and what it may ask for. It does nothing more once the source is stopped."""
+    """What a source publishes through, and what it may ask for. It does nothing more once the source is stopped.
 
-    def publish(self, data: bytes, topic: str) -> None:
+    A *position* is how far a source has read, and it outlives the source, the feeder and the daemon (in an upgrade):
+    a text of the source's own, kept under another text, its origin, which says what is read (a path; a URL and the
+    name of a stream). It is kept in the same step as the message it comes with, and each worker gets that message
+    once, whoever is killed in between. So a source that begins behind its position loses nothing and doubles nothing.
+    A listener has its positions for itself, whatever its options are.
+    """
+
+    def publish(self, data: bytes, topic: str, position: tuple[str, str] | None = None) -> None:
         """Give a message to every worker. Any thread may call this.
 
         In a thread of the source's own it waits while `is_behind`, but no longer than until the source is
         stopped; in the loop's thread it never waits.
 
+        Args:
+            data: the message.
+            topic: its topic.
+            position: `(origin, text)`, behind this message: at most 4 KiB each. None: none is kept.
+
         Raises:
             ValueError: the handler refuses the message (`Handler.encode_message`), or it is empty or too long. The
-                text says why; it was counted as refused, and went to nobody.
+                text says why; it was counted as refused, and went to nobody. Its position was kept all the same.
+        """
+
+    def position(self, origin: str) -> str | None:
+        """Return the position that was kept last; None: none was. Any thread may call this."""
+
+    def keep(self, origin: str, text: str) -> None:
+        """Keep a position without a message, behind those that were published. Any thread may call this.
+
+        Of a source that begins at the end of something: keep where that is before the first message.
+
+        Raises:
+            ValueError: one of the texts has more than 4 KiB, or the origin has nothing.
         """
 
     @property
@@ -526,6 +559,14 @@ class Outlet(Protocol):
 
         Args:
             reason: a sentence for the log, which has one of them a second at most.
+        """
+
+    def reset(self, kind: str, reason: str) -> None:
+        """Count a gap, because what the source reads is not what it was; log why. Any thread may call this.
+
+        Args:
+            kind: `restored`, to what it was earlier, or made `anew`.
+            reason: as for `gap`.
         """
 
     def timer(self, delay_s: float, action: Callable[[], None]) -> None:
@@ -572,6 +613,16 @@ class Source:
 
     A handler names its sources (`Handler.sources_of`). They run once per daemon, in the feeder, a process of its
     own; what they publish reaches the handler in every worker (`Handler.on_message`).
+
+    One that reads something which can be read again from a certain point goes on where it was, in another feeder too
+    (`Outlet.position`):
+
+            def start(self, outlet: Outlet) -> None:
+                self._number = int(outlet.position("numbers") or 0)
+
+            def _tick(self) -> None:
+                self._number += 1
+                self._outlet.publish(b"%d" % self._number, "numbers", ("numbers", str(self._number)))
 
     Making one does no I/O: `gaiod check` does it, too.
 

@@ -145,10 +145,11 @@ class Subject(Protocol):
     def source_rows(self) -> dict[SourceKey, list[int]]:
         """Return the cells of every source that was counted for (`feeder_cells`), over all feeders."""
 
-    def feeder(self) -> tuple[bool, int, int] | None:
-        """Return whether the feeder runs, how often it was started again, and how many files of its code are others.
+    def feeder(self) -> tuple[bool, int, int, int] | None:
+        """Return whether the feeder runs, and what it has counted; None: no listener takes messages.
 
-        None: no listener takes messages.
+        How often it was started again; of its code, how many files are others; and how many last messages it has
+        dropped.
         """
 
     def shared(self, key: Key) -> Mapping[str, Any]:

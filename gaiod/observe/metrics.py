@@ -217,6 +217,12 @@ METRICS = (
         _SOURCE,
     ),
     Metric(
+        "gaiod_push_source_resets_total",
+        "counter",
+        "Times that what the source reads was restored to an earlier state, or made anew; each is a gap, too.",
+        (*_SOURCE, "kind"),
+    ),
+    Metric(
         "gaiod_push_feed_gaps_total",
         "counter",
         "Published messages that did not reach a worker, counted for each worker.",
@@ -235,12 +241,23 @@ METRICS = (
         "Shared values that had to wait because the handler shares too many; a later one of the same key replaces it.",
         ("listener",),
     ),
+    Metric(
+        "gaiod_push_feed_resent_total",
+        "counter",
+        "Published messages that reached a worker from the feeder's journal, because its link or the feeder had ended.",
+        ("listener",),
+    ),
     Metric("gaiod_feeder_up", "gauge", "1 while the feeder runs the sources, 0 while it does not."),
     Metric("gaiod_feeder_restarts_total", "counter", "Times the feeder was restarted."),
     Metric(
         "gaiod_feeder_code_changed",
         "gauge",
         "Files whose code the feeder has loaded although the configuration was checked with another version of them.",
+    ),
+    Metric(
+        "gaiod_feeder_last_messages_forgotten_total",
+        "counter",
+        "Last messages of topics that the feeder dropped because it kept 32 MiB of them; new workers miss these.",
     ),
     Metric("gaiod_operations_total", "counter", "Operations completed.", ("worker", "op", "result")),
     Metric("gaiod_operations_pending", "gauge", "Operations submitted and not completed.", ("worker", "op")),

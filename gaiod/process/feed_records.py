@@ -1,13 +1,15 @@
 """The wire between the feeder and a worker: a line from each, and then records, one after the other.
 
-    worker -> feeder    {"gaiod_feed": 1, "instance": 0, "feeds": {"ticks": {"key": "5f3a...", "sequence": 17}}}
-    feeder -> worker    {"gaiod_feed": 1, "instance": 2, "feeds": {"ticks": {"number": 0, "sequence": 42}}}
+    worker -> feeder    {"gaiod_feed": 2, "instance": 0, "feeds": {"ticks": {"key": "5f3a...", "sequence": 17, ...}}}
+    feeder -> worker    {"gaiod_feed": 2, "instance": 2, "feeds": {"ticks": {"number": 0}}}
     feeder -> worker    a header of 20 bytes, the topic, the message; and so on
 
 The instance counts the feeders there have been. A feed is what one listener gets, with one handler and its options:
-the key is their digest. Sequences count the messages of a listener, from 1, over all feeders: a worker that had 17,
-and hears of 42, has missed 25. A record without a message says from where a feed goes on: what was before it is not
-missing.
+the key is their digest, and a worker says both, for a feeder that has not loaded them. Sequences count the messages of
+a listener, from 1, over all feeders. First come the messages that the worker has not got, as far as they are still
+there; to one that has had none (sequence null) the last of each topic, if its handler wants them. A record without a
+message ends them: the worker has got what there is up to its sequence. A worker that had 17, and gets 43 after that,
+has missed 25.
 """
 
 import json
@@ -16,7 +18,7 @@ from typing import Any
 
 from gaiod.core.errors import GaiodError
 
-VERSION = 1
+VERSION = 2
 
 HEADER = struct.Struct("!IIIQ")
 """Bytes of the message, bytes of the topic, the feed's number, the sequence."""

@@ -94,6 +94,7 @@ LISTENER_CELLS = (
     "feed_gaps",
     "shared_values",
     "shared_values_delayed",
+    "feed_resent",
 )
 CELL = {name: index for index, name in enumerate(LISTENER_CELLS)}
 """Cells of a listener's row, by name."""

@@ -26,7 +26,7 @@ LOOK_AGAIN_S = 0.001
 
 @dataclass(slots=True, eq=False)
 class _Subscription:
-    """What one listener has got. `sequence` is of its last message; None: it has had none, and misses none."""
+    """What one listener has got. `sequence` is up to where it has got everything there was; None: it is new."""
 
     listener: Listener
     key: str
@@ -45,7 +45,8 @@ class FeederClient(Target):
             watcher: the worker's.
             address: of the feeder's unix socket.
             keys: of the feed of each listener that takes messages.
-            connected: called with the feeder's instance when it has answered, and messages come from now on; each time.
+            connected: called with the feeder's instance when all that was missing has come, and messages come from now
+                on; each time.
         """
         super().__init__(self._read, self._written)
         self._watcher = watcher
@@ -53,6 +54,8 @@ class FeederClient(Target):
         self._connected = connected
         self._wanted = {listener.name: _Subscription(listener, key) for listener, key in keys.items()}
         self._by_number: dict[int, _Subscription] = {}
+        self._instance = 0
+        self._missing: set[int] = set()  # numbers of feeds whose messages from before have not all come
         self._conn: Conn | None = None
         self._backoff = Backoff(PAUSE_FIRST_S, PAUSE_MAX_S)
         self._connect()
@@ -87,7 +90,15 @@ class FeederClient(Target):
         assert self._conn is not None
         self._reader = Reader()
         self._by_number = {}
-        feeds = {name: {"key": each.key, "sequence": each.sequence} for name, each in self._wanted.items()}
+        feeds = {
+            name: {
+                "key": each.key,
+                "sequence": each.sequence,
+                "handler": each.listener.settings.handler,
+                "options": dict(each.listener.settings.options),
+            }
+            for name, each in self._wanted.items()
+        }
         self._conn.write(hello(feeds))
         self._conn.read()
 
@@ -102,14 +113,12 @@ class FeederClient(Target):
             if not self._by_number:
                 answer = self._reader.take_hello()
                 if answer is not None:
-                    feeds, instance = answer
-                    for name, each in feeds.items():
-                        self._take_hello(self._wanted[name], each["number"], each["sequence"])
-                    self._backoff.reset()
-                    self._connected(instance)
+                    feeds, self._instance = answer
+                    self._by_number = {each["number"]: self._wanted[name] for name, each in feeds.items()}
+                    self._missing = set(self._by_number)
             if self._by_number:
                 for number, sequence, topic, data in self._reader.take_records():
-                    self._take_record(self._by_number[number], sequence, topic, data)
+                    self._take_record(number, sequence, topic, data)
         except (RecordError, KeyError, TypeError) as error:
             log.error("the feeder sent something that cannot be understood: %s; reconnecting", error)
             self._break()
@@ -125,19 +134,26 @@ class FeederClient(Target):
         else:
             conn.read()
 
-    def _take_hello(self, subscription: _Subscription, number: int, sequence: int) -> None:
-        self._by_number[number] = subscription
+    def _take_record(self, number: int, sequence: int, topic: str, data: bytes) -> None:
+        subscription = self._by_number[number]
+        if not data:
+            self._take_end(subscription, number, sequence)
+            return
         if subscription.sequence is not None:
-            self._count_missed(subscription, sequence - subscription.sequence)
-        subscription.sequence = sequence
+            missed = sequence - subscription.sequence - 1
+            if missed > 0:
+                subscription.listener.count_missed(missed)
+            if number in self._missing:
+                subscription.listener.count_resent()
+            subscription.sequence = sequence
+        subscription.listener.deliver(topic, data)
 
-    def _take_record(self, subscription: _Subscription, sequence: int, topic: str, data: bytes) -> None:
-        if data and subscription.sequence is not None:
-            self._count_missed(subscription, sequence - subscription.sequence - 1)
+    def _take_end(self, subscription: _Subscription, number: int, sequence: int) -> None:
+        """Take that all has come that was missing, up to a sequence."""
+        if subscription.sequence is not None and sequence > subscription.sequence:
+            subscription.listener.count_missed(sequence - subscription.sequence)
         subscription.sequence = sequence
-        if data:
-            subscription.listener.deliver(topic, data)
-
-    def _count_missed(self, subscription: _Subscription, missed: int) -> None:
-        if missed > 0:
-            subscription.listener.count_missed(missed)
+        self._missing.discard(number)
+        if not self._missing:
+            self._backoff.reset()
+            self._connected(self._instance)

@@ -219,6 +219,10 @@ class Listener(Target):
         self._count("feed_gaps", messages)
         self._tell(logging.WARNING, "feed_gaps", "%d messages did not get to this worker", messages)
 
+    def count_resent(self) -> None:
+        """Count a message that came late: what was to bring it had ended."""
+        self._count("feed_resent")
+
     # -- what its workers have in common ---------------------------------------------------------------
 
     @property

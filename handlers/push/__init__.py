@@ -54,6 +54,10 @@ class Push(Handler):
         return message
 
     @classmethod
+    def wants_last(cls, options: PushOptions) -> bool:
+        return options.last_value
+
+    @classmethod
     def notsent_lowat_of(cls, options: PushOptions) -> int | None:
         return LATEST_NOTSENT_LOWAT_BYTES if options.slow_consumer.policy == "latest_only" else None
 

@@ -64,7 +64,8 @@ def check_redis_url(text: str) -> None:
 def without_password(text: str) -> str:
     """Return what may be said of a Redis's URL: where it is, and which database."""
     url = urlsplit(text)
-    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+    databases = parse_qs(url.query).get("db", [])
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}" + "".join(f"?db={each}" for each in databases)
 
 
 def has_password(text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from gaiod import Check, Unit, parse_address, shown
 
-from .addresses import check_bind, check_redis_url, has_password
+from .addresses import check_bind, check_redis_url, has_password, without_password
 from .framing import Framing
 from .topics import check_topic
 
@@ -19,7 +19,7 @@ MESSAGE_MAX_BYTES = 16 << 20
 """With its frame: what the feeder hands to the workers in one piece."""
 
 SOURCES_MAX = 64
-"""Per listener: each has 5 series in the metrics."""
+"""Per listener: each has 7 series in the metrics."""
 
 REDIS_NAMES_MAX = 64
 """Channels, patterns or streams of one source: all are read over one connection, in one thread."""
@@ -51,6 +51,11 @@ class FeedOptions:
     def label(self) -> str:
         """What metrics and logs call it."""
         return self.name or self.kind
+
+    @property
+    def places(self) -> Sequence[str]:
+        """What it reads from a position on; positions are kept under these."""
+        return ()
 
 
 def _check_placeholders(text: str) -> None:
@@ -105,6 +110,11 @@ class LinesOptions(FeedOptions):
         """Whether it is a unix socket that others connect to."""
         return self.lines.startswith(UNIX)
 
+    @property
+    def places(self) -> Sequence[str]:
+        """As of any source."""
+        return (f"lines {self.lines}",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class HttpOptions(FeedOptions):
@@ -150,6 +160,16 @@ class RedisOptions(FeedOptions):
     streams: Streams = dataclasses.field(default_factory=list)
     field: str = "message"
     password_file: str | None = None
+
+    @property
+    def places(self) -> Sequence[str]:
+        """As of any source."""
+        return tuple(map(self.place_of, self.streams)) or (self.place_of(None),)
+
+    def place_of(self, stream: str | None) -> str:
+        """Return where one of its streams is; None: its channels."""
+        url = without_password(self.redis)
+        return f"{url} channels" if stream is None else f"{url} stream {stream}"
 
     def __post_init__(self) -> None:
         if bool(self.channels) == bool(self.streams):

@@ -9,8 +9,8 @@ from gaiod.observe.metrics import BY_NAME, METRICS, Metric, as_markdown
 from observe.support.slots import FakeDaemon, samples_of
 
 LABELS = {
-    "cause", "code", "engine", "errno", "generation", "handler", "hook", "listener", "op", "python", "reason", "result",
-    "server", "side", "source", "upstream", "version", "worker",
+    "cause", "code", "engine", "errno", "generation", "handler", "hook", "kind", "listener", "op", "python", "reason",
+    "result", "server", "side", "source", "upstream", "version", "worker",
 }  # fmt: skip
 """Values from the configuration and from enums: never an address, a process or a connection."""
 

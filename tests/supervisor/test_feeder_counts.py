@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from gaiod.stats.feeder_cells import HEARTBEAT, SOURCE_CELL, row
+from gaiod.stats.feeder_cells import FORGOTTEN, HEARTBEAT, SOURCE_CELL, row
 from gaiod.supervisor.processes import feeder_counts as module
-from gaiod.supervisor.processes.feeder_counts import ITSELF, FeederMemory, SourceCounts, SourceKey
+from gaiod.supervisor.processes.feeder_counts import FeederMemory, SourceCounts, SourceKey
 
-ONE, TWO, THREE, LISTENER = ("ticks", "one"), ("ticks", "two"), ("ticks", "three"), ("ticks", ITSELF)
+ONE, TWO, THREE = ("ticks", "one"), ("ticks", "two"), ("ticks", "three")
 
 
 def _set(memory: FeederMemory, number: int, cell: str, value: int) -> None:
@@ -85,7 +85,7 @@ def test_heartbeat_is_told_in_seconds(memory: FeederMemory) -> None:
 
 def test_counts_are_summed_over_feeders_and_a_source_is_up_in_one_that_runs_only(counts: SourceCounts) -> None:
     for published in (5, 7):
-        numbers = counts.open().assign([LISTENER, ONE], 1)
+        numbers = counts.open().assign([ONE], 1)
         memory = counts._live
         assert memory is not None
         _set(memory, numbers[ONE], "published", published)
@@ -97,20 +97,22 @@ def test_counts_are_summed_over_feeders_and_a_source_is_up_in_one_that_runs_only
     assert _of(counts, ONE, "gaps") == 0
 
 
-def test_every_source_of_a_feeder_that_has_died_may_have_missed_something(counts: SourceCounts) -> None:
-    counts.open().assign([LISTENER, ONE, TWO], 1)
+def test_source_of_a_feeder_that_has_died_may_have_missed_something_unless_it_keeps_positions(
+    counts: SourceCounts,
+) -> None:
+    memory = counts.open()
+    _set(memory, memory.assign([ONE, TWO], 1)[TWO], "keeps", 1)
     counts.retire(has_died=True)
-    assert (_of(counts, ONE, "gaps"), _of(counts, TWO, "gaps")) == (1, 1)
+    assert (_of(counts, ONE, "gaps"), _of(counts, TWO, "gaps")) == (1, 0)
 
 
-def test_sequence_is_the_one_that_the_last_feeder_has_left(counts: SourceCounts) -> None:
-    assert counts.sequences() == {}
-    for sequence in (40, 55):
-        memory = counts.open()
-        _set(memory, memory.assign([LISTENER, ONE], 1)[LISTENER], "published", sequence)
+def test_last_messages_that_were_dropped_are_summed_over_feeders(counts: SourceCounts) -> None:
+    for number in (3, 4):
+        os.pwrite(counts.open().fd, number.to_bytes(8, "little"), 8 * FORGOTTEN)
         counts.retire(has_died=True)
-        assert counts.sequences() == {"ticks": sequence}
-    assert LISTENER not in counts.rows(), "it is no source"
+    assert counts.forgotten == 7
+    os.pwrite(counts.open().fd, (5).to_bytes(8, "little"), 8 * FORGOTTEN)
+    assert counts.forgotten == 12
 
 
 def test_counts_of_a_source_that_is_not_configured_any_more_are_forgotten(counts: SourceCounts) -> None:

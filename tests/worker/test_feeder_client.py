@@ -1,7 +1,7 @@
 """A worker's link to the feeder: what it delivers, what it counts, and that it comes back."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from unittest.mock import patch
 
@@ -76,10 +76,11 @@ class Linked:
         self.sock.settimeout(LIMIT_S)
         return found[0]
 
-    def answer(self, sequence: int, instance: int = 1) -> None:
-        """Answer its hello."""
+    def answer(self, sequence: int, instance: int = 1, *, missing: Sequence[tuple[int, bytes]] = ()) -> None:
+        """Answer its hello, with what it has not got, up to a sequence."""
         before = len(self.connected)
-        self.say(hello({"front": {"number": 4, "sequence": sequence}}, instance))
+        records = [record(4, number, b"t", data) for number, data in missing]
+        self.say(b"".join((hello({"front": {"number": 4}}, instance), *records, record(4, sequence, b"", b""))))
         self.serving.step_until(lambda: len(self.connected) > before, "the answer being taken")
 
     def say(self, data: bytes) -> None:
@@ -118,7 +119,8 @@ def linked(serve: Serve) -> Iterator[Linked]:
 
 
 def test_worker_asks_for_its_feeds_and_delivers_what_comes(linked: Linked) -> None:
-    assert linked.accept() == {"front": {"key": "key", "sequence": None}}
+    wanted = {"key": "key", "handler": "test", "options": {}}
+    assert linked.accept() == {"front": {**wanted, "sequence": None}}
     assert linked.connected == []
     linked.answer(17, instance=3)
     assert linked.connected == [3]
@@ -130,7 +132,7 @@ def test_worker_asks_for_its_feeds_and_delivers_what_comes(linked: Linked) -> No
 
 def test_messages_behind_the_answer_are_delivered(linked: Linked) -> None:
     linked.accept()
-    linked.say(hello({"front": {"number": 4, "sequence": 0}}, 1) + record(4, 1, b"t", b"at once"))
+    linked.say(hello({"front": {"number": 4}}, 1) + record(4, 0, b"", b"") + record(4, 1, b"t", b"at once"))
     linked.until(b"at once")
 
 
@@ -142,7 +144,7 @@ def test_worker_comes_back_when_the_link_ends_and_counts_what_it_has_missed(
     linked.send(18, b"one")
     linked.until(b"one")
     linked.hang_up()
-    assert linked.accept() == {"front": {"key": "key", "sequence": 18}}
+    assert linked.accept()["front"]["sequence"] == 18
     linked.answer(43, instance=2)
     linked.send(44, b"two")
     linked.until(b"one", b"two")
@@ -174,18 +176,33 @@ def test_worker_counts_messages_that_are_left_out(linked: Linked) -> None:
     assert linked.serving.count("feed_gaps") == 2
 
 
-def test_worker_that_is_told_from_where_its_feed_goes_on_has_missed_nothing_before(linked: Linked) -> None:
+def test_worker_gets_late_what_it_has_missed_and_counts_what_is_gone(linked: Linked) -> None:
     linked.accept()
-    linked.answer(0)
-    linked.send(10, b"")
-    linked.send(11, b"eleven")
-    linked.until(b"eleven")
-    assert linked.serving.count("feed_gaps") == 0
+    linked.answer(17)
+    linked.hang_up()
+    linked.accept()
+    linked.answer(23, missing=[(20, b"twenty"), (21, b"next")])
+    linked.send(24, b"new")
+    linked.until(b"twenty", b"next", b"new")
+    assert linked.serving.count("feed_resent") == 2
+    assert linked.serving.count("feed_gaps") == 2 + 2
+
+
+def test_new_worker_is_told_the_last_messages_before_it_is_connected(linked: Linked) -> None:
+    linked.accept()
+    linked.say(hello({"front": {"number": 4}}, 1) + record(4, 5, b"t", b"five") + record(4, 9, b"t", b"nine"))
+    linked.until(b"five", b"nine")
+    assert linked.connected == []
+    linked.say(record(4, 12, b"", b""))
+    linked.serving.step_until(lambda: linked.connected, "the end of what was before")
+    linked.send(13, b"new")
+    linked.until(b"five", b"nine", b"new")
+    assert (linked.serving.count("feed_gaps"), linked.serving.count("feed_resent")) == (0, 0)
 
 
 @pytest.mark.parametrize(
     "said",
-    [b"HTTP/1.1 200 OK\r\n", hello({"front": {"number": 4, "sequence": 0}}, 1) + b"\xff" * 20, hello({"back": {}}, 1)],
+    [b"HTTP/1.1 200 OK\r\n", hello({"front": {"number": 4}}, 1) + b"\xff" * 20, hello({"back": {}}, 1)],
     ids=["something else", "broken", "another listener"],
 )
 def test_worker_connects_again_when_it_does_not_understand_the_feeder(

@@ -376,12 +376,12 @@ def test_worker_that_takes_messages_is_ready_once_the_feeder_has_answered(
     link, _ = feeder.accept()
     with link:
         link.settimeout(LIMIT_S)
-        assert b'"listener-0": {"key": "key", "sequence": null}' in link.recv(4096)
+        assert b'"listener-0": {"key": "key", "sequence": null, ' in link.recv(4096)
         worker.channel.settimeout(MOMENT_S)
         with pytest.raises(TimeoutError):
             worker.channel.recv(1)
         worker.channel.settimeout(LIMIT_S)
-        link.sendall(hello({"listener-0": {"number": 0, "sequence": 5}}, 2))
+        link.sendall(hello({"listener-0": {"number": 0}}, 2) + record(0, 5, b"", b""))
         assert worker.receive() == {"ready": True}
         link.sendall(record(0, 6, b"t", b"before anybody is there\n"))
         worker.send({"serve": True})
@@ -400,14 +400,14 @@ def test_worker_says_that_it_is_fed_by_a_feeder_when_it_is_and_not_by_one_before
     worker.channel.sendall(worker.settings(_mine(tmp_path)))
     link, _ = feeder.accept()
     with link:
-        link.sendall(hello({"listener-0": {"number": 0, "sequence": 5}}, 1))
+        link.sendall(hello({"listener-0": {"number": 0}}, 1) + record(0, 5, b"", b""))
         assert worker.receive() == {"ready": True}
         worker.send({"ask": {"id": 1, "verb": "fed", "feeder": 2}})
         worker.send({"ask": {"id": 2, "verb": "fed", "feeder": 1}})
         assert worker.receive() == {"answer": 2, "result": {}}
     link, _ = feeder.accept()
     with link:
-        link.sendall(hello({"listener-0": {"number": 0, "sequence": 9}}, 2))
+        link.sendall(hello({"listener-0": {"number": 0}}, 2) + record(0, 9, b"", b""))
         assert worker.receive() == {"answer": 1, "result": {}}
     assert worker.count("feed_gaps") == 4
 

@@ -263,13 +263,16 @@ class Snapshot:
         """Return the cells of every source that was counted for, over all feeders."""
         return self._fleet.feeding.counts.rows()
 
-    def feeder(self) -> tuple[bool, int, int] | None:
-        """Return whether the feeder runs, how often it was started again, and how many files of its code are others.
+    def feeder(self) -> tuple[bool, int, int, int] | None:
+        """Return whether the feeder runs, and what it has counted; None: no listener takes messages.
 
-        None: no listener takes messages.
+        How often it was started again; of its code, how many files are others; and how many last messages it has
+        dropped.
         """
         feeding = self._fleet.feeding
-        return (feeding.is_up, feeding.restarts, feeding.counts.code_changed) if feeding.is_needed else None
+        if not feeding.is_needed:
+            return None
+        return feeding.is_up, feeding.restarts, feeding.counts.code_changed, feeding.counts.forgotten
 
 
 def _pressure(side: str, row: list[int], live: list[list[int]]) -> dict[str, int]:

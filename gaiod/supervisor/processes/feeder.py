@@ -13,7 +13,7 @@ from gaiod.core.watcher import Watcher
 from gaiod.plugins import pinned
 from gaiod.process.backoff import Backoff
 from gaiod.supervisor.processes.child import ChildProcess, WorkerProcess
-from gaiod.supervisor.processes.feeder_counts import ITSELF, FeederMemory, SourceCounts, SourceKey
+from gaiod.supervisor.processes.feeder_counts import FeederMemory, SourceCounts, SourceKey
 from gaiod.supervisor.processes.generation import Generation
 from gaiod.supervisor.sockets.feeder_socket import FeederSocket
 
@@ -285,6 +285,7 @@ class Feeding:
         memory = self.counts.open()
         process = FeederProcess(memory, self._watcher)
         settings = generation.settings
+        code = (self._adopted or generation).code  # workers that come back may want it before its sources begin
         try:
             if self._socket is None:
                 self._socket = FeederSocket()
@@ -292,12 +293,13 @@ class Feeding:
                 "log": asdict(settings.log),
                 "stats": memory.fd,
                 "links": self._socket.fileno(),
+                "journal": self._socket.journal,
+                "code": code.fd,
                 "instance": self._feeders,
-                "sequences": self.counts.sequences(),
                 "heartbeat_interval_s": generation.heartbeat_interval_s,
             }
             # A source may read what was piped into the daemon; nothing else of it does.
-            process.launch(message, [memory.fd, self._socket.fileno()], stdin=None)
+            process.launch(message, [memory.fd, self._socket.fileno(), self._socket.journal, code.fd], stdin=None)
         except OSError as error:
             self.counts.retire(has_died=False)
             log.error("the feeder cannot be started: %s; see the limits on processes and memory", error)
@@ -357,7 +359,7 @@ class Feeding:
         keys: list[SourceKey] = []
         for listener in generation.settings.listeners:
             if listener.sources:
-                keys += [(listener.name, ITSELF), *((listener.name, source) for source in listener.sources)]
+                keys += [(listener.name, source) for source in listener.sources]
         rows = process.memory.assign(keys, self._sets)
         self.counts.forget(keys)
         feeds = [
@@ -366,7 +368,6 @@ class Feeding:
                 "key": generation.feed_keys[listener.name],
                 "handler": pinned(listener.handler),
                 "options": dict(listener.options),
-                "row": rows[listener.name, ITSELF],
                 "rows": {source: rows[listener.name, source] for source in listener.sources},
             }
             for listener in generation.settings.listeners

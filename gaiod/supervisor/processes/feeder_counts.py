@@ -5,13 +5,11 @@ import os
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from gaiod.stats.feeder_cells import CODE_CHANGED, HEARTBEAT, ROWS_MAX, SIZE, SOURCE_CELL, SOURCE_CELLS, row
+from gaiod.stats.feeder_cells import CODE_CHANGED, FORGOTTEN, HEARTBEAT, ROWS_MAX, SIZE, SOURCE_CELL, SOURCE_CELLS, row
 from gaiod.supervisor.processes.slots import anonymous_file
 
 SourceKey = tuple[str, str]
-"""A listener's name and its source's; no source: the row of the listener itself, with its sequence."""
-
-ITSELF = ""
+"""A listener's name and its source's."""
 
 
 class FeederMemory:
@@ -35,6 +33,11 @@ class FeederMemory:
     def code_changed(self) -> int:
         """How many files it has loaded although the configuration was checked with another version of them."""
         return int(self._cells[CODE_CHANGED])
+
+    @property
+    def forgotten(self) -> int:
+        """How many last messages were dropped, because there were too many."""
+        return int(self._cells[FORGOTTEN])
 
     def assign(self, keys: Collection[SourceKey], set_number: int) -> dict[SourceKey, int]:
         """Return the number of the row of each key; it keeps the one it has.
@@ -80,7 +83,7 @@ class SourceCounts:
     def __init__(self) -> None:
         self._live: FeederMemory | None = None
         self._retired: dict[SourceKey, list[int]] = {}
-        self._sequences: dict[str, int] = {}
+        self._forgotten = 0
 
     def open(self) -> FeederMemory:
         """Return memory for the next feeder; there is one at a time."""
@@ -93,15 +96,16 @@ class SourceCounts:
         return 0 if self._live is None else self._live.code_changed
 
     def retire(self, *, has_died: bool) -> None:
-        """Keep what the feeder has counted that is gone. One that has died may have missed something everywhere."""
+        """Keep what the feeder has counted that is gone. One that has died may have missed something.
+
+        Not where positions are kept: such a source goes on behind the last one, or says itself what is missing.
+        """
         assert self._live is not None
-        for (listener, source), cells in self._live.rows().items():
-            if source == ITSELF:
-                self._sequences[listener] = cells[SOURCE_CELL["published"]]
-                continue
+        for key, cells in self._live.rows().items():
             cells[SOURCE_CELL["up"]] = 0
-            cells[SOURCE_CELL["gaps"]] += has_died
-            self._retired[listener, source] = _sum(self._retired.get((listener, source)), cells)
+            cells[SOURCE_CELL["gaps"]] += has_died and not cells[SOURCE_CELL["keeps"]]
+            self._retired[key] = _sum(self._retired.get(key), cells)
+        self._forgotten += self._live.forgotten
         self._live.close()
         self._live = None
 
@@ -110,15 +114,15 @@ class SourceCounts:
         kept = set(keys)
         self._retired = {key: cells for key, cells in self._retired.items() if key in kept}
 
-    def sequences(self) -> dict[str, int]:
-        """Return the sequence of each listener's last message, as feeders that are gone have left it."""
-        return dict(self._sequences)
+    @property
+    def forgotten(self) -> int:
+        """How many last messages all feeders have dropped, because there were too many."""
+        return self._forgotten + (0 if self._live is None else self._live.forgotten)
 
     def rows(self) -> dict[SourceKey, list[int]]:
         """Return the cells of every source: those of the past and of now, summed."""
         live = {} if self._live is None else self._live.rows()
-        keys = [key for key in {**self._retired, **live} if key[1] != ITSELF]
-        return {key: _sum(self._retired.get(key), live.get(key)) for key in keys}
+        return {key: _sum(self._retired.get(key), live.get(key)) for key in {**self._retired, **live}}
 
 
 def _sum(one: list[int] | None, other: list[int] | None) -> list[int]:

@@ -1,4 +1,4 @@
-"""The socket that workers connect to for their messages."""
+"""What feeders have one after the other: the socket that workers connect to, and the journal."""
 
 import os
 import shutil
@@ -6,14 +6,22 @@ import socket
 import sys
 import tempfile
 
+from gaiod.supervisor.processes.slots import anonymous_file
+
 BACKLOG = 1024
 """More than there are workers of all generations."""
 
 
 class FeederSocket:
-    """Where workers connect to. The supervisor has it, so that it outlives the feeder: who connects meanwhile waits."""
+    """Where workers connect to. The supervisor has it, so that it outlives the feeder: who connects meanwhile waits.
+
+    Attributes:
+        journal: the descriptor of the memory in which each feeder leaves what the next must know
+            (`gaiod.feeder.journal`).
+    """
 
     def __init__(self) -> None:
+        self.journal = anonymous_file("gaiod-journal")
         self._folder: str | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -36,5 +44,6 @@ class FeederSocket:
     def close(self) -> None:
         """Close it."""
         self._socket.close()
+        os.close(self.journal)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

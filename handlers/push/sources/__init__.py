@@ -23,6 +23,7 @@ def source_of(feed: FeedKind, options: PushOptions, encode: Encode) -> Source:
         ValueError: it cannot work; the text says why and what to do.
     """
     topic = options.topic_of(feed)
+    suffix = _suffix_of(feed, options)
     match feed:
         case EveryOptions():
             assert topic is not None  # the options refuse it
@@ -33,16 +34,29 @@ def source_of(feed: FeedKind, options: PushOptions, encode: Encode) -> Source:
             return EverySource(feed, topic)
         case LinesOptions():
             assert topic is not None
-            return LinesSource(feed, topic, options.message_max_bytes)
+            return LinesSource(feed, topic, options.message_max_bytes, suffix)
         case HttpOptions():
             from .http import HttpSource  # late: h11 is not for everybody who checks a configuration
 
             return HttpSource(feed, topic, options.message_max_bytes, options.check_offered)
         case RedisOptions():
-            return _redis_source(feed, topic)
+            return _redis_source(feed, topic, suffix)
 
 
-def _redis_source(feed: RedisOptions, topic: str | None) -> Source:
+def _suffix_of(feed: FeedKind, options: PushOptions) -> str:
+    """Return what stands behind the places of a source where its positions are kept.
+
+    Nothing, whatever its other options are. Of several that read the same place, it is so for the first.
+    """
+    taken: set[str] = set()
+    for each in options.feeds:
+        if each is feed:
+            break
+        taken.update(each.places)
+    return "" if taken.isdisjoint(feed.places) else f" {feed.label}"
+
+
+def _redis_source(feed: RedisOptions, topic: str | None, suffix: str) -> Source:
     try:
         from .redis import RedisSource  # late: an extra
     except ModuleNotFoundError as error:
@@ -51,4 +65,4 @@ def _redis_source(feed: RedisOptions, topic: str | None) -> Source:
         raise ValueError(
             f"source {shown(feed.label)} needs redis-py, which is not installed; pip install 'gaiod[redis]'"
         ) from None
-    return RedisSource(feed, topic)
+    return RedisSource(feed, topic, suffix)

@@ -17,16 +17,22 @@ class Cutter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what has come, and return the lines that are whole."""
+        return [line for line, _ in self.cut(data)]
+
+    def cut(self, data: bytes) -> list[tuple[bytes, int | None]]:
+        """As `feed`, with the place in `data` behind each line's newline; None: its newline has not come."""
         *ends, rest = data.split(b"\n")
-        lines = []
+        lines: list[tuple[bytes, int | None]] = []
+        at = 0
         for end in ends:
+            at += len(end) + 1
             if not self._is_skipping:
-                lines.append((self._part + end)[: self._max + 1])
+                lines.append(((self._part + end)[: self._max + 1], at))
             self._part, self._is_skipping = b"", False
         if not self._is_skipping:
             self._part += rest
             if len(self._part) > self._max:
-                lines.append(self._part[: self._max + 1])
+                lines.append((self._part[: self._max + 1], None))
                 self._part, self._is_skipping = b"", True
         return lines
 

@@ -12,18 +12,20 @@ class EverySource(Source):
     """Publishes a message at every multiple of its interval after its start.
 
     It does not drift: what is late is on time again with the next one. What a pause or workers that are behind
-    made it miss is not made up for, and has no number in the sequence.
+    made it miss is not made up for, and has no number in the sequence. That goes on when it is started anew.
     """
 
     def __init__(self, options: EveryOptions, topic: str) -> None:
         self.name = options.label
         self._options = options
         self._topic = topic
+        self._origin = f"every {self.name}"
         self._sequence = 0
         self._started_s = 0.0
         self._multiple = 0  # of the interval: the next message is due then
 
     def start(self, outlet: Outlet) -> None:
+        self._sequence = int(outlet.position(self._origin) or 0)
         self._started_s = time.monotonic()
         self._multiple = 0
         self._await_next(outlet)
@@ -40,4 +42,5 @@ class EverySource(Source):
         self._await_next(outlet)
         if not outlet.is_behind:
             self._sequence += 1
-            outlet.publish(self._options.render(time.time(), self._sequence), self._topic)
+            message = self._options.render(time.time(), self._sequence)
+            outlet.publish(message, self._topic, (self._origin, str(self._sequence)))

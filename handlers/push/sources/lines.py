@@ -19,7 +19,8 @@ class LinesSource(Source):
 
     is_inlet = True
 
-    def __init__(self, options: LinesOptions, topic: str, line_max_bytes: int) -> None:
+    def __init__(self, options: LinesOptions, topic: str, line_max_bytes: int, suffix: str) -> None:
+        self._suffix = suffix
         self.name = options.label
         self._options = options
         self._topic = topic
@@ -33,7 +34,7 @@ class LinesSource(Source):
             lines = LinesHandler(publisher, self._line_max_bytes)
             outlet.serve(self._options.lines, lines, idle_timeout_s=QUIET_MAX_S)
         else:
-            self._reader = Reader(self._options, cutter, publisher)
+            self._reader = Reader(self._options, self._suffix, cutter, publisher)
             self._reader.start()
 
     def stop(self) -> None:

@@ -13,7 +13,11 @@ class Publisher:
     def publish(self, lines: list[bytes]) -> None:
         """Publish what can be."""
         for line in lines:
-            try:
-                self.outlet.publish(line, self._topic)
-            except ValueError:
-                pass  # too long, say: the outlet has counted it
+            self.publish_one(line)
+
+    def publish_one(self, line: bytes, position: tuple[str, str] | None = None) -> None:
+        """Publish a line, if it can be, with the position behind it."""
+        try:
+            self.outlet.publish(line, self._topic, position)
+        except ValueError:
+            pass  # too long, say: the outlet has counted it

@@ -32,20 +32,25 @@ class Stopped(Exception):
 class Reader:
     """Reads one path until `stop()`. A file that grows, is replaced or truncated is followed, as `tail -F` does.
 
+    A regular file is read on behind the last line that was published, wherever another process has got to.
+
     Args:
         options: which, and where to begin.
+        suffix: stands behind the path where the place is kept.
         cutter: makes lines.
         publisher: takes them. It waits while workers are behind, and then nothing is read.
     """
 
-    def __init__(self, options: LinesOptions, cutter: Cutter, publisher: Publisher) -> None:
+    def __init__(self, options: LinesOptions, suffix: str, cutter: Cutter, publisher: Publisher) -> None:
         self._options = options
+        self._origin = options.places[0] + suffix
         self._path = options.lines
         self._cutter = cutter
         self._publisher = publisher
         self._outlet = publisher.outlet
         self._fd = self._end = self._stop = -1
         self._is_first = True
+        self._has_begun = False
         self._trouble = ""
 
     def start(self) -> None:
@@ -109,18 +114,43 @@ class Reader:
         self._open()
         try:
             state = os.fstat(self._fd)
-            place = None
-            if stat.S_ISREG(state.st_mode):
-                begins_at_end = self._is_first and self._options.read_from == "end"
-                place = Place(self._fd, state.st_size if begins_at_end else 0)
+            place = self._begin(state.st_size) if stat.S_ISREG(state.st_mode) else None
             self._is_first = False
+            self._has_begun = True
             self._works()
             if place is not None:
+                self._outlet.keep(self._origin, place.text)
                 self._follow(self._fd, place)
             else:
                 self._drain()
         finally:
             self._close()
+
+    def _begin(self, size: int) -> Place:
+        """Return where to begin in the file that is open: another one, perhaps, if what was read is that now."""
+        kept = None if self._has_begun else self._outlet.position(self._origin)
+        if kept is None:
+            begins_at_end = self._is_first and self._options.read_from == "end"
+            return Place(self._fd, size if begins_at_end else 0)
+        place = Place.kept(self._fd, kept) or self._begin_renamed(kept)
+        if place is None:
+            self._outlet.gap(f"{self._path} is another file than was read, or written anew; it is read from its start")
+        return place or Place(self._fd, 0)
+
+    def _begin_renamed(self, kept: str) -> Place | None:
+        """Open the file that was read before, if it has another name in its folder now; return where to go on."""
+        _, inode, *_ = kept.split(" ")
+        with os.scandir(os.path.dirname(self._path)) as files:
+            names = [each.path for each in files if each.inode() == int(inode)]
+        for name in names:
+            fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+            place = Place.kept(fd, kept)
+            if place is not None:
+                self._close()
+                self._fd = fd
+                return place
+            os.close(fd)
+        return None
 
     def _open(self) -> None:
         """Open what is at the path now; only then close what was open before."""
@@ -142,16 +172,29 @@ class Reader:
                 self._outlet.gap(f"{self._path} was truncated or written anew; it is read from its start")
                 self._cutter.forget()
                 place.rewind()
+                self._outlet.keep(self._origin, place.text)
             elif data:
-                place.advance(data)
-                self._publisher.publish(self._cutter.feed(data))
+                self._publish(place, data)
             elif is_replaced:
-                self._publisher.publish(self._cutter.end())
+                for line in self._cutter.end():
+                    self._publisher.publish_one(line, (self._origin, place.text))
                 return
             else:
                 self._wait(POLL_S)
                 continue
             self._wait(0)
+
+    def _publish(self, place: Place, data: bytes) -> None:
+        """Publish what was read in a file, each line with the place behind it."""
+        done = 0
+        for line, end in self._cutter.cut(data):
+            if end is None:  # its end is yet to come, and so is the place behind it
+                self._publisher.publish_one(line)
+            else:
+                place.advance(data[done:end])
+                done = end
+                self._publisher.publish_one(line, (self._origin, place.text))
+        place.advance(data[done:])
 
     def _is_replaced(self, fd: int) -> bool:
         """Tell whether something else has the path. Nothing there is not: a file is about to be."""

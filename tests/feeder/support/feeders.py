@@ -15,6 +15,7 @@ from process.support.children import ChildUnderTest
 from gaiod.process.feed_records import Reader, hello
 from gaiod.settings import LogSettings
 from gaiod.stats.feeder_cells import HEARTBEAT, SIZE, SOURCE_CELL, row
+from gaiod.supervisor.processes.slots import anonymous_file
 
 
 class FeederUnderTest(ChildUnderTest):
@@ -25,7 +26,8 @@ class FeederUnderTest(ChildUnderTest):
         self._socket.bind("")
         self._socket.listen()
         self._links: list[socket.socket] = []
-        log, fds = folder / "feeder.log", [self._socket.fileno()]
+        self._journal = anonymous_file("journal")
+        log, fds = folder / "feeder.log", [self._socket.fileno(), self._journal]
         super().__init__(("-m", module), log, fds, cwd=folder, stdin=subprocess.DEVNULL)
 
     def begin(self, *, cells: int = SIZE, **log: Any) -> None:
@@ -39,7 +41,8 @@ class FeederUnderTest(ChildUnderTest):
                 "later_fds": self._later_fds,
                 "links": self._socket.fileno(),
                 "instance": 1,
-                "sequences": {},
+                "journal": self._journal,
+                "code": self._code,
                 "heartbeat_interval_s": 0.02,
             }
         )
@@ -57,7 +60,6 @@ class FeederUnderTest(ChildUnderTest):
             "key": "key",
             "handler": handler,
             "options": options,
-            "row": 0,
             "rows": {name: index for index, name in enumerate(names, 1)},
         }
         socket.send_fds(self._handing, [b"s"], [self._code])
@@ -69,7 +71,7 @@ class FeederUnderTest(ChildUnderTest):
         self._links.append(sock)
         sock.settimeout(LIMIT_S)
         sock.connect(self._socket.getsockname())
-        sock.sendall(hello({"mine": {"key": "key", "sequence": None}}))
+        sock.sendall(hello({"mine": {"key": "key", "sequence": None, "handler": "", "options": {}}}))
         reader = Reader()
         found: list[bytes] = []
         is_greeted = False
@@ -79,7 +81,7 @@ class FeederUnderTest(ChildUnderTest):
             reader.add(data)
             is_greeted = is_greeted or reader.take_hello() is not None
             if is_greeted:
-                found += [data for _, _, _, data in reader.take_records()]
+                found += [data for _, _, _, data in reader.take_records() if data]
         return found
 
     def cell(self, number: int, name: str) -> int:
@@ -93,6 +95,7 @@ class FeederUnderTest(ChildUnderTest):
     def clean_up(self) -> None:
         """End it, and close everything."""
         super().clean_up()
+        os.close(self._journal)
         for sock in (self._socket, *self._links):
             sock.close()
 

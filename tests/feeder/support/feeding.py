@@ -1,5 +1,6 @@
 """A router in this process, stepped by the test, and workers that the test plays."""
 
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from core.support.waiting import LIMIT_S
 from worker.support.stepping import Stepped
 
 from gaiod import Handler, Outlet, Source, Watcher, WatcherClosed
+from gaiod.feeder.journal import Journal
 from gaiod.feeder.router import Router
 from gaiod.feeder.source_listener import LAYOUT
 from gaiod.process.dispatch import dispatch
 from gaiod.process.feed_records import Reader, hello
 from gaiod.stats.feeder_cells import SIZE, SOURCE_CELL, row
+from gaiod.supervisor.processes.slots import anonymous_file
 
 TAKES = f"{__name__}:Takes"
 INSTANCE = 3
@@ -55,10 +58,10 @@ class Played(Source):
         """Whether it was started and not stopped."""
         return self.outlet is not None and not self.stops
 
-    def publish(self, data: bytes, topic: str = "t") -> None:
+    def publish(self, data: bytes, topic: str = "t", position: tuple[str, str] | None = None) -> None:
         """Publish in this thread, which is the loop's."""
         assert self.outlet is not None
-        self.outlet.publish(data, topic)
+        self.outlet.publish(data, topic, position)
 
 
 @dataclass
@@ -67,6 +70,7 @@ class TakesOptions:
 
     sources: list[str]
     prefix: str = ""
+    last: bool = False
     refused: str = "refuse"
 
 
@@ -87,6 +91,10 @@ class Takes(Handler):
             raise SystemExit("no reason")
         return options.prefix.encode() + data
 
+    @classmethod
+    def wants_last(cls, options: TakesOptions) -> bool:
+        return options.last
+
     def on_message(self, topic: str, data: bytes) -> None:
         """Take one."""
 
@@ -99,9 +107,11 @@ class PlayedWorker:
         self.reader = Reader()
         self.numbers: dict[str, int] = {}
 
-    def say(self, **keys: str) -> None:
-        """Say hello: the key of the feed of each listener."""
-        self.sock.sendall(hello({name: {"key": key, "sequence": None} for name, key in keys.items()}))
+    def say(self, sequence: int | None = None, options: dict[str, Any] | None = None, **keys: str) -> None:
+        """Say hello: the key of the feed of each listener, its options, and up to where everything has come."""
+        options = {"sources": ["one"], **(options or {})}
+        wanted = {"sequence": sequence, "handler": TAKES, "options": options}
+        self.sock.sendall(hello({name: {"key": key, **wanted} for name, key in keys.items()}))
 
     def look(self) -> bytes:
         """Return what has arrived; what a closed link says is nothing."""
@@ -130,12 +140,19 @@ class PlayedWorker:
 class Feeding(Stepped):
     """A router, on a watcher that the test steps."""
 
-    def __init__(self, sequences: dict[str, int] | None = None) -> None:
+    def __init__(self, sequences: dict[str, int] | None = None, journal: int | None = None) -> None:
+        """Make it; `journal` is the descriptor of what another one has left behind, taken over."""
         self.inlet_cells = memoryview(bytearray(8 * LAYOUT.size)).cast("q")
         super().__init__(Watcher(counters=self.inlet_cells, report_closes=True))
         self.cells = memoryview(bytearray(8 * SIZE)).cast("q")
-        self.feeds = Router(self.watcher, self.cells, self.inlet_cells, sequences or {}, INSTANCE)
+        self._is_closed = False
         self._stack = ExitStack()
+        self.journal_fd = anonymous_file("journal") if journal is None else journal
+        self.journal = Journal(self.journal_fd)
+        assert self.journal.lock()
+        for name, sequence in (sequences or {}).items():
+            self.journal.add(name, sequence, "t", b"before", None)
+        self.feeds = Router(self.watcher, self.journal, self.cells, self.inlet_cells, INSTANCE)
         self._rows: dict[tuple[str, str], int] = {}
         listener = self._stack.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind("")
@@ -151,7 +168,6 @@ class Feeding(Stepped):
             "key": key,
             "handler": TAKES,
             "options": {"sources": list(sources), **options},
-            "row": self.number(name, ""),
             "rows": rows,
         }
 
@@ -163,13 +179,13 @@ class Feeding(Stepped):
         """Return a cell of a source."""
         return self.cells[row(self.number(listener, source)) + SOURCE_CELL[cell]]
 
-    def worker(self, **keys: str) -> PlayedWorker:
+    def worker(self, sequence: int | None = None, options: dict[str, Any] | None = None, **keys: str) -> PlayedWorker:
         """Return a worker that has connected, and was answered if it has said hello."""
         worker = PlayedWorker(self._stack.enter_context(socket.socket(socket.AF_UNIX)))
         worker.sock.settimeout(LIMIT_S)
         worker.sock.connect(self.address)
         if keys:
-            worker.say(**keys)
+            worker.say(sequence, options, **keys)
             worker.numbers = {name: each["number"] for name, each in self.answer(worker)[0].items()}
         return worker
 
@@ -199,12 +215,27 @@ class Feeding(Stepped):
         self.step_until(look, f"{count} messages")
         return found
 
+    def records(self, worker: PlayedWorker) -> list[tuple[int, bytes]]:
+        """Return the sequences and the data of all records up to the one that ends what was missing."""
+        found: list[tuple[int, bytes]] = []
+
+        def look() -> bool:
+            worker.reader.add(worker.look())
+            found.extend((sequence, data) for _, sequence, _, data in worker.reader.take_records())
+            return bool(found) and found[-1][1] == b""
+
+        self.step_until(look, "the end of what was missing")
+        return found
+
     def run_in_thread(self, action: Callable[[], None]) -> "Thread":
         """Do something in another thread."""
         return Thread(self, action)
 
     def close(self) -> None:
-        """End it, taking every completion."""
+        """End it, taking every completion; twice: nothing happens."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self.feeds.stop()
         self._stack.close()
         self.watcher.close()
@@ -213,6 +244,13 @@ class Feeding(Stepped):
                 dispatch(self.watcher.wait_io())
         except WatcherClosed:
             pass
+        self.journal.close()
+
+    def successor(self) -> "Feeding":
+        """End it as if it had been killed, and return another that has its journal."""
+        fd = os.dup(self.journal_fd)
+        self.close()
+        return Feeding(journal=fd)
 
 
 class Thread:

@@ -13,6 +13,7 @@ from core.support.waiting import LIMIT_S
 from worker.support.stepping import Stepped
 
 from gaiod import Handler, Source, Watcher, WatcherClosed
+from gaiod.feeder.journal import check_position
 from gaiod.process.dispatch import dispatch
 from gaiod.settings import ListenerSettings
 from gaiod.stats.cells import Layout
@@ -25,10 +26,12 @@ class FakeOutlet(Stepped):
     """Stands for the feeder.
 
     Attributes:
+        positions: those that were kept, by their origins.
         messages: what was published, with the topic in front.
         encode: what refuses messages, as `Handler.encode_message` does: `(topic, data)`.
         gaps, refused, reconnects: what was counted.
         gap_reasons: what was said of each gap.
+        resets: the kind of each reset.
     """
 
     def __init__(self, encode: Callable[[str, bytes], object] = lambda topic, data: data) -> None:
@@ -36,9 +39,11 @@ class FakeOutlet(Stepped):
         self._cells = memoryview(bytearray(8 * self._layout.size)).cast("q")
         super().__init__(Watcher(counters=self._cells, report_closes=True))
         self.messages: list[Message] = []
+        self.positions: dict[str, str] = {}
         self.encode = encode
         self.gaps = self.refused = self.reconnects = 0
         self.gap_reasons: list[str] = []
+        self.resets: list[str] = []
         self.up = True
         self.is_behind = False
         self.threads: set[str] = set()
@@ -51,19 +56,33 @@ class FakeOutlet(Stepped):
 
     # -- what a source asks for --------------------------------------------------------------------------
 
-    def publish(self, data: bytes, topic: str) -> None:
+    def publish(self, data: bytes, topic: str, position: tuple[str, str] | None = None) -> None:
         """As `Outlet.publish`."""
         self.threads.add(threading.current_thread().name)
         try:
             self.encode(topic, data)
         except ValueError:
             self.refused += 1
+            if position is not None:
+                self.keep(*position)
             raise
         if threading.current_thread() is not threading.main_thread():
             with self._waits:
                 self._waits.wait_for(lambda: not self.is_behind or self._is_stopped)
         if not self._is_stopped:
             self.messages.append((topic, data))
+            if position is not None:
+                self.keep(*position)
+
+    def position(self, origin: str) -> str | None:
+        """As `Outlet.position`."""
+        return self.positions.get(origin)
+
+    def keep(self, origin: str, text: str) -> None:
+        """As `Outlet.keep`."""
+        check_position((origin, text))
+        if not self._is_stopped:
+            self.positions[origin] = text
 
     def reconnected(self) -> None:
         """As `Outlet.reconnected`."""
@@ -73,6 +92,11 @@ class FakeOutlet(Stepped):
         """As `Outlet.gap`."""
         self.gaps += 1
         self.gap_reasons.append(reason)
+
+    def reset(self, kind: str, reason: str) -> None:
+        """As `Outlet.reset`."""
+        self.resets.append(kind)
+        self.gap(reason)
 
     def timer(self, delay_s: float, action: Callable[[], None]) -> None:
         """As `Outlet.timer`."""
@@ -111,6 +135,12 @@ class FakeOutlet(Stepped):
             self._waits.notify_all()
         while self._sources:
             self._sources.pop().stop()
+
+    def restart(self) -> None:
+        """Stop what was started, and let others be started that know the positions."""
+        self.stop()
+        with self._waits:
+            self._is_stopped = False
 
     def be_behind(self, is_behind: bool) -> None:
         """Have the workers be behind, or not any more."""

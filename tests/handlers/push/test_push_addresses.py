@@ -48,7 +48,7 @@ def test_other_url_is_refused_and_not_repeated(url: str) -> None:
         ("redis://:s3cret@a:6379/0", "redis://a:6379/0", True),
         ("redis://user:s3@cret@a/0", "redis://a/0", True),
         ("redis://user@a/0", "redis://a/0", False),
-        ("unix://:s3cret@/run/redis.sock?db=1", "unix:///run/redis.sock", True),
+        ("unix://:s3cret@/run/redis.sock?db=1", "unix:///run/redis.sock?db=1", True),
     ],
 )
 def test_password_is_left_out_of_what_is_said(url: str, said: str, has: bool) -> None:

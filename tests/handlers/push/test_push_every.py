@@ -18,6 +18,7 @@ class Clock:
         self.lateness_s = 0.0
         self.is_behind = False
         self.messages: list[tuple[float, bytes, str]] = []
+        self.positions: dict[str, str] = {}
         self._due: list[tuple[float, Callable[[], None]]] = []
 
     def monotonic(self) -> float:
@@ -30,8 +31,12 @@ class Clock:
         assert delay_s > 0, "a timer that rings at once would spin"
         self._due.append((self.now_s + delay_s, action))
 
-    def publish(self, data: bytes, topic: str) -> None:
+    def publish(self, data: bytes, topic: str, position: tuple[str, str]) -> None:
         self.messages.append((self.now_s, data, topic))
+        self.positions.update([position])
+
+    def position(self, origin: str) -> str | None:
+        return self.positions.get(origin)
 
     def ring(self) -> None:
         """Pass time until the timer rings, and a bit more."""
@@ -52,6 +57,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def start(clock: Any, **values: Any) -> None:
     """Start a source with a topic."""
     EverySource(EveryOptions(**values), "t").start(clock)
+
+
+def test_number_goes_on_when_the_source_is_started_anew(clock: Clock) -> None:
+    start(clock, every=1.0, message="{sequence}")
+    clock.ring()
+    clock._due.clear()
+    start(clock, every=2.0, message="now {sequence}")
+    clock.ring()
+    start(clock, every=1.0, message="{sequence}", name="another")
+    clock._due.pop(0)
+    clock.ring()
+    assert [data for _, data, _ in clock.messages] == [b"1", b"now 2", b"1"]
 
 
 def test_message_has_the_time_and_a_number(clock: Clock) -> None:

@@ -22,7 +22,7 @@ def start(outlet: FakeOutlet) -> Start:
     """A starter of sources: a path, and other options."""
 
     def start(path: object, **values: Any) -> LinesSource:
-        source = LinesSource(LinesOptions(lines=str(path), **values), "t", MAX)
+        source = LinesSource(LinesOptions(lines=str(path), **values), "t", MAX, "")
         outlet.start(source)
         return source
 
@@ -61,6 +61,67 @@ def test_file_is_read_from_its_start_if_that_is_wanted(outlet: FakeOutlet, start
     append(path, "one\ntwo\n")
     follow(outlet, start, path, read_from="start")
     outlet.expect_lines("t", b"one", b"two")
+
+
+def test_another_source_goes_on_behind_the_last_line_that_was_published(
+    outlet: FakeOutlet, start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    append(path, "before\n")
+    follow(outlet, start, path)
+    append(path, "one\ntwo\nthr")
+    outlet.expect_lines("t", b"one", b"two")
+    for text, line in ("ee\n", b"three"), ("four\n", b"four"):
+        outlet.restart()
+        append(path, text)
+        start(path, read_from="start")
+        outlet.expect_lines("t", line)
+    assert outlet.gaps == 0
+
+
+def test_place_at_the_end_is_kept_before_the_first_line(outlet: FakeOutlet, start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, "before\n")
+    follow(outlet, start, path)
+    outlet.step_until(lambda: outlet.positions, "the place being kept")
+    outlet.restart()
+    append(path, "meanwhile\n")
+    start(path)
+    outlet.expect_lines("t", b"meanwhile")
+
+
+def test_file_that_was_renamed_while_nobody_read_is_read_to_its_end_before_the_new_one(
+    outlet: FakeOutlet, start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    append(path, "one\n")
+    follow(outlet, start, path, read_from="start")
+    outlet.expect_lines("t", b"one")
+    outlet.restart()
+    append(path, "two\nthree")
+    path.rename(tmp_path / "log.1")
+    start(path)
+    outlet.step_until(lambda: not outlet.up, "the path being missed")
+    append(path, "four\n")
+    outlet.expect_lines("t", b"two", b"three", b"four")
+    assert outlet.gaps == 0
+
+
+@pytest.mark.parametrize("text", ["on2\nten\nmore\n", "", "on"], ids=["longer", "empty", "shorter"])
+def test_file_that_was_written_anew_while_nobody_read_is_a_gap_and_read_from_its_start(
+    outlet: FakeOutlet, start: Start, tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "log"
+    append(path, "one\n")
+    follow(outlet, start, path, read_from="start")
+    outlet.expect_lines("t", b"one")
+    outlet.restart()
+    path.write_text(text)
+    start(path)
+    outlet.step_until(lambda: outlet.gaps, "the gap")
+    append(path, "\nend\n")
+    outlet.expect_lines("t", *(line.encode() for line in f"{text}\nend".split("\n")))
+    assert "it is read from its start" in outlet.gap_reasons[0]
 
 
 def test_line_is_published_once_it_is_whole(outlet: FakeOutlet, start: Start, tmp_path: Path) -> None:

@@ -42,6 +42,23 @@ def test_what_was_read_must_still_be_there(file: FileIO, size: int, is_intact: b
     assert place.is_intact() == is_intact
 
 
+def test_another_process_finds_the_place_if_what_stands_before_it_is_the_same(file: FileIO, tmp_path: Path) -> None:
+    place = Place(file.fileno(), 10)
+    place.advance(b"klmnop")
+    text = place.text
+    found = Place.kept(file.fileno(), text)
+    assert found is not None
+    assert (found.read(4), found.text) == (b"qrst", text)
+    with FileIO(tmp_path / "other", "w+") as other:
+        other.write(b"abcdefghijklmnopqrstuvwxyz")
+        assert Place.kept(other.fileno(), text) is None, "another file"
+    file.truncate(15)
+    assert Place.kept(file.fileno(), text) is None, "a shorter one"
+    file.seek(0)
+    file.write(b"abcdefghijklmno!qrst")
+    assert Place.kept(file.fileno(), text) is None, "another text"
+
+
 def test_no_more_than_a_tail_is_remembered(file: FileIO) -> None:
     file.write(bytes(2 * TAIL_MAX_BYTES))
     place = Place(file.fileno(), 26)

@@ -126,7 +126,50 @@ def test_stream_that_a_server_without_memory_has_lost_is_a_gap_and_read_from_its
     outlet.expect_lines("a", b"1")
     restart(outlet, server, lambda: server.add("a", "2", "3"))
     outlet.expect_lines("a", b"2", b"3")
-    assert outlet.gaps == 1
+    assert (outlet.gaps, outlet.resets) == (1, ["anew"])
+
+
+def test_another_source_goes_on_where_the_one_before_was(outlet: FakeOutlet, start: Start, serve_redis: Serve) -> None:
+    server = serve_redis()
+    server.add("a", "before")
+    start(server, "a")
+    for number in b"1", b"2":
+        outlet.restart()
+        server.add("a", number.decode())
+        start(server, "a", "b", topic="t")
+        outlet.expect_lines("t", number)
+    assert outlet.gaps == 0
+
+
+def test_redis_that_was_restored_doubles_nothing_and_its_next_entries_are_read(
+    outlet: FakeOutlet, start: Start, serve_redis: Serve
+) -> None:
+    server = serve_redis()
+    start(server, "a")
+    server.add("a", "1", "2")
+    server.do("SAVE")
+    server.add("a", "3", "4")
+    outlet.expect_lines("a", b"1", b"2", b"3", b"4")
+    restart(outlet, server)
+    assert (outlet.gaps, outlet.resets) == (1, ["restored"])
+    server.add("a", "5")
+    outlet.expect_lines("a", b"5")
+    assert "stream a is as it was earlier" in outlet.gap_reasons[0]
+
+
+def test_stream_that_was_flushed_is_read_from_its_first_entry_on(
+    outlet: FakeOutlet, start: Start, serve_redis: Serve
+) -> None:
+    server = serve_redis()
+    start(server, "a")
+    server.do("XADD", "a", "9-1", "message", "1")
+    outlet.expect_lines("a", b"1")
+    outlet.restart()
+    server.do("FLUSHALL")
+    server.do("XADD", "a", "8-1", "message", "2")
+    start(server, "a")
+    outlet.expect_lines("a", b"2")
+    assert (outlet.gaps, outlet.resets) == (1, ["anew"])
 
 
 def test_stream_that_does_not_exist_yet_is_read_from_its_start(
@@ -176,32 +219,76 @@ def state(last: int, first: int | None, length: int, added: int | None) -> Strea
     return StreamState(EntryId(last, 0), None if first is None else EntryId(first, 0), length, added)
 
 
-def position(last: int, added: int | None) -> Position:
-    """Return the position of a reader that has read up to an entry, and seen so many added."""
-    return Position(state(last, last, 1, added))
+def position(last: int, added: int | None, first: int | None = None) -> Position:
+    """Return the position of a reader that has read up to an entry, and seen so many added, the first one perhaps."""
+    return Position(EntryId(last, 0), added, None if first is None else EntryId(first, 0), "run")
 
 
 @pytest.mark.parametrize(
-    ("read", "now", "gapless"),
+    ("read", "now", "found"),
     [
-        ((5, 5), state(5, 1, 5, 5), True),  # nothing new
-        ((5, 5), state(9, 1, 9, 9), True),
-        ((5, 5), state(9, 5, 5, 9), True),  # trimmed, not yet the last that was read
-        ((5, 5), state(9, 6, 4, 9), True),  # trimmed exactly to it
-        ((5, 5), state(9, 8, 2, 9), False),
-        ((5, None), state(9, 6, 4, None), False),  # an old Redis: nobody knows
-        ((5, None), state(9, 5, 5, None), True),
-        ((5, 5), state(5, None, 0, 5), True),  # all was read, and deleted
-        ((5, 5), state(9, None, 0, 9), False),  # deleted unread
-        ((5, 5), state(3, 1, 3, 3), False),  # another stream
-        ((5, 5), state(9, 6, 1, 1), False),  # another stream, with later ids
-        ((5, 5), state(0, None, 0, 0), False),  # deleted
+        ((5, 5), state(5, 1, 5, 5), None),  # nothing new
+        ((5, 5), state(9, 1, 9, 9), None),
+        ((5, 5), state(9, 5, 5, 9), None),  # trimmed, not yet the last that was read
+        ((5, 5), state(9, 6, 4, 9), None),  # trimmed exactly to it
+        ((5, 5), state(9, 8, 2, 9), "gap"),
+        ((5, None), state(9, 6, 4, None), "gap"),  # an old Redis: nobody knows
+        ((5, None), state(9, 5, 5, None), None),
+        ((5, 5), state(5, None, 0, 5), None),  # all was read, and deleted
+        ((5, 5), state(9, None, 0, 9), "gap"),  # deleted unread
+        ((5, 5), state(3, 1, 3, 3), "anew"),  # another stream
+        ((5, 5), state(9, 6, 1, 1), "anew"),  # another stream, with later ids
+        ((5, 5), state(0, None, 0, 0), "anew"),  # deleted
+        ((5, 5, 1), state(9, 2, 8, 8), "anew"),  # another stream, which has more entries by now
     ],
 )
-def test_gap_is_what_was_added_and_is_not_there(read: tuple[int, int | None], now: StreamState, gapless: bool) -> None:
+def test_gap_is_what_was_added_and_is_not_there(
+    read: tuple[int, int | None], now: StreamState, found: str | None
+) -> None:
     place = position(*read)
-    assert place.is_gapless(now) == gapless
-    assert place.is_gapless(now) or now.added is None, "a gap is told once"
+    assert place.follow(now, "run") == found
+    if found == "anew":
+        assert place.id == EntryId(0, 0)
+    assert place.follow(now, "run") is None or now.added is None, "a gap is told once"
+
+
+@pytest.mark.parametrize(
+    ("read", "now", "found"),
+    [
+        ((5, 5), state(5, 1, 5, 5), None),  # it has lost nothing
+        ((5, 5), state(3, 1, 3, 3), "restored"),
+        ((5, None), state(3, 1, 3, None), "restored"),
+        ((5, 5, 1), state(3, 1, 3, 3), "restored"),
+        ((5, 5, 1), state(3, 2, 2, 3), "restored"),  # it had been trimmed
+        ((5, 5), state(8, 1, 4, 4), "restored"),  # and something was added since
+        ((5, 5, 1), state(3, 2, 2, 2), "anew"),  # not what was read first
+        ((5, 5), state(0, None, 0, 0), "anew"),
+        ((5, 5), state(9, 8, 2, 2), "anew"),
+        ((5, 5, 1), state(9, 8, 7, 7), "anew"),
+    ],
+)
+def test_restarted_redis_is_as_it_was_earlier_or_another_one(
+    read: tuple[int, int | None], now: StreamState, found: str | None
+) -> None:
+    place = position(*read)
+    assert place.follow(now, "run 2") == found
+    if found == "restored":
+        assert place.id == min(now.last, EntryId(5, 0))
+    elif found == "anew":
+        assert place.id == EntryId(0, 0)
+    assert place.follow(now, "run 2") is None, "told once"
+
+
+@pytest.mark.parametrize("place", [position(5, 7, 3), position(5, None), Position.behind(state(0, None, 0, 0), "")])
+def test_position_outlives_the_process_as_a_text(place: Position) -> None:
+    assert str(Position.parse(str(place))) == str(place)
+
+
+def test_first_entry_that_was_ever_added_is_remembered() -> None:
+    place = Position.behind(state(0, None, 0, 0), "run")
+    place.read(EntryId(7, 0))
+    place.read(EntryId(8, 0))
+    assert str(place) == "8-0 2 7-0 run"
 
 
 def test_ids_are_compared_as_numbers() -> None:

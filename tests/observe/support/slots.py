@@ -100,7 +100,7 @@ class FakeDaemon:
             for label in source.settings.sources
         }
         self.cpu_seconds = Counter({0: 1.25})
-        self.feeder_state: tuple[bool, int, int] | None = (True, 0, 0)
+        self.feeder_state: tuple[bool, int, int, int] | None = (True, 0, 0, 0)
         self.all_shared: dict[Key, dict[str, Any]] = {}
         self.is_ready = True
         self.is_draining = False
@@ -143,8 +143,8 @@ class FakeDaemon:
         """The cells of every source."""
         return self.all_source_rows
 
-    def feeder(self) -> tuple[bool, int, int] | None:
-        """Whether the feeder runs, how often it was started again, and how many files of its code are others."""
+    def feeder(self) -> tuple[bool, int, int, int] | None:
+        """As of the supervisor."""
         return self.feeder_state
 
     def shared(self, key: Key) -> dict[str, Any]:

@@ -33,8 +33,9 @@ ANSWER_TIMEOUT_S = 10.0
 class RedisSource(Source):
     """Reads channels or streams in a thread of its own, and connects again whenever it must."""
 
-    def __init__(self, options: RedisOptions, topic: str | None) -> None:
+    def __init__(self, options: RedisOptions, topic: str | None, suffix: str) -> None:
         self.name = options.label
+        self._suffix = suffix
         self._options = options
         self._topic = topic
         self._end = threading.Event()
@@ -43,7 +44,7 @@ class RedisSource(Source):
         outlet.up = False  # until it is connected
         self._end.set()
         self._end = threading.Event()
-        reader = Reader(self._options, Feed(outlet, self._topic, self._end))
+        reader = Reader(self._options, self._suffix, Feed(outlet, self._topic, self._end))
         threading.Thread(target=reader.run, name="gaiod-redis", daemon=True).start()
 
     def stop(self) -> None:
@@ -53,10 +54,15 @@ class RedisSource(Source):
 class Reader:
     """Connects, reads until that fails, and connects again: in a thread of its own."""
 
-    def __init__(self, options: RedisOptions, feed: Feed) -> None:
+    def __init__(self, options: RedisOptions, suffix: str, feed: Feed) -> None:
         self._options = options
         self._feed = feed
-        self._kind = Streams(options.streams, options.field) if options.streams else Channels(options.channels)
+        if options.streams:
+            self._kind: Streams | Channels = Streams(
+                options.streams, options.field, lambda name: options.place_of(name) + suffix
+            )
+        else:
+            self._kind = Channels(options.channels, options.place_of(None) + suffix)
         self._where = f"source {options.label}: {without_password(options.redis)}"
         self._failures = 0  # in a row
         self._trouble = ""

@@ -18,12 +18,12 @@ SILENT_S = 5.0
 
 
 class Channels:
-    """Reads channels, and patterns of them."""
+    """Reads channels, and patterns of them. Under `origin` it is kept that they are read."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], origin: str) -> None:
+        self._origin = origin
         self._channels = [name for name in names if not is_pattern(name)]
         self._patterns = [name for name in names if is_pattern(name)]
-        self._has_begun = False
 
     def read(self, client: Any, feed: Feed, began: Callable[[], None]) -> None:
         """Read until the feed ends; `began` is called once all is subscribed to.
@@ -62,7 +62,8 @@ class Channels:
                         self._began(feed, began)
 
     def _began(self, feed: Feed, began: Callable[[], None]) -> None:
-        if self._has_begun:
+        # There is no position in a channel: only that it was read before, be it by another feeder.
+        if feed.outlet.position(self._origin) is not None:
             feed.outlet.gap("there was no connection: what was published in its channels meanwhile is missing")
-        self._has_begun = True
+        feed.outlet.keep(self._origin, "read")
         began()

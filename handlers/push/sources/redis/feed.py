@@ -22,11 +22,11 @@ class Feed:
         """Wait, but no longer than until the source is stopped."""
         self._end.wait(delay_s)
 
-    def publish(self, name: bytes, data: bytes) -> None:
+    def publish(self, name: bytes, data: bytes, position: tuple[str, str] | None = None) -> None:
         """Publish what came from the channel or stream of that name."""
         # What is not UTF-8 becomes characters that no topic may have: the message is refused.
         topic = self._topic or name.decode(errors="surrogateescape")
         try:
-            self.outlet.publish(data, topic)
+            self.outlet.publish(data, topic, position)
         except ValueError:
             pass  # the outlet has counted it
