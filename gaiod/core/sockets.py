@@ -112,7 +112,9 @@ def resolve_numeric(address: Any) -> tuple[int, Any]:
         family, resolved = _numeric(host, port)
     except (socket.gaierror, UnicodeError):  # any other OSError is for lack of descriptors, say
         raise ValueError(f"{address!r}: the host must be a numeric address; resolve names first") from None
-    if rest and not (family == socket.AF_INET6 and len(rest) <= 2 and all(map(_is_number, rest))):
+    if not rest:
+        return family, resolved
+    if not (family == socket.AF_INET6 and len(rest) <= 2 and all(map(_is_number, rest))):
         raise ValueError(f"{address!r}: only an IPv6 address has a flow label and a scope, both numbers")
     return family, (*resolved[:2], *rest, *resolved[2 + len(rest) :])
 
