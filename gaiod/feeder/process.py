@@ -9,7 +9,7 @@ FD is its end of a channel to its supervisor, as a worker has one:
     feeder -> supervisor    {"running": 2}
     supervisor -> feeder    {"ask": {"id": 7, "verb": "publish", "listener": null, "topic": "a", "message": "b"}}
     feeder -> supervisor    {"answer": 7, "result": {"listeners": ["ticks"]}}
-    supervisor -> feeder    {"stop_inlets": true} | {"stop": true}
+    supervisor -> feeder    {"stop": true}
 
 It outlives reloads, and workers: a message is encoded once, and a file followed once, however many there are. It is
 not told to end by signals: whoever sends one to all processes means the supervisor, which ends it last.
@@ -66,7 +66,6 @@ class Feeder:
         self._verbs: dict[str, Callable[[Any], None]] = {
             "run": self._take_run,
             "ask": self._take_question,
-            "stop_inlets": self._take_stop_inlets,
         }
 
     def run(self) -> int:
@@ -170,10 +169,6 @@ class Feeder:
             self._channel.send({"answer": question["id"], "result": answer})
 
         publish()
-
-    def _take_stop_inlets(self, now: bool) -> None:
-        assert self._router is not None
-        self._router.stop(inlets_only=True)
 
     def _stop(self) -> None:
         if not self._loop.ended:

@@ -58,13 +58,12 @@ class Feed:
         assert self.handler is not None
         return self.handler.encode_message(self.options, topic, data)
 
-    def stop(self, *, inlets_only: bool = False) -> None:
+    def stop(self) -> None:
         """Stop its sources."""
-        if self.loading is not None and not inlets_only:
+        if self.loading is not None:
             self.loading.cancel()
-        stopped = [run for run in self.runs if run.source.is_inlet or not inlets_only]
-        self.runs = [run for run in self.runs if run not in stopped]
-        for run in stopped:
+        runs, self.runs = self.runs, []
+        for run in runs:
             run.stop()
 
 
@@ -104,7 +103,6 @@ class Router:
         self._context = FeederContext(watcher, journal, cells, inlet_cells, ThreadQueue(watcher, self.links))
         self._streams = {name: ListenerFeed(name, sequence) for name, sequence in journal.sequences.items()}
         self._numbers = count()
-        self._has_no_inlets = False
 
     @property
     def is_behind(self) -> bool:
@@ -135,12 +133,11 @@ class Router:
                 )
         self._forget()
 
-    def stop(self, *, inlets_only: bool = False) -> None:
-        """Stop every source, or those that others send to: another daemon takes that now."""
-        self._has_no_inlets = True
+    def stop(self) -> None:
+        """Stop every source."""
         for stream in self._streams.values():
             if stream.current is not None:
-                stream.feeds[stream.current].stop(inlets_only=inlets_only)
+                stream.feeds[stream.current].stop()
 
     def publish(self, listener: str | None, topic: str, data: bytes) -> dict[str, Any]:
         """Publish a message of an operator's, to one listener or to all that take it; return which, or an error."""
@@ -187,7 +184,7 @@ class Router:
             number = wanted["rows"].get(source.name)
             if number is None:
                 log.error("%s did not exist when the configuration was read; reload to start it", name)
-            elif not (source.is_inlet and self._has_no_inlets):
+            else:
                 outlet = partial(
                     SourceOutlet,
                     self._context,

@@ -4,7 +4,6 @@ import errno
 import logging
 import time
 from collections.abc import Callable
-from typing import ClassVar
 
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
@@ -26,7 +25,6 @@ class Commands(Source):
     """Publishes what `gaiod publish` says."""
 
     name = PUBLISH
-    is_inlet: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._outlet: Outlet | None = None

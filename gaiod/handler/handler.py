@@ -628,11 +628,9 @@ class Source:
 
     Attributes:
         name: what metrics call it: unique in its listener, and not `publish`.
-        is_inlet: others send to it. Of two daemons during an upgrade, only the one that takes over runs it.
     """
 
     name: str = ""
-    is_inlet: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         """Refuse a method that is async, or cannot be called with its arguments."""

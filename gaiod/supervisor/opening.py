@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 from gaiod.addresses import SYSTEMD, UNIX
 from gaiod.log.setup import configure_log
@@ -76,13 +77,15 @@ class Opening:
             log.warning("%s: user %d cannot read it, so reloads will fail; correct its mode", path, os.getuid())
         return prepared
 
-    def handed_over(self, control_listen: str | None, shared: HandedOverValues) -> HandedOver:
+    def handed_over(
+        self, control_listen: str | None, shared: HandedOverValues, feed: dict[str, Any] | None
+    ) -> HandedOver:
         """Return what a successor gets: the sockets, and what workers share."""
         control = {}
         if self.control is not None and control_listen is not None:
             control[control_listen] = self.control.fileno()
         inodes = {sock.path: sock.inode for sock in (self.control, *self.listeners.unix_sockets()) if sock is not None}
-        return HandedOver(self.listeners.handed_over(), control, inodes, shared)
+        return HandedOver(self.listeners.handed_over(), control, inodes, shared, feed)
 
     def renew_control(self) -> UnixListener | None:
         """Listen anew if the file of the control socket was removed; return the new socket."""

@@ -168,6 +168,7 @@ class Supervisor:
             self._open_fronts(prepared)
         else:
             self._fleet.shared.adopt(self._opening.predecessor.shared)
+            self._fleet.feeding.take_over(self._opening.predecessor.feed)
         listeners = prepared.listeners[: len(self._settings.listeners)]
         generation = Generation(1, self._settings, listeners, self._code)
         del self._code  # it is the generation's, and goes with it
@@ -340,7 +341,11 @@ class Supervisor:
             self._upgrade = Upgrade(
                 self._watcher,
                 self._command,
-                self._opening.handed_over(self._settings.control_listen, self._fleet.shared.handed_over()),
+                self._opening.handed_over(
+                    self._settings.control_listen,
+                    self._fleet.shared.handed_over(),
+                    self._fleet.feeding.handed_over(),
+                ),
                 lambda status, text: self._take_upgraded(asker, status, text),
             )
         except OSError as error:
@@ -361,7 +366,7 @@ class Supervisor:
         self._listeners.close(keep_files=True)
         asker((0, text))
         self._control.close()
-        self._fleet.feeding.stop_inlets()
+        self._fleet.feeding.hand_over()
         self._drain(eager=False)
 
     @property

@@ -55,12 +55,14 @@ class HandedOver:
         control: the control socket's descriptor, by its path as it is configured; empty if there is none.
         inodes: of the files of its unix sockets, by their paths.
         shared: what its workers share, listener by listener.
+        feed: what its feeder leaves to the next one (`Feeding.handed_over`); None: there was none.
     """
 
     sockets: Sockets
     control: dict[str, int]
     inodes: dict[str, Inode | None] = field(default_factory=dict)
     shared: HandedOverValues = field(default_factory=list)
+    feed: dict[str, Any] | None = None
 
 
 def own_command(*arguments: str) -> list[str]:
@@ -102,6 +104,8 @@ class Upgrade:
         self._done: Callable[[int, str], None] | None = done
         ours, theirs = socket.socketpair()
         fds = [*(fd for each, _ in handed_over.sockets.values() for fd in each), *handed_over.control.values()]
+        if handed_over.feed is not None:
+            fds += [handed_over.feed["links"], handed_over.feed["journal"]]
         environment = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
         environment[VARIABLE] = str(theirs.fileno())
         with theirs:
@@ -164,7 +168,8 @@ class Predecessor:
     """The new daemon's side: what the old one hands over.
 
     Attributes:
-        sockets, control, inodes, shared: as they were given to `Upgrade`; an older daemon does not have all of them.
+        sockets, control, inodes, shared, feed: as they were given to `Upgrade`; an older daemon does not have
+            all of them.
     """
 
     def __init__(self, fd: int) -> None:
@@ -186,6 +191,7 @@ class Predecessor:
         self.control: dict[str, int] = message["control"]
         inodes: dict[str, list[int] | None] = message.get("inodes", {})
         self.inodes = {path: (each[0], each[1]) for path, each in inodes.items() if each is not None}
+        self.feed: dict[str, Any] | None = message.get("feed")
         self.shared: HandedOverValues = [(name, label, values) for name, label, values in message.get("shared", ())]
 
     def close(self) -> None:

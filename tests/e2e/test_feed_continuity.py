@@ -13,6 +13,7 @@ from e2e.support.clients import connect
 from e2e.support.daemons import Daemon
 from e2e.support.entries import Entries, collectors
 from e2e.support.feeding import feeder_of
+from e2e.support.procfs import is_alive, session_of
 from e2e.support.redis import RedisServer
 from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
@@ -91,6 +92,34 @@ def test_reload_of_a_listeners_options_loses_no_entry_and_doubles_none(
                     each.wait_for(entries.count)
                     each.check()
     _expect_nothing_missing(running)
+
+
+def test_upgrade_loses_no_entry_and_doubles_none_at_the_clients_of_either_daemon(
+    daemon: Start, tmp_path: Path, server: RedisServer
+) -> None:
+    path = tmp_path / "log"
+    path.touch()
+    running = daemon(_config(server, path))
+    feeder = feeder_of(running)
+    with Entries(server, "orders", path) as entries, collectors(running.address("mine"), SUBSCRIBERS) as old:
+        assert running.gaiod("upgrade").returncode == 0
+        with collectors(running.address("mine"), SUBSCRIBERS) as new:
+            assert feeder_of(running) != feeder
+            for _ in range(2):
+                for each in (*old, *new):
+                    each.wait_for(entries.count)
+                    each.check()
+                _kill_feeder(running)
+            entries.stop()
+            for each in (*old, *new):
+                each.wait_for(entries.count)
+                each.check()
+    assert running.wait() == 0, running.log()
+    assert not is_alive(feeder)
+    _expect_nothing_missing(running)
+    os.kill(running.ask("status")["pid"], signal.SIGTERM)
+    wait_until(lambda: not session_of(running.pid), "the new daemon's end")
+    assert "Traceback" not in running.log()
 
 
 def test_last_value_is_there_for_the_clients_of_every_new_worker(daemon: Start, tmp_path: Path) -> None:

@@ -68,16 +68,6 @@ def test_handler_that_cannot_be_loaded_costs_its_own_listener_and_is_tried_again
     feeding.feeds.run([feeding.wanted("news", "two")])
 
 
-def test_inlets_are_stopped_and_none_is_started_when_another_daemon_takes_over(feeding: Feeding) -> None:
-    feeding.feeds.run([feeding.wanted("ticks", "one", "in")])
-    feeding.feeds.stop(inlets_only=True)
-    assert (Played.made["one"].stops, Played.made["in"].stops) == (0, 1)
-    assert feeding.feeds.publish(None, "t", b"x")["status"] == os.EX_UNAVAILABLE
-    feeding.feeds.run([feeding.wanted("ticks", "one", "in", key="other")])
-    assert Played.made["one"].is_running
-    assert Played.made["in"].starts == 0
-
-
 # -- sequences -------------------------------------------------------------------------------------------------
 
 

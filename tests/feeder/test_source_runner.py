@@ -106,7 +106,6 @@ def test_source_that_raises_when_it_is_stopped_does_not_keep_the_others_from_it(
 def test_operators_source_takes_nothing_before_and_after() -> None:
     source = Commands()
     assert isinstance(source, Source)
-    assert source.is_inlet
     assert not source.takes
     source.publish(b"x", "t")
     source.stop()

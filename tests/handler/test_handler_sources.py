@@ -12,10 +12,12 @@ def test_handler_has_no_sources_and_leaves_messages_as_they_are_when_it_says_not
     assert Handler.encode_message(None, "news", b"abc") == b"abc"
 
 
-def test_source_is_no_inlet_and_may_be_stopped_when_it_says_nothing() -> None:
-    source = Source()
-    assert not source.is_inlet
-    source.stop()
+def test_source_may_be_stopped_when_it_says_nothing() -> None:
+    Source().stop()
+
+
+def test_new_worker_wants_no_last_messages_when_its_handler_says_nothing() -> None:
+    assert not Handler.wants_last(None)
 
 
 def test_source_without_a_beginning_says_so() -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,13 @@ from core.support.waiting import MOMENT_S
 from e2e.support.feeding import PUSHES
 from e2e.support.procfs import is_alive
 
+from gaiod.feeder.journal import Journal
 from gaiod.process.backoff import Backoff
 from gaiod.settings import ListenerSettings, Settings
 from gaiod.supervisor.processes import feeder as module
 from gaiod.supervisor.processes.feeder import Feeding
 from gaiod.supervisor.processes.generation import Generation
+from gaiod.supervisor.sockets.feeder_socket import FeederSocket
 from supervisor.support.fleets import FleetUnderTest
 
 
@@ -233,14 +237,21 @@ def test_operator_is_told_when_the_feeder_dies_before_it_answers(fed: Fed) -> No
 # -- the end -----------------------------------------------------------------------------------------------
 
 
-def test_inlets_stay_closed_in_the_next_feeder_of_a_daemon_that_was_replaced(fed: Fed) -> None:
+def test_feeder_of_another_daemon_goes_on_with_what_was_handed_over(fed: Fed) -> None:
     fed.serve("a")
-    fed.feeding.stop_inlets()
-    assert fed.ask("hello")["status"] == os.EX_UNAVAILABLE
-    pid = fed.pid
-    os.kill(pid, signal.SIGKILL)
-    fed.fleet.run_until(lambda: fed.feeding.process is not None and fed.pid != pid and fed.feeding.is_up)
-    assert fed.ask("hello")["status"] == os.EX_UNAVAILABLE
+    pid, feed = fed.pid, fed.feeding.handed_over()
+    assert feed is not None
+    other = FeederSocket({**feed, "links": os.dup(feed["links"]), "journal": os.dup(feed["journal"])})
+    fed.feeding.hand_over()
+    fed.fleet.run_until(lambda: fed.feeding.is_over)
+    assert not is_alive(pid)
+    assert feed["feeders"] == 1
+    with socket.socket(socket.AF_UNIX) as worker:
+        worker.connect(other.address)  # it waits, for the next one
+    with closing(Journal(os.dup(other.journal))) as journal:
+        assert journal.lock(), "nobody writes to it any more"
+        assert journal.sequences == {"mine": fed.published("a")}
+    other.close()
 
 
 def test_fleet_is_over_when_its_feeder_is_and_that_ends_last(fed: Fed) -> None:

@@ -45,7 +45,8 @@ class Upgrading:
         self.listener = listen()
         sockets = {"here": ([self.listener.fileno()], False)}
         command = [sys.executable, "-c", code]
-        given = HandedOver(sockets, {"auto": 2}, {"/run/here.sock": (1, 2), "/run/none.sock": None}, SHARED)
+        feed = {"links": 0, "journal": 1, "address": "here"}
+        given = HandedOver(sockets, {"auto": 2}, {"/run/here.sock": (1, 2), "/run/none.sock": None}, SHARED, feed)
         self.upgrade = Upgrade(watcher, command, given, lambda *outcome: self.outcomes.append(outcome))
 
     def run(self) -> tuple[int, str]:

@@ -117,7 +117,7 @@ class Feeding:
         self._backoff = Backoff(PAUSE_FIRST_S, PAUSE_MAX_S)
         self._looked_s = time.monotonic()
         self._is_stopping = False
-        self._has_no_inlets = False
+        self._is_shared = False  # another daemon has the socket and the journal, too
         self._early: list[Callable[[], None]] = []  # what operators publish before the feeder has its new set
 
     @property
@@ -156,6 +156,7 @@ class Feeding:
     def adopt(self, generation: Generation) -> None:
         """Run the sources of a generation, and no others, as soon as its workers serve: they were told to."""
         self._adopted = generation
+        self._is_shared = False
         self._needed = generation if generation.feed_keys else None
         if self._needed is None:
             self._stop_process()
@@ -170,11 +171,23 @@ class Feeding:
         if self._needed is None:
             self._stop_process()
 
-    def stop_inlets(self) -> None:
-        """Stop what others send to: another daemon has taken over."""
-        self._has_no_inlets = True
-        if self._process is not None:
-            self._process.send({"stop_inlets": True})
+    # -- another daemon --------------------------------------------------------------------------------
+
+    def handed_over(self) -> dict[str, Any] | None:
+        """Return what the feeder of another daemon goes on with; None: there was no feeder."""
+        return None if self._socket is None else {**self._socket.handed_over(), "feeders": self._feeders}
+
+    def take_over(self, feed: dict[str, Any] | None) -> None:
+        """Go on with what another daemon has handed over; its feeder may run yet, and then the next one waits."""
+        if feed is not None:
+            self._feeders = feed["feeders"]
+            self._socket = FeederSocket(feed)
+            self._is_shared = True
+
+    def hand_over(self) -> None:
+        """End the feeder: another daemon serves, and its feeder is there for the workers of this one, too."""
+        self._is_shared = True
+        self.stop()
 
     # -- operators -------------------------------------------------------------------------------------
 
@@ -196,7 +209,7 @@ class Feeding:
     # -- the end ---------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """End the feeder in order; none is started any more. The workers have ended."""
+        """End the feeder in order; none is started any more. The workers have ended, or another daemon feeds them."""
         self._is_stopping = True
         self._stop_process()
         self._close_if_over()
@@ -228,7 +241,7 @@ class Feeding:
 
     def _close_if_over(self) -> None:
         if self.is_over and self._socket is not None:
-            self._socket.close()
+            self._socket.close(keep_files=self._is_shared)
             self._socket = None
 
     def _look(self, process: FeederProcess) -> None:
@@ -308,8 +321,6 @@ class Feeding:
         self._process = process
         self._looked_s = time.monotonic()
         log.info("the feeder is process %d", process.pid)
-        if self._has_no_inlets:
-            process.send({"stop_inlets": True})
         if self._adopted is not None and self._adopted.feed_keys:
             self._run_once_fed()
 

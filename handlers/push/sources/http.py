@@ -22,8 +22,6 @@ TEXT = "text/plain; charset=utf-8"
 class HttpSource(Source):
     """Listens on the loopback or a unix socket, and publishes what is posted there."""
 
-    is_inlet = True
-
     def __init__(
         self, options: HttpOptions, topic: str | None, body_max_bytes: int, check_offered: Callable[[str], None]
     ) -> None:

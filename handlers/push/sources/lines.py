@@ -17,8 +17,6 @@ QUIET_MAX_S = 86_400.0
 class LinesSource(Source):
     """Takes lines from where its options say."""
 
-    is_inlet = True
-
     def __init__(self, options: LinesOptions, topic: str, line_max_bytes: int, suffix: str) -> None:
         self._suffix = suffix
         self.name = options.label

@@ -72,7 +72,6 @@ class Inlet(gaiod.Source):
     """Publishes each line that somebody sends to its address."""
 
     name = "inlet"
-    is_inlet = True
 
     def __init__(self, bind):
         self._bind = bind

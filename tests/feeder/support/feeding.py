@@ -35,9 +35,8 @@ class Played(Source):
     made: ClassVar[dict[str, "Played"]] = {}
     failures: ClassVar[dict[str, int]] = {}
 
-    def __init__(self, name: str, is_inlet: bool) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.is_inlet = is_inlet  # type: ignore[misc]
         self.outlet: Outlet | None = None
         self.starts = self.stops = 0
         Played.made[name] = self
@@ -66,7 +65,7 @@ class Played(Source):
 
 @dataclass
 class TakesOptions:
-    """Names of sources; those that begin with `in` are inlets."""
+    """Names of sources."""
 
     sources: list[str]
     prefix: str = ""
@@ -81,7 +80,7 @@ class Takes(Handler):
 
     @classmethod
     def sources_of(cls, options: TakesOptions) -> list[Source]:
-        return [Played(name, name.startswith("in")) for name in options.sources]
+        return [Played(name) for name in options.sources]
 
     @classmethod
     def encode_message(cls, options: TakesOptions, topic: str, data: bytes) -> bytes:
