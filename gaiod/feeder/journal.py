@@ -6,6 +6,7 @@ makes it valid. So a feeder that is killed between any two instructions leaves a
 sequence, or none of the three.
 
 Two halves take turns: what is still worth something is written to the other half, and the same store switches over.
+Recent messages are the last entries, so they are copied as they stand.
 """
 
 import contextlib
@@ -50,8 +51,11 @@ _VERSION = 1
 _HEADER_BYTES = 65_536
 """Pages: a half can be given back to the system from its first byte on, whatever their size."""
 
+_KEEPS, _PUBLISHES, _FORGETS = range(3)
+"""What an entry does: keep a position or a sequence, publish a message as well, or forget a listener."""
+
 _ENTRY = struct.Struct("!BIHHHHQ")
-"""Whether there is a message; bytes of it, of the listener, the topic, the origin and the position; the sequence."""
+"""What it does; bytes of the message, of the listener, the topic, the origin and the position; the sequence."""
 
 
 @dataclass(slots=True, eq=False)
@@ -84,11 +88,14 @@ class Journal:
         self._memory = mmap.mmap(fd, size)
         self._cells: Any = memoryview(self._memory)[:16].cast("q")  # the version; a half's length, and which half
         self._half = self._length = 0
+        self._base = (
+            0  # the address of the half's first byte: an entry keeps its address when it moves to the other one
+        )
         self._limit = GROWTH_BYTES
         self._streams: dict[str, _Stream] = {}
-        self._recent: deque[tuple[str, int, str, bytes]] = deque()
+        self._recent: deque[tuple[int, str, int, str, bytes]] = deque()  # its address, then as it was added
         self._recent_bytes = 0
-        self._last: OrderedDict[tuple[str, str], tuple[int, bytes]] = OrderedDict()  # published longest ago first
+        self._last: OrderedDict[tuple[str, str], tuple[int, int, bytes]] = OrderedDict()  # published longest ago first
         self._last_bytes = 0
 
     def lock(self) -> bool:
@@ -129,7 +136,7 @@ class Journal:
     def messages(self, listener: str, after: int) -> list[Message]:
         """Return those messages behind a sequence that are still there, in their order."""
         found = {message[0]: message for message in self.last_messages(listener) if message[0] > after}
-        for name, sequence, topic, data in self._recent:
+        for _, name, sequence, topic, data in self._recent:
             if name == listener and sequence > after:
                 found[sequence] = sequence, topic, data
         return [found[sequence] for sequence in sorted(found)]
@@ -137,48 +144,42 @@ class Journal:
     def last_messages(self, listener: str) -> list[Message]:
         """Return the last message of each topic, in their order."""
         return sorted(
-            (sequence, topic, data) for (name, topic), (sequence, data) in self._last.items() if name == listener
+            (sequence, topic, data) for (name, topic), (_, sequence, data) in self._last.items() if name == listener
         )
 
     # -- what is written -------------------------------------------------------------------------------------
 
     def add(self, listener: str, sequence: int, topic: str, data: bytes, position: Position | None) -> None:
         """Keep a message, with the position that its source has behind it, in one step."""
-        self._write(_packed(listener, sequence, position, topic, data))
-        self._take(listener, sequence, position, topic, data)
+        address = self._write(_packed(_PUBLISHES, listener, sequence, position, (topic, data)))
+        self._take(listener, sequence, position)
+        self._take_message(address, listener, sequence, topic, data)
 
     def move(self, listener: str, position: Position) -> None:
         """Keep a position alone."""
         sequence = self._stream(listener).sequence
-        self._write(_packed(listener, sequence, position))
+        self._write(_packed(_KEEPS, listener, sequence, position))
         self._take(listener, sequence, position)
 
     def keep_last(self, listener: str, wanted: bool) -> None:
         """Say whether the last messages of a listener's topics are kept; until then they are."""
         self._stream(listener).keeps_last = wanted
         for key in [] if wanted else [key for key in self._last if key[0] == listener]:
-            self._last_bytes -= _size(*key, self._last.pop(key)[1])
+            self._last_bytes -= _size(*key, self._last.pop(key)[2])
 
     def forget_others(self, listeners: Collection[str]) -> None:
         """Forget what belongs to other listeners than these."""
-        gone = self._streams.keys() - set(listeners)
-        for name in gone:
-            self.keep_last(name, False)
-            del self._streams[name]
-        if gone:
-            self._recent = deque(each for each in self._recent if each[0] not in gone)
-            self._recent_bytes = sum(_size(name, topic, data) for name, _, topic, data in self._recent)
-            self._rewrite()
+        for name in self._streams.keys() - set(listeners):
+            self._write(_packed(_FORGETS, name, 0, None))
+            self._forget(name)
 
     # -- memory ----------------------------------------------------------------------------------------------
 
     def _stream(self, listener: str) -> _Stream:
         return self._streams.setdefault(listener, _Stream())
 
-    def _take(
-        self, listener: str, sequence: int, position: Position | None, topic: str = "", data: bytes | None = None
-    ) -> None:
-        """Know what an entry says."""
+    def _take(self, listener: str, sequence: int, position: Position | None) -> None:
+        """Know what an entry says, but for its message."""
         stream = self._stream(listener)
         stream.sequence = max(stream.sequence, sequence)
         if position is not None:
@@ -187,73 +188,87 @@ class Journal:
             stream.positions.move_to_end(origin)
             if len(stream.positions) > ORIGINS_MAX:
                 stream.positions.popitem(last=False)
-        if data is None:
-            return
+
+    def _take_message(self, address: int, listener: str, sequence: int, topic: str, data: bytes) -> None:
         size = _size(listener, topic, data)
-        self._recent.append((listener, sequence, topic, data))
+        self._recent.append((address, listener, sequence, topic, data))
         self._recent_bytes += size
         while self._recent_bytes > RECENT_MAX_BYTES and len(self._recent) > 1:
-            name, _, old_topic, old = self._recent.popleft()
+            _, name, _, old_topic, old = self._recent.popleft()
             self._recent_bytes -= _size(name, old_topic, old)
-        if stream.keeps_last:
+        if self._stream(listener).keeps_last:
             before = self._last.pop((listener, topic), None)
-            self._last_bytes += size - (0 if before is None else _size(listener, topic, before[1]))
-            self._last[listener, topic] = sequence, data
+            self._last_bytes += size - (0 if before is None else _size(listener, topic, before[2]))
+            self._last[listener, topic] = address, sequence, data
             while self._last_bytes > LAST_MAX_BYTES:
-                key, (_, oldest) = self._last.popitem(last=False)
+                key, (_, _, oldest) = self._last.popitem(last=False)
                 self._last_bytes -= _size(*key, oldest)
                 self.forgotten += 1
 
-    def _write(self, entry: bytes) -> None:
+    def _forget(self, listener: str) -> None:
+        self.keep_last(listener, False)
+        del self._streams[listener]
+        self._recent = deque(each for each in self._recent if each[1] != listener)
+        self._recent_bytes = sum(_size(name, topic, data) for _, name, _, topic, data in self._recent)
+
+    def _write(self, entry: bytes) -> int:
+        """Write an entry, and return its address."""
         if self._length + len(entry) > self._limit:
             self._rewrite()
-        start = self._start(self._half) + self._length
+        address, start = self._base + self._length, self._start(self._half) + self._length
         self._memory[start : start + len(entry)] = entry
         self._length += len(entry)
         self._cells[1] = self._length << 1 | self._half
+        return address
 
     def _rewrite(self) -> None:
         """Write what is worth something to the other half, and go on there."""
-        other = 1 - self._half
-        at = self._start(other)
-        for entry in self._entries():
-            self._memory[at : at + len(entry)] = entry
-            at += len(entry)
-        before, self._half, self._length = self._half, other, at - self._start(other)
+        end = self._base + self._length
+        first = self._recent[0][0] if self._recent else end
+        old = b"".join(self._older(first))
+        before, start = self._start(self._half), self._start(1 - self._half)
+        recent = self._memory[before + first - self._base : before + self._length]
+        self._memory[start : start + len(old)] = old
+        self._memory[start + len(old) : start + len(old) + len(recent)] = recent
+        self._half, self._length, self._base = 1 - self._half, len(old) + len(recent), first - len(old)
         self._cells[1] = self._length << 1 | self._half
         self._limit = min(HALF_BYTES, self._length + max(GROWTH_BYTES, self._length))
         if hasattr(mmap, "MADV_REMOVE"):
             with contextlib.suppress(OSError):  # then its pages are used again at the next turn
-                self._memory.madvise(mmap.MADV_REMOVE, self._start(before), HALF_BYTES)
+                self._memory.madvise(mmap.MADV_REMOVE, before, HALF_BYTES)
 
-    def _entries(self) -> Iterator[bytes]:
+    def _older(self, first: int) -> Iterator[bytes]:
+        """Return what is known from before an address. What moved since then is behind it, and counts."""
         for name, stream in self._streams.items():
-            yield _packed(name, stream.sequence, None)
+            yield _packed(_KEEPS, name, stream.sequence, None)
             for position in stream.positions.items():
-                yield _packed(name, stream.sequence, position)
-        recent = {(name, sequence) for name, sequence, _, _ in self._recent}
-        for (name, topic), (sequence, data) in self._last.items():
-            if (name, sequence) not in recent:
-                yield _packed(name, sequence, None, topic, data)
-        for name, sequence, topic, data in self._recent:
-            yield _packed(name, sequence, None, topic, data)
+                yield _packed(_KEEPS, name, stream.sequence, position)
+        for (name, topic), (address, sequence, data) in self._last.items():
+            if address < first:
+                yield _packed(_PUBLISHES, name, sequence, None, (topic, data))
 
     def _read(self) -> None:
         """Know what is written."""
-        at = self._start(self._half)
+        start = at = self._start(self._half)
         end = at + self._length
         while at < end:
-            has_message, data_size, *sizes, sequence = _ENTRY.unpack_from(self._memory, at)
+            address = at - start
+            what, data_size, *sizes, sequence = _ENTRY.unpack_from(self._memory, at)
             at += _ENTRY.size
             texts = []
             for size in sizes:
                 texts.append(self._memory[at : at + size].decode())
                 at += size
             listener, topic, origin, text = texts
-            position = (origin, text) if origin else None
-            data = self._memory[at : at + data_size] if has_message else None
+            data = self._memory[at : at + data_size]
             at += data_size
-            self._take(listener, sequence, position, topic, data)
+            if what == _FORGETS:
+                if listener in self._streams:
+                    self._forget(listener)
+                continue
+            self._take(listener, sequence, (origin, text) if origin else None)
+            if what == _PUBLISHES:
+                self._take_message(address, listener, sequence, topic, data)
 
     @staticmethod
     def _start(half: int) -> int:
@@ -279,9 +294,9 @@ def _size(listener: str, topic: str, data: bytes) -> int:
 
 
 def _packed(
-    listener: str, sequence: int, position: Position | None, topic: str = "", data: bytes | None = None
+    what: int, listener: str, sequence: int, position: Position | None, message: tuple[str, bytes] = ("", b"")
 ) -> bytes:
+    topic, data = message
     origin, text = position or ("", "")
     texts = [each.encode() for each in (listener, topic, origin, text)]
-    head = _ENTRY.pack(data is not None, len(data or b""), *map(len, texts), sequence)
-    return b"".join((head, *texts, data or b""))
+    return b"".join((_ENTRY.pack(what, len(data), *map(len, texts), sequence), *texts, data))

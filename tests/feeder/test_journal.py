@@ -199,3 +199,19 @@ def test_one_process_writes_at_a_time(left: Left) -> None:
             writer.kill()
             wait_until(waiting.lock, "the other's end")
             _add(waiting, 1_000_000)
+
+
+def test_listener_that_comes_back_after_it_was_forgotten_is_a_new_one(
+    left: Left, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROWTH_BYTES", 2000)
+    journal = left.open()
+    _add(journal, 5, position=("file", "10"))
+    journal.forget_others(())
+    _add(journal, 1, position=("other", "20"))
+    for number in range(100):
+        journal.move("news", ("file", str(number)))
+    for each in journal, left.open():
+        assert each.sequences == {"ticks": 1, "news": 0}
+        assert [each.position("ticks", origin) for origin in ("file", "other")] == [None, "20"]
+        assert each.messages("ticks", 0) == [(1, "t", b"1")]
