@@ -24,6 +24,7 @@ from gaiod.core.group import Group
 from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
+from gaiod.handler.admin_state import AdminState
 from gaiod.handler.handler import Handler, Outlet, Source
 from gaiod.handler.option_types import Check, Duration, Size, Unit
 from gaiod.handler.server_stats import ServerStats
@@ -34,6 +35,7 @@ from gaiod.wording import shown
 
 __all__ = [
     "Address",
+    "AdminState",
     "Check",
     "Conn",
     "ConnClosed",

@@ -46,6 +46,8 @@ class ListenerSettings:
     """What metrics call the servers that the handler connects to: `Handler.servers_of`."""
     sources: tuple[str, ...] = ()
     """What metrics call the sources that feed it, `publish` first; none: its handler takes no messages."""
+    takes_admin_state: bool = False
+    """Its handler does what an operator wants of a server: `Handler.on_admin_state`."""
     buffer_limit_bytes: int | None = None
     """What the handler lets one direction of a connection hold at most: `Handler.buffer_limit_of`; None: unsaid."""
     connections_max: int = 10_000

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "runtime": {"feeder", "worker"},
     # The supervisor, and what only it has.
     "config": {"addresses", "core", "handler", "plugins", "settings", "wording"},
-    "observe": {"console", "core", "log", "plugins", "process", "settings", "stats", "version"},
+    "observe": {"console", "core", "handler", "log", "plugins", "process", "settings", "stats", "version"},
     "supervisor": {
         "addresses", "config", "control", "core", "handler", "kept_code", "log", "observe", "plugins", "process",
         "settings", "stats", "version",

@@ -25,6 +25,7 @@ KNOWN = {metric.name: metric for metric in (*METRICS, *OTHERS)}
 NOT_SHOWN = {
     "process_virtual_memory_bytes": "address space costs nothing: what is used of it is the resident memory",
     "process_start_time_seconds": "gaiod_start_time_seconds tells the same, also where there is no /proc",
+    "gaiod_upstream_admin_weight": "gaiod server shows it, and few servers have one",
     **dict.fromkeys(
         ("gaiod_shared_values", "gaiod_shared_values_updates_total", "gaiod_shared_values_delayed_total"),
         "a few values of a handler's own; the log says if they are too many",
@@ -201,7 +202,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
     ),
     "Upstreams": (
-        state("Server is given connections", Line("gaiod_upstream_up", SERVER, "min")),
+        state("Server is up", Line("gaiod_upstream_up", SERVER, "min")),
+        state("What an operator wants of servers", Line("gaiod_upstream_admin_state", f"{SERVER} state", "max")),
         chart("Connections to servers", "short", Line("gaiod_upstream_connections_active", SERVER)),
         chart("Connections established", "cps", Line("gaiod_upstream_connections_total", SERVER)),
         chart("Failures to connect", "cps", Line("gaiod_upstream_connect_failures_total", f"{SERVER} reason")),

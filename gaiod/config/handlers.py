@@ -36,6 +36,7 @@ class HandlerUse:
     options: dict[str, Any]
     servers: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    takes_admin_state: bool = False
     buffer_limit_bytes: int | None = None
     notsent_lowat_bytes: int | None = None
 
@@ -104,6 +105,7 @@ def _use(
             options,
             servers=_servers(handler, built),
             sources=_sources(handler, built),
+            takes_admin_state=handler.on_admin_state is not Handler.on_admin_state,
             buffer_limit_bytes=_bytes("buffer_limit_of", handler.buffer_limit_of(built)),
             notsent_lowat_bytes=_bytes("notsent_lowat_of", handler.notsent_lowat_of(built)),
         )

@@ -119,6 +119,7 @@ def _listener(name: str, given: dict[str, Any], handler: HandlerUse) -> Listener
         "options": handler.options,
         "servers": handler.servers,
         "sources": handler.sources,
+        "takes_admin_state": handler.takes_admin_state,
         "buffer_limit_bytes": handler.buffer_limit_bytes,
     }
     wanted = {"notsent_lowat_bytes": handler.notsent_lowat_bytes}  # unless the file says it, be it nothing at all

@@ -164,6 +164,16 @@ def _mark_of_up(row: Row) -> str:
     return GOOD if row.get("up") else BAD
 
 
+def _server_state(row: Row) -> str:
+    """Return what an operator wants of a server; where that is nothing, whether it is up."""
+    admin = row.get("admin") or "ready"
+    return _up_or_down(row) if admin == "ready" else shown(admin)
+
+
+def _mark_of_server(row: Row) -> str:
+    return _mark_of_up(row) if _server_state(row) in ("up", "down") else NOTABLE
+
+
 def _handler(row: Row) -> str:
     """Return a handler without its folder: the file and the class tell enough."""
     return shown(row.get("handler")).rpartition("/")[2]
@@ -266,11 +276,13 @@ LISTENERS = (
 SERVERS = (
     LISTENER,
     Column("SERVER", _of("server", shown), is_text=True, is_name=True, heading="server"),
-    UP,
+    Column("STATE", _server_state, is_text=True, mark=_mark_of_server, rank=0, heading="state"),
+    Column("WEIGHT SET", _of("weight", number), mark=lambda row: "" if row.get("weight") is None else NOTABLE,
+           heading="weight set"),
     Column("CONNS", _of("connections", number), heading="open"),
     Column("MADE", _of("made", number), heading="connections made"),
     Column("FAILED", _of("failures", number), mark=_from("failures", 1, NOTABLE), heading="failed to connect"),
-)
+)  # fmt: skip
 
 FEEDER = (
     Column("FEEDER PID", _of("pid", number), rank=0),

@@ -11,7 +11,7 @@ import click
 
 from gaiod.console.explain import explanation_text
 from gaiod.console.probe import probe
-from gaiod.console.tables import connections_text, status_text
+from gaiod.console.tables import connections_text, servers_text, status_text
 from gaiod.control.client import Conversation, ask
 from gaiod.control.protocol import MESSAGE_MAX_BYTES, VERBS, ControlError, check_message
 
@@ -59,13 +59,19 @@ def status(control: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.option("--url", metavar="URL", help="Ask over HTTP instead, such as http://127.0.0.1:9464/readyz.")
+@click.option("--servers", is_flag=True, help="Also fail if a listener has servers, and none that takes clients.")
 @control_option
-def health(url: str | None, control: str | None) -> None:
+def health(url: str | None, *, servers: bool, control: str | None) -> None:
     """Check whether a running daemon serves, as /readyz does.
+
+    Listeners of which no server takes clients (all are down, drained, or without an address) are named. They fail the
+    check with --servers only, because a restart of gaiod would not help.
 
     Exit status: 0 it serves; 69 there is no daemon, or it cannot be reached; 75 it does not serve now (it starts,
     stops, or no worker serves), or does not answer in time.
     """
+    if url is not None and servers:
+        raise click.UsageError("--servers asks the control socket; leave out --url")
     if url is not None:
         status, text = probe(url)
     else:
@@ -73,6 +79,9 @@ def health(url: str | None, control: str | None) -> None:
         serving = sum(worker["state"] == "serving" for worker in result["workers"])
         text = f"{result['state']}, {serving} worker{'s' if serving != 1 else ''} serving"
         status = 0 if result["ready"] else os.EX_TEMPFAIL
+        for listener in result.get("without_servers", ()):
+            text += f"; no server of {listener} takes clients"
+            status = os.EX_TEMPFAIL if servers else status
     click.echo(f"{'healthy' if status == 0 else 'not healthy'}: {text}", err=status != 0)
     sys.exit(status)
 
@@ -200,7 +209,10 @@ def reload(control: str | None) -> None:
     Exit status: 0 it is served. Otherwise the daemon keeps the configuration that it had: 78 the new one is wrong, 70 a
     worker could not start with it, for example because on_start of a handler raised.
     """
-    click.echo(f"reloaded: generation {_ask(control, 'reload')['generation']}")
+    result = _ask(control, "reload")
+    click.echo(f"reloaded: generation {result['generation']}")
+    for listener in result.get("without_servers", ()):
+        click.echo(f"warning: no server of {listener} takes clients; gaiod status and the log say why", err=True)
 
 
 @click.command()
@@ -223,6 +235,36 @@ def drain(listener: str, control: str | None) -> None:
     """
     count = _ask(control, "drain", listener=listener)["connections"]
     click.echo(f"draining {listener}: {count} connection{'s' if count != 1 else ''} may finish")
+
+
+@click.command()
+@click.argument("listener")
+@click.argument("address", required=False)
+@click.argument("action", required=False, type=click.Choice(["drain", "maint", "ready", "weight"]))
+@click.argument("weight", required=False, metavar="[N]")
+@control_option
+def server(listener: str, address: str | None, action: str | None, weight: str | None, control: str | None) -> None:
+    """Drain a server of a listener, or bring it back; without ADDRESS, list the servers.
+
+    drain: it gets no new clients, and those that it has stay. maint: that, and it is not checked. ready: it is back.
+    weight N: its share of the clients instead of the configured one, 0 to 256; `weight configured` undoes that. What is
+    set lasts until the daemon stops, over reloads and upgrades.
+    """
+    if address is None:
+        known = _ask(control, "status")["servers"]
+        servers = [row for row in known if row["listener"] == listener]
+        if not servers:
+            names = ", ".join(dict.fromkeys(row["listener"] for row in known)) or "none"
+            click.echo(f"there is no listener {listener} with servers; there is {names}", err=True)
+            sys.exit(os.EX_USAGE)
+        click.echo(servers_text(servers))
+        return
+    if action is None or (action == "weight") != (weight is not None):
+        raise click.UsageError("write one of: drain, maint, ready, weight N")
+    mode = None if action == "weight" else action
+    result = _ask(control, "server", listener=listener, server=address, mode=mode, weight=weight)
+    own = "" if result["weight"] is None else f", weight {result['weight']}"
+    click.echo(f"server {result['server']} of {listener}: {result['mode']}{own}")
 
 
 @click.command()
@@ -261,4 +303,4 @@ def _lines() -> Iterator[str]:
         yield os.fsdecode(line.removesuffix(b"\n"))
 
 
-COMMANDS = (status, top, health, connections, explain, kill, workers, reload, upgrade, drain, publish)
+COMMANDS = (status, top, health, connections, explain, kill, workers, reload, upgrade, drain, server, publish)

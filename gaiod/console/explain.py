@@ -38,6 +38,7 @@ CAUSES = {
     "full": "All of them have their connections_max, and as many clients wait as queue.length allows.",
     "queue_timeout": "All of them had their connections_max for as long as queue.timeout lets a client wait.",
     "unresolved": "Their names could not be resolved.",
+    "drained": "An operator has drained them: `gaiod server`.",
     "no_resources": "gaiod lacked descriptors, memory or ports: raise its limits.",
     "connect_refused": "None could be connected to, as often as retries allows; the last refused.",
     "connect_timeout": "None could be connected to, as often as retries allows; the last did not answer in time.",

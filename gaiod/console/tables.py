@@ -94,5 +94,10 @@ def _feeder_lines(feeder: Row | None, sources: Sequence[Row]) -> list[str]:
     return [] if feeder is None else ["", *table(FEEDER, [feeder]), "", *table(SOURCES, sources)]
 
 
+def servers_text(servers: Sequence[Row]) -> str:
+    """Return what `gaiod server LISTENER` prints."""
+    return "\n".join(table(SERVERS, servers))
+
+
 def _server_lines(servers: Sequence[Row]) -> list[str]:
     return ["", *table(SERVERS, servers)] if servers else []

@@ -122,6 +122,18 @@ VERBS = {
         is_admin=True,
         arguments={"listener": Argument("the name of a listener", is_required=True)},
     ),
+    "server": Verb(
+        "say what is wanted of a server of a listener",
+        is_admin=True,
+        arguments={
+            "listener": Argument("the name of a listener", is_required=True),
+            "server": Argument("the address of a server, as it is configured", is_required=True),
+            "mode": Argument("what is wanted (null: as before)", choices=("drain", "maint", "ready")),
+            "weight": Argument(
+                "its weight, 0 to 256, or `configured` (null: as before)", pattern=r"[0-9]{1,3}|configured"
+            ),
+        },
+    ),
     "publish": Verb(
         "publish a message to subscribers",
         is_admin=True,

@@ -9,8 +9,10 @@ from gaiod.core.errors import DeadlineExceeded
 from gaiod.core.group import LIMIT, MEMORY_LIMIT, Group
 from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
+from gaiod.handler.admin_state import AdminState
 from gaiod.handler.hooks import check_hook, check_methods
 from gaiod.handler.server_stats import HandlerCounts, ServerStats
+from gaiod.handler.shared_values import RESERVED
 from gaiod.handler.termination import Termination
 from gaiod.stats.cells import HOOKS
 
@@ -280,6 +282,13 @@ class Handler:
         Not called for what was shared before this worker started: `on_start` finds that in `self.shared`.
         """
 
+    def on_admin_state(self, server: str, state: AdminState) -> None:
+        """Handle what an operator wants of a server (`gaiod server`), one of those that `servers_of` names.
+
+        Define this hook to let operators drain servers. Called for each change, and once after `on_start` for each
+        server that an operator has set earlier: it outlives workers, reloads and upgrades.
+        """
+
     def on_leader(self, is_leader: bool) -> None:
         """Begin, or end, what one worker does for all workers of the listener.
 
@@ -437,13 +446,15 @@ class Handler:
         Times in `time.monotonic()` mean the same in every worker.
 
         Args:
-            key: 1 to 256 printable characters.
+            key: 1 to 512 printable characters; `gaiod:` is how gaiod's own begin.
             value: what JSON can hold, at most 16 KiB as JSON. None takes the value of the key back.
 
         Raises:
             RuntimeError: as `connect`.
             ValueError: no such key, not JSON, too long; or more than 1 MiB for all values of the listener.
         """
+        if isinstance(key, str) and key.startswith(RESERVED):
+            raise ValueError(f"{key!r}: keys that begin with {RESERVED} are gaiod's own; choose another")
         self._serving("share").share(key, value)
 
     @property

@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-KEY_MAX_CHARACTERS = 256
+KEY_MAX_CHARACTERS = 512
+"""As many as the label of a server may need."""
+
+RESERVED = "gaiod:"
+"""So begin the keys of what gaiod itself shares."""
+
 VALUE_MAX_BYTES = 16 * 1024
 """Of a value as JSON. Whatever is longer is data, and not what one worker has to tell the others."""
 

@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector as PrometheusCollector
 
 from gaiod.core import ENGINE, counters
+from gaiod.handler.admin_state import MODES, AdminState, admin_states
 from gaiod.observe import push_metrics
 from gaiod.observe.hook_metrics import HookCounts
 from gaiod.observe.metrics import METRICS
@@ -337,6 +338,12 @@ class Collector(PrometheusCollector):
             if limit_bytes is not None:
                 scrape.add("gaiod_buffer_limit_bytes", limit_bytes, name, side)
 
+    def _add_admin_state(self, scrape: _Scrape, admin: AdminState, upstream: str, server: str) -> None:
+        for mode in MODES:
+            scrape.add("gaiod_upstream_admin_state", admin.mode == mode, upstream, server, mode)
+        if admin.weight is not None:
+            scrape.add("gaiod_upstream_admin_weight", admin.weight, upstream, server)
+
     def _add_shared(self, scrape: _Scrape, listener: ServedListener, row: list[int]) -> None:
         name = listener.settings.name
         scrape.add("gaiod_shared_values", len(self._subject.shared(listener.key)), name)
@@ -357,7 +364,10 @@ class Collector(PrometheusCollector):
         first = CELL[f"connect_le_{CONNECT_BOUNDS_S[0]}"]
         buckets = row[first : first + len(CONNECT_BOUNDS_S) + 1]
         scrape.add_buckets("gaiod_upstream_connect_duration_seconds", buckets, row[CELL["connect_ns"]] / 1e9, name)
+        admin_of = admin_states(self._subject.shared(listener.key))
         for label in listener.settings.servers:
+            if label in admin_of:
+                self._add_admin_state(scrape, admin_of[label], name, label)
             cells = server_rows.get((listener.key, label), [0] * len(SERVER_CELL))
             scrape.add("gaiod_upstream_connections_total", cells[SERVER_CELL["connections"]], name, label)
             scrape.add("gaiod_upstream_connections_active", open_to_server(cells), name, label)

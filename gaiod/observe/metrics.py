@@ -138,7 +138,21 @@ METRICS = (
         "Health checks of the server, by result: passed or failed.",
         (*_SERVER, "result"),
     ),
-    Metric("gaiod_upstream_up", "gauge", "0 while any worker gives the server no connections, else 1.", _SERVER),
+    Metric(
+        "gaiod_upstream_up", "gauge", "0 while checks or failed connects say that the server is down, else 1.", _SERVER
+    ),
+    Metric(
+        "gaiod_upstream_admin_state",
+        "gauge",
+        "1 for what an operator wants of the server, of drain, maint and ready, once gaiod server has set something.",
+        (*_SERVER, "state"),
+    ),
+    Metric(
+        "gaiod_upstream_admin_weight",
+        "gauge",
+        "The weight that an operator has given the server instead of the configured one.",
+        _SERVER,
+    ),
     Metric(
         "gaiod_upstream_connect_duration_seconds",
         "histogram",
@@ -163,7 +177,8 @@ METRICS = (
         "gaiod_upstream_unavailable_total",
         "counter",
         "Clients closed because no server was available, by cause: all down, full (with the queue), queue_timeout, "
-        "names unresolved, no_resources (descriptors, memory, ports), or how the last connect failed.",
+        "names unresolved, drained by an operator, no_resources (descriptors, memory, ports), or how the last connect "
+        "failed.",
         ("upstream", "cause"),
     ),
     Metric(

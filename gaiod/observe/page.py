@@ -165,7 +165,12 @@ def problems(status: Row) -> list[str]:
         *(
             f"{row['listener']}: server {row['server']} is down, and gets no connections."
             for row in status["servers"]
-            if not row["up"]
+            if not row["up"] and row["admin"] == "ready"
+        ),
+        *(
+            f"{row['listener']}: server {row['server']} gets no new connections: an operator wants {row['admin']}."
+            for row in status["servers"]
+            if row["admin"] != "ready"
         ),
         *(
             ["The feeder does not run: no message comes from any source."]

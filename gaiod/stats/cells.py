@@ -14,6 +14,7 @@ from gaiod.core import counters
 HOOKS = (
     "on_start", "on_open", "on_read", "on_write", "on_eof", "on_close", "on_tick", "on_timer", "on_post", "on_connect",
     "on_relay", "on_hangup", "on_message", "on_error", "on_share", "on_leader",
+    "on_admin_state",
 )  # fmt: skip
 """What a handler may have: calls of each are counted by themselves where they raise or are slow."""
 
@@ -61,7 +62,7 @@ CONNECT_BOUNDS_S = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 UNAVAILABLE_CAUSES = (
     "down", "full", "queue_timeout", "unresolved", "no_resources", "connect_refused", "connect_timeout",
-    "connect_unreachable", "connect_reset", "connect_other",
+    "connect_unreachable", "connect_reset", "connect_other", "drained",
 )  # fmt: skip
 """Why no server could be had. A handler may also count `upstream_unavailable` without one."""
 

@@ -36,6 +36,7 @@ from gaiod.testing.actions import (
 )
 from gaiod.testing.conn import ScriptedConn, ScriptedGroup
 from gaiod.testing.events import (
+    Administered,
     Arrived,
     Cancelled,
     Closed,
@@ -60,6 +61,7 @@ from gaiod.testing.script import Step, assert_script
 __all__ = [
     "Abort",
     "Action",
+    "Administered",
     "Arrived",
     "Cancel",
     "Cancelled",

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gaiod.core.operations import OpType
+from gaiod.handler.admin_state import AdminState
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,14 @@ class Shared:
 
 
 @dataclass(frozen=True)
+class Administered:
+    """An operator has said what is wanted of a server; or had, where it follows `Started`."""
+
+    server: str
+    state: AdminState
+
+
+@dataclass(frozen=True)
 class Led:
     """The worker leads from now on, or does so no more."""
 
@@ -121,4 +130,5 @@ class Led:
 Event = (
     Started | Opened | Arrived | Sent | PeerDone | HungUp | Expired | Cancelled | Closed | Ticked | Timed | Posted
     | Connected | Relayed | Message | Shared | Led
+    | Administered
 )  # fmt: skip

@@ -18,6 +18,7 @@ from gaiod.stats.cells import CELL, HANDLER_CELLS, SERVER_CELLS, Layout
 from gaiod.testing.actions import Action, Connect, DelayReady, MakeGroup, PauseAccepting, Post, Ready, Share, Timer
 from gaiod.testing.conn import ScriptedConn, ScriptedGroup
 from gaiod.testing.events import (
+    Administered,
     Arrived,
     Cancelled,
     Closed,
@@ -122,7 +123,7 @@ def assert_script(handler: Handler, *steps: Step) -> ScriptedConn:
     handler._host = script
     for number, (event, expected) in enumerate(steps, 1):
         scripted.actions.clear()
-        if isinstance(event, Started | Shared | Led):
+        if isinstance(event, Started | Shared | Led | Administered):
             _play_worker(handler, script, event)
         else:
             _play(handler, conn, scripted, event)
@@ -132,7 +133,7 @@ def assert_script(handler: Handler, *steps: Step) -> ScriptedConn:
     return scripted
 
 
-def _play_worker(handler: Handler, script: _Script, event: Started | Shared | Led) -> None:
+def _play_worker(handler: Handler, script: _Script, event: Started | Shared | Led | Administered) -> None:
     match event:
         case Started():
             script.is_started = True
@@ -140,6 +141,8 @@ def _play_worker(handler: Handler, script: _Script, event: Started | Shared | Le
         case Shared(key, value):
             if script.values.put(key, value) and script.is_started:
                 handler.on_share(key, script.shared.get(key))
+        case Administered(server, state):
+            handler.on_admin_state(server, state)
         case Led(is_leader):
             if is_leader != script.is_leader:
                 script.is_leader = is_leader

@@ -36,6 +36,7 @@ cdef class Listener(Target):
     cdef Ledger _ledger
     cdef object _accept_pauses
     cdef object _shared
+    cdef dict _admin_states
     cdef object _started
     cdef bint _is_alone
     cdef bint _is_starting

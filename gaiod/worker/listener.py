@@ -16,6 +16,7 @@ from gaiod.core.group import Group
 from gaiod.core.operations import ACCEPT, CLOSED, CONNECT, RELAY
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
+from gaiod.handler.admin_state import AdminState, admin_states, server_of_key
 from gaiod.handler.failures import StartError, failed_start, likeness_of
 from gaiod.handler.handler import Handler, SocketOptions
 from gaiod.handler.server_stats import HandlerCounts
@@ -111,6 +112,7 @@ class Listener(Target):
         self._ledger = Ledger(settings.name, cells, self._row, connection_log, recent_closes)
         self._accept_pauses = AcceptPauses(lambda reason, ns: self._count(f"accept_paused_{reason}_ns", ns))
         self._is_alone = share is None
+        self._admin_states = admin_states(shared or {})
         self._shared = SharedState(watcher, shared or {}, share or _nobody_to_tell, self._delayed)
         self._header_wait: ProxyHeaderWait | None = None
         if settings.proxy_protocol is not None:
@@ -146,6 +148,8 @@ class Listener(Target):
             raise failed_start(self.name, self.settings.handler, type(self.handler), error) from error
         finally:
             self._is_starting = False
+        for server, state in self._admin_states.items():
+            self._set_admin_state(server, state)
         if self._is_alone:
             self.lead(True)
 
@@ -241,7 +245,13 @@ class Listener(Target):
             self._count("shared_values")
 
     def take_shared(self, key: str, value: Any, *, is_own: bool) -> None:
-        """Take what a worker has shared, this one or another; if it is news, let the handler know."""
+        """Take what a worker has shared, this one or another, or an operator; if it is news, let the handler know."""
+        server = server_of_key(key)
+        if server is not None:
+            self._admin_states[server] = AdminState(**(value or {}))
+            if self._is_open or self.active:
+                self._set_admin_state(server, self._admin_states[server])
+            return
         if self._shared.take(key, value, is_own=is_own) and (self._is_open or self.active):
             self._call("on_share", None, self.handler.on_share, (key, self.shared.get(key)))
 
@@ -251,6 +261,10 @@ class Listener(Target):
             self._shared.is_leader = is_leader
             if self._is_open or self.active:
                 self._call("on_leader", None, self.handler.on_leader, (is_leader,))
+
+    def _set_admin_state(self, server: str, state: AdminState) -> None:
+        if server in self.settings.servers:
+            self._call("on_admin_state", None, self.handler.on_admin_state, (server, state))
 
     def _delayed(self, values: int) -> None:
         self._count("shared_values_delayed", values)

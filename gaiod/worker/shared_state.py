@@ -12,7 +12,7 @@ from typing import Any
 
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
-from gaiod.handler.shared_values import SharedValues
+from gaiod.handler.shared_values import RESERVED, SharedValues
 
 BURST = 1000
 """Values that are passed on at once: every server of a listener may change at the same moment."""
@@ -40,11 +40,11 @@ class SharedState:
 
         Args:
             watcher: the worker's.
-            values: what other workers have shared.
+            values: what other workers have shared. What gaiod itself has is left out.
             send: tells the supervisor of a key and its value.
             delayed: is told how many values have to wait, each time that some do.
         """
-        self._values = SharedValues(values)
+        self._values = SharedValues({key: value for key, value in values.items() if not key.startswith(RESERVED)})
         self.values = self._values.values
         self.is_leader = False
         self._watcher = watcher

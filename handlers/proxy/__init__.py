@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from gaiod import Conn, Handler, OpResult, ProxyHeader, Termination
+from gaiod import AdminState, Conn, Handler, OpResult, ProxyHeader, Termination
 
 from .health import Checks
 from .names import Answer, Names
@@ -30,6 +30,7 @@ NO_SERVER = {
     cause: Termination("no_server", who, how, cause, phase)
     for cause, who, how, phase in (
         ("down", "server", "error", "queue"),
+        ("drained", "gaiod", "drain", "queue"),
         ("unresolved", "server", "error", "queue"),
         ("full", "gaiod", "limit", "queue"),
         ("queue_timeout", "gaiod", "timeout", "queue"),
@@ -105,6 +106,16 @@ class Proxy(Handler):
             self._forget_others()
             for server in self.pool.servers:
                 self._check(server.endpoints)
+
+    def on_admin_state(self, server: str, state: AdminState) -> None:
+        found = next(each for each in self.pool.servers if each.label == server)
+        was_checked = found.mode != "maint"
+        self.pool.set_admin_state(found, state, time.monotonic())
+        if self.is_leader and found.mode == "maint":
+            self._forget_checks(found)
+        elif self.is_leader and not was_checked:
+            self._check(found.endpoints)
+        self.queue.serve()
 
     def on_share(self, key: str, value: Any) -> None:
         kind, _, name = key.partition(" ")
@@ -327,9 +338,17 @@ class Proxy(Handler):
         if self.options.check is not False:
             self._checks = [checks for checks in self._checks if not checks.is_over]
             for endpoint in endpoints:
-                checks = Checks(self, endpoint, self.options.check, self._dice)
-                self._checks.append(checks)
-                checks.start()
+                if endpoint.server.mode != "maint":
+                    checks = Checks(self, endpoint, self.options.check, self._dice)
+                    self._checks.append(checks)
+                    checks.start()
+
+    def _forget_checks(self, server: Server) -> None:
+        """Let the next check of a server decide alone, if it fails: nothing is checked for now."""
+        for endpoint in server.endpoints:
+            if not endpoint.is_down:
+                endpoint.is_known = False
+                self.share(f"{CHECKS} {endpoint}", None)
 
     def _tell_ejection(self, endpoint: Endpoint) -> None:
         """Tell other workers what this one has found out."""

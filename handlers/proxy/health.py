@@ -170,7 +170,7 @@ class Checks:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing more to check."""
-        return self._is_stopped or self._endpoint.is_gone
+        return self._is_stopped or self._endpoint.is_gone or self._endpoint.server.mode == "maint"
 
     def stop(self) -> None:
         """Check no more."""

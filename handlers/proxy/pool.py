@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Iterable
 from math import inf
 from typing import Any
 
+from gaiod import AdminState
+
 from .balance import balance_of
 from .health import Passive
 from .names import Answer
@@ -92,9 +94,11 @@ class Pool:
 
     @property
     def lack(self) -> str:
-        """Why nobody can take a client where nobody can: as the metric has it, `down`, `unresolved` or `full`."""
+        """Why nobody can take a client where nobody can, as the metric has it."""
         if self.members:
             return "full"
+        if any(server.is_drained and not each.is_down for server in self.servers for each in server.endpoints):
+            return "drained"
         return "down" if any(server.endpoints for server in self.servers) else "unresolved"
 
     def take(self, endpoint: Endpoint) -> None:
@@ -225,10 +229,21 @@ class Pool:
         else:
             self._passive.recall_return(endpoint, told["up_s"], now_s)
 
+    def set_admin_state(self, server: Server, state: AdminState, now_s: float) -> None:
+        """Do what an operator wants of a server. One that was drained comes back as after an ejection: with little."""
+        server.mode = state.mode
+        server.weight = server.weight_configured if state.weight is None else state.weight
+        if state.mode == "ready" and state.since_s:
+            for endpoint in server.endpoints:
+                self._passive.recall_return(endpoint, state.since_s, now_s)
+        self.refresh(now_s)
+
     def troubles(self) -> list[str]:
         """Return what is wrong with the servers that get no clients, in sentences; of the first few."""
         found = []
         for server in self.servers:
+            if server.is_drained:
+                found.append(f"Server {server.label} gets no clients: an operator wants that.")
             for endpoint in server.endpoints:
                 if endpoint.is_down or endpoint.ejected_until_s:
                     state = "down" if endpoint.is_down else "ejected"
@@ -266,6 +281,7 @@ class Pool:
             self._passive.returned(endpoint, now_s)
             if not endpoint.is_down and self._speaks():
                 self._say(f"server {endpoint} returns")
+        endpoint.weight = endpoint.server.weight
         if endpoint.returned_s is not None:
             self._passive.raise_weight(endpoint, now_s)
             self._due_s = min(self._due_s, now_s + self._passive.options.slow_start / SLOW_START_STEPS)
@@ -276,8 +292,9 @@ class Pool:
             server.is_up = server.stats.up = is_up
 
     def _usable_members(self) -> list[Endpoint]:
-        """Return those that are neither down nor ejected; and where all of those are ejected, these."""
-        usable = [each for server in self.servers for each in server.endpoints if not each.is_down]
+        """Return those that are neither drained, down nor ejected; and where all of those are ejected, these."""
+        servers = (server for server in self.servers if not server.is_drained)
+        usable = [each for server in servers for each in server.endpoints if not each.is_down]
         allowed = [endpoint for endpoint in usable if not endpoint.ejected_until_s]
         all_ejected = bool(usable) and not allowed
         if all_ejected and not self._all_ejected and self._speaks():

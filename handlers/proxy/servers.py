@@ -18,7 +18,9 @@ class Server:
     Attributes:
         label: the address as the configuration has it: what metrics and logs call it.
         active: connections to it, pending ones included.
-        is_up: whether a client could be sent to one of its endpoints, apart from its being full.
+        weight: its share of the clients: an operator's, or the configured one.
+        mode: what an operator wants: `ready`, `drain` (no new clients), or `maint` (and no checks).
+        is_up: whether a client could be sent to one of its endpoints, apart from its being full or drained.
         lookup_failed: the last time its name was looked up.
     """
 
@@ -31,14 +33,17 @@ class Server:
         "is_up",
         "label",
         "lookup_failed",
+        "mode",
         "stats",
         "weight",
+        "weight_configured",
     )
 
     def __init__(self, options: ServerOptions, stats: ServerStats) -> None:
         self.label = options.address
         self.address: Address = parse_address(options.address)
-        self.weight = options.weight
+        self.weight = self.weight_configured = options.weight
+        self.mode = "ready"
         self.backup = options.backup
         self.connections_max: float = inf if options.connections_max is False else options.connections_max
         self.stats = stats
@@ -48,6 +53,11 @@ class Server:
         self.endpoints: list[Endpoint] = []
         if self.address.kind != "name":
             self.endpoints.append(Endpoint(self, self.address.target))
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether an operator wants no new clients to be sent there."""
+        return self.mode != "ready" or not self.weight
 
 
 class Endpoint:

@@ -217,7 +217,9 @@ class Session:
         elif not self.is_connected:
             notes.append(f"It is being connected to {self.endpoint.server.label}.")
         else:
-            notes.append(f"Its server is {self.endpoint.server.label}.")
+            server = self.endpoint.server
+            drained = ", to which an operator lets nobody else" if server.is_drained else ""
+            notes.append(f"Its server is {server.label}{drained}.")
         if since_s is not None and self.survivor is None:
             left_s = self.proxy.options.half_closed_timeout
             notes.append(f"One direction ended {now_s - since_s:.1f} s ago; {left_s:g} s without a byte end it all.")

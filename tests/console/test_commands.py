@@ -32,6 +32,7 @@ EVERY_COMMAND = [
     ["reload"],
     ["upgrade"],
     ["drain", "echo"],
+    ["server", "db", "10.0.0.5:5432", "drain"],
     ["publish", "news", "hello"],
 ]
 
@@ -97,6 +98,18 @@ def test_connections_are_asked_for_as_wanted(path: Path) -> None:
             "draining echo: 12 connections may finish",
         ),
         (
+            ["server", "db", "10.0.0.5:5432", "maint"],
+            {"verb": "server", "listener": "db", "server": "10.0.0.5:5432", "mode": "maint", "weight": None},
+            {"listener": "db", "server": "10.0.0.5:5432", "mode": "maint", "weight": 3},
+            "server 10.0.0.5:5432 of db: maint, weight 3",
+        ),
+        (
+            ["server", "db", "10.0.0.5:5432", "weight", "0"],
+            {"verb": "server", "listener": "db", "server": "10.0.0.5:5432", "mode": None, "weight": "0"},
+            {"listener": "db", "server": "10.0.0.5:5432", "mode": "ready", "weight": 0},
+            "server 10.0.0.5:5432 of db: ready, weight 0",
+        ),
+        (
             ["publish", "news", "hello there"],
             {"verb": "publish", "listener": None, "topic": "news", "message": "hello there"},
             {"listeners": ["ticks", "other"]},
@@ -137,6 +150,43 @@ def test_every_verb_has_a_command(path: Path) -> None:
 )
 def test_health_is_whether_the_daemon_is_ready(path: Path, result: dict[str, Any], outcome: Outcome) -> None:
     assert _answered(path, succeeded(result), "health") == ({"verb": "status"}, outcome)
+
+
+def test_health_and_reload_name_listeners_of_which_no_server_takes_clients(path: Path) -> None:
+    result = {**STATUS_RESULT, "without_servers": ["db", "web"]}
+    text = "serving, 1 worker serving; no server of db takes clients; no server of web takes clients\n"
+    assert _answered(path, succeeded(result), "health")[1] == (0, f"healthy: {text}", "")
+    path.unlink()
+    assert _answered(path, succeeded(result), "health", "--servers")[1] == (75, "", f"not healthy: {text}")
+    path.unlink()
+    outcome = _answered(path, succeeded({"generation": 4, "without_servers": ["db"]}), "reload")[1]
+    warning = "warning: no server of db takes clients; gaiod status and the log say why\n"
+    assert outcome == (0, "reloaded: generation 4\n", warning)
+    assert _run("health", "--servers", "--url", "http://127.0.0.1:1/")[0] == 64
+
+
+def test_servers_of_a_listener_are_a_table(path: Path) -> None:
+    row = {"listener": "db", "server": "10.0.0.5:5432", "up": True, "admin": "ready", "weight": None, "connections": 2}
+    rows = [
+        {**row, "made": 3, "failures": 0},
+        {**row, "server": "10.0.0.6:5432", "up": False, "admin": "drain", "weight": 7, "made": 1, "failures": 4},
+        {**row, "listener": "web", "made": 1, "failures": 4},
+    ]
+    status, out, _ = _answered(path, succeeded({**STATUS_RESULT, "servers": rows}), "server", "db")[1]
+    assert status == 0
+    assert [line.split() for line in out.splitlines()] == [
+        ["LISTENER", "SERVER", "STATE", "WEIGHT", "SET", "CONNS", "MADE", "FAILED"],
+        ["db", "10.0.0.5:5432", "up", "-", "2", "3", "0"],
+        ["db", "10.0.0.6:5432", "drain", "7", "2", "1", "4"],
+    ]
+    path.unlink()
+    outcome = _answered(path, succeeded({**STATUS_RESULT, "servers": rows}), "server", "mail")[1]
+    assert outcome == (64, "", "there is no listener mail with servers; there is db, web\n")
+
+
+@pytest.mark.parametrize("arguments", [["drain", "3"], ["weight"], [], ["fly"]])
+def test_server_is_refused_what_it_does_not_know(arguments: list[str]) -> None:
+    assert _run("server", "db", "10.0.0.5:5432", *arguments)[0] == 64
 
 
 def test_health_can_be_asked_of_the_metrics_endpoint() -> None:

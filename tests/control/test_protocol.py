@@ -25,6 +25,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "explain": {"connection": "3-1831"},
     "kill": {"connection": "3-1831"},
     "drain": {"listener": "echo"},
+    "server": {"listener": "db", "server": "10.0.0.5:5432", "mode": "drain"},
     "publish": {"topic": "news", "message": "hello"},
 }
 READ_ONLY = {"status", "connections", "explain"}
@@ -113,7 +114,8 @@ def test_what_is_no_request_is_refused(line: bytes) -> None:
         (_line("statu"), "unknown verb 'statu'; did you mean status?"),
         (
             _line("fly"),
-            "unknown verb 'fly'; there is status, connections, explain, kill, restart, reload, upgrade, drain, publish",
+            "unknown verb 'fly'; there is status, connections, explain, kill, restart, reload, upgrade, drain, server, "
+            "publish",
         ),
         (_line("status", verbose=True), "status: unknown argument 'verbose'; it takes none"),
         (

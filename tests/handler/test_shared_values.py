@@ -34,9 +34,9 @@ def test_none_takes_a_value_back() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [
-        ("", 1, "'' is no key of a shared value; write 1 to 256 printable characters"),
+        ("", 1, "'' is no key of a shared value; write 1 to 512 printable characters"),
         ("a\n", 1, "is no key"),
-        ("k" * 257, 1, "is no key"),
+        ("k" * 513, 1, "is no key"),
         (7, 1, "7 is no key"),
         ("a", {1, 2}, "shared value 'a' cannot be JSON: Object of type set is not JSON serializable"),
         ("a", nan, "cannot be JSON"),

@@ -10,7 +10,7 @@ from observe.support.slots import FakeDaemon, samples_of
 
 LABELS = {
     "cause", "code", "engine", "errno", "generation", "handler", "hook", "kind", "listener", "op", "python", "reason",
-    "result", "server", "side", "source", "upstream", "version", "worker",
+    "result", "server", "side", "source", "state", "upstream", "version", "worker",
 }  # fmt: skip
 """Values from the configuration and from enums: never an address, a process or a connection."""
 

@@ -13,7 +13,16 @@ from gaiod.observe.page import HEADERS, answer, problems
 
 WORKER, ABSENT = STATUS_RESULT["workers"]
 LISTENER, DRAINED = STATUS_RESULT["listeners"]
-SERVER = {"listener": "db", "server": "192.0.2.1:5432", "up": True, "connections": 3, "made": 17, "failures": 0}
+SERVER = {
+    "listener": "db",
+    "server": "192.0.2.1:5432",
+    "up": True,
+    "admin": "ready",
+    "weight": None,
+    "connections": 3,
+    "made": 17,
+    "failures": 0,
+}
 FEEDER = {
     "pid": 820,
     "state": "running",
@@ -167,6 +176,10 @@ def test_nothing_needs_to_be_looked_at_when_all_is_well() -> None:
             "echo: 1000 clients wait to be accepted, of at most 1024.",
         ),
         ({"servers": [{**SERVER, "up": False}]}, "db: server 192.0.2.1:5432 is down, and gets no connections."),
+        (
+            {"servers": [{**SERVER, "up": False, "admin": "maint"}]},
+            "db: server 192.0.2.1:5432 gets no new connections: an operator wants maint.",
+        ),
         ({"feeder": {**FEEDER, "state": "waiting"}}, "The feeder does not run: no message comes from any source."),
         ({"sources": [{**SOURCE, "up": False}]}, "ticks: source every is down, and nothing comes from it."),
     ],

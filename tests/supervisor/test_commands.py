@@ -107,7 +107,8 @@ def test_killed_connection_ends_and_one_that_is_gone_is_refused(fleet: FleetUnde
 
 @pytest.mark.parametrize(("verb", "name"), [("reload", "generation"), ("upgrade", "pid")])
 def test_outcome_is_told(asked: Asked, verb: str, name: str) -> None:
-    assert asked.ask(verb) == {"ok": True, "result": {name: 7}}
+    more: dict[str, Any] = {"without_servers": []} if verb == "reload" else {}
+    assert asked.ask(verb) == {"ok": True, "result": {name: 7, **more}}
     asked.outcome = (78, "gaiod.yaml:1:1: wrong")
     answer = asked.ask(verb)
     assert (answer["ok"], answer["status"], answer["error"]) == (False, 78, "gaiod.yaml:1:1: wrong")
@@ -191,3 +192,11 @@ def test_worker_that_dies_while_it_is_asked_is_said_to(fleet: FleetUnderTest, as
     process.kill()
     answer = asked.ask("explain", connection=f"{process.instance}-1")
     assert (answer["ok"], answer["status"]) == (False, os.EX_UNAVAILABLE)
+
+
+def test_server_of_a_handler_that_knows_nothing_of_operators_is_refused(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    with pytest.raises(ControlError, match="listener echo has no servers that can be drained: its handler has no on_"):
+        asked.ask("server", listener="echo", server="10.0.0.1:1", mode="drain", weight=None)
+    with pytest.raises(ControlError, match="there is no listener nowhere; there is echo"):
+        asked.ask("server", listener="nowhere", server="10.0.0.1:1", mode="drain", weight=None)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from e2e.support.clients import connect
 from e2e.support.handlers import IMPORTS
 
+from gaiod.handler.admin_state import AdminState, admin_key
 from gaiod.handler.shared_values import VALUE_MAX_BYTES
 from gaiod.supervisor.processes.shared_state import SharedState
 from supervisor.support.fleets import FleetUnderTest
@@ -160,3 +162,14 @@ def test_values_are_handed_over_to_another_daemon() -> None:
     state.put(("db", "proxy"), "a", [1], [])
     successor.adopt(state.handed_over())
     assert successor.of(("db", "proxy")) == {"a": [1]}
+
+
+def test_what_is_wanted_of_a_server_that_is_not_configured_any_more_is_forgotten() -> None:
+    key, state = ("db", "proxy"), SharedState()
+    for server in ("10.0.0.1:1", "10.0.0.2:1"):
+        state.put(key, admin_key(server), asdict(AdminState("drain")), [])
+    state.put(key, "checks 10.0.0.2:1", 1, [])
+    state.forget({key: {"10.0.0.1:1"}})
+    assert state.of(key).keys() == {admin_key("10.0.0.1:1"), "checks 10.0.0.2:1"}
+    state.forget({})
+    assert not state.of(key)

@@ -3,13 +3,15 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 from core.support.sockets import listen
 from core.support.waiting import MOMENT_S
 
-from gaiod import Conn, OpResult, OpType
+from gaiod import AdminState, Conn, OpResult, OpType
+from gaiod.handler.admin_state import admin_key
 from gaiod.log import rate_limit
 from gaiod.stats.cells import HOOKS
 from worker.conftest import Serve
@@ -98,6 +100,9 @@ class Everything(Recorder):
     def on_leader(self, is_leader: bool) -> None:
         self._break("on_leader")
 
+    def on_admin_state(self, server: str, state: AdminState) -> None:
+        self._break("on_admin_state")
+
 
 @pytest.fixture
 def elsewhere() -> Iterator[socket.socket]:
@@ -112,7 +117,7 @@ def test_whatever_a_hook_raises_costs_its_own_connection(
     serve: Serve, elsewhere: socket.socket, caplog: pytest.LogCaptureFixture, hook: str, error: BaseException
 ) -> None:
     handler = Everything(elsewhere.getsockname(), "", error)
-    serving = serve(handler)
+    serving = serve(handler, servers=("server",))
     good = serving.connect()
     assert serving.exchange(good, b"good") == b"good"
     handler._hook = hook
@@ -122,6 +127,7 @@ def test_whatever_a_hook_raises_costs_its_own_connection(
     serving.listener.deliver("topic", b"message")
     serving.listener.take_shared("key", "value", is_own=False)
     serving.listener.lead(False)
+    serving.listener.take_shared(admin_key("server"), asdict(AdminState("drain")), is_own=False)
     if hook == "on_hangup":
         elsewhere.close()  # which resets the connections that wait there, of which nothing is read
     serving.step_until(lambda: serving.count(f"handler_error_{hook}"), "the hook raising")

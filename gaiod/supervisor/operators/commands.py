@@ -4,12 +4,14 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gaiod.control.protocol import ControlError, check_message, refused, succeeded
 from gaiod.core.watcher import Watcher
+from gaiod.handler.admin_state import WEIGHT_MAX, AdminState, admin_key, admin_states
 from gaiod.supervisor.operators.server import Reply
 from gaiod.supervisor.operators.snapshot import Snapshot
 from gaiod.supervisor.processes.fleet import Fleet
@@ -78,13 +80,19 @@ class Commands:
                     raise ControlError("a reload or an upgrade is under way, which starts new workers", os.EX_TEMPFAIL)
                 self._health.replace_all("admin", partial(_tell_replaced, reply))
             case "reload":
-                self._reload(_telling(reply, "generation"))
+                self._reload(_telling(reply, "generation", self._warnings))
             case "upgrade":
-                self._upgrade(_telling(reply, "pid"))
+                self._upgrade(_telling(reply, "pid", dict))
             case "drain":
                 self._drain_listener(request["listener"], reply)
+            case "server":
+                reply(succeeded(self._administer(request)))
             case "publish":
                 self._publish(request, reply)
+
+    def _warnings(self) -> dict[str, Any]:
+        """Return what is to be said of a reload that succeeded."""
+        return {"without_servers": self._snapshot.without_servers()}
 
     def _check_serving(self) -> None:
         if self._fleet.generation is None or self._fleet.is_stopping:
@@ -194,6 +202,32 @@ class Commands:
 
         self._fleet.feeding.publish(request, take)
 
+    def _administer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Say what is wanted of a server, and return what is from now on."""
+        self._check_serving()
+        name, label, weight = request["listener"], request["server"], request["weight"]
+        self._check_listener(name)
+        listener = next(each for each in self._snapshot.listeners() if each.settings.name == name)
+        settings = listener.settings
+        if not settings.takes_admin_state:
+            raise ControlError(f"listener {name} has no servers that can be drained: its handler has no on_admin_state")
+        if label not in settings.servers:
+            raise ControlError(f"listener {name} has no server {label}; there is {', '.join(settings.servers)}")
+        if weight not in (None, "configured") and int(weight) > WEIGHT_MAX:
+            raise ControlError(f"the weight {weight} is too high; write 0 to {WEIGHT_MAX}, or configured")
+        if self._is_changing():
+            raise ControlError("a reload or an upgrade is under way; try again when it is done", os.EX_TEMPFAIL)
+        before = admin_states(self._snapshot.shared(listener.key)).get(label, AdminState())
+        after = before
+        if request["mode"] not in (None, before.mode):
+            after = replace(after, mode=request["mode"], since_s=time.monotonic())
+        if weight is not None:
+            after = replace(after, weight=None if weight == "configured" else int(weight))
+        self._fleet.shared.put(listener.key, admin_key(label), asdict(after), self._fleet)
+        if admin_states(self._snapshot.shared(listener.key)).get(label) != after:
+            raise ControlError(f"what listener {name} shares leaves no room for it; its log says more", os.EX_SOFTWARE)
+        return {"listener": name, "server": label, "mode": after.mode, "weight": after.weight}
+
     def _drain_listener(self, name: str, reply: Reply) -> None:
         self._check_serving()
         self._check_listener(name)
@@ -226,11 +260,11 @@ def _tell_replaced(reply: Reply, replaced: list[int], failed: list[int]) -> None
         reply(succeeded({"workers": replaced}))
 
 
-def _telling(reply: Reply, name: str) -> Asker:
-    """Return what tells a client how a reload or an upgrade went; on success a number, called `name`."""
+def _telling(reply: Reply, name: str, more: Callable[[], dict[str, Any]]) -> Asker:
+    """Return what tells a client how a reload or an upgrade went; on success a number, called `name`, and `more()`."""
 
     def tell(outcome: Outcome) -> None:
         status, text = outcome
-        reply(refused(text, status) if status else succeeded({name: int(text)}))
+        reply(refused(text, status) if status else succeeded({name: int(text), **more()}))
 
     return tell

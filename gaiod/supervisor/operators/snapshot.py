@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 from gaiod.core import ENGINE
+from gaiod.handler.admin_state import AdminState, admin_states
 from gaiod.observe.collector import ServedListener
 from gaiod.plugins import label_of
 from gaiod.stats.cells import CELL, SERVER_CELL, SERVER_FAILURES, SIDES, open_connections, open_to_server
@@ -124,6 +125,7 @@ class Snapshot:
             ),
             "listeners": [self._listener(index, listener) for index, listener in enumerate(self.listeners())],
             "servers": self._servers(),
+            "without_servers": self.without_servers(),
             "feeder": self._feeder(),
             "sources": self._sources(),
         }
@@ -197,14 +199,25 @@ class Snapshot:
             "backpressure": {side: _pressure(side, row, live) for side in SIDES},
         }
 
+    def without_servers(self) -> list[str]:
+        """Return the listeners that have servers, none of which takes clients: all are down or drained."""
+        takes: dict[str, bool] = {}
+        for row in self._servers():
+            is_drained = row["admin"] != "ready" or row["weight"] == 0
+            takes[row["listener"]] = takes.get(row["listener"], False) or (row["up"] and not is_drained)
+        return [listener for listener, some in takes.items() if not some]
+
     def _servers(self) -> list[dict[str, Any]]:
         """Return a row for each server that a listener connects to. One is up if it is to all workers."""
         rows = self.server_rows()
+        states = {each.key: admin_states(self.shared(each.key)) for each in self.listeners()}
         return [
             {
                 "listener": each.settings.name,
                 "server": name,
                 "up": cells[SERVER_CELL["down"]] == 0,
+                "admin": admin.mode,
+                "weight": admin.weight,
                 "connections": open_to_server(cells),
                 "made": cells[SERVER_CELL["connections"]],
                 "failures": sum(cells[SERVER_CELL[f"failed_{why}"]] for why in SERVER_FAILURES),
@@ -212,6 +225,7 @@ class Snapshot:
             for each in self.listeners()
             for name in each.settings.servers
             for cells in [rows.get((each.key, name), [0] * len(SERVER_CELL))]
+            for admin in [states[each.key].get(name, AdminState())]
         ]
 
     def _feeder(self) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
+from gaiod.handler.admin_state import server_of_key
 from gaiod.handler.shared_values import SharedValues
 from gaiod.log.rate_limit import LimitedLog
 from gaiod.supervisor.processes.child import Phase
@@ -49,10 +50,15 @@ class SharedState:
             if key in member.process.memory.keys:
                 member.process.send({"shared": {**passed, "own": member is sender}})
 
-    def forget(self, keys: Container[Key]) -> None:
-        """Forget the values of all other listeners."""
+    def forget(self, keys: Mapping[Key, Container[str]]) -> None:
+        """Forget the values of all other listeners, and what is wanted of all other servers."""
         for key in [key for key in self._of if key not in keys]:
             del self._of[key]
+        for key, values in self._of.items():
+            for name in list(values.values):
+                server = server_of_key(name)
+                if server is not None and server not in keys[key]:
+                    values.put(name, None)
 
     def handed_over(self) -> HandedOverValues:
         """Return everything, for the daemon that takes over."""

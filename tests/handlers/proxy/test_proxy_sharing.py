@@ -4,12 +4,15 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 from gaiod.handlers.proxy.names import Answer
 from worker.support.proxying import Backend, Proxying, closed_address, text_of
 
+from gaiod import AdminState
+from gaiod.handler.admin_state import admin_key
 from gaiod.worker.shared_state import SharedState
 
 Start = Callable[..., Proxying]
@@ -134,6 +137,60 @@ def test_what_is_shared_of_servers_that_are_gone_is_taken_back_by_the_leader(sta
     proxy.listener.lead(False)
     proxy.listener.lead(True)
     assert dict(proxy.listener.shared) == {}, "there are no checks any more either"
+
+
+# -- what an operator wants ------------------------------------------------------------------------------
+
+
+def order(proxy: Proxying, number: int, mode: str, weight: int | None = None) -> None:
+    """Say what is wanted of the n-th server."""
+    label = proxy.handler.pool.servers[number].label
+    state = AdminState(mode, weight, time.monotonic())
+    proxy.listener.take_shared(admin_key(label), asdict(state), is_own=False)
+
+
+def test_drained_server_gets_no_client_and_keeps_those_that_it_has(
+    start: Start, backends: Callable[[int], list[Backend]]
+) -> None:
+    first, second = backends(2)
+    proxy = start(first, {"address": second.address, "backup": True}, passive=PASSIVE)
+    client, far = proxy.pair(first)
+    order(proxy, 0, "drain")
+    assert proxy.handler.pool.servers[0].stats.up, "it is not down"
+    proxy.carry(client, far, b"goes on")
+    proxy.pair(second)
+    notes = list(proxy.handler.notes_on(proxy.listener.clients()[0]))
+    assert f"Its server is {first.address}, to which an operator lets nobody else." in notes
+    order(proxy, 1, "ready", 0)
+    with proxy.connect() as late:
+        assert proxy.is_ended(late)
+    assert proxy.unavailable() == {"drained": 1}
+    assert ("no_server", "gaiod", "drain", "drained", "queue", "-") in proxy.ends()
+    assert proxy.handler.pool.troubles() == [
+        f"Server {each.address} gets no clients: an operator wants that." for each in (first, second)
+    ]
+    order(proxy, 0, "ready")
+    proxy.pair(first)
+
+
+def test_server_comes_back_with_little(start: Start, backend: Backend) -> None:
+    proxy = start({"address": backend.address, "weight": 10}, passive={**PASSIVE, "slow_start": 100.0})
+    endpoint = proxy.handler.pool.servers[0].endpoints[0]
+    order(proxy, 0, "drain")
+    order(proxy, 0, "ready", 20)
+    assert endpoint.weight == pytest.approx(2.0, abs=0.1)
+
+
+def test_first_failed_check_after_maintenance_decides_alone(start: Start, backend: Backend) -> None:
+    proxy = start(backend, check={**CHECK, "fall": 100}, passive=PASSIVE)
+    key = f"checks {backend.address}"
+    proxy.step_until(lambda: shared(proxy, key), "a check")
+    order(proxy, 0, "maint")
+    assert shared(proxy, key) is None
+    backend.close()
+    order(proxy, 0, "ready")
+    proxy.step_until(lambda: not proxy.handler.pool.servers[0].stats.up, "the server being down")
+    assert proxy.count_of_server("checks_failed") == 1
 
 
 # -- names -----------------------------------------------------------------------------------------------

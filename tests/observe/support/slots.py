@@ -3,11 +3,13 @@
 import socket
 import time
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
 from gaiod.core import counters
+from gaiod.handler.admin_state import AdminState, admin_key
 from gaiod.observe.collector import Collector, Key, ServedListener, ServerKey
 from gaiod.observe.push_metrics import SourceKey
 from gaiod.settings import ListenerSettings
@@ -180,6 +182,10 @@ class FakeDaemon:
         for cells in self.cells:
             for position in range(len(cells)):
                 cells[position] = position + 1
+        first = self.all_listeners[0]
+        if first.settings.servers:
+            state = AdminState("drain", 3)
+            self.all_shared[first.key] = {admin_key(first.settings.servers[0]): asdict(state)}
 
     def close(self) -> None:
         """Close its sockets."""
