@@ -128,16 +128,16 @@ class Recorder:
         """Return what it was compiled to."""
         return self._read(path)[1]
 
-    def digest_of(self, module: str) -> str:
-        """Return what is another if the code of a module is, or of one that it has imported, directly or not."""
+    def files_of(self, module: str) -> dict[str, str]:
+        """Return the digests, by path, of a module's file and of those that it has imported, directly or not."""
         wanted, seen = [module], set()
         while wanted:
             name = wanted.pop()
             if name not in seen:
                 seen.add(name)
                 wanted += [*self._uses.get(name, ()), name.rpartition(".")[0]]
-        paths = sorted({path for name in seen for path in self._files.get(name, ())})
-        return _digest(json.dumps([[path, self._digest_of_file(path)] for path in paths]).encode())
+        paths = {path for name in seen for path in self._files.get(name, ())}
+        return {path: self._digest_of_file(path) for path in sorted(paths)}
 
     def write(self, fd: int) -> None:
         """Write everything down."""

@@ -26,7 +26,7 @@ references = json.loads(sys.argv[2])
 for reference in references:
     load_handler(reference)
 recorder.write(fd)
-print(json.dumps({each: recorder.digest_of(module_of(pinned(each))) for each in references}))
+print(json.dumps({each: recorder.files_of(module_of(pinned(each))) for each in references}))
 """
 
 LOAD = """
@@ -69,7 +69,7 @@ class Kept:
     def __init__(self, folder: Path, *handlers: object, path: tuple[Path, ...] = ()) -> None:
         self.file = folder / "kept"
         self._handlers, self._path = json.dumps(list(map(str, handlers))), json.dumps(list(map(str, path)))
-        self.digests: dict[str, str] = json.loads(self._run(RECORD)[0])
+        self.digests: dict[str, dict[str, str]] = json.loads(self._run(RECORD)[0])
 
     def load(self, more: str = "") -> tuple[Any, str]:
         """Load the handlers as a worker does, run more; return what that has printed, and the log."""

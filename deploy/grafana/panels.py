@@ -131,6 +131,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         chart(
             "Connections of a worker, and its limit", "short",
             Line("gaiod_connections_active", "instance listener worker"),
+            Line("gaiod_connections_kept", "instance listener worker"),
             limit("gaiod_connections_limit", "listener", "max"),
         ),
         chart("Accepted", "cps", Line("gaiod_connections_accepted_total", "listener")),
@@ -165,6 +166,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         state("Worker serves", Line("gaiod_worker_up", "instance worker", "min")),
         chart("Heartbeat age", "s", Line("gaiod_worker_heartbeat_age_seconds", "instance worker", "max")),
         events("Replaced", Line("gaiod_worker_restarts_total", "instance worker reason")),
+        chart("Keep connections since earlier reloads", "short", Line("gaiod_workers_keeping", "instance")),
         chart("CPU", "percentunit", Line("gaiod_worker_cpu_seconds_total", "instance worker")),
         chart("Loop busy", "percentunit", Line("gaiod_loop_busy_seconds_total", "instance worker")),
         chart("Lag of the loop", "s", Line("gaiod_loop_lag_seconds", "instance worker")),

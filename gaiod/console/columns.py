@@ -63,8 +63,8 @@ def on_page(columns: Sequence[Column]) -> list[Column]:
 
 
 def with_limits(status: Row) -> list[dict[str, Any]]:
-    """Return the listeners of a status, and as `limit` how many connections each may have in all workers that serve."""
-    serving = sum(worker.get("state") == "serving" for worker in status.get("workers") or [])
+    """Return the listeners of a status, and as `limit` how many connections each may have in all workers."""
+    serving = sum(worker.get("state") in ("serving", "keeping") for worker in status.get("workers") or [])
     listeners = status.get("listeners") or []
     return [{**row, "limit": serving * (row.get("connections_max") or 0)} for row in listeners]
 

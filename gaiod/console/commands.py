@@ -22,6 +22,7 @@ control_option = click.option(
     show_envvar=True,
     help="The control socket of the daemon. Default: that of a daemon of the same user.",
 )
+NO_CHANGES = "nothing has changed; connections stay where they are"
 SORTS = [order for order in VERBS["connections"].arguments["sort"].choices if order != "traffic"]
 """Of `connections`: for how fast each one is, somebody has to look twice."""
 
@@ -195,7 +196,8 @@ def workers() -> None:
 def restart(control: str | None) -> None:
     """Replace all workers, one after the other, and wait until it is done.
 
-    New connections go to the new worker, and the old one drains.
+    New connections go to the new worker, and the old one drains. So do workers that have kept connections since earlier
+    reloads.
     """
     replaced = _ask(control, "restart")["workers"]
     click.echo(f"restarted: workers {', '.join(map(str, replaced))}")
@@ -206,11 +208,16 @@ def restart(control: str | None) -> None:
 def reload(control: str | None) -> None:
     """Apply the configuration file, and wait until it is served.
 
+    New workers start in any case. Connections of listeners that have not changed, in their settings and their handler's
+    code, stay with the old workers; others may finish, for up to drain_timeout. `gaiod workers restart` ends them.
+
     Exit status: 0 it is served. Otherwise the daemon keeps the configuration that it had: 78 the new one is wrong, 70 a
     worker could not start with it, for example because on_start of a handler raised.
     """
     result = _ask(control, "reload")
     click.echo(f"reloaded: generation {result['generation']}")
+    for line in result["changes"] or [NO_CHANGES]:
+        click.echo(f"  {line}")
     for listener in result.get("without_servers", ()):
         click.echo(f"warning: no server of {listener} takes clients; gaiod status and the log say why", err=True)
 

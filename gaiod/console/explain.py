@@ -82,6 +82,8 @@ def _open(told: Told) -> Iterator[str]:
         f"connection {told['id']} is open: listener {shown(told['listener'])}, worker {told['worker']}, "
         f"from {shown(told['peer'])}, for {duration(sides[0]['age_s'])}, phase {shown(told['phase'])}"
     )
+    if "kept" in told:
+        yield f"  Reloads have not changed its listener, so it stays with this worker, of generation {told['kept']}."
     for note in told["notes"]:
         yield f"  {shown(note)}"
     if told.get("busy"):

@@ -122,6 +122,13 @@ class Subject(Protocol):
     def last_success_s(self) -> float:
         """When what is served was loaded, in Unix time."""
 
+    @property
+    def keeping_workers(self) -> int:
+        """How many workers of earlier generations keep the connections of unchanged listeners."""
+
+    def kept_connections(self, key: Key, slot: int) -> int:
+        """Return how many connections of a listener those of a slot keep."""
+
     def slots(self) -> Iterable[Slot]:
         """Return the slots."""
 
@@ -241,6 +248,7 @@ class Collector(PrometheusCollector):
             scrape.add("gaiod_config_reloads_total", count, result)
         scrape.add("gaiod_config_last_reload_successful", subject.last_reload_worked)
         scrape.add("gaiod_config_last_reload_success_timestamp_seconds", subject.last_success_s)
+        scrape.add("gaiod_workers_keeping", subject.keeping_workers)
 
     def _add_process(self, scrape: _Scrape, slot: Slot) -> None:
         usage, heartbeat_age_s = self._subject.usage(slot.number), self._subject.heartbeat_age_s(slot.number)
@@ -302,6 +310,7 @@ class Collector(PrometheusCollector):
         labels = (*listener.key, slot.number)
         scrape.add("gaiod_connections_accepted_total", row[CELL["accepted"]], *labels)
         scrape.add("gaiod_connections_active", open_connections(live), *labels)
+        scrape.add("gaiod_connections_kept", self._subject.kept_connections(listener.key, slot.number), *labels)
         for side in SIDES:
             for what in ("received", "sent"):
                 scrape.add(f"gaiod_{what}_bytes_total", row[CELL[f"{side}_{what}_bytes"]], *labels, side)

@@ -39,6 +39,17 @@ METRICS = (
         "gauge",
         "When the running configuration was loaded, in Unix time.",
     ),
+    Metric(
+        "gaiod_workers_keeping",
+        "gauge",
+        "Workers of earlier generations that keep connections of listeners which reloads have not changed.",
+    ),
+    Metric(
+        "gaiod_connections_kept",
+        "gauge",
+        "Active connections that stay with workers of earlier generations, as reloads have not changed the listener.",
+        ("listener", "handler", "worker"),
+    ),
     Metric("gaiod_worker_up", "gauge", "1 while the worker serves.", ("worker",)),
     Metric("gaiod_worker_heartbeat_age_seconds", "gauge", "Age of the worker's last heartbeat.", ("worker",)),
     Metric(

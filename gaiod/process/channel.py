@@ -10,6 +10,7 @@
     worker -> supervisor    {"answer": 7, "result": {...}}
     supervisor -> worker    {"socket": 0}     of the first listener: comes over a socket pair of its own, as descriptor
     supervisor -> worker    {"drain_listener": {"listener": "echo", "timeout_s": 30}}
+    supervisor -> worker    {"keep": {"listeners": ["echo"], "timeout_s": 30}}     drain the others
     supervisor -> worker    {"drain": {"timeout_s": 30, "eager": true}}
 
 The end of the stream says that the other side is gone.

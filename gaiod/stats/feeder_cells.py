@@ -23,7 +23,8 @@ SOURCE_CELL = {name: index for index, name in enumerate(SOURCE_CELLS)}
 ROWS_MAX = 65_536
 """What is not used takes no memory; 64 sources of each of a thousand listeners."""
 
-_FIRST_ROW = 8
+_FIRST_ROW = 16
+"""With room. A feeder compares the size with its supervisor's: by that it knows another version, such as 0.6 with 8."""
 
 SIZE = _FIRST_ROW + ROWS_MAX * len(SOURCE_CELLS)
 """Number of cells."""

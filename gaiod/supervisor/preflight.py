@@ -197,7 +197,7 @@ class _Child:
             raise PreflightFailed(text, SOFTWARE_ERROR)
         if "errors" in self._answer:
             raise PreflightFailed(self._answer["errors"], self._answer["status"])
-        self._code.digests.update(self._answer["digests"])
+        self._code.take(self._answer["files"])
         return Checked(settings_from(self._answer["settings"]), self._code)
 
 
@@ -251,9 +251,9 @@ def _answer(path: Path, channel: socket.socket, check_rights: bool, code: int) -
             entering=lambda what: say(entering=what),
         )
         handlers = {listener.handler for listener in settings.listeners}
-        digests = {handler: recorder.digest_of(module_of(pinned(handler))) for handler in handlers}
+        files = {handler: recorder.files_of(module_of(pinned(handler))) for handler in handlers}
         recorder.write(code)
-        answer = {"settings": asdict(settings), "digests": digests}
+        answer = {"settings": asdict(settings), "files": files}
     except PrivilegeError as error:
         is_missing = isinstance(error.__cause__, FileNotFoundError)
         answer = {"errors": str(error), "status": CONFIG_ERROR if is_missing else NO_PERMISSION}

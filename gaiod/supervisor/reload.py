@@ -25,6 +25,7 @@ from gaiod.supervisor.sockets.listeners import Listeners, Prepared
 log = logging.getLogger("gaiod.supervisor")
 
 
+NO_CHANGES = "nothing has changed; connections stay where they are"
 STOPPING = (os.EX_TEMPFAIL, "the daemon is stopping: nothing is reloaded")
 
 Outcome = tuple[int, str]
@@ -41,6 +42,7 @@ class Reloads:
         results: how many were a success, and a failure.
         last_error: what was wrong with the last one; None if nothing was.
         last_s: when the last one ended, in Unix time; None if there was none.
+        last_changes: what was different after the last success, a line each.
         last_success_s: when the configuration that is served was loaded, in Unix time.
     """
 
@@ -71,6 +73,7 @@ class Reloads:
         self.results: Counter[str] = Counter(success=0, failure=0)
         self.last_error: str | None = None
         self.last_s: float | None = None
+        self.last_changes: list[str] = []
         self.last_success_s = time.time()
         self._watcher = watcher
         self._path = path
@@ -132,6 +135,7 @@ class Reloads:
             return
         before = self._fleet.generation
         assert before is not None
+        read.code.follow(before.code)
         listeners = prepared.listeners[: len(read.settings.listeners)]
         generation = Generation(before.number + 1, read.settings, listeners, read.code)
         self._fleet.launch(generation, lambda failure: self._take_launched(prepared, generation, failure))
@@ -148,7 +152,8 @@ class Reloads:
         self._adopted(prepared)
         self.last_success_s = time.time()
         log.info("reloaded: generation %d serves", generation.number)
-        for line in changes(before.settings, generation.settings):
+        self.last_changes = changes(before, generation)
+        for line in self.last_changes or [NO_CHANGES]:
             log.info("%s", line)
         self._end((0, str(generation.number)))
 
@@ -191,18 +196,21 @@ def check_change(before: Settings, after: Settings) -> str | None:
     return None
 
 
-def changes(before: Settings, after: Settings) -> list[str]:
-    """Return what is different between two configurations, a line each."""
-    old = {listener.name: listener for listener in before.listeners}
-    new = {listener.name: listener for listener in after.listeners}
+def changes(before: Generation, after: Generation) -> list[str]:
+    """Return what is different between two generations, a line each."""
+    old = {listener.name: listener for listener in before.settings.listeners}
+    new = {listener.name: listener for listener in after.settings.listeners}
     lines = [f"listener {name}: removed; its connections drain" for name in old if name not in new]
     for name, listener in new.items():
         if name not in old:
             lines.append(f"listener {name}: added, {listener.handler} on {listener.bind}")
             continue
         keys = [each.name for each in fields(listener) if getattr(listener, each.name) != getattr(old[name], each.name)]
+        if not after.has_same_code(before, listener.handler):
+            keys.append("code")
         if keys:
             lines.append(f"listener {name}: changed: {', '.join(keys)}")
-    others = [each.name for each in fields(after) if getattr(after, each.name) != getattr(before, each.name)]
+    one, other = before.settings, after.settings
+    others = [each.name for each in fields(other) if getattr(other, each.name) != getattr(one, each.name)]
     lines += [f"changed: {name}" for name in others if name != "listeners"]
     return lines

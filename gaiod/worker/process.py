@@ -65,12 +65,14 @@ class Worker:
         self._recent_closes = RecentCloses()
         self._sockets: list[list[socket.socket]] = []
         self._drain: Drain | None = None
+        self._kept: set[str] | None = None  # listeners whose connections it keeps, while others serve; None: it serves
         self._is_fed = self._is_ready = False
         self._feeder = 0
         self._asked_fed: list[dict[str, Any]] = []
         self._exit_status = 0
         self._verbs: dict[str, Callable[[Any], None]] = {
             "serve": self._take_serve,
+            "keep": self._take_keep,
             "drain": self._take_drain,
             "drain_listener": self._take_drain_listener,
             "socket": self._take_socket,
@@ -216,6 +218,7 @@ class Worker:
     def _beat(self) -> None:
         self._cells[self._lost] = lost_lines()
         self._questions.tidy()
+        self._end_if_left()
         follow_log()
 
     def _abort_all(self) -> None:
@@ -270,6 +273,22 @@ class Worker:
         """End in order, for a reason that the supervisor does not know."""
         self._channel.send({"leaving": True})
         self._take_drain(how)
+
+    def _take_keep(self, how: dict[str, Any]) -> None:
+        """Accept no more: others do. The connections of these listeners stay as long as they live, others drain."""
+        before = {listener.name for listener in self._listeners} if self._kept is None else self._kept
+        self._kept = before & {*how["listeners"]}
+        for listener in self._listeners:
+            if listener.name in self._kept:
+                listener.stop_accepting()
+            elif listener.name in before:
+                Drain(self._watcher, [listener], how["timeout_s"], eager=False, done=_nothing)
+        self._watcher.post(lambda result: self._end_if_left())
+
+    def _end_if_left(self) -> None:
+        """End, if it only keeps connections and the last one is gone."""
+        if self._kept is not None and not any(listener.active for listener in self._listeners):
+            self._loop.end()
 
     def _take_drain(self, how: dict[str, Any]) -> None:
         if self._drain is not None:

@@ -89,7 +89,18 @@ def test_connections_are_asked_for_as_wanted(path: Path) -> None:
     [
         (["kill", "3-1831"], {"verb": "kill", "connection": "3-1831"}, {}, "closed: 3-1831"),
         (["workers", "restart"], {"verb": "restart"}, {"workers": [0, 1]}, "restarted: workers 0, 1"),
-        (["reload"], {"verb": "reload"}, {"generation": 4}, "reloaded: generation 4"),
+        (
+            ["reload"],
+            {"verb": "reload"},
+            {"generation": 4, "changes": ["listener echo: changed: backlog", "changed: workers"]},
+            "reloaded: generation 4\n  listener echo: changed: backlog\n  changed: workers",
+        ),
+        (
+            ["reload"],
+            {"verb": "reload"},
+            {"generation": 5, "changes": []},
+            "reloaded: generation 5\n  nothing has changed; connections stay where they are",
+        ),
         (["upgrade"], {"verb": "upgrade"}, {"pid": 913}, "upgraded: process 913 serves"),
         (
             ["drain", "echo"],
@@ -159,9 +170,9 @@ def test_health_and_reload_name_listeners_of_which_no_server_takes_clients(path:
     path.unlink()
     assert _answered(path, succeeded(result), "health", "--servers")[1] == (75, "", f"not healthy: {text}")
     path.unlink()
-    outcome = _answered(path, succeeded({"generation": 4, "without_servers": ["db"]}), "reload")[1]
+    outcome = _answered(path, succeeded({"generation": 4, "changes": ["x"], "without_servers": ["db"]}), "reload")[1]
     warning = "warning: no server of db takes clients; gaiod status and the log say why\n"
-    assert outcome == (0, "reloaded: generation 4\n", warning)
+    assert outcome == (0, "reloaded: generation 4\n  x\n", warning)
     assert _run("health", "--servers", "--url", "http://127.0.0.1:1/")[0] == 64
 
 
@@ -240,17 +251,17 @@ def test_wrong_usage_ends_with_64(arguments: list[str], message: str) -> None:
 
 
 def test_environment_names_the_socket(path: Path) -> None:
-    with played_daemon(path, succeeded({"generation": 2})):
-        assert _run("reload", GAIOD_CONTROL=str(path)) == (0, "reloaded: generation 2\n", "")
+    with played_daemon(path, succeeded({"generation": 2, "changes": []})):
+        assert _run("reload", GAIOD_CONTROL=str(path))[1].startswith("reloaded: generation 2\n")
 
 
 def test_option_wins_over_the_environment(path: Path) -> None:
-    with played_daemon(path, succeeded({"generation": 2})):
+    with played_daemon(path, succeeded({"generation": 2, "changes": []})):
         assert _run("reload", "--control", f"unix:{path}", GAIOD_CONTROL="/nowhere")[0] == 0
 
 
 def test_socket_is_where_a_daemon_has_it_that_was_not_told_where(path: Path) -> None:
-    with played_daemon(path, succeeded({"generation": 2})):
+    with played_daemon(path, succeeded({"generation": 2, "changes": []})):
         assert _run("reload", RUNTIME_DIRECTORY=str(path.parent))[0] == 0
 
 

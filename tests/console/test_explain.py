@@ -23,6 +23,13 @@ def test_open_connection_is_told_in_sentences() -> None:
     assert explanation_text(OPEN) == OPEN_TEXT
 
 
+def test_kept_connection_is_told_with_its_generation() -> None:
+    assert (
+        "\n  Reloads have not changed its listener, so it stays with this worker, of generation 4.\n"
+        in explanation_text({**OPEN, "kept": 4})
+    )
+
+
 def test_busy_connection_is_told_as_one_that_a_drain_waits_for() -> None:
     assert "\n  It is busy: an answer to it is outstanding" in explanation_text({**OPEN, "busy": True})
     assert "busy" not in explanation_text({**OPEN, "busy": False})

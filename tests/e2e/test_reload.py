@@ -94,7 +94,7 @@ def test_connection_goes_on_over_a_reload(daemon: Start, file: Path) -> None:
         assert running.workers != [old]
         assert exchange(sock, b"after") == b"after"
         states = {row["pid"]: row["state"] for row in running.ask("status")["workers"]}
-        assert states[old] == "draining"
+        assert states[old] == "keeping"
     wait_until(lambda: old not in {row["pid"] for row in running.ask("status")["workers"]}, "the old worker's end")
 
 

@@ -189,6 +189,15 @@ def test_reloads_are_told_by_how_they_went(fake: FakeDaemon) -> None:
     assert value_of(collector, "gaiod_config_last_reload_success_timestamp_seconds") == 1234.5
 
 
+def test_what_earlier_generations_keep_is_told(fake: FakeDaemon) -> None:
+    fake.keeping_workers = 3
+    name, handler = key = fake.listeners()[0].key
+    fake.kept[key, 0] = 12
+    collector = fake.collector
+    assert value_of(collector, "gaiod_workers_keeping") == 3
+    assert value_of(collector, "gaiod_connections_kept", listener=name, handler=handler, worker="0") == 12
+
+
 def test_draining_is_that_of_the_daemon(fake: FakeDaemon) -> None:
     assert value_of(fake.collector, "gaiod_draining") == 0
     fake.is_draining = True

@@ -4,8 +4,9 @@ import os
 import socket
 
 import pytest
+from core.support.descriptors import descriptors_limited_to
 
-from gaiod.process.startup import map_cells, receive_settings
+from gaiod.process.startup import map_cells, receive_fd, receive_settings
 
 
 def test_settings_are_received_in_pieces_and_what_is_behind_them_is_kept() -> None:
@@ -37,3 +38,16 @@ def test_what_is_counted_is_seen_by_whoever_has_the_memory_and_its_descriptor_is
         assert os.pread(other, 8, 24) == (-7).to_bytes(8, "little", signed=True)
     finally:
         os.close(other)
+
+
+def test_descriptor_is_received_and_one_that_there_is_no_room_for_is_none() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        socket.send_fds(theirs, [b"s"], [theirs.fileno()])
+        fd = receive_fd(ours)
+        assert fd is not None
+        assert os.fstat(fd).st_ino == os.fstat(theirs.fileno()).st_ino
+        os.close(fd)
+        socket.send_fds(theirs, [b"s"], [theirs.fileno()])
+        with descriptors_limited_to(0):
+            assert receive_fd(ours) is None

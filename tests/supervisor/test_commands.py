@@ -105,10 +105,13 @@ def test_killed_connection_ends_and_one_that_is_gone_is_refused(fleet: FleetUnde
         asked.ask("kill", connection="999-1")
 
 
-@pytest.mark.parametrize(("verb", "name"), [("reload", "generation"), ("upgrade", "pid")])
-def test_outcome_is_told(asked: Asked, verb: str, name: str) -> None:
-    more: dict[str, Any] = {"without_servers": []} if verb == "reload" else {}
-    assert asked.ask(verb) == {"ok": True, "result": {name: 7, **more}}
+@pytest.mark.parametrize(
+    ("verb", "result"),
+    [("reload", {"generation": 7, "changes": [], "without_servers": []}), ("upgrade", {"pid": 7})],
+    ids=str,
+)
+def test_outcome_is_told(asked: Asked, verb: str, result: dict[str, Any]) -> None:
+    assert asked.ask(verb) == {"ok": True, "result": result}
     asked.outcome = (78, "gaiod.yaml:1:1: wrong")
     answer = asked.ask(verb)
     assert (answer["ok"], answer["status"], answer["error"]) == (False, 78, "gaiod.yaml:1:1: wrong")

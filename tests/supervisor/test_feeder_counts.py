@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gaiod.stats.feeder_cells import FORGOTTEN, HEARTBEAT, SOURCE_CELL, row
+from gaiod.stats.feeder_cells import CODE_CHANGED, FORGOTTEN, HEARTBEAT, SOURCE_CELL, row
 from gaiod.supervisor.processes import feeder_counts as module
 from gaiod.supervisor.processes.feeder_counts import FeederMemory, SourceCounts, SourceKey
 
@@ -122,3 +122,12 @@ def test_counts_of_a_source_that_is_not_configured_any_more_are_forgotten(counts
     counts.retire(has_died=False)
     counts.forget([TWO])
     assert set(counts.rows()) == {TWO}
+
+
+def test_changed_code_is_that_of_the_feeder_that_runs(counts: SourceCounts) -> None:
+    assert counts.code_changed == 0
+    memory = counts.open()
+    os.pwrite(memory.fd, (2).to_bytes(8, "little"), 8 * CODE_CHANGED)
+    assert counts.code_changed == 2
+    counts.retire(has_died=True)
+    assert counts.code_changed == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from core.support.waiting import LIMIT_S
-from e2e.support.clients import connect, echoes, exchange
+from e2e.support.clients import connect, echoes, exchange, is_ended
 from e2e.support.handlers import IMPORTS
 
 from gaiod.supervisor.processes import crash_loop
@@ -27,17 +27,100 @@ def test_generation_serves_when_all_of_its_workers_do(fleet: FleetUnderTest) -> 
     assert echoes(fleet.address)
 
 
-def test_generation_before_drains_when_the_next_serves(fleet: FleetUnderTest) -> None:
+def test_generation_before_drains_when_the_next_serves_its_listener_otherwise(fleet: FleetUnderTest) -> None:
     fleet.serve()
     old = fleet.fleet.serving[0]
     with connect(fleet.address) as sock:
         assert exchange(sock, b"before") == b"before"
-        fleet.serve()
+        fleet.serve(slow_hook_s=0.5)
         assert old.process.phase is Phase.DRAINING
         assert exchange(sock, b"after") == b"after"
         assert len(fleet.fleet) == 2
     fleet.run_until(lambda: len(fleet.fleet) == 1)
     assert fleet.fleet.slots[0].restarts == {"reload": 1}
+
+
+def test_connections_of_an_unchanged_listener_stay_until_a_generation_changes_it(fleet: FleetUnderTest) -> None:
+    fleet.serve(drain_timeout_s=0.0)
+    old = fleet.fleet.serving[0]
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"before") == b"before"
+        for _ in range(2):
+            fleet.serve(drain_timeout_s=0.0)
+            assert old.process.phase is Phase.KEEPING
+            assert old.connections_of({"echo"}) == 1
+            assert exchange(sock, b"after") == b"after"
+        fleet.run_until(lambda: len(fleet.fleet) == 2)
+        assert fleet.fleet.keeping == [old]
+        fleet.serve(drain_timeout_s=0.0, slow_hook_s=0.5)
+        assert old.process.phase is Phase.DRAINING
+        assert is_ended(sock)
+    fleet.run_until(lambda: len(fleet.fleet) == 1)
+
+
+def test_worker_that_keeps_connections_ends_with_the_last(fleet: FleetUnderTest) -> None:
+    fleet.serve()
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        fleet.serve()
+        assert len(fleet.fleet.keeping) == 1
+    fleet.run_until(lambda: len(fleet.fleet) == 1)
+    assert fleet.fleet.slots[0].restarts == {"reload": 1}
+
+
+def test_worker_that_keeps_connections_and_dies_has_a_successor_already(
+    fleet: FleetUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet.serve()
+    old = fleet.fleet.serving[0]
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        fleet.serve()
+        os.kill(old.process.pid, signal.SIGKILL)
+        assert is_ended(sock)
+    fleet.run_until(lambda: len(fleet.fleet) == 1)
+    assert fleet.fleet.slots[0].restarts == {"reload": 1}
+    assert f"worker 0, process {old.process.pid}, ended by SIGKILL" in caplog.text
+
+
+def test_worker_that_keeps_connections_and_is_told_to_end_drains(fleet: FleetUnderTest) -> None:
+    fleet.serve(drain_timeout_s=0.0)
+    old = fleet.fleet.serving[0]
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        fleet.serve(drain_timeout_s=0.0)
+        os.kill(old.process.pid, signal.SIGTERM)
+        fleet.run_until(lambda: len(fleet.fleet) == 1)
+        assert is_ended(sock)
+    assert fleet.fleet.slots[0].restarts == {"reload": 1}
+
+
+def test_stop_drains_kept_connections_too(fleet: FleetUnderTest) -> None:
+    fleet.serve()
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        fleet.serve()
+        fleet.fleet.drain(0.0, eager=True)
+        fleet.run_until(lambda: fleet.fleet.is_over)
+        assert is_ended(sock)
+    assert not fleet.fleet.was_forced
+
+
+@pytest.mark.parametrize("when", ["before the reload", "after it"])
+def test_connections_of_a_listener_that_an_operator_drained_do_not_stay(fleet: FleetUnderTest, when: str) -> None:
+    fleet.serve()
+    old = fleet.fleet.serving[0]
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        if when == "before the reload":
+            fleet.fleet.drain_listener("echo", 3600.0)
+            fleet.serve(drain_timeout_s=0.0)
+        else:
+            fleet.serve()
+            fleet.fleet.drain_listener("echo", 3600.0)
+            fleet.serve(drain_timeout_s=0.0)
+        assert old.process.phase is Phase.DRAINING
+        assert is_ended(sock)
 
 
 def test_generation_that_fails_leaves_the_one_before_as_it_was(fleet: FleetUnderTest) -> None:

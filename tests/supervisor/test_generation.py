@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gaiod.settings import ListenerSettings, Settings
+from gaiod.settings import ListenerSettings, LogSettings, Settings
 from gaiod.supervisor.processes.generation import HEARTBEAT_INTERVAL_MAX_S, Code, Generation, Member
 from gaiod.supervisor.sockets.listeners import OpenListener
 
@@ -87,7 +87,7 @@ def _key(handler: str, code: str = "", **more: object) -> str:
     """Return the key of the feed of a listener."""
     settings = ListenerSettings("ticks", "127.0.0.1:0", handler, **{"sources": ("publish",), **more})  # type: ignore[arg-type]
     made = Code()
-    made.digests[handler] = code
+    made.versions[handler] = code
     return Generation(1, Settings((settings,)), [OpenListener("x", [], shared=True)], made).feed_keys["ticks"]
 
 
@@ -110,3 +110,46 @@ def test_worker_is_told_where_messages_come_from_and_which_it_takes(sockets: lis
     fed = Generation(1, Settings((settings,)), [listener])
     assert fed.message_to(0, "\0abc")["feed"] == {"address": "\0abc", "keys": fed.feed_keys}
     assert set(fed.feed_keys) == {"ticks"}
+
+
+# -- code --------------------------------------------------------------------------------------------------
+
+
+def _code(**files: str) -> Code:
+    """Return the code of one handler, with these files and digests."""
+    code = Code()
+    code.take({"mine": files})
+    return code
+
+
+def test_version_is_another_when_a_file_has_changed_that_was_needed_before() -> None:
+    first = _code(mine="1", library="1")
+    for second in (_code(mine="1", library="1"), _code(mine="1", library="1", more="1"), _code(mine="1")):
+        second.follow(first)
+        assert second.versions == first.versions
+        third = _code(mine="1", library="1")
+        third.follow(second)
+        assert third.versions == first.versions
+    for changed in (_code(mine="2", library="1"), _code(mine="1", library="2", more="1")):
+        changed.follow(first)
+        assert changed.versions != first.versions
+    first.follow(Code())
+    assert first.versions == _code(mine="1", library="1").versions
+
+
+def test_listener_is_unchanged_when_its_settings_and_its_code_are_and_what_all_have() -> None:
+    def made(version: str = "", backlog: int = 7, **more: object) -> Generation:
+        code = Code()
+        code.versions["mine"] = version
+        listeners = (
+            ListenerSettings("one", "127.0.0.1:0", "mine"),
+            ListenerSettings("two", "::1", "x", backlog=backlog),
+        )
+        return Generation(1, Settings(listeners, **more), [], code)  # type: ignore[arg-type]
+
+    before = made()
+    assert made(workers=7, drain_timeout_s=1.0, heartbeat_timeout_s=1.0).unchanged(before) == {"one", "two"}
+    assert made("another").unchanged(before) == {"two"}
+    assert made(backlog=8).unchanged(before) == {"one"}
+    assert made(slow_hook_s=7.0).unchanged(before) == set()
+    assert made(log=LogSettings("json")).unchanged(before) == set()

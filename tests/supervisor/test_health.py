@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from e2e.support.clients import connect, echoes, exchange
+from e2e.support.clients import connect, echoes, exchange, is_ended
 from e2e.support.handlers import HANGS
 from e2e.support.waiting import wait_until
 
@@ -91,6 +91,39 @@ def test_worn_worker_is_replaced(fleet: FleetUnderTest, health: Health) -> None:
         assert echoes(fleet.address)
     fleet.run_until(lambda: fleet.pid() != old)
     assert fleet.fleet.slots[0].restarts == {"recycle": 1}
+
+
+@pytest.mark.parametrize("why", ["age", "restart"])
+def test_worker_that_keeps_connections_ends_when_it_is_worn_or_workers_are_restarted(
+    fleet: FleetUnderTest, health: Health, why: str
+) -> None:
+    fleet.serve(drain_timeout_s=0.0)
+    old = fleet.fleet.serving[0]
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        limits = RecycleSettings(age_s=0.001 if why == "age" else None)
+        fleet.serve(drain_timeout_s=0.0, recycle=limits)
+        assert old.kept == frozenset({"echo"})
+        if why == "restart":
+            health.replace_all("admin", lambda replaced, failed: None)
+        fleet.run_until(lambda: old not in list(fleet.fleet))
+        assert is_ended(sock)
+
+
+def test_worker_that_keeps_connections_and_hangs_is_ended(
+    fleet: FleetUnderTest, health: Health, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(HANGS)
+    handler = str(tmp_path / "mine.py")
+    fleet.serve(handler=handler, heartbeat_timeout_s=1.0)
+    old = fleet.fleet.serving[0]
+    with connect(fleet.address) as sock:
+        fleet.serve(handler=handler, heartbeat_timeout_s=60.0)
+        assert old.kept == frozenset({"echo"})
+        assert exchange(sock, b"hang me") == b"hanging"
+        fleet.run_until(lambda: old not in list(fleet.fleet))
+    assert old.is_hung
+    assert fleet.fleet.slots[0].restarts == {"reload": 1}
 
 
 def test_all_are_replaced_one_after_the_other(fleet: FleetUnderTest, health: Health) -> None:

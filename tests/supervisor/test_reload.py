@@ -9,6 +9,7 @@ from e2e.support.handlers import IMPORTS
 from e2e.support.procfs import children_of
 
 from gaiod.settings import ListenerSettings, Settings
+from gaiod.supervisor.processes.generation import Code, Generation
 from gaiod.supervisor.reload import STOPPING, Outcome, Reloads, changes
 from gaiod.supervisor.sockets.listeners import Prepared
 from supervisor.support.fleets import FleetUnderTest
@@ -121,14 +122,22 @@ def test_stop_gives_up_the_reading_and_everybody_is_told(
     assert children_of(os.getpid()) == [fleet.pid()]
 
 
+def _generation(*listeners: ListenerSettings, workers: int = 1, code: str = "") -> Generation:
+    made = Code()
+    made.versions["echo"] = code
+    return Generation(1, Settings(listeners, workers), [], made)
+
+
 def test_changes_are_told_by_listener_and_key() -> None:
     one = ListenerSettings("one", "127.0.0.1:1", "echo")
     two = ListenerSettings("two", "127.0.0.1:2", "echo")
     changed = ListenerSettings("one", "127.0.0.1:1", "echo", backlog=7, nodelay=False)
-    assert changes(Settings((one, two)), Settings((changed, ListenerSettings("three", "unix:/x", "echo")), 2)) == [
+    three = ListenerSettings("three", "unix:/x", "echo")
+    assert changes(_generation(one, two), _generation(changed, three, workers=2)) == [
         "listener two: removed; its connections drain",
         "listener one: changed: backlog, nodelay",
         "listener three: added, echo on unix:/x",
         "changed: workers",
     ]
-    assert changes(Settings((one,)), Settings((one,))) == []
+    assert changes(_generation(one), _generation(one)) == []
+    assert changes(_generation(one), _generation(one, code="another digest")) == ["listener one: changed: code"]

@@ -84,12 +84,29 @@ def test_worker_that_drains_is_shown_beside_its_successor(fleet: FleetUnderTest,
     fleet.serve()
     with connect(fleet.address) as sock:
         assert exchange(sock, b"ping") == b"ping"
-        fleet.serve()
+        fleet.serve(slow_hook_s=0.5)
         rows = seen.subject.status()["workers"]
         assert [(row["worker"], row["state"], row["generation"]) for row in rows] == [
             (0, "draining", 1),
             (0, "serving", 2),
         ]
+
+
+def test_connections_that_stay_with_an_earlier_generation_are_shown(fleet: FleetUnderTest, seen: Seen) -> None:
+    fleet.serve()
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        fleet.serve()
+        status = seen.subject.status()
+        assert [(row["worker"], row["state"], row["generation"]) for row in status["workers"]] == [
+            (0, "keeping", 1),
+            (0, "serving", 2),
+        ]
+        (listener,) = status["listeners"]
+        assert (listener["state"], listener["connections"], listener["connections_kept"]) == ("serving", 1, 1)
+        assert seen.subject.keeping_workers == 1
+        assert seen.subject.kept_connections(("echo", "Echo"), 0) == 1
+        assert seen.subject.kept_connections(("echo", "Echo"), 1) == 0
 
 
 def test_cpu_time_of_a_slot_never_goes_back(fleet: FleetUnderTest, seen: Seen) -> None:

@@ -212,6 +212,68 @@ def test_worker_drains_one_listener_and_serves_the_other(worker: WorkerUnderTest
     assert (worker.count("closed_drain", 0), worker.count("closed_drain", 1)) == (1, 0)
 
 
+def test_worker_keeps_the_connections_of_some_listeners_and_drains_the_others(worker: WorkerUnderTest) -> None:
+    """Others serve: it ends with its last connection, without a deadline."""
+    worker.serve(ECHO, ECHO)
+    with connect(worker.address(0)) as kept:
+        with connect(worker.address(1)) as drained:
+            assert exchange(kept, b"ping") == exchange(drained, b"ping") == b"ping"
+            worker.send({"keep": {"listeners": ["listener-0"], "timeout_s": 0}})
+            assert is_ended(drained)
+        assert exchange(kept, b"still") == b"still"
+    assert worker.wait() == 0
+    assert (worker.count("closed_drain", 0), worker.count("closed_drain", 1)) == (0, 1)
+
+
+def test_worker_drains_what_it_is_to_keep_no_more(worker: WorkerUnderTest) -> None:
+    worker.serve(ECHO, ECHO)
+    with connect(worker.address(0)) as one, connect(worker.address(1)) as other:
+        assert exchange(one, b"ping") == exchange(other, b"ping") == b"ping"
+        worker.send({"keep": {"listeners": ["listener-0", "listener-1"], "timeout_s": 0}})
+        worker.send({"keep": {"listeners": ["listener-1", "elsewhere"], "timeout_s": 0}})
+        assert is_ended(one)
+        assert exchange(other, b"still") == b"still"
+        worker.send({"keep": {"listeners": ["listener-0", "listener-1"], "timeout_s": 0}})  # that one is gone
+        assert exchange(other, b"still") == b"still"
+        worker.send(NOW)
+        assert is_ended(other)
+    assert worker.wait() == 0
+
+
+def test_worker_that_has_nothing_to_keep_ends(worker: WorkerUnderTest) -> None:
+    worker.serve()
+    worker.send({"keep": {"listeners": ["listener-0"], "timeout_s": 3600}})
+    assert worker.wait() == 0
+
+
+def test_kept_connections_have_timers_and_an_idle_timeout_as_before(worker: WorkerUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        f"{IMPORTS}class Ticks(gaiod.Handler):\n"
+        "    tick_interval_s = 0.01\n"
+        "    conns = set()\n"
+        "    def on_open(self, conn):\n"
+        "        self.conns.add(conn)\n"
+        "        conn.read()\n"
+        "    def on_read(self, conn, result):\n"
+        "        conn.read()\n"
+        "    def on_close(self, conn, reason):\n"
+        "        self.conns.discard(conn)\n"
+        "    def on_tick(self):\n"
+        "        for conn in self.conns:\n"
+        "            conn.write(b'.')\n"
+        "    def on_write(self, conn, result):\n"
+        "        pass\n"
+    )
+    worker.serve(str(tmp_path / "mine.py"), ECHO, idle_timeout_s=MOMENT_S)
+    with connect(worker.address(0)) as ticking, connect(worker.address(1)) as idle:
+        assert exchange(idle, b"ping") == b"ping"
+        worker.send({"keep": {"listeners": ["listener-0", "listener-1"], "timeout_s": 3600}})
+        assert is_ended(idle)
+        wait_until(lambda: worker.count("closed_idle", 1) == 1, "the close being counted")
+        assert ticking.recv(1) == b"."
+    assert worker.wait() == 0
+
+
 def test_worker_answers_a_question_about_its_connections(worker: WorkerUnderTest) -> None:
     worker.serve()
     with connect(worker.address()) as sock:

@@ -14,6 +14,7 @@ from gaiod.core.watcher import Watcher
 from gaiod.handler.admin_state import WEIGHT_MAX, AdminState, admin_key, admin_states
 from gaiod.supervisor.operators.server import Reply
 from gaiod.supervisor.operators.snapshot import Snapshot
+from gaiod.supervisor.processes.child import Phase
 from gaiod.supervisor.processes.fleet import Fleet
 from gaiod.supervisor.processes.generation import Member
 from gaiod.supervisor.processes.health import Health
@@ -80,7 +81,9 @@ class Commands:
                     raise ControlError("a reload or an upgrade is under way, which starts new workers", os.EX_TEMPFAIL)
                 self._health.replace_all("admin", partial(_tell_replaced, reply))
             case "reload":
-                self._reload(_telling(reply, "generation", self._warnings))
+                self._reload(
+                    _telling(reply, "generation", lambda: {"changes": self._snapshot.last_changes, **self._warnings()})
+                )
             case "upgrade":
                 self._upgrade(_telling(reply, "pid", dict))
             case "drain":
@@ -155,7 +158,10 @@ class Commands:
                 why = "it closed longer ago than its worker remembers, or never was"
                 tell(refused(f"there is no connection {connection}: {why}", os.EX_UNAVAILABLE))
             else:
-                tell(succeeded({"id": connection, "worker": worker, **result}))
+                listener = result["listener"]
+                is_kept = member.process.phase is Phase.KEEPING and listener in (member.kept or ())
+                kept = {"kept": member.generation.number} if is_kept else {}
+                tell(succeeded({"id": connection, "worker": worker, **kept, **result}))
 
         def tell(answer: dict[str, Any]) -> None:
             nonlocal is_told

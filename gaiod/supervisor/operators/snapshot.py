@@ -65,6 +65,24 @@ class Snapshot:
         """When what is served was loaded, in Unix time."""
         return self._reloads.last_success_s
 
+    @property
+    def last_changes(self) -> list[str]:
+        """What the last reload that worked has changed, a line each."""
+        return self._reloads.last_changes
+
+    @property
+    def keeping_workers(self) -> int:
+        """How many workers of earlier generations keep the connections of unchanged listeners."""
+        return len(self._fleet.keeping)
+
+    def kept_connections(self, key: Key, slot: int | None = None) -> int:
+        """Return how many connections of a listener those of a slot keep; None: of all slots."""
+        return sum(
+            member.connections_of({key[0]} & (member.kept or frozenset()))
+            for member in self._fleet.keeping
+            if slot in (None, member.process.number)
+        )
+
     def slots(self) -> Iterable[Slot]:
         """Return the slots that have counted something."""
         return [slot for _, slot in sorted(self._fleet.slots.items())]
@@ -190,6 +208,7 @@ class Snapshot:
             "handler": label_of(listener.settings.handler),
             "state": state,
             "connections": connections,
+            "connections_kept": self.kept_connections(listener.key),
             "connections_max": listener.settings.connections_max,
             **{name: row[cell] for name, cell in RATED.items()},
             "queue": sum(length for length, _ in queues) if queues else None,

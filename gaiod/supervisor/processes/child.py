@@ -42,6 +42,8 @@ class Phase(Enum):
 
     STARTING = auto()
     SERVING = auto()
+    KEEPING = auto()
+    """It accepts no more, and keeps the connections of listeners that a later generation serves unchanged."""
     DRAINING = auto()
     ENDED = auto()
 
@@ -304,6 +306,14 @@ class WorkerProcess(ChildProcess):
         """Ask it to accept no more, and to end when its connections have."""
         self.phase = Phase.DRAINING
         self.send({"drain": {"timeout_s": timeout_s, "eager": eager}})
+
+    def keep(self, listeners: Sequence[str], timeout_s: float) -> None:
+        """Ask it to accept no more, to keep the connections of these listeners, and to drain the others.
+
+        It ends when its last connection has. Asked again, it drains those that are left out.
+        """
+        self.phase = Phase.KEEPING
+        self.send({"keep": {"listeners": list(listeners), "timeout_s": timeout_s}})
 
     def drain_listener(self, name: str, timeout_s: float) -> None:
         """Ask it to stop serving one of its listeners."""

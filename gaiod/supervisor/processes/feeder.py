@@ -100,7 +100,7 @@ class Feeding:
         Args:
             watcher: the supervisor's.
             changed: called when a feeder has ended.
-            workers: returns those that serve.
+            workers: returns those that get messages.
         """
         self.counts = SourceCounts()
         self.restarts = 0

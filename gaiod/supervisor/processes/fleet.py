@@ -70,7 +70,7 @@ class Fleet:
         self._watcher = watcher
         self._crash_looping = crash_looping
         self._changed = changed
-        self.feeding = Feeding(watcher, changed, lambda: [member.process for member in self.serving.values()])
+        self.feeding = Feeding(watcher, changed, self._fed)
         self._members: list[Member] = []
         self._codes: set[Code] = set()
         self._crash_loop = CrashLoop()
@@ -81,6 +81,16 @@ class Fleet:
 
     def __len__(self) -> int:
         return len(self._members)
+
+    @property
+    def keeping(self) -> list[Member]:
+        """Workers of earlier generations, which keep the connections of unchanged listeners."""
+        return [member for member in self._members if member.process.phase is Phase.KEEPING]
+
+    def _fed(self) -> list[WorkerProcess]:
+        """Return who gets messages from the feeder: those that serve, and those that keep subscribers."""
+        members = (*self.serving.values(), *self.keeping)
+        return [member.process for member in members if member.generation.feed_keys]
 
     @property
     def is_over(self) -> bool:
@@ -110,8 +120,13 @@ class Fleet:
                 return
 
     def adopt(self, generation: Generation) -> None:
-        """Let a generation whose launch is done serve, and drain the one before it."""
+        """Let a generation whose launch is done serve.
+
+        Those before it accept no more. Connections of listeners that it serves unchanged stay where they are, others
+        drain. Of a listener that an operator had drained, none stay.
+        """
         before, self.generation = self.generation, generation
+        keeping, drained = self.keeping, frozenset(self.drained)
         self.drained.clear()
         self.waiting.clear()
         old, self.serving = self.serving, {}
@@ -123,8 +138,8 @@ class Fleet:
                     self.slots[member.process.number].restarts["reload"] += 1
             elif member.process.phase is Phase.STARTING:
                 self.kill_member(member, "its generation is over")
-        for member in old.values():
-            self._drain(member, generation.settings.drain_timeout_s, eager=False)
+        for member in (*old.values(), *keeping):
+            self._keep(member, generation, drained)
         self._appoint()
         self.feeding.adopt(generation)
         self._forget()
@@ -152,7 +167,7 @@ class Fleet:
     def pass_socket(self, listener: OpenListener) -> None:
         """Have workers serve the one socket that a listener has now, instead of the one that it had."""
         for member in self._members:
-            if member.process.phase is not Phase.DRAINING:
+            if member.process.phase in (Phase.STARTING, Phase.SERVING):
                 for number, each in enumerate(member.generation.listeners):
                     if each is listener:
                         member.process.pass_socket(number, listener.sockets[0])
@@ -161,7 +176,14 @@ class Fleet:
         """Have all workers stop serving a listener; later ones do not begin to."""
         self.drained.add(name)
         for member in self._members:
+            if member.kept is not None:
+                member.kept -= {name}
             member.process.drain_listener(name, timeout_s)
+
+    def end_keeping(self, member: Member) -> None:
+        """Have a worker of an earlier generation drain all that it keeps."""
+        assert self.generation is not None
+        self._drain(member, self.generation.settings.drain_timeout_s, eager=False)
 
     def drain(self, timeout_s: float, *, eager: bool) -> None:
         """Have every worker end in good order; none is started any more."""
@@ -230,7 +252,7 @@ class Fleet:
             if member.process is process:
                 if process.ready_s is not None and process.phase is Phase.STARTING and member.kill_reason is None:
                     self._ready(member)
-                if process.leaving and process.phase is Phase.SERVING:
+                if process.leaving and process.phase in (Phase.SERVING, Phase.KEEPING):
                     process.phase = Phase.DRAINING
                     self._left(member)
                 self._reap_one(member)
@@ -314,7 +336,7 @@ class Fleet:
                 self._give_up(member.launch, Failure(process.failed, process.failed_status))
             else:
                 self._give_up(member.launch, Failure(f"worker {number} ended {how} before it served", os.EX_SOFTWARE))
-        elif self.is_stopping or was is Phase.DRAINING:
+        elif self.is_stopping or was in (Phase.KEEPING, Phase.DRAINING):
             in_order = member.kill_reason in (STOPPED, "its generation failed") or how.endswith(" 0")
             self.was_forced |= self.is_stopping and not in_order
             log.log(
@@ -368,6 +390,22 @@ class Fleet:
         self.feeding.withdraw()
         self._close_codes()
         launch.done(why)
+
+    def _keep(self, member: Member, generation: Generation, drained: frozenset[str]) -> None:
+        """Have a worker of an earlier generation keep what this one serves unchanged, and drain everything else."""
+        kept = generation.unchanged(member.generation) - drained
+        member.kept = kept if member.kept is None else kept & member.kept
+        if not member.kept:
+            self._drain(member, generation.settings.drain_timeout_s, eager=False)
+            return
+        member.process.keep(sorted(member.kept), generation.settings.drain_timeout_s)
+        connections = member.connections_of(member.kept)
+        if connections:
+            log.info(
+                "%d connection%s of %d unchanged listener%s stay%s with worker %d of generation %d, process %d",
+                connections, "s"[: connections != 1], len(member.kept), "s"[: len(member.kept) != 1],
+                "s"[: connections == 1], member.process.number, member.generation.number, member.process.pid,
+            )  # fmt: skip
 
     def _drain(self, member: Member, timeout_s: float, *, eager: bool) -> None:
         member.process.phase = Phase.DRAINING

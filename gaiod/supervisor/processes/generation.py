@@ -12,6 +12,7 @@ from typing import Any
 
 from gaiod.plugins import label_of, pinned
 from gaiod.settings import ListenerSettings, Settings
+from gaiod.stats.cells import open_connections
 from gaiod.supervisor.processes.child import WorkerProcess
 from gaiod.supervisor.processes.slots import Key, anonymous_file
 from gaiod.supervisor.sockets.listeners import OpenListener
@@ -27,13 +28,29 @@ class Code:
         fd: of the anonymous file that `gaiod.kept_code` writes and reads.
         close: closes it. The fleet does, of a generation that nobody is started with any more; of one that never was
             launched, it is closed with the last who has this.
-        digests: by reference of a handler, what is another if its code is, or that of what it imports.
+        versions: by reference of a handler, what is another if its code is, or that of what it imports.
     """
 
     def __init__(self) -> None:
         self.fd = anonymous_file("gaiod-code")
-        self.digests: dict[str, str] = {}
+        self.versions: dict[str, str] = {}
+        self._files: dict[str, dict[str, str]] = {}
         self.close = weakref.finalize(self, os.close, self.fd)
+
+    def take(self, files: dict[str, dict[str, str]]) -> None:
+        """Take the digests of the files that each handler needs, by its reference and their paths."""
+        self._files = files
+        self.versions = {handler: _digest(sorted(each.items())) for handler, each in files.items()}
+
+    def follow(self, before: "Code") -> None:
+        """Give a handler the version that it had, unless a file has changed that it needed then, too.
+
+        A file that it needs now, and did not before, is for the options of another listener, or comes with a change.
+        """
+        for handler, files in self._files.items():
+            old = before._files.get(handler)
+            if old is not None and all(old.get(path, digest) == digest for path, digest in files.items()):
+                self.versions[handler] = before.versions[handler]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +82,24 @@ class Generation:
         """What the listeners count under, and their servers, in the order of the cells."""
         return {(each.name, label_of(each.handler)): each.servers for each in self.settings.listeners}
 
+    def unchanged(self, before: "Generation") -> frozenset[str]:
+        """Return the names of listeners that an earlier generation serves in the same way: settings, and code.
+
+        What the log and `slow_hook` are concerns all of them: a worker has it for its whole life.
+        """
+        if (before.settings.log, before.settings.slow_hook_s) != (self.settings.log, self.settings.slow_hook_s):
+            return frozenset()
+        old = {each.name: each for each in before.settings.listeners}
+        return frozenset(
+            each.name
+            for each in self.settings.listeners
+            if old.get(each.name) == each and self.has_same_code(before, each.handler)
+        )
+
+    def has_same_code(self, before: "Generation", handler: str) -> bool:
+        """Tell whether a handler's code is what it was in an earlier generation."""
+        return self.code.versions.get(handler) == before.code.versions.get(handler)
+
     @property
     def heartbeat_interval_s(self) -> float:
         """How often a process writes down that its loop completes a pass."""
@@ -89,9 +124,8 @@ class Generation:
         }
 
     def _feed_key(self, listener: ListenerSettings) -> str:
-        code = self.code.digests.get(listener.handler, "")
-        said = json.dumps([listener.handler, listener.options, listener.sources, code], sort_keys=True, default=repr)
-        return hashlib.sha256(said.encode()).hexdigest()[:32]
+        code = self.code.versions.get(listener.handler, "")
+        return _digest([listener.handler, listener.options, listener.sources, code])[:32]
 
     def sockets_of(self, worker: int, drained: Container[str]) -> list[list[socket.socket]]:
         """Return what one of its workers serves: the sockets of each listener, none of those that are drained."""
@@ -109,6 +143,7 @@ class Member:
         launch: the start of a generation that it is a part of, until that is over.
         why: why it replaces another: one of `slots.RESTART_REASONS`.
         took_over: called once it serves (True) or has failed to (False).
+        kept: the names of listeners whose connections it keeps, though a later generation serves; None: it may of all.
         kill_s: when it is killed, if it has not ended.
         ended_s: when it was seen to have ended.
         kill_reason: why the supervisor had it killed.
@@ -120,10 +155,17 @@ class Member:
     launch: "Launch | None" = None
     why: str = "exit"
     took_over: Callable[[bool], None] | None = None
+    kept: frozenset[str] | None = None
     kill_s: float | None = None
     ended_s: float | None = None
     kill_reason: str | None = None
     is_hung: bool = False
+
+    def connections_of(self, listeners: Container[str]) -> int:
+        """Return how many connections of these listeners are open."""
+        memory = self.process.memory
+        rows = [memory.row(index) for index, key in enumerate(memory.keys) if key[0] in listeners]
+        return sum(map(open_connections, rows))
 
     def report(self, worked: bool) -> None:
         """Tell whoever wanted it started, once."""
@@ -147,6 +189,10 @@ class Launch:
     generation: Generation
     done: Callable[[Failure | None], None]
     members: list[Member] = field(default_factory=list)
+
+
+def _digest(what: object) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=repr).encode()).hexdigest()
 
 
 def _cpu_of(worker: int) -> int | None:

@@ -8,6 +8,7 @@ from functools import partial
 
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
+from gaiod.settings import RecycleSettings
 from gaiod.stats.cells import CELL
 from gaiod.supervisor.processes.child import Phase
 from gaiod.supervisor.processes.fleet import TOO_LATE, Fleet
@@ -51,10 +52,15 @@ class Health:
         return not any(self._hangs(member, now_s) and member.kill_reason is None for member in self._fleet)
 
     def replace_all(self, why: str, done: Callable[[list[int], list[int]], None]) -> None:
-        """Replace the workers one after the other; `done` gets the slots where that worked, and where it did not."""
+        """Replace the workers one after the other; `done` gets the slots where that worked, and where it did not.
+
+        Those of earlier generations that keep connections drain: they have successors already.
+        """
         replaced: list[int] = []
         failed: list[int] = []
         numbers = sorted(self._fleet.serving)
+        for member in self._fleet.keeping:
+            self._fleet.end_keeping(member)
         if not numbers:
             done(replaced, failed)
 
@@ -102,12 +108,22 @@ class Health:
 
     def _find_worn(self, now_s: float) -> None:
         generation = self._fleet.generation
-        if generation is None or self._queue or self._is_replacing or self._fleet.is_stopping:
+        if generation is None or self._fleet.is_stopping:
+            return
+        for member in self._fleet.keeping:
+            why = _wear_of(member, generation.settings.recycle, now_s)
+            if why is not None:
+                log.info(
+                    "worker %d, process %d, keeps no connections any more: %s",
+                    member.process.number,
+                    member.process.pid,
+                    why,
+                )
+                self._fleet.end_keeping(member)
+        if self._queue or self._is_replacing:
             return
         for number, member in self._fleet.serving.items():
-            memory = member.process.memory
-            accepted = sum(memory.row(index)[CELL["accepted"]] for index in range(len(memory.keys)))
-            why = member.process.is_worn(generation.settings.recycle, accepted, now_s)
+            why = _wear_of(member, generation.settings.recycle, now_s)
             if why is not None:
                 log.info("worker %d, process %d, is replaced: %s", number, member.process.pid, why)
                 self._queue.append((number, "recycle", self._recycled))
@@ -129,3 +145,10 @@ class Health:
             self._replace_next()
 
         self._fleet.replace(number, why, took_over)
+
+
+def _wear_of(member: Member, limits: RecycleSettings, now_s: float) -> str | None:
+    """Return which limit a worker has reached, in words; None if none."""
+    memory = member.process.memory
+    accepted = sum(memory.row(index)[CELL["accepted"]] for index in range(len(memory.keys)))
+    return member.process.is_worn(limits, accepted, now_s)

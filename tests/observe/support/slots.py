@@ -104,6 +104,8 @@ class FakeDaemon:
         self.cpu_seconds = Counter({0: 1.25})
         self.feeder_state: tuple[bool, int, int, int] | None = (True, 0, 0, 0)
         self.all_shared: dict[Key, dict[str, Any]] = {}
+        self.keeping_workers = 0
+        self.kept: Counter[tuple[Key, int]] = Counter()
         self.is_ready = True
         self.is_draining = False
         self.reload_results: Counter[str] = Counter(success=0, failure=0)
@@ -148,6 +150,10 @@ class FakeDaemon:
     def feeder(self) -> tuple[bool, int, int, int] | None:
         """As of the supervisor."""
         return self.feeder_state
+
+    def kept_connections(self, key: Key, slot: int) -> int:
+        """How many connections workers of earlier generations keep."""
+        return self.kept[key, slot]
 
     def shared(self, key: Key) -> dict[str, Any]:
         """What the workers of a listener share."""

@@ -51,10 +51,17 @@ class FleetUnderTest:
     def serve(self, workers: int = 1, handler: str = ECHO, **more: Any) -> Generation:
         """Let a new generation serve."""
         prepared, generation = self.prepare(workers, handler, **more)
-        assert self.launch(generation) is None
-        self.listeners.commit(prepared)
-        self.fleet.adopt(generation)
-        self.run_once()
+
+        def adopt(failure: Failure | None) -> None:
+            self.outcomes.append(failure)
+            if failure is None:
+                self.listeners.commit(prepared)
+                self.fleet.adopt(generation)
+
+        before = len(self.outcomes)
+        self.fleet.launch(generation, adopt)
+        self.run_until(lambda: len(self.outcomes) > before)
+        assert self.outcomes[-1] is None
         self.address = prepared.listeners[0].address
         return generation
 
