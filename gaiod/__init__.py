@@ -14,6 +14,7 @@ from gaiod.core.errors import (
     EmptyBuffer,
     GaiodError,
     NoSuchCore,
+    NotQuiet,
     RelaySinkError,
     TooManyOperations,
     UnsupportedConn,
@@ -25,6 +26,7 @@ from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.handler.admin_state import AdminState
+from gaiod.handler.arrival import Arrival, NotTaken
 from gaiod.handler.handler import Handler, Outlet, Source
 from gaiod.handler.option_types import Check, Duration, Size, Unit
 from gaiod.handler.server_stats import ServerStats
@@ -36,6 +38,7 @@ from gaiod.wording import shown
 __all__ = [
     "Address",
     "AdminState",
+    "Arrival",
     "Check",
     "Conn",
     "ConnClosed",
@@ -46,6 +49,8 @@ __all__ = [
     "Group",
     "Handler",
     "NoSuchCore",
+    "NotQuiet",
+    "NotTaken",
     "OpResult",
     "OpType",
     "Outlet",

@@ -1,6 +1,6 @@
 """echo: send every byte back to where it came from."""
 
-from gaiod import Conn, Handler, OpResult
+from gaiod import Arrival, Conn, Handler, OpResult
 
 
 class Echo(Handler):
@@ -10,6 +10,8 @@ class Echo(Handler):
     read to complete. That is the whole of the back-pressure.
     """
 
+    state_version = 1  # of no state: what a connection is in the middle of are its operations
+
     def on_open(self, conn: Conn) -> None:
         conn.read()
 
@@ -18,3 +20,7 @@ class Echo(Handler):
 
     def on_write(self, conn: Conn, result: OpResult) -> None:
         conn.read()
+
+    def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
+        if not conn.pending_write_bytes:  # else it is read when that is written
+            conn.read()

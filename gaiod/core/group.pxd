@@ -65,4 +65,6 @@ cdef class Group:
     cpdef Py_ssize_t members(self, str topic=*) except -1
     @cython.locals(topic=Topic, names=list)
     cdef list list_topics(self)
+    @cython.locals(outbox=Queue, topic=Topic)
+    cdef list list_topics_of(self, Conn conn)
     cdef look_after(self, Topic topic)

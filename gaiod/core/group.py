@@ -184,6 +184,10 @@ class Group:
         """Of messages that were published and not dealt out yet: what publishes too fast should wait for this."""
         return self.fresh_bytes
 
+    def topics_of(self, conn: Conn) -> list[str]:
+        """Return the topics that a connection has; none if it is in another group, or in none."""
+        return self.list_topics_of(conn)
+
     def __len__(self) -> int:
         """How many connections are in it."""
         return self.size
@@ -195,6 +199,13 @@ class Group:
             if topic.places:
                 names.append(name)
         return names
+
+    def list_topics_of(self, conn: Conn) -> list[str]:
+        """As `topics_of`."""
+        outbox = conn.outbox
+        if outbox is None or outbox.group is not self:
+            return []
+        return [topic.name for topic in outbox.topics]
 
     # -- for the loop --------------------------------------------------------------------------------
 

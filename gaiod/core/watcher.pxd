@@ -51,7 +51,7 @@ cdef class Watcher(Loop):
     @cython.locals(operation=OpResult)
     cdef object _detach(self, list conns)
     @cython.locals(fd=int, conn=Conn)
-    cdef object _attach(self, object told, list descriptors, list blobs, object parcels)
+    cdef object _attach(self, object told, list descriptors, list blobs, object traffic, object parcels)
     cdef _submit(self, OpResult operation)
     @cython.locals(request=OpResult)
     cdef _request(self, int kind, object target, object argument)

@@ -8,7 +8,7 @@ This file and its neighbours are ordinary Python, compiled by Cython where a com
 import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from math import inf
 from threading import RLock
@@ -302,7 +302,13 @@ class Watcher(Loop):
         return self._detach([self._usable(conn) for conn in conns])
 
     def attach(
-        self, told: list[dict[str, Any]], descriptors: list[int], blobs: list[bytes], *, parcels: Any = None
+        self,
+        told: list[dict[str, Any]],
+        descriptors: list[int],
+        blobs: list[bytes],
+        *,
+        traffic: Sequence[int] = (),
+        parcels: dict[Any, Any] | None = None,
     ) -> Unit:
         """Make the connections of a `Unit` that another watcher has described.
 
@@ -315,13 +321,14 @@ class Watcher(Loop):
             descriptors: of the connections, in the same order; non-blocking, and close-on-exec. They are the watcher's
                 from now on, also after an error.
             blobs: from `Unit.describe`.
+            traffic: as `Conn.traffic`, of each connection; empty: it is not assigned.
             parcels: a dictionary for all units that refer to the same blobs: their messages are kept once.
 
         Raises:
             ValueError: what was told makes no sense; the descriptors are closed.
             UsageError: not in the loop's own thread, between two calls of `wait_io()`. WatcherClosed.
         """
-        return self._attach(told, descriptors, blobs, {} if parcels is None else parcels)
+        return self._attach(told, descriptors, blobs, traffic, {} if parcels is None else parcels)
 
     def wait_io(self, timeout: float | None = None) -> list[OpResult]:
         """Do the I/O, and return the operations completed: at least one, or none when time is up.
@@ -597,7 +604,7 @@ class Watcher(Loop):
         finally:
             self._leave()
 
-    def _attach(self, told: Any, descriptors: list[int], blobs: list[bytes], parcels: Any) -> Unit:
+    def _attach(self, told: Any, descriptors: list[int], blobs: list[bytes], traffic: Any, parcels: Any) -> Unit:
         conns: list[Conn] = []
         if self.closed:
             for fd in descriptors:
@@ -610,6 +617,8 @@ class Watcher(Loop):
                 conn = Conn(self, fd, None, self.poller.now())
                 conn.writable = False
                 conns.append(conn)
+            for conn, index in zip(conns, traffic, strict=False):
+                conn.traffic = index
             unit = Unit(self, conns, parcels)
             unit.take_out()
             try:

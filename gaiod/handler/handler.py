@@ -10,6 +10,7 @@ from gaiod.core.group import LIMIT, MEMORY_LIMIT, Group
 from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
 from gaiod.handler.admin_state import AdminState
+from gaiod.handler.arrival import Arrival
 from gaiod.handler.hooks import check_hook, check_methods
 from gaiod.handler.server_stats import HandlerCounts, ServerStats
 from gaiod.handler.shared_values import RESERVED
@@ -112,10 +113,15 @@ class Handler:
         Options: a dataclass, if the handler has options. It is the schema of `with:` in the configuration, and
             `self.options` is an instance of it.
         tick_interval_s: seconds between calls of `on_tick`.
+        state_version: the version of what `on_leave` returns. None: a reload lets the connections drain; else they are
+            handed over to the workers that come after (`on_leave`, `on_arrive`).
+        state_accepts: older versions that `on_arrive` understands, too.
     """
 
     Options: ClassVar[type[Any] | None] = None
     tick_interval_s: ClassVar[float] = 1.0
+    state_version: ClassVar[int | None] = None
+    state_accepts: ClassVar[frozenset[int]] = frozenset()
 
     _host: Host | None = None
 
@@ -133,6 +139,8 @@ class Handler:
         for name in vars(cls):
             check_hook(name, cls.__qualname__)
         check_methods(cls, Handler, CALLED)
+        if cls.state_version is not None and cls.on_arrive is Handler.on_arrive:
+            raise TypeError(f"{cls.__qualname__} has a state_version; define on_arrive(self, conn, arrival), too")
         interval_s: Any = cls.tick_interval_s
         if isinstance(interval_s, int | float) and not 0 < interval_s < inf:
             raise TypeError(f"{cls.__qualname__}.tick_interval_s is {interval_s!r}; write seconds, more than 0")
@@ -296,6 +304,26 @@ class Handler:
         ends. While one generation takes over from another there may be two for a moment. Never called before
         `on_start`.
         """
+
+    def on_leave(self, conn: Conn) -> bytes | None:
+        """Describe a client's connection for the worker that goes on with it; None: it cannot leave now.
+
+        Called only with a `state_version`, at a reload, an upgrade, or when the worker is replaced. Return what
+        `on_arrive` needs to make `conn.data` anew: JSON, say, and at most 64 KiB. The bytes that are pending to be
+        written, its relays and its groups' messages are carried without you. A pending read is not: nothing was
+        consumed. Change nothing and start nothing: the connection may stay. If it goes, `on_close` is called with the
+        reason "handed_over"; if not, it is asked for again, until the time of the hand-over is up.
+        """
+        return b""
+
+    def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
+        """Go on with a connection that another worker has served until now, instead of `on_open`.
+
+        Make `conn.data` of `arrival.state`, and start what `on_open` would: a read, unless a write is pending whose
+        `on_write` reads. Operations begin once the connection is really here; if it then stays where it was,
+        `on_close` is called with the reason "handed_back". Raise `gaiod.NotTaken` if you cannot serve it.
+        """
+        raise NotImplementedError
 
     # -- what an operator asks -----------------------------------------------------------------------
 

@@ -43,8 +43,12 @@ class ServerStats:
         cells[row + CONNECT_NS] += int(duration_s * 1e9)
         cells[row + FIRST_CONNECT + bucket_of(duration_s, CONNECT_BOUNDS_S)] += 1
 
+    def arrived(self) -> None:
+        """Tell of a connection that came from another worker (`Handler.on_arrive`). One `closed()` belongs to it."""
+        self._cells[self._first + CONNECTIONS] += 1
+
     def closed(self) -> None:
-        """Tell of the end of a connection that was `connected()`."""
+        """Tell of the end of a connection that was `connected()`, or `arrived()`."""
         self._cells[self._first + CLOSED] += 1
 
     def failed(self, reason: str) -> None:

@@ -27,6 +27,7 @@ cdef class Dispatcher:
     cdef Watcher watcher
     cdef TypedStopwatch watch
     cdef public bint ended
+    cdef public object after_pass
 
 
 @cython.locals(result=OpResult)

@@ -48,12 +48,14 @@ class Dispatcher:
 
     Attributes:
         ended: no pass begins any more.
+        after_pass: called once, when the completions of this pass are handed over; None: nothing is.
     """
 
     def __init__(self, watcher: Watcher, watch: Stopwatch | None = None) -> None:
         self.watcher = watcher
         self.watch = UNWATCHED if watch is None else watch
         self.ended = False
+        self.after_pass: Any = None
 
     def run(self) -> None:
         """Serve until `ended`.
@@ -63,6 +65,9 @@ class Dispatcher:
         """
         while not self.ended:
             dispatch(self.watcher.wait_io(), self.watch)
+            if self.after_pass is not None:
+                call, self.after_pass = self.after_pass, None
+                call()
 
 
 def dispatch(results: list[OpResult], watch: Stopwatch | None = None) -> None:

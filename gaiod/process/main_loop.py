@@ -39,6 +39,10 @@ class MainLoop:
         """Return from `run`, once what this pass has brought is dealt with."""
         self._dispatcher.ended = True
 
+    def after_pass(self, call: Callable[[], None]) -> None:
+        """Have something called once all completions of this pass are dealt with, and before the next begins."""
+        self._dispatcher.after_pass = call
+
     def beat_every(self, interval_s: float, cells: Any, heartbeat: int, also: Sequence[Callable[[], None]]) -> None:
         """Write the heartbeat now and then: a supervisor that reads an old one knows that the loop hangs.
 

@@ -13,8 +13,8 @@ from gaiod.core import counters
 
 HOOKS = (
     "on_start", "on_open", "on_read", "on_write", "on_eof", "on_close", "on_tick", "on_timer", "on_post", "on_connect",
-    "on_relay", "on_hangup", "on_message", "on_error", "on_share", "on_leader",
-    "on_admin_state",
+    "on_relay", "on_hangup", "on_message", "on_error", "on_share", "on_leader", "on_admin_state", "on_leave",
+    "on_arrive",
 )  # fmt: skip
 """What a handler may have: calls of each are counted by themselves where they raise or are slow."""
 
@@ -51,6 +51,15 @@ REJECT_REASONS = ("limit", "proxy_protocol")
 ACCEPT_ERRORS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "other")
 PAUSE_REASONS = ("fd", "memory")
 """Why a listener accepted nobody for a while."""
+
+STAY_REASONS = (
+    "handler", "version", "not_quiet", "hook_error", "refused", "limit", "descriptors", "feed", "size", "timeout",
+    "lost",
+)  # fmt: skip
+"""Why a connection was not handed over to another worker: it stays where it is, and drains."""
+
+HANDOVER_BOUNDS_S = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
+"""For how long nobody moved its bytes."""
 
 DURATION_BOUNDS_S = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0)
 
@@ -96,6 +105,12 @@ LISTENER_CELLS = (
     "shared_values",
     "shared_values_delayed",
     "feed_resent",
+    "moved_in",
+    "moved_out",
+    *(f"stayed_{reason}" for reason in STAY_REASONS),
+    "handover_ns",
+    *(f"handover_le_{bound}" for bound in HANDOVER_BOUNDS_S),
+    "handover_le_inf",
 )
 CELL = {name: index for index, name in enumerate(LISTENER_CELLS)}
 """Cells of a listener's row, by name."""
@@ -156,7 +171,8 @@ class Layout:
 
 def open_connections(row: list[int]) -> int:
     """Return how many connections are open according to a listener's cells; not below 0, whatever was read when."""
-    return max(0, row[CELL["accepted"]] - sum(row[CELL[f"closed_{reason}"]] for reason in CLOSE_REASONS))
+    came, gone = row[CELL["accepted"]] + row[CELL["moved_in"]], row[CELL["moved_out"]]
+    return max(0, came - gone - sum(row[CELL[f"closed_{reason}"]] for reason in CLOSE_REASONS))
 
 
 def open_to_server(row: list[int]) -> int:

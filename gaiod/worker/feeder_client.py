@@ -69,6 +69,10 @@ class FeederClient(Target):
         elif not isinstance(result.error, WatcherClosed):
             self._break()
 
+    def positions(self) -> dict[str, tuple[str, int]]:
+        """Return the key of each listener's feed, and how far it has come."""
+        return {name: (each.key, each.sequence or 0) for name, each in self._wanted.items()}
+
     def _connect(self, result: OpResult | None = None) -> None:
         try:
             self._conn = self._watcher.connect(self._address, context=self)
@@ -146,7 +150,7 @@ class FeederClient(Target):
             if number in self._missing:
                 subscription.listener.count_resent()
             subscription.sequence = sequence
-        subscription.listener.deliver(topic, data)
+        subscription.listener.deliver(sequence, topic, data)
 
     def _take_end(self, subscription: _Subscription, number: int, sequence: int) -> None:
         """Take that all has come that was missing, up to a sequence."""

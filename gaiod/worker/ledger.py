@@ -58,6 +58,15 @@ class Ledger:
             if self._log.wants_opened:
                 self._log.opened(self._listener, conn, peer)
 
+    def came(self, conn: Conn) -> None:
+        """Take note of a connection that another worker has served until now."""
+        if self._log is not None and (self._log.wants_closed or self._log.every_s is not None):
+            self._peers[conn.serial] = peer_text(conn.peer_address)
+
+    def went(self, conn: Conn) -> None:
+        """Forget a connection that another worker goes on with: it has not ended."""
+        self._peers.pop(conn.serial, None)
+
     def alive(self, conns: Iterable[Conn]) -> None:
         """Write down how connections are doing."""
         assert self._log is not None

@@ -17,6 +17,7 @@ from gaiod.core.operations import ACCEPT, CLOSED, CONNECT, RELAY
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.handler.admin_state import AdminState, admin_states, server_of_key
+from gaiod.handler.arrival import Arrival, NotTaken
 from gaiod.handler.failures import StartError, failed_start, likeness_of
 from gaiod.handler.handler import Handler, SocketOptions
 from gaiod.handler.server_stats import HandlerCounts
@@ -25,7 +26,7 @@ from gaiod.log.rate_limit import LimitedLog
 from gaiod.plugins import label_of
 from gaiod.process.dispatch import Target
 from gaiod.settings import ListenerSettings
-from gaiod.stats.cells import ACCEPT_ERRORS, CELL, Layout
+from gaiod.stats.cells import ACCEPT_ERRORS, CELL, HANDOVER_BOUNDS_S, Layout, bucket_of
 from gaiod.worker.accept_pauses import AcceptPauses
 from gaiod.worker.connection_log import ConnectionLog, name_of, peer_text
 from gaiod.worker.inspect.recent_closes import RecentCloses
@@ -36,6 +37,15 @@ from gaiod.worker.shared_state import RATE, SharedState
 from gaiod.worker.slow_hooks.report import SlowHooks
 
 log = logging.getLogger("gaiod.worker")
+
+HANDED_OVER = Termination("handed_over", "gaiod", "drain")
+HANDED_BACK = Termination("handed_back", "gaiod", "drain")
+"""Why a connection ends for a handler that another worker goes on with. Its client sees nothing of it."""
+
+STATE_MAX_BYTES = 64 * 1024
+"""Of what a handler says of a connection that leaves: it is a description, and not a store."""
+
+FIRST_HANDOVER = CELL[f"handover_le_{HANDOVER_BOUNDS_S[0]}"]
 
 BEHIND_BYTES = 256 * 1024
 """What one send of the fan-out takes. More does not make it cheaper."""
@@ -213,10 +223,15 @@ class Listener(Target):
 
     # -- what the feed brings ----------------------------------------------------------------------------
 
-    def deliver(self, topic: str, data: bytes) -> None:
-        """Let the handler have a message. Before its start, and once all is over, nobody wants it."""
+    def deliver(self, sequence: int, topic: str, data: bytes) -> None:
+        """Let the handler have a message of the feed. Before its start, and once all is over, nobody wants it."""
         if self._is_open or self.active:
+            groups = list(self._groups)
+            for group in groups:
+                group.position = sequence
             self._call("on_message", None, self.handler.on_message, (topic, data))
+            for group in groups:
+                group.position = 0
 
     def count_missed(self, messages: int) -> None:
         """Count messages that did not get here."""
@@ -454,6 +469,111 @@ class Listener(Target):
                 reason = reason.in_phase(phase_at_end(self.handler, conn, reason))
             self._ledger.closed(conn, name, reason, server_of(self.handler, conn))
         self._call("on_close", None, self.handler.on_close, (conn, reason))
+
+    # -- connections that go to another worker, or come from one ---------------------------------------
+
+    @property
+    def state_version(self) -> int | None:
+        """As `Handler.state_version`."""
+        return self.handler.state_version
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether its connections may go from one worker to another."""
+        return self.handler.state_version is not None
+
+    @property
+    def versions(self) -> list[int]:
+        """The versions of a handler's state that this one understands."""
+        own = self.handler.state_version
+        return [] if own is None else sorted({own, *self.handler.state_accepts})
+
+    def traffic_of(self, is_client: bool) -> int:
+        """Return the `Conn.traffic` of its connections."""
+        return self._row if is_client else self._upstream
+
+    def partner_of(self, conn: Conn) -> Conn | None:
+        """Return the partner of a connection, as its handler has it; a question about one must not cost it."""
+        try:
+            partner = self.handler.partner_of(conn)
+        except BaseException:
+            return None
+        return partner if isinstance(partner, Conn) else None
+
+    def leave(self, conn: Conn) -> tuple[bytes | None, str]:
+        """Return what the handler says of a connection that is to go; None: it stays, and why."""
+        self._watch.note(self, "on_leave", conn)
+        state: bytes | None = None
+        reason = "not_quiet"
+        try:
+            state = self.handler.on_leave(conn)
+            if state is not None and (not isinstance(state, bytes) or len(state) > STATE_MAX_BYTES):
+                raise TypeError(f"on_leave must return bytes, at most {STATE_MAX_BYTES} of them, or None")
+        except BaseException:
+            self.failed("on_leave", None)
+            state, reason = None, "hook_error"
+        if self._watch.lap():
+            self.slow("on_leave", conn, self._watch.took_ns)
+        return state, reason
+
+    def went(self, conns: list[Conn]) -> None:
+        """Take note that another worker goes on with a client's connection, and with those tied to it."""
+        for conn in conns:
+            if self.is_client(conn):
+                self.active -= 1
+                self._count("moved_out")
+                self._ledger.went(conn)
+        self._end_here(conns, HANDED_OVER)
+
+    def count_stayed(self, reason: str) -> None:
+        """Count a connection that was not handed over, for one of `STAY_REASONS`."""
+        self._count(f"stayed_{reason}")
+
+    def lack_of_room(self, version: int) -> str:
+        """Return why a connection of a handler of that version cannot come; empty: it can."""
+        if version not in self.versions or not self._is_open:
+            return "version"
+        return "limit" if self.active >= self.settings.connections_max else ""
+
+    def arrive(self, conns: list[Conn], state: bytes, version: int, partner: Conn | None) -> str:
+        """Let the handler have a client's connection that may come; return why it does not, empty: it does."""
+        for conn in conns:
+            conn.context = self
+        client = conns[0]
+        self._watch.note(self, "on_arrive", client)
+        reason = ""
+        try:
+            self.handler.on_arrive(client, Arrival(state, version, partner))
+        except NotTaken:
+            reason = "refused"
+        except BaseException:
+            self.failed("on_arrive", None)
+            reason = "hook_error"
+        if self._watch.lap():
+            self.slow("on_arrive", client, self._watch.took_ns)
+        if not reason:
+            self.active += sum(self.is_client(conn) for conn in conns)
+        return reason
+
+    def came(self, conns: list[Conn], paused_s: float) -> None:
+        """Take note that connections which have arrived are this worker's; nobody moved their bytes for so long."""
+        for conn in conns:
+            if self.is_client(conn):
+                self._count("moved_in")
+                self._count("handover_ns", int(paused_s * 1e9))
+                self._cells[self._row + FIRST_HANDOVER + bucket_of(paused_s, HANDOVER_BOUNDS_S)] += 1
+                self._ledger.came(conn)
+
+    def handed_back(self, conns: list[Conn]) -> None:
+        """Take note that connections which had arrived stay with the other worker."""
+        self.active -= sum(self.is_client(conn) for conn in conns)
+        self._end_here(conns, HANDED_BACK)
+
+    def _end_here(self, conns: list[Conn], reason: Termination) -> None:
+        for conn in conns:
+            conn.close_reason = reason
+        for conn in conns:
+            self._call("on_close", None, self.handler.on_close, (conn, reason))
 
     # -- time ----------------------------------------------------------------------------------------
 

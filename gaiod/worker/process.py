@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any, NoReturn
 
@@ -38,6 +39,8 @@ from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.drain import Drain
 from gaiod.worker.feeder_client import FeederClient
 from gaiod.worker.gc_stats import GcStats
+from gaiod.worker.handover.giver import Giver, Outcome
+from gaiod.worker.handover.taker import Taker
 from gaiod.worker.inspect.connection_facts import UNKNOWN
 from gaiod.worker.inspect.questions import Questions
 from gaiod.worker.inspect.recent_closes import RecentCloses
@@ -66,6 +69,10 @@ class Worker:
         self._sockets: list[list[socket.socket]] = []
         self._drain: Drain | None = None
         self._kept: set[str] | None = None  # listeners whose connections it keeps, while others serve; None: it serves
+        self._giver: Giver | None = None
+        self._taker: Taker | None = None
+        self._is_drained = False
+        self._link: FeederClient | None = None
         self._is_fed = self._is_ready = False
         self._feeder = 0
         self._asked_fed: list[dict[str, Any]] = []
@@ -178,6 +185,7 @@ class Worker:
 
     def _feed(self, feed: dict[str, Any]) -> None:
         """Be ready once messages come, if any listener takes some: none may be missed by who connects."""
+        self._taker = Taker(self._watcher, self._listeners, self._positions)
         keys = {listener: feed["keys"][listener.name] for listener in self._listeners if listener.name in feed["keys"]}
         if keys:
             self._link = FeederClient(self._watcher, feed["address"], keys, self._fed)
@@ -213,7 +221,8 @@ class Worker:
     def _tell_ready(self) -> None:
         if self._is_fed and not self._is_ready and not any(listener.is_delayed for listener in self._listeners):
             self._is_ready = True
-            self._channel.send({"ready": True})
+            assert self._taker is not None
+            self._channel.send({"ready": True, "takes": self._taker.address})
 
     def _beat(self) -> None:
         self._cells[self._lost] = lost_lines()
@@ -222,6 +231,8 @@ class Worker:
         follow_log()
 
     def _abort_all(self) -> None:
+        if self._taker is not None:
+            self._taker.close()
         for listener in self._listeners:
             listener.close_all(abort=True)
 
@@ -293,7 +304,32 @@ class Worker:
     def _take_drain(self, how: dict[str, Any]) -> None:
         if self._drain is not None:
             self._drain.cancel()
-        self._drain = Drain(self._watcher, self._listeners, how["timeout_s"], eager=how["eager"], done=self._loop.end)
+        self._drain = Drain(self._watcher, self._listeners, how["timeout_s"], eager=how["eager"], done=self._drained)
+        takers = how.get("to", ())
+        if takers and self._giver is None:
+            self._giver = Giver(
+                self._watcher,
+                takers,
+                self._listeners,
+                positions=self._positions,
+                timeout_s=how["handover_timeout_s"],
+                after_pass=self._loop.after_pass,
+                done=self._take_outcome,
+            )
+
+    def _take_outcome(self, outcome: Outcome) -> None:
+        self._channel.send({"handed_over": asdict(outcome)})
+        if self._is_drained:
+            self._loop.end()
+
+    def _drained(self) -> None:
+        """End, once all connections are gone, and the supervisor knows where to."""
+        self._is_drained = True
+        if self._giver is None or self._giver.is_over:
+            self._loop.end()
+
+    def _positions(self) -> dict[str, tuple[str, int]]:
+        return {} if self._link is None else self._link.positions()
 
     def _take_drain_listener(self, how: dict[str, Any]) -> None:
         listeners = [listener for listener in self._listeners if listener.settings.name == how["listener"]]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from gaiod import AdminState, Conn, Handler, OpResult, ProxyHeader, Termination
+from gaiod import AdminState, Arrival, Conn, Handler, OpResult, ProxyHeader, Termination
 
 from .health import Checks
 from .names import Answer, Names
@@ -53,6 +53,7 @@ class Proxy(Handler):
     """
 
     Options = ProxyOptions
+    state_version = 1
     pool: Pool
     """From `on_start` on."""
 
@@ -135,6 +136,12 @@ class Proxy(Handler):
         session = conn.data = Session(self, conn)
         conn.busy = True  # until it is relayed: to wait for a server is not to be idle
         self.find_server(session)
+
+    def on_leave(self, conn: Conn) -> bytes | None:
+        return conn.data.leave() if isinstance(conn.data, Session) else None
+
+    def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
+        Session(self, conn).arrive(arrival)
 
     def on_connect(self, conn: Conn, result: OpResult) -> None:
         if conn.data is not None:
@@ -249,9 +256,13 @@ class Proxy(Handler):
         if self.pool.give_back(endpoint):
             self.queue.serve()
 
-    def watch(self, session: Session) -> None:
-        """Look every second whether a session goes on of which one direction ended."""
-        self._half_closed[session] = time.monotonic()
+    def watch(self, session: Session, since_s: float) -> None:
+        """Look every second whether a session goes on of which one direction ended at `since_s`."""
+        self._half_closed[session] = since_s
+
+    def half_closed_s(self, session: Session) -> float | None:
+        """Return when one direction of a session ended; None: none has."""
+        return self._half_closed.get(session)
 
     # -- names -----------------------------------------------------------------------------------------
 

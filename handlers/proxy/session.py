@@ -1,10 +1,11 @@
 """A session: one client, the server it is connected to, and what becomes of the two."""
 
+import json
 import random
 import time
 from typing import TYPE_CHECKING
 
-from gaiod import Conn, ConnClosed, DeadlineExceeded, OpResult, RelaySinkError, Termination
+from gaiod import Arrival, Conn, ConnClosed, DeadlineExceeded, NotTaken, OpResult, RelaySinkError, Termination
 
 from .failures import is_full, is_ours, reason_of, words_for
 from .servers import Endpoint
@@ -113,6 +114,38 @@ class Session:
         elif self.client is not None:
             self.proxy.find_server(self)
 
+    # -- from one worker to another --------------------------------------------------------------------
+
+    def leave(self) -> bytes | None:
+        """Describe it for the worker that goes on with it; None: it is about to begin, or to end."""
+        endpoint = self.endpoint
+        if not self.is_connected or endpoint is None or self.client is None or self.server is None:
+            return None
+        if self.is_broken or self.survivor is not None:
+            return None
+        half_closed_s = self.proxy.half_closed_s(self)
+        return json.dumps({"server": str(endpoint), "until_s": self.until_s, "half_closed_s": half_closed_s}).encode()
+
+    def arrive(self, arrival: Arrival) -> None:
+        """Go on with a session of another worker: its relays are here already.
+
+        Raises:
+            NotTaken: its server is not one of this configuration.
+        """
+        proxy, server, told = self.proxy, arrival.partner, json.loads(arrival.state)
+        endpoint = proxy.pool.find(told["server"])
+        if endpoint is None or server is None or self.client is None:
+            raise NotTaken(f"there is no server {told['server']}")
+        self.client.data = server.data = self
+        self.server, self.endpoint = server, endpoint
+        self.is_connected = True
+        self.until_s = float(told["until_s"])
+        proxy.pool.take(endpoint)
+        endpoint.server.stats.arrived()
+        proxy.begun(self, endpoint)
+        if told["half_closed_s"] is not None:
+            proxy.watch(self, float(told["half_closed_s"]))
+
     # -- relaying --------------------------------------------------------------------------------------
 
     def _relay(self, client: Conn, server: Conn, endpoint: Endpoint) -> None:
@@ -151,14 +184,14 @@ class Session:
             elif other.at_eof:
                 self.close(FINS[other is self.client])
             else:
-                self.proxy.watch(self)
+                self.proxy.watch(self, time.monotonic())
         elif isinstance(error, RelaySinkError):
             self._blame(other, error)
             if other.at_eof:
                 self._reset(other, conn)
             else:
                 self.is_broken = True  # what it has sent is still delivered; then its end comes by itself
-                self.proxy.watch(self)
+                self.proxy.watch(self, time.monotonic())
         elif isinstance(error, DeadlineExceeded):
             self.close("max_age")
         else:

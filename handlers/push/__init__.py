@@ -1,9 +1,10 @@
 """push: every subscriber gets what is published, at memory bounds that hold whatever it does."""
 
+import json
 import time
 from collections.abc import Iterable, Sequence
 
-from gaiod import Conn, Group, Handler, OpResult, Source, Termination
+from gaiod import Arrival, Conn, Group, Handler, NotTaken, OpResult, Source, Termination
 
 from .framing import frame
 from .half_closed import HalfClosed
@@ -29,6 +30,7 @@ class Push(Handler):
     """
 
     Options = PushOptions
+    state_version = 1
     subscribers: Group
     """From `on_start` on."""
 
@@ -119,6 +121,31 @@ class Push(Handler):
 
     def on_close(self, conn: Conn, reason: str) -> None:
         self._half_closed.remove(conn)
+
+    def on_leave(self, conn: Conn) -> bytes | None:
+        if conn.data is not None:
+            return None  # its subscription is on its way, and comes soon or never
+        left_s = self._half_closed.left_s(conn, time.monotonic())
+        return json.dumps({"topics": self.subscribers.topics_of(conn), "left_s": left_s}).encode()
+
+    def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
+        told = json.loads(arrival.state)
+        subscribe = self.options.subscribe
+        topics = [str(topic) for topic in told["topics"]]
+        if subscribe is False:
+            offered = [topic for topic in topics if topic == self.options.topic]
+        else:
+            offered = [topic for topic in topics if subscribe.offers(topic)]
+        if offered != topics:
+            raise NotTaken(f"of {topics}, {offered} are here")
+        for topic in topics:
+            self.subscribers.add(conn, topic)
+        if told["left_s"] is None:
+            conn.read()
+        else:
+            now_s = time.monotonic()
+            self._half_closed.add(conn, now_s)
+            self._await_half_closed(now_s)
 
     def on_message(self, topic: str, data: bytes) -> None:
         self._last.keep(topic, data)

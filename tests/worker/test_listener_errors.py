@@ -124,7 +124,7 @@ def test_whatever_a_hook_raises_costs_its_own_connection(
     bad = serving.dial()
     bad.sendall(b"bad")
     bad.shutdown(socket.SHUT_WR)
-    serving.listener.deliver("topic", b"message")
+    serving.listener.deliver(1, "topic", b"message")
     serving.listener.take_shared("key", "value", is_own=False)
     serving.listener.lead(False)
     serving.listener.take_shared(admin_key("server"), asdict(AdminState("drain")), is_own=False)

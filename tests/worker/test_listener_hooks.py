@@ -115,7 +115,7 @@ def test_start_comes_before_anybody_is_accepted_and_what_it_plans_happens(watche
     handler = Plans()
     listener = _listener(handler, watcher)
     listener.start()
-    listener.deliver("topic", b"message")
+    listener.deliver(1, "topic", b"message")
     until_s = time.monotonic() + LIMIT_S
     while ("timer", "planned") not in handler.notes:
         assert time.monotonic() < until_s

@@ -1,0 +1,1 @@
+"""Handing established connections from one worker to another."""

@@ -1,0 +1,286 @@
+"""The worker that takes connections over: it builds what is offered, and begins to serve it when it is committed."""
+
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gaiod.core.connection import Conn
+from gaiod.core.handover import Unit
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
+from gaiod.core.watcher import Watcher
+from gaiod.process.dispatch import Target
+from gaiod.process.peer_credentials import peer_uid
+from gaiod.worker.handover.giver import LOOK_S, Positions
+from gaiod.worker.handover.wire import (
+    FORMAT,
+    TOKEN_BYTES,
+    FrameError,
+    FrameReader,
+    Parts,
+    close_all,
+    header_of,
+    receive_descriptors,
+)
+from gaiod.worker.listener import Listener
+
+log = logging.getLogger("gaiod.worker")
+
+DESCRIPTORS_LEFT = 64
+"""Descriptors that stay free for new clients, when others' connections come."""
+
+
+@dataclass(slots=True, eq=False)
+class _Arrived:
+    """A unit that was built, and is not committed."""
+
+    listener: Listener
+    unit: Unit
+
+
+@dataclass(slots=True, eq=False)
+class _Offer:
+    """What was offered: `units` by their numbers, once they are built."""
+
+    number: int
+    message: dict[str, Any]
+    parts: list[bytes]
+    descriptors: list[int]
+    units: dict[int, _Arrived] = field(default_factory=dict)
+
+
+class Taker(Target):
+    """Where workers hand their connections to this one. Only those of the same user may.
+
+    Args:
+        watcher: the worker's.
+        listeners: whose connections it takes.
+        positions: tells how far the feed has come.
+    """
+
+    def __init__(self, watcher: Watcher, listeners: Sequence[Listener], positions: Positions) -> None:
+        super().__init__(None, None)
+        self.watcher = watcher
+        self.listeners = {listener.name: listener for listener in listeners}
+        self.positions = positions
+        self._links: dict[bytes, _Link] = {}
+        self._descriptors = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._descriptors.bind("")  # the kernel finds a name that is no file, and nobody else's (man 7 unix)
+        self._descriptors.setblocking(False)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+            listening.bind("")
+            listening.listen(1024)
+            self.address = {"stream": _name_of(listening), "descriptors": _name_of(self._descriptors)}
+            self._listening = watcher.accept(listening, context=self)
+
+    def close(self) -> None:
+        """Take no more, and give up what is not committed."""
+        self.watcher.free(self._listening)
+        for link in list(self._links.values()):
+            link.end()
+        self.receive_descriptors()
+        self._descriptors.close()
+
+    def receive_descriptors(self) -> None:
+        """Let each link have what has come for it."""
+        while (received := receive_descriptors(self._descriptors)) is not None:
+            token, number, descriptors = received
+            link = self._links.get(token)
+            if link is None:
+                close_all(descriptors)
+            else:
+                link.descriptors[number] = descriptors
+
+    def forget(self, token: bytes) -> None:
+        """Take note that a link is over."""
+        self._links.pop(token, None)
+
+    def on_completion(self, result: OpResult) -> None:
+        """Take a worker that has come."""
+        conn = result.conn
+        if result.operation is not OpType.ACCEPT or result.error is not None or conn is None:
+            return
+        if peer_uid(conn.fileno()) not in (None, os.geteuid()):
+            conn.abort()
+            return
+        token = secrets.token_bytes(TOKEN_BYTES)
+        self._links[token] = _Link(self, conn, token)
+
+
+def _name_of(sock: socket.socket) -> str:
+    name: bytes = sock.getsockname()
+    return "\0" + name[1:].decode("ascii")
+
+
+class _Link(Target):
+    """The stream from one giver."""
+
+    def __init__(self, taker: Taker, conn: Conn, token: bytes) -> None:
+        super().__init__(self._read, self._written)
+        self.descriptors: dict[int, list[int]] = {}
+        self._taker = taker
+        self._conn = conn
+        self._token = token
+        self._reader = FrameReader()
+        self._waiting: list[_Offer] = []  # for the feed
+        self._offers: dict[int, _Offer] = {}
+        self._is_over = False
+        conn.context = self
+        self._say(self._hello())
+        conn.read()
+
+    def _hello(self) -> dict[str, Any]:
+        positions = self._taker.positions()
+        listeners = {}
+        for name, listener in self._taker.listeners.items():
+            if listener.hands_over:
+                feed = positions.get(name)
+                listeners[name] = {"versions": listener.versions, "feed": None if feed is None else feed[0]}
+        soft = os.sysconf("SC_OPEN_MAX")
+        free = soft - len(os.listdir("/proc/self/fd")) - DESCRIPTORS_LEFT if os.path.isdir("/proc/self/fd") else soft
+        return {"format": FORMAT, "token": self._token.hex(), "descriptors": free, "listeners": listeners}
+
+    # -- what comes ------------------------------------------------------------------------------------
+
+    def _read(self, conn: Conn, result: OpResult) -> None:
+        self._reader.add(result.buffer)
+        try:
+            for message, parts in self._reader.take():
+                self._take(message, parts)
+        except (FrameError, KeyError, TypeError, ValueError, IndexError) as error:
+            log.error("a worker that hands its connections over says what cannot be understood: %s", error)
+            self._give_up()
+            return
+        if not conn.closed:
+            conn.read()
+
+    def _take(self, message: dict[str, Any], parts: list[bytes]) -> None:
+        if "offer" in message:
+            self._taker.receive_descriptors()
+            number = message["offer"]
+            self._waiting.append(_Offer(number, message, parts, self.descriptors.pop(number, [])))
+            self._look(None)
+        elif "commit" in message:
+            offer = self._offers.pop(message["commit"])
+            self._commit(offer, set(message["kept"]), message["messages"], parts)
+        elif "cancel" in message:
+            self._cancel(message["cancel"])
+
+    def _cancel(self, number: int) -> None:
+        offer = self._offers.pop(number, None)
+        if offer is not None:
+            for each in offer.units.values():
+                self._hand_back(each)
+        for waiting in [each for each in self._waiting if each.number == number]:
+            self._waiting.remove(waiting)
+            close_all(waiting.descriptors)
+
+    def _look(self, result: OpResult | None) -> None:
+        """Accept what is offered, once the feed has come as far as the giver's."""
+        while self._waiting and not self._is_over:
+            offer = self._waiting[0]
+            own = self._taker.positions()
+            if any(name in own and own[name][1] < at for name, at in offer.message["positions"].items()):
+                self._taker.watcher.timer(time.monotonic() + LOOK_S, context=self._look)
+                return
+            del self._waiting[0]
+            refused = self._build(offer)
+            self._offers[offer.number] = offer
+            positions = {name: at[1] for name, at in own.items() if name in offer.message["positions"]}
+            self._say({"accept": offer.number, "refused": refused, "positions": positions})
+
+    def _build(self, offer: _Offer) -> dict[str, str]:
+        """Build what is offered; return what is refused, and why."""
+        units = offer.message["units"]
+        descriptors = offer.descriptors
+        refused: dict[str, str] = {}
+        if len(descriptors) != sum(len(unit["conns"]) for unit in units):
+            close_all(descriptors)
+            return {str(i): "descriptors" for i in range(len(units))}
+        parcels: dict[Any, Any] = {}
+        first = 0
+        for i, told in enumerate(units):
+            own = descriptors[first : first + len(told["conns"])]
+            first += len(own)
+            listener = self._taker.listeners.get(told["listener"])
+            reason = "version" if listener is None else listener.lack_of_room(told["version"])
+            if reason or listener is None:
+                close_all(own)
+                refused[str(i)] = reason
+                continue
+            parts = [offer.parts[number] for number in told["parts"]]
+            traffic = [listener.traffic_of(is_client) for is_client in told["clients"]]
+            unit = self._taker.watcher.attach(told["conns"], own, parts, traffic=traffic, parcels=parcels)
+            for conn, header in zip(unit.conns, told["headers"], strict=True):
+                conn.proxy_header = header_of(header)
+            partner = None if told["partner"] is None else unit.conns[told["partner"]]
+            reason = listener.arrive(unit.conns, offer.parts[told["state"]], told["version"], partner)
+            if reason:
+                unit.release()
+                refused[str(i)] = reason
+                continue
+            offer.units[i] = _Arrived(listener, unit)
+        return refused
+
+    def _commit(self, offer: _Offer, kept: set[int], messages: list[Any], parts: list[bytes]) -> None:
+        """Serve what is this worker's from now on."""
+        for i, number, told in messages:
+            unit = offer.units[i].unit
+            unit.expect(unit.conns[number], [(topic, parts[part]) for topic, part in told])
+        paused_s = max(0.0, time.monotonic() - offer.message["quiet_s"])
+        for i, each in offer.units.items():
+            if i in kept:
+                self._hand_back(each)
+            else:
+                each.unit.resume()
+                each.listener.came(each.unit.conns, paused_s)
+
+    def _hand_back(self, each: _Arrived) -> None:
+        conns = each.unit.conns
+        each.unit.release()
+        each.listener.handed_back(conns)
+
+    # -- the stream ------------------------------------------------------------------------------------
+
+    def _say(self, message: Mapping[str, Any]) -> None:
+        if not self._conn.closed:
+            self._conn.write(Parts().frame(dict(message)))
+
+    def _written(self, conn: Conn, result: OpResult) -> None:
+        """It was said."""
+
+    def on_completion(self, result: OpResult) -> None:
+        """The giver is gone, or is done: what it has not committed is this worker's, for nobody else has it."""
+        if self._is_over or not isinstance(result.error, (EOFError, OSError)):
+            return
+        offers, self._offers = self._offers, {}
+        for offer in offers.values():
+            self._commit(offer, set(), [], [])
+        for offer in self._waiting:
+            self._build(offer)
+            self._commit(offer, set(), [], [])
+        self._waiting.clear()
+        self.end()
+
+    def _give_up(self) -> None:
+        """End a link that says nonsense: its giver lives, and goes on with what it has not committed."""
+        for number in list(self._offers):
+            self._cancel(number)
+        self.end()
+
+    def end(self) -> None:
+        """End the link."""
+        self._is_over = True
+        for offer in self._waiting:
+            close_all(offer.descriptors)
+        self._waiting.clear()
+        for descriptors in self.descriptors.values():
+            close_all(descriptors)
+        self.descriptors.clear()
+        self._taker.forget(self._token)
+        self._conn.abort()

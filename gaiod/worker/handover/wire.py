@@ -1,0 +1,174 @@
+"""What two workers say to each other while one hands its connections to the other.
+
+    taker -> giver    hello     {"format": 1, "token": "...", "listeners": {"echo": {"versions": [1], "feed": null}}}
+    giver -> taker    offer     {"offer": 7, "quiet_s": ..., "units": [...], "positions": {"ticks": 42}}
+    taker -> giver    accept    {"accept": 7, "refused": {"3": "limit"}, "positions": {"ticks": 44}}
+    giver -> taker    commit    {"commit": 7, "kept": [5], "messages": [[0, 0, [["topic", 2]]]]}
+    giver -> taker    cancel    {"cancel": 7}
+
+Each is a frame on a stream between them: the sizes of a JSON object and of the bytes behind it, then both. In `sizes`
+the object says how the bytes are divided; whoever is meant says which part by its number. The descriptors of an
+offer's connections come before it, over a datagram socket of the taker's: in one message, of the token and the
+offer's number. A datagram is there when it was sent, and needs no stream's order.
+"""
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from gaiod.core.errors import GaiodError
+from gaiod.proxy_protocol import ProxyHeader
+
+FORMAT = 1
+
+HEADER = struct.Struct("!II")
+"""Bytes of the object, bytes behind it."""
+
+LABEL = struct.Struct("!16sQ")
+"""Of a datagram: the token, the number of the offer."""
+
+TOKEN_BYTES = 16
+
+DESCRIPTORS_MAX = 240
+"""In one offer. The kernel passes 253 at most with one message (SCM_MAX_FD)."""
+
+FRAME_MAX_BYTES = 256 * 1024 * 1024
+"""Far beyond an offer: who says more is broken."""
+
+
+class FrameError(GaiodError):
+    """What was received is no frame, or not what the other side may say."""
+
+
+class Parts:
+    """Bytes to be sent behind an object, each distinct one once: members of a group wait for the same messages."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._numbers: dict[int, int] = {}
+        self.size = 0
+
+    def add(self, part: bytes) -> int:
+        """Return the number of a part, which is added unless it is there."""
+        number = self._numbers.get(id(part))
+        if number is None:
+            number = self._numbers[id(part)] = len(self._parts)
+            self._parts.append(part)
+            self.size += len(part)
+        return number
+
+    def frame(self, message: dict[str, Any]) -> bytes:
+        """Return an object with the parts behind it."""
+        said = json.dumps({**message, "sizes": [len(part) for part in self._parts]}).encode()
+        return b"".join((HEADER.pack(len(said), self.size), said, *self._parts))
+
+
+class FrameReader:
+    """Takes a stream of frames apart, in whatever pieces it arrives."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def add(self, data: Any) -> None:
+        """Take what was received."""
+        self._buffer += data
+
+    def take(self) -> list[tuple[dict[str, Any], list[bytes]]]:
+        """Return (object, parts) of each frame that is complete.
+
+        Raises:
+            FrameError: no frame begins where one should.
+        """
+        found = []
+        while len(self._buffer) >= HEADER.size:
+            said_size, parts_size = HEADER.unpack_from(self._buffer)
+            if said_size + parts_size > FRAME_MAX_BYTES:
+                raise FrameError(f"a frame of {said_size + parts_size} bytes")
+            end = HEADER.size + said_size + parts_size
+            if len(self._buffer) < end:
+                break
+            frame = bytes(self._buffer[:end])
+            del self._buffer[:end]
+            found.append(_taken_apart(frame, HEADER.size + said_size))
+        return found
+
+
+def _taken_apart(frame: bytes, at: int) -> tuple[dict[str, Any], list[bytes]]:
+    try:
+        message = json.loads(frame[HEADER.size : at])
+        parts = []
+        for size in message["sizes"]:
+            parts.append(frame[at : at + size])
+            at += size
+    except (ValueError, KeyError, TypeError) as error:
+        raise FrameError(f"a frame makes no sense: {frame[HEADER.size : HEADER.size + 60]!r}") from error
+    if at != len(frame):
+        raise FrameError("the sizes of a frame's parts are not that of their sum")
+    return message, parts
+
+
+def send_descriptors(sock: socket.socket, address: str, token: bytes, offer: int, descriptors: Sequence[int]) -> None:
+    """Send the descriptors of an offer.
+
+    Raises:
+        OSError: none was sent: too many are on their way (EAGAIN, ETOOMANYREFS), or the other side is gone.
+    """
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(descriptors)}i", *descriptors))]
+    sock.sendmsg([LABEL.pack(token, offer)], rights, 0, address)
+
+
+def receive_descriptors(sock: socket.socket) -> tuple[bytes, int, list[int]] | None:
+    """Return (token, number of the offer, descriptors) of the next message; None: there is none.
+
+    The descriptors are fewer than were sent where this process may not have so many: the kernel closes the others.
+    """
+    room = socket.CMSG_SPACE((DESCRIPTORS_MAX + 13) * 4)
+    try:
+        data, ancillary, _, _ = sock.recvmsg(LABEL.size, room, socket.MSG_CMSG_CLOEXEC)
+    except BlockingIOError:
+        return None
+    descriptors: list[int] = []
+    for level, kind, rights in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors += struct.unpack(f"{len(rights) // 4}i", rights[: len(rights) // 4 * 4])
+    if len(data) != LABEL.size:
+        close_all(descriptors)
+        return b"", 0, []
+    token, offer = LABEL.unpack(data)
+    return token, offer, descriptors
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    """Close descriptors that nobody wants."""
+    for fd in descriptors:
+        os.close(fd)
+
+
+def plain_header(header: ProxyHeader | None) -> Any:
+    """Return a PROXY header as a plain value for JSON."""
+    if header is None:
+        return None
+    ends = [_plain_address(header.source), _plain_address(header.destination)]
+    return [*ends, [[kind, value.hex()] for kind, value in header.tlvs]]
+
+
+def header_of(plain: Any) -> ProxyHeader | None:
+    """Return the PROXY header that `plain_header` made this of."""
+    if plain is None:
+        return None
+    source, destination, tlvs = plain
+    values = tuple((int(kind), bytes.fromhex(value)) for kind, value in tlvs)
+    return ProxyHeader(_address_of(source), _address_of(destination), values)
+
+
+def _plain_address(address: Any) -> Any:
+    return {"bytes": address.hex()} if isinstance(address, bytes) else address
+
+
+def _address_of(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        return bytes.fromhex(plain["bytes"])
+    return tuple(plain) if isinstance(plain, list) else plain

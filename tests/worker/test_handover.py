@@ -1,0 +1,358 @@
+"""One worker hands its connections to another: both in this process, with real sockets, stepped by the test."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from core.support.sockets import pattern
+from core.support.waiting import LIMIT_S
+
+from gaiod import Arrival, Conn, Handler, NotTaken, OpResult, Termination
+from gaiod.handlers.echo import Echo
+from gaiod.worker.handover import giver as giving
+from gaiod.worker.handover.giver import Giver, Outcome
+from gaiod.worker.handover.taker import Taker
+from worker.support.serving import Serving
+
+
+class Both:
+    """A worker that gives and one that takes, each with one listener of the same name."""
+
+    def __init__(self, giver: Handler, taker: Handler, **limits: Any) -> None:
+        self.giver = Serving(giver)
+        self.taker = Serving(taker, **limits)
+        self.feeds: dict[Serving, dict[str, tuple[str, int]]] = {self.giver: {}, self.taker: {}}
+        self.takes = Taker(self.taker.watcher, [self.taker.listener], lambda: self.feeds[self.taker])
+        self.outcome: Outcome | None = None
+        self._after: list[Callable[[], None]] = []
+        self.gives: Giver | None = None
+
+    def begin(self, timeout_s: float = LIMIT_S) -> None:
+        """Begin to hand over."""
+        self.gives = Giver(
+            self.giver.watcher,
+            [self.takes.address],
+            [self.giver.listener],
+            positions=lambda: self.feeds[self.giver],
+            timeout_s=timeout_s,
+            after_pass=self._after.append,
+            done=self._take,
+        )
+
+    def _take(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+    def step(self, *, giver: bool = True, taker: bool = True) -> None:
+        """Do one pass of each."""
+        if giver:
+            self.giver.step()
+            after = self._after[:1]
+            self._after.clear()
+            for call in after:
+                call()
+        if taker:
+            self.taker.step()
+
+    def step_until(self, look: Callable[[], object], what: str) -> None:
+        until_s = time.monotonic() + LIMIT_S
+        while not look():
+            assert time.monotonic() < until_s, f"{what}: not within {LIMIT_S:g} s"
+            self.step()
+
+    def hand_over(self, timeout_s: float = LIMIT_S) -> Outcome:
+        """Hand over, and return the outcome."""
+        self.begin(timeout_s)
+        self.step_until(lambda: self.outcome is not None, "the outcome of a hand-over")
+        assert self.outcome is not None
+        for _ in range(3):
+            self.step()
+        return self.outcome
+
+    def close(self) -> None:
+        self.takes.close()
+        self.giver.close()
+        self.taker.close()
+
+
+@pytest.fixture
+def echoes() -> Iterator[Both]:
+    both = Both(Echo(), Echo())
+    yield both
+    both.close()
+
+
+def both_of(request: pytest.FixtureRequest, giver: Handler, taker: Handler, **limits: Any) -> Both:
+    both = Both(giver, taker, **limits)
+    request.addfinalizer(both.close)
+    return both
+
+
+def test_clients_notice_nothing(echoes: Both) -> None:
+    clients = [echoes.giver.connect() for _ in range(250)]
+    for number, client in enumerate(clients):
+        assert echoes.giver.exchange(client, b"%03d" % number) == b"%03d" % number
+    outcome = echoes.hand_over()
+    assert outcome.moved == 250
+    assert not outcome.stayed
+    assert (echoes.giver.listener.active, echoes.taker.listener.active) == (0, 250)
+    assert (echoes.giver.count("moved_out"), echoes.taker.count("moved_in")) == (250, 250)
+    assert echoes.giver.closes() == {}
+    for number, client in enumerate(clients):
+        assert echoes.taker.exchange(client, b"%03d" % number) == b"%03d" % number
+    clients[0].close()
+    echoes.taker.step_until(lambda: echoes.taker.listener.active == 249, "the end of one")
+    assert echoes.taker.closes() == {"peer_eof": 1}
+
+
+def test_bytes_under_way_are_echoed_once(echoes: Both) -> None:
+    """The client sends all the time, and does not read: writes wait."""
+    client = echoes.giver.connect()
+    client.setblocking(False)
+    data, sent = pattern(16 << 20), 0
+    received = bytearray()
+
+    def push() -> None:
+        nonlocal sent
+        try:
+            sent += client.send(data[sent : sent + 100_000])
+        except BlockingIOError:
+            pass
+
+    for _ in range(200):
+        push()
+        echoes.step()
+    echoes.begin()
+    until_s = time.monotonic() + LIMIT_S
+    while (len(received) < sent or echoes.outcome is None) and time.monotonic() < until_s:
+        if echoes.outcome is None:
+            push()
+        echoes.step()
+        try:
+            received += client.recv(1 << 16)
+        except BlockingIOError:
+            pass
+    assert echoes.outcome is not None
+    assert echoes.outcome.moved == 1
+    assert received == data[:sent]
+
+
+class Counting(Handler):
+    """Answers with how often the client has spoken."""
+
+    state_version = 2
+    state_accepts = frozenset({1})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed: list[str] = []
+
+    def on_open(self, conn: Conn) -> None:
+        conn.data = 0
+        conn.read()
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        conn.data += 1
+        conn.write(b"%d" % conn.data)
+
+    def on_write(self, conn: Conn, result: OpResult) -> None:
+        conn.read()
+
+    def on_close(self, conn: Conn, reason: str) -> None:
+        assert isinstance(reason, Termination)
+        self.closed.append(str(reason))
+
+    def on_leave(self, conn: Conn) -> bytes | None:
+        return b"%d" % conn.data
+
+    def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
+        conn.data = int(arrival.state)
+        conn.read()
+
+
+def ask(serving: Serving, client: socket.socket) -> bytes:
+    client.sendall(b"?")
+    return serving.receive(client, 1)
+
+
+def test_state_goes_with_the_connection(request: pytest.FixtureRequest) -> None:
+    giver = Counting()
+    both = both_of(request, giver, Counting())
+    client = both.giver.connect()
+    assert [ask(both.giver, client) for _ in range(3)] == [b"1", b"2", b"3"]
+    both.hand_over()
+    assert giver.closed == ["handed_over"]
+    assert ask(both.taker, client) == b"4"
+
+
+class Stateless(Counting):
+    state_version = None
+
+
+class Later(Counting):
+    state_version = 3
+    state_accepts = frozenset({1})
+
+
+class Silent(Counting):
+    def on_leave(self, conn: Conn) -> bytes | None:
+        return None
+
+
+class Failing(Counting):
+    def on_leave(self, conn: Conn) -> bytes | None:
+        raise RuntimeError("no")
+
+
+class Wordy(Counting):
+    def on_leave(self, conn: Conn) -> bytes | None:
+        return b"x" * 65_537
+
+
+class Refusing(Counting):
+    def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
+        raise NotTaken("not here")
+
+
+class Breaking(Counting):
+    def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
+        conn.read()
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("giver", "taker", "limits", "reason"),
+    [
+        (Stateless, Counting, {}, "handler"),
+        (Counting, Stateless, {}, "version"),
+        (Counting, Later, {}, "version"),
+        (Failing, Counting, {}, "hook_error"),
+        (Wordy, Counting, {}, "hook_error"),
+        (Counting, Refusing, {}, "refused"),
+        (Counting, Breaking, {}, "hook_error"),
+        (Counting, Counting, {"connections_max": 0}, "limit"),
+    ],
+)
+def test_who_cannot_go_stays_and_is_served(
+    request: pytest.FixtureRequest,
+    giver: type[Handler],
+    taker: type[Handler],
+    limits: dict[str, int],
+    reason: str,
+) -> None:
+    both = both_of(request, giver(), taker(), **limits)
+    client = both.giver.connect()
+    assert ask(both.giver, client) == b"1"
+    outcome = both.hand_over()
+    assert (outcome.moved, dict(outcome.stayed)) == (0, {reason: 1})
+    assert both.giver.count(f"stayed_{reason}") == 1
+    assert (both.giver.listener.active, both.taker.listener.active) == (1, 0)
+    assert ask(both.giver, client) == b"2"
+
+
+def test_older_version_is_understood(request: pytest.FixtureRequest) -> None:
+    class Older(Counting):
+        state_version = 1
+
+    both = both_of(request, Older(), Counting())
+    client = both.giver.connect()
+    ask(both.giver, client)
+    assert both.hand_over().moved == 1
+    assert ask(both.taker, client) == b"2"
+
+
+def test_handler_that_always_says_later_keeps_its_connection(request: pytest.FixtureRequest) -> None:
+    both = both_of(request, Silent(), Counting())
+    client = both.giver.connect()
+    outcome = both.hand_over(timeout_s=0.2)
+    assert dict(outcome.stayed) == {"not_quiet": 1}
+    assert ask(both.giver, client) == b"1"
+
+
+def test_busy_connection_goes_once_it_is_quiet(request: pytest.FixtureRequest) -> None:
+    both = both_of(request, Counting(), Counting())
+    client = both.giver.connect()
+    [conn] = both.giver.listener.clients()
+    conn.busy = True
+    both.begin()
+    for _ in range(20):
+        both.step()
+    assert both.giver.listener.active == 1
+    conn.busy = False
+    both.step_until(lambda: both.outcome is not None, "the outcome")
+    assert ask(both.taker, client) == b"1"
+
+
+def test_who_was_touched_after_the_offer_stays_until_the_next(request: pytest.FixtureRequest) -> None:
+    """Another connection's hook writes to it meanwhile: that is not in the offer."""
+    both = both_of(request, Counting(), Counting())
+    client = both.giver.connect()
+    [conn] = both.giver.listener.clients()
+    both.begin()
+    until_s = time.monotonic() + LIMIT_S
+    while both.giver.watcher.connections(context=both.giver.listener):
+        assert time.monotonic() < until_s
+        both.step()
+    conn.write(b"!")  # it is detached now
+    both.step_until(lambda: both.outcome is not None, "the outcome")
+    assert both.outcome is not None
+    assert both.outcome.moved == 1
+    assert both.taker.receive(client, 1) == b"!"
+    assert ask(both.taker, client) == b"1"
+
+
+def test_taker_that_dies_leaves_everything_to_the_giver(request: pytest.FixtureRequest) -> None:
+    both = both_of(request, Counting(), Counting())
+    client = both.giver.connect()
+    ask(both.giver, client)
+    both.begin()
+    until_s = time.monotonic() + LIMIT_S
+    while both.giver.watcher.connections(context=both.giver.listener):
+        assert time.monotonic() < until_s
+        both.step()
+    both.taker.watcher.close()
+    while both.outcome is None:
+        assert time.monotonic() < until_s
+        both.step(taker=False)
+    assert both.outcome.moved == 0
+    assert ask(both.giver, client) == b"2"
+
+
+def test_giver_that_dies_leaves_what_it_offered_to_the_taker(request: pytest.FixtureRequest) -> None:
+    both = both_of(request, Counting(), Counting())
+    client = both.giver.connect()
+    ask(both.giver, client)
+    both.begin()
+    until_s = time.monotonic() + LIMIT_S
+    while both.giver.watcher.connections(context=both.giver.listener):
+        assert time.monotonic() < until_s
+        both.step()
+    streams = both.giver.watcher.connections()
+    while any(conn.pending_write_bytes for conn in streams):
+        both.step(taker=False)
+    for conn in streams:
+        conn.abort()  # as its death would; the detached connection is still open here
+    both.taker.step_until(lambda: both.taker.count("moved_in") == 1, "its being taken")
+    assert ask(both.taker, client) == b"2"
+
+
+def test_accept_that_does_not_come_is_not_waited_for(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(giving, "ACCEPT_TIMEOUT_S", 0.05)
+    both = both_of(request, Counting(), Counting())
+    client = both.giver.connect()
+    both.begin()
+    until_s = time.monotonic() + LIMIT_S
+    while both.giver.watcher.connections(context=both.giver.listener):
+        assert time.monotonic() < until_s
+        both.step()
+    while both.outcome is None:
+        assert time.monotonic() < until_s
+        both.step(taker=False)
+    assert dict(both.outcome.stayed) == {"timeout": 1}
+    assert ask(both.giver, client) == b"1"
+    for _ in range(5):
+        both.step()
+    assert both.taker.listener.active == 0
