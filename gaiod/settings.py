@@ -69,6 +69,8 @@ class ListenerSettings:
     (`Handler.notsent_lowat_of`), unless the file says it."""
     proxy_protocol: ProxyProtocolSettings | None = None
     """None: the first byte is the client's."""
+    handover: bool = True
+    """Whether its connections may go from one worker to another, if its handler can describe them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,15 @@ class RecycleSettings:
     """Resident."""
     connections: int | None = None
     """Accepted since its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverSettings:
+    """Whether established connections go to the workers that come after, instead of draining."""
+
+    enabled: bool = True
+    timeout_s: float = 10.0
+    """How long a worker may take to hand its connections over; what is left then drains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +136,7 @@ class Settings:
     stop_grace_s: float = 0.0
     """How long new connections are still accepted after a stop was asked for, readiness being red."""
     recycle: RecycleSettings = RecycleSettings()
+    handover: HandoverSettings = HandoverSettings()
     user: str | None = None
     """Who to become once everything is bound; None: stay."""
     group: str | None = None
@@ -143,6 +155,7 @@ def settings_from(plain: Mapping[str, Any]) -> Settings:
             **plain,
             "listeners": tuple(map(listener_settings_from, plain["listeners"])),
             "recycle": RecycleSettings(**plain["recycle"]),
+            "handover": HandoverSettings(**plain["handover"]),
             "log": log_settings_from(plain["log"]),
         }
     )

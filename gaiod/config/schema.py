@@ -129,6 +129,7 @@ LISTENER = Section(
         "proxy_protocol": Key(
             "proxy_protocol", _or_false(PROXY_PROTOCOL, "mapping", f"{{from: {NETWORKS_EXAMPLE}}}", "no header")
         ),
+        "handover": Key("handover", BOOL),
     }
 )
 
@@ -139,6 +140,10 @@ RECYCLE = Section(
         "connections": Key("connections", _or_false(_whole(1, RECYCLE_CONNECTIONS_MAX), "whole number", "1000000")),
     },
     RecycleSettings,
+)
+
+HANDOVER = Section(
+    {"enabled": Key("enabled", BOOL), "timeout": Key("timeout_s", _duration(0.1, HOUR_S))}, HandoverSettings
 )
 
 METRICS = Section({"listen": Key("metrics_listen", BIND)})
@@ -153,6 +158,7 @@ LOG_CONNECTIONS = Section(
         "rate": Key("rate", _whole(1, LOG_RATE_MAX)),
     },
     ConnectionLogSettings,
+    HandoverSettings,
 )
 
 LOG = Section(
@@ -173,6 +179,7 @@ CONFIG = Section(
         "drain_timeout": Key("drain_timeout_s", _duration(0.0, DAY_S)),
         "stop_grace": Key("stop_grace_s", _duration(0.0, HOUR_S)),
         "recycle": Key("recycle", RECYCLE),
+        "handover": Key("handover", HANDOVER),
         "user": Key("user", _or_false(_account("user"), "name", "gaiod", "who starts it")),
         "group": Key("group", _or_false(_account("group"), "name", "gaiod", "the user's")),
         "metrics": Key("", METRICS),

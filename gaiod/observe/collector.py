@@ -32,6 +32,7 @@ from gaiod.stats.cells import (
     DURATION_BOUNDS_S,
     GC_GENERATIONS,
     GC_PAUSE_BOUNDS_S,
+    HANDOVER_BOUNDS_S,
     PAUSE_REASONS,
     PUSH_DROP_REASONS,
     REJECT_REASONS,
@@ -39,6 +40,7 @@ from gaiod.stats.cells import (
     SERVER_CELL,
     SERVER_FAILURES,
     SIDES,
+    STAY_REASONS,
     UNAVAILABLE_CAUSES,
     Layout,
     open_connections,
@@ -329,10 +331,21 @@ class Collector(PrometheusCollector):
         first = CELL[f"duration_le_{DURATION_BOUNDS_S[0]}"]
         buckets = row[first : first + len(DURATION_BOUNDS_S) + 1]
         scrape.add_buckets("gaiod_connection_duration_seconds", buckets, row[CELL["duration_ns"]] / 1e9, name)
+        self._add_handover(scrape, name, row)
         for number, queue in enumerate(listener.queues()):
             if queue is not None:
                 scrape.add("gaiod_listen_queue_length", queue[0], name, number)
                 scrape.add("gaiod_listen_queue_limit", queue[1], name, number)
+
+    def _add_handover(self, scrape: _Scrape, name: str, row: list[int]) -> None:
+        stayed = {reason: row[CELL[f"stayed_{reason}"]] for reason in STAY_REASONS}
+        scrape.add("gaiod_handover_connections_total", row[CELL["moved_out"]], name, "moved")
+        scrape.add("gaiod_handover_connections_total", sum(stayed.values()), name, "stayed")
+        for reason, count in stayed.items():
+            scrape.add("gaiod_handover_stayed_total", count, name, reason)
+        first = CELL[f"handover_le_{HANDOVER_BOUNDS_S[0]}"]
+        buckets = row[first : first + len(HANDOVER_BOUNDS_S) + 1]
+        scrape.add_buckets("gaiod_handover_pause_seconds", buckets, row[CELL["handover_ns"]] / 1e9, name)
 
     def _add_pressure(self, scrape: _Scrape, listener: ServedListener, row: list[int], live: list[list[int]]) -> None:
         name, limit_bytes = listener.settings.name, listener.settings.buffer_limit_bytes

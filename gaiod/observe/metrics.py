@@ -254,6 +254,26 @@ METRICS = (
         "Published messages that did not reach a worker, counted for each worker.",
         ("listener",),
     ),
+    Metric(
+        "gaiod_handover_connections_total",
+        "counter",
+        "Clients' connections that a worker was to hand over to another, by result: moved, stayed.",
+        ("listener", "result"),
+    ),
+    Metric(
+        "gaiod_handover_stayed_total",
+        "counter",
+        "Connections that stayed with their worker and drain, by reason: handler (it cannot describe them), version, "
+        "not_quiet, hook_error, refused (by the handler), limit, descriptors, feed, size, timeout, lost (no worker took "
+        "them).",
+        ("listener", "reason"),
+    ),
+    Metric(
+        "gaiod_handover_pause_seconds",
+        "histogram",
+        "Time for which nobody moved the bytes of a connection that was handed over.",
+        ("listener",),
+    ),
     Metric("gaiod_shared_values", "gauge", "Values that the workers of the listener share.", ("listener",)),
     Metric(
         "gaiod_shared_values_updates_total",
