@@ -264,8 +264,8 @@ METRICS = (
         "gaiod_handover_stayed_total",
         "counter",
         "Connections that stayed with their worker and drain, by reason: handler (it cannot describe them), version, "
-        "not_quiet, hook_error, refused (by the handler), limit, descriptors, feed, size, timeout, lost (no worker took "
-        "them).",
+        "not_quiet, hook_error, refused (by the handler), limit, descriptors, feed, size, timeout, lost (the worker "
+        "that was to take them).",
         ("listener", "reason"),
     ),
     Metric(

@@ -189,7 +189,9 @@ class Giver:
         is_late = now_s >= self.deadline_s
         if not is_late:
             self._offer(now_s)
-        if not any(link.is_pending for link in self._links) and (is_late or not self._links or not (self._waiting or self._again)):
+        if not any(link.is_pending for link in self._links) and (
+            is_late or not self._links or not (self._waiting or self._again)
+        ):
             self._end("timeout" if is_late else "lost")
             return
         wait_s = 0.0 if self._waiting and any(link.has_room for link in self._links) else LOOK_S
