@@ -25,7 +25,13 @@ from gaiod.config.values import (
     parse_workers,
 )
 from gaiod.config.yaml import Document
-from gaiod.settings import ConnectionLogSettings, LogSettings, ProxyProtocolSettings, RecycleSettings
+from gaiod.settings import (
+    ConnectionLogSettings,
+    HandoverSettings,
+    LogSettings,
+    ProxyProtocolSettings,
+    RecycleSettings,
+)
 
 LISTENER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
@@ -158,7 +164,6 @@ LOG_CONNECTIONS = Section(
         "rate": Key("rate", _whole(1, LOG_RATE_MAX)),
     },
     ConnectionLogSettings,
-    HandoverSettings,
 )
 
 LOG = Section(

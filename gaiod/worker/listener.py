@@ -480,7 +480,7 @@ class Listener(Target):
     @property
     def hands_over(self) -> bool:
         """Whether its connections may go from one worker to another."""
-        return self.handler.state_version is not None
+        return self.settings.handover and self.handler.state_version is not None
 
     @property
     def versions(self) -> list[int]:

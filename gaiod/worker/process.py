@@ -294,19 +294,25 @@ class Worker:
                 listener.stop_accepting()
             elif listener.name in before:
                 Drain(self._watcher, [listener], how["timeout_s"], eager=False, done=_nothing)
+        self._hand_over(how)
         self._watcher.post(lambda result: self._end_if_left())
 
     def _end_if_left(self) -> None:
         """End, if it only keeps connections and the last one is gone."""
-        if self._kept is not None and not any(listener.active for listener in self._listeners):
+        is_giving = self._giver is not None and not self._giver.is_over
+        if self._kept is not None and not is_giving and not any(listener.active for listener in self._listeners):
             self._loop.end()
 
     def _take_drain(self, how: dict[str, Any]) -> None:
         if self._drain is not None:
             self._drain.cancel()
         self._drain = Drain(self._watcher, self._listeners, how["timeout_s"], eager=how["eager"], done=self._drained)
+        self._hand_over(how)
+
+    def _hand_over(self, how: dict[str, Any]) -> None:
+        """Hand connections to the workers that come after, if there are any."""
         takers = how.get("to", ())
-        if takers and self._giver is None:
+        if takers and (self._giver is None or self._giver.is_over):
             self._giver = Giver(
                 self._watcher,
                 takers,
@@ -321,6 +327,7 @@ class Worker:
         self._channel.send({"handed_over": asdict(outcome)})
         if self._is_drained:
             self._loop.end()
+        self._end_if_left()
 
     def _drained(self) -> None:
         """End, once all connections are gone, and the supervisor knows where to."""

@@ -142,7 +142,8 @@ class Session:
         self.until_s = float(told["until_s"])
         proxy.pool.take(endpoint)
         endpoint.server.stats.arrived()
-        proxy.begun(self, endpoint)
+        if proxy.closes_on_down:
+            endpoint.sessions.add(self)
         if told["half_closed_s"] is not None:
             proxy.watch(self, float(told["half_closed_s"]))
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from core.support.sockets import pattern
 from core.support.waiting import LIMIT_S
+from gaiod.handlers.echo import Echo
 
 from gaiod import Arrival, Conn, Handler, NotTaken, OpResult, Termination
-from gaiod.handlers.echo import Echo
 from gaiod.worker.handover import giver as giving
 from gaiod.worker.handover.giver import Giver, Outcome
 from gaiod.worker.handover.taker import Taker
@@ -187,7 +187,7 @@ def test_state_goes_with_the_connection(request: pytest.FixtureRequest) -> None:
 
 
 class Stateless(Counting):
-    state_version = None
+    state_version = None  # type: ignore[assignment]
 
 
 class Later(Counting):

@@ -243,6 +243,7 @@ class WorkerProcess(ChildProcess):
         failed_status: the exit status that says so.
         leaving: it accepts no more, because a signal told it to end.
         ready_s: `time.monotonic()`; None before.
+        takes: where it takes others' connections; None: nowhere, or not yet.
     """
 
     def __init__(
@@ -262,6 +263,7 @@ class WorkerProcess(ChildProcess):
         self.failed_status = 0
         self.leaving = False
         self.ready_s: float | None = None
+        self.takes: dict[str, str] | None = None
         self._on_change = on_change
         self._on_share = on_share
         self._leads: list[str] = []
@@ -302,18 +304,26 @@ class WorkerProcess(ChildProcess):
             self._leads = listeners
             self.send({"lead": listeners})
 
-    def drain(self, timeout_s: float, *, eager: bool) -> None:
-        """Ask it to accept no more, and to end when its connections have."""
-        self.phase = Phase.DRAINING
-        self.send({"drain": {"timeout_s": timeout_s, "eager": eager}})
+    def drain(self, timeout_s: float, *, eager: bool, handover: Mapping[str, Any] | None = None) -> None:
+        """Ask it to accept no more, and to end when its connections have.
 
-    def keep(self, listeners: Sequence[str], timeout_s: float) -> None:
+        Args:
+            timeout_s: what they have.
+            eager: see `gaiod.worker.drain.Drain`.
+            handover: to whom it hands over those that can be; None: to nobody.
+        """
+        self.phase = Phase.DRAINING
+        self.send({"drain": {"timeout_s": timeout_s, "eager": eager, **(handover or {})}})
+
+    def keep(self, listeners: Sequence[str], timeout_s: float, handover: Mapping[str, Any]) -> None:
         """Ask it to accept no more, to keep the connections of these listeners, and to drain the others.
+
+        Before, it hands over those that can be, of all of them.
 
         It ends when its last connection has. Asked again, it drains those that are left out.
         """
         self.phase = Phase.KEEPING
-        self.send({"keep": {"listeners": list(listeners), "timeout_s": timeout_s}})
+        self.send({"keep": {"listeners": list(listeners), "timeout_s": timeout_s, **handover}})
 
     def drain_listener(self, name: str, timeout_s: float) -> None:
         """Ask it to stop serving one of its listeners."""
@@ -342,8 +352,18 @@ class WorkerProcess(ChildProcess):
                 return f"it has {resident / 2**20:.0f} MiB of memory"
         return None
 
+    def _log_handover(self, told: dict[str, Any]) -> None:
+        moved, stayed = told["moved"], told["stayed"]
+        if moved or stayed:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(stayed.items()))
+            log.info(
+                "worker %d, process %d, handed %d of %d connections over in %.0f ms, with %.1f MiB that waited%s",
+                self.number, self.pid, moved, moved + sum(stayed.values()), told["took_s"] * 1e3,
+                told["held_bytes"] / 2**20, f"; {sum(stayed.values())} stay: {reasons}" if stayed else "",
+            )  # fmt: skip
+
     def said(self, message: dict[str, Any] | None) -> None:
-        """Take that it is ready, leaves, or cannot serve; or what it shares with others."""
+        """Take what it has said: that it is ready, leaves, cannot serve, has handed over, or shares something."""
         if message is None:
             pass
         elif "share" in message:
@@ -351,6 +371,9 @@ class WorkerProcess(ChildProcess):
             return
         elif "ready" in message:
             self.ready_s = time.monotonic()
+            self.takes = message.get("takes")
+        elif "handed_over" in message:
+            self._log_handover(message["handed_over"])
         elif "leaving" in message:
             self.leaving = True
         else:

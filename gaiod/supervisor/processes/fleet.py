@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from gaiod.core.watcher import Watcher
@@ -183,7 +183,8 @@ class Fleet:
     def end_keeping(self, member: Member) -> None:
         """Have a worker of an earlier generation drain all that it keeps."""
         assert self.generation is not None
-        self._drain(member, self.generation.settings.drain_timeout_s, eager=False)
+        takers = list(self.serving.values())
+        self._drain(member, self.generation.settings.drain_timeout_s, eager=False, takers=takers)
 
     def drain(self, timeout_s: float, *, eager: bool) -> None:
         """Have every worker end in good order; none is started any more."""
@@ -283,7 +284,7 @@ class Fleet:
         member.process.serve()
         self.slots[number].restarts[member.why] += 1
         if before is not None:
-            self._drain(before, member.generation.settings.drain_timeout_s, eager=False)
+            self._drain(before, member.generation.settings.drain_timeout_s, eager=False, takers=[member])
         self._appoint()
         log.info("worker %d serves again, process %d", number, member.process.pid)
         member.report(True)
@@ -395,10 +396,11 @@ class Fleet:
         """Have a worker of an earlier generation keep what this one serves unchanged, and drain everything else."""
         kept = generation.unchanged(member.generation) - drained
         member.kept = kept if member.kept is None else kept & member.kept
+        takers = list(self.serving.values())
         if not member.kept:
-            self._drain(member, generation.settings.drain_timeout_s, eager=False)
+            self._drain(member, generation.settings.drain_timeout_s, eager=False, takers=takers)
             return
-        member.process.keep(sorted(member.kept), generation.settings.drain_timeout_s)
+        member.process.keep(sorted(member.kept), generation.settings.drain_timeout_s, self._handover_to(takers))
         connections = member.connections_of(member.kept)
         if connections:
             log.info(
@@ -407,9 +409,16 @@ class Fleet:
                 "s"[: connections == 1], member.process.number, member.generation.number, member.process.pid,
             )  # fmt: skip
 
-    def _drain(self, member: Member, timeout_s: float, *, eager: bool) -> None:
+    def _handover_to(self, takers: Sequence[Member]) -> dict[str, Any]:
+        """Return what a worker is told of those that take its connections; nothing: it keeps them."""
+        assert self.generation is not None
+        settings = self.generation.settings.handover
+        addresses = [member.process.takes for member in takers if member.process.takes is not None]
+        return {"to": addresses, "handover_timeout_s": settings.timeout_s} if settings.enabled and addresses else {}
+
+    def _drain(self, member: Member, timeout_s: float, *, eager: bool, takers: Sequence[Member] = ()) -> None:
         member.process.phase = Phase.DRAINING
-        member.process.drain(timeout_s, eager=eager)
+        member.process.drain(timeout_s, eager=eager, handover=self._handover_to(takers) if takers else None)
         member.kill_s = time.monotonic() + timeout_s + DRAIN_MARGIN_S
 
     def _forget(self) -> None:

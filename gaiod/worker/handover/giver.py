@@ -99,11 +99,13 @@ class Outcome:
         moved: connections of clients that another worker serves now.
         stayed: how many did not, by reason (`stats.cells.STAY_REASONS`).
         held_bytes: what waited, and was carried.
+        took_s: from the beginning to the end.
     """
 
     moved: int = 0
     stayed: Counter[str] = field(default_factory=Counter)
     held_bytes: int = 0
+    took_s: float = 0.0
 
 
 class Giver:
@@ -133,7 +135,8 @@ class Giver:
         self.watcher = watcher
         self.positions = positions
         self.outcome = Outcome()
-        self.deadline_s = time.monotonic() + timeout_s
+        self._began_s = time.monotonic()
+        self.deadline_s = self._began_s + timeout_s
         self._after_pass = after_pass
         self._done: Callable[[Outcome], None] | None = done
         self._waiting: deque[tuple[Listener, Conn]] = deque()
@@ -145,7 +148,8 @@ class Giver:
                     self._waiting.append((listener, conn))
                 else:
                     self.stays(listener, "handler")
-        self._links = [_Link(self, taker["stream"], taker["descriptors"]) for taker in takers]
+        wanted = takers if self._waiting else ()
+        self._links = [_Link(self, taker["stream"], taker["descriptors"]) for taker in wanted]
         self.look(None)
 
     @property
@@ -212,6 +216,7 @@ class Giver:
                 self.stays(listener, "not_quiet")
         for link in self._links:
             link.close()
+        self.outcome.took_s = time.monotonic() - self._began_s
         done, self._done = self._done, None
         if done is not None:
             done(self.outcome)
@@ -342,7 +347,7 @@ class _Link(Target):
             "state": parts.add(state),
             "conns": told,
             "clients": [listener.is_client(conn) for conn in unit.conns],
-            "partner": unit.conns.index(partner) if (partner := listener.partner_of(conn)) in unit.conns else None,
+            "partner": _index_of(listener.partner_of(conn), unit.conns),
             "headers": [plain_header(conn.proxy_header) for conn in unit.conns],
             "parts": [parts.add(blob) for blob in blobs],
         }
@@ -486,7 +491,8 @@ class _Link(Target):
     def on_completion(self, result: OpResult) -> None:
         """Take the beginning or the end of the stream."""
         if result.operation is OpType.CONNECT and result.error is None:
-            result.conn.read()
+            if not result.conn.closed:  # by the end of a hand-over that was short
+                result.conn.read()
         elif result.operation is OpType.CLOSE:
             self._resume_kept()  # it was said, or there is nobody to whom
         elif not self.is_over:
@@ -504,3 +510,7 @@ class _Link(Target):
         for offer in offers.values():
             self._take_back(offer.units)
         self._giver.look(None)
+
+
+def _index_of(partner: Conn | None, conns: list[Conn]) -> int | None:
+    return conns.index(partner) if partner is not None and partner in conns else None
