@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gaiod.core.counters import FANOUT_BOUNDS_S, LAG_BOUNDS_S
-from gaiod.stats.cells import CONNECT_BOUNDS_S, DURATION_BOUNDS_S, GC_PAUSE_BOUNDS_S
+from gaiod.stats.cells import CONNECT_BOUNDS_S, DURATION_BOUNDS_S, GC_PAUSE_BOUNDS_S, HANDOVER_BOUNDS_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +273,7 @@ METRICS = (
         "histogram",
         "Time for which nobody moved the bytes of a connection that was handed over.",
         ("listener",),
+        HANDOVER_BOUNDS_S,
     ),
     Metric("gaiod_shared_values", "gauge", "Values that the workers of the listener share.", ("listener",)),
     Metric(

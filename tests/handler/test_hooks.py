@@ -176,6 +176,8 @@ def test_source_is_refused_when_its_start_is_async() -> None:
 
 def test_methods_that_others_call_are_all_but_those_that_a_handler_calls_itself() -> None:
     own = {
+        "state_version",
+        "state_accepts",
         "listener",
         "connect",
         "pause_accepting",

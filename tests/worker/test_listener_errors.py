@@ -10,7 +10,7 @@ import pytest
 from core.support.sockets import listen
 from core.support.waiting import MOMENT_S
 
-from gaiod import AdminState, Conn, OpResult, OpType
+from gaiod import AdminState, Arrival, Conn, OpResult, OpType
 from gaiod.handler.admin_state import admin_key
 from gaiod.log import rate_limit
 from gaiod.stats.cells import HOOKS
@@ -100,6 +100,13 @@ class Everything(Recorder):
     def on_leader(self, is_leader: bool) -> None:
         self._break("on_leader")
 
+    def on_leave(self, conn: Conn) -> bytes:
+        self._break("on_leave")
+        return b""
+
+    def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
+        self._break("on_arrive")
+
     def on_admin_state(self, server: str, state: AdminState) -> None:
         self._break("on_admin_state")
 
@@ -128,6 +135,10 @@ def test_whatever_a_hook_raises_costs_its_own_connection(
     serving.listener.take_shared("key", "value", is_own=False)
     serving.listener.lead(False)
     serving.listener.take_shared(admin_key("server"), asdict(AdminState("drain")), is_own=False)
+    if hook == "on_leave":
+        assert serving.listener.leave(serving.listener.clients()[0]) == (None, "hook_error")
+    if hook == "on_arrive":
+        assert serving.listener.arrive(serving.listener.clients(), b"", 1, None) == "hook_error"
     if hook == "on_hangup":
         elsewhere.close()  # which resets the connections that wait there, of which nothing is read
     serving.step_until(lambda: serving.count(f"handler_error_{hook}"), "the hook raising")

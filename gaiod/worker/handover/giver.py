@@ -22,7 +22,7 @@ import errno
 import logging
 import socket
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,7 +103,7 @@ class Outcome:
     """
 
     moved: int = 0
-    stayed: Counter[str] = field(default_factory=Counter)
+    stayed: dict[str, int] = field(default_factory=dict)
     held_bytes: int = 0
     took_s: float = 0.0
 
@@ -159,7 +159,7 @@ class Giver:
 
     def stays(self, listener: Listener, reason: str) -> None:
         """Take note that a client's connection is not handed over."""
-        self.outcome.stayed[reason] += 1
+        self.outcome.stayed[reason] = self.outcome.stayed.get(reason, 0) + 1
         listener.count_stayed(reason)
 
     def ask_again(self, listener: Listener, conn: Conn) -> None:

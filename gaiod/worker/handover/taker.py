@@ -2,7 +2,6 @@
 
 import logging
 import os
-import secrets
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -108,7 +107,7 @@ class Taker(Target):
         if peer_uid(conn.fileno()) not in (None, os.geteuid()):
             conn.abort()
             return
-        token = secrets.token_bytes(TOKEN_BYTES)
+        token = os.urandom(TOKEN_BYTES)
         self._links[token] = _Link(self, conn, token)
 
 

@@ -36,7 +36,7 @@ class FleetUnderTest:
 
     def prepare(self, workers: int = 1, handler: str = ECHO, **more: Any) -> tuple[Prepared, Generation]:
         """Open what a generation with one listener needs."""
-        listener = ListenerSettings(name="echo", bind="127.0.0.1:0", handler=handler)
+        listener = ListenerSettings(name="echo", bind="127.0.0.1:0", handler=handler, handover=False)
         prepared = self.listeners.prepare(Settings((listener,), workers, metrics_listen="127.0.0.1:0", **more))
         number = 1 if self.fleet.generation is None else self.fleet.generation.number + 1
         return prepared, Generation(number, prepared.settings, prepared.listeners[:1])

@@ -72,7 +72,7 @@ class WorkerUnderTest(ChildUnderTest):
     def serve(self, *handlers: str, **more: Any) -> None:
         """Tell it what to serve, and wait until it does."""
         self.channel.sendall(self.settings(*(handlers or (ECHO,)), **more))
-        assert self.receive() == {"ready": True}
+        assert self.receive()["ready"] is True
         self.send({"serve": True})
 
     def pass_socket(self, listener: int, sock: socket.socket) -> None:
