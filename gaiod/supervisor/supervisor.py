@@ -4,9 +4,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from pathlib import Path
+from typing import Any
 
 from gaiod.addresses import SYSTEMD
 from gaiod.control.protocol import ControlError
@@ -199,7 +200,7 @@ class Supervisor:
         self._tell_status()
         if self._opening.predecessor is not None:
             self._open_fronts(prepared)
-            self._opening.predecessor.tell_ready()
+            self._opening.predecessor.tell_ready(self._fleet.handover())
             # Until the old daemon has told systemd of this one (MAINPID=), nobody listens to it.
             self._watcher.timer(time.monotonic() + MAIN_PID_S, context=lambda result: self._tell_status())
         pids = ", ".join(str(member.process.pid) for member in self._fleet)
@@ -303,10 +304,10 @@ class Supervisor:
         else:
             self._drain(eager=True)
 
-    def _drain(self, *, eager: bool) -> None:
+    def _drain(self, *, eager: bool, handover: Mapping[str, Any] | None = None) -> None:
         timeout_s = self._settings.drain_timeout_s
         log.info("draining %d connections, for at most %g s", self._fleet.connections, timeout_s)
-        self._fleet.drain(timeout_s, eager=eager)
+        self._fleet.drain(timeout_s, eager=eager, handover=handover)
         for listener in () if self._fleet.generation is None else self._fleet.generation.listeners:
             self._listeners.close_one(listener)  # refused clients look elsewhere at once, queued ones would wait
         self._take_change()
@@ -367,7 +368,8 @@ class Supervisor:
         asker((0, text))
         self._control.close()
         self._fleet.feeding.hand_over()
-        self._drain(eager=False)
+        assert self._upgrade is not None
+        self._drain(eager=False, handover=self._upgrade.handover)
 
     @property
     def _is_upgrading(self) -> bool:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -37,6 +37,9 @@ TIMEOUT_S = 60.0
 
 SILENCE_S = 1.0
 """What a new daemon that has hung up may take to end."""
+
+HANDOVER_KEYS = ("to", "handover_timeout_s")
+"""What the new daemon says of its workers, which take the old ones' connections."""
 
 NOT_INHERITED = ("WATCHDOG_PID",)
 """It names this process; the new daemon feeds the same watchdog (man 3 sd_watchdog_enabled)."""
@@ -80,6 +83,9 @@ class Upgrade:
     """The old daemon's side: it starts the new one.
 
     `done(status, text)` is called once: with 0 and its process, or an exit status and why it came to nothing.
+
+    Attributes:
+        handover: what `WorkerProcess.drain` is told of the new daemon's workers; one before 0.6.0 says nothing.
     """
 
     def __init__(
@@ -102,6 +108,7 @@ class Upgrade:
         """
         self._watcher = watcher
         self._done: Callable[[int, str], None] | None = done
+        self.handover: dict[str, Any] = {}
         ours, theirs = socket.socketpair()
         fds = [*(fd for each, _ in handed_over.sockets.values() for fd in each), *handed_over.control.values()]
         if handed_over.feed is not None:
@@ -134,6 +141,7 @@ class Upgrade:
 
     def _take(self, message: dict[str, Any] | None) -> None:
         if message is not None:
+            self.handover = {key: message[key] for key in HANDOVER_KEYS if key in message}
             self._end(0, str(self._process.pid))
         elif not self.reap():  # most likely it is about to end: how will be known in a moment
             self._watcher.timer(time.monotonic() + SILENCE_S, context=lambda result: self._fail("it hung up"))
@@ -198,11 +206,15 @@ class Predecessor:
         """Hang up: to one that was not told that this one serves, it does not."""
         self._channel.close()
 
-    def tell_ready(self) -> None:
-        """Have it end. If it has ended without that, this one serves all the same."""
+    def tell_ready(self, handover: Mapping[str, Any]) -> None:
+        """Have it end. If it has ended without that, this one serves all the same.
+
+        Args:
+            handover: to whom its workers hand their connections over; empty: to nobody.
+        """
         with self._channel:
             try:
-                self._channel.sendall(b'{"ready": true}\n')
+                self._channel.sendall(json.dumps({"ready": True, **handover}).encode() + b"\n")
             except OSError as error:
                 log.warning("the old daemon ended too early: %s", error.strerror or error)
 

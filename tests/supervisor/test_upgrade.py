@@ -28,7 +28,7 @@ known = old.control == {"auto": 2} and old.inodes == {"/run/here.sock": (1, 2)}
 known = known and old.shared == [("db", "proxy", {"a": [1]})]
 known = known and (old.feed is not None and old.feed["address"] == "here")
 if sock.getsockname()[0] == "127.0.0.1" and not shared and known:
-    old.tell_ready()
+    old.tell_ready({"to": [{"stream": "a"}]})
     time.sleep(3600)
 """
 )
@@ -172,8 +172,8 @@ def test_predecessor_hands_over_and_is_told_to_end() -> None:
         assert environment == {}
         assert list(old.sockets["a"]) == [[5], True]
         assert old.control == {"auto": 6}
-        old.tell_ready()
-        assert json.loads(ours.makefile().readline()) == {"ready": True}
+        old.tell_ready({"to": [{"stream": "a"}]})
+        assert json.loads(ours.makefile().readline()) == {"ready": True, "to": [{"stream": "a"}]}
 
 
 def test_predecessor_that_is_gone_at_once_is_an_error() -> None:
@@ -188,5 +188,5 @@ def test_predecessor_that_is_gone_later_is_a_warning(caplog: pytest.LogCaptureFi
     ours.sendall(b'{"sockets": {}, "control": {}}\n')
     old = Predecessor(theirs.detach())
     ours.close()
-    old.tell_ready()
+    old.tell_ready({"to": [{"stream": "a"}]})
     assert "the old daemon ended too early" in caplog.text

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gaiod.core.watcher import Watcher
@@ -183,17 +183,26 @@ class Fleet:
     def end_keeping(self, member: Member) -> None:
         """Have a worker of an earlier generation drain all that it keeps."""
         assert self.generation is not None
-        takers = list(self.serving.values())
-        self._drain(member, self.generation.settings.drain_timeout_s, eager=False, takers=takers)
+        self._drain(member, self.generation.settings.drain_timeout_s, eager=False, handover=self.handover())
 
-    def drain(self, timeout_s: float, *, eager: bool) -> None:
-        """Have every worker end in good order; none is started any more."""
+    def handover(self) -> dict[str, Any]:
+        """Return what a worker of another daemon is told of those that take its connections."""
+        return self._handover_to(list(self.serving.values()))
+
+    def drain(self, timeout_s: float, *, eager: bool, handover: Mapping[str, Any] | None = None) -> None:
+        """Have every worker end in good order; none is started any more.
+
+        Args:
+            timeout_s: what their connections have.
+            eager: as of `WorkerProcess.drain`.
+            handover: to whom they hand over those that can be: another daemon's workers; None: to nobody.
+        """
         self.is_stopping = True
         for member in self:
             if member.process.phase is Phase.STARTING:
                 self.kill_member(member, STOPPED)
             else:
-                self._drain(member, timeout_s, eager=eager)
+                self._drain(member, timeout_s, eager=eager, handover=handover)
         self._end_feeding()
 
     def kill(self) -> None:
@@ -284,7 +293,8 @@ class Fleet:
         member.process.serve()
         self.slots[number].restarts[member.why] += 1
         if before is not None:
-            self._drain(before, member.generation.settings.drain_timeout_s, eager=False, takers=[member])
+            timeout_s = member.generation.settings.drain_timeout_s
+            self._drain(before, timeout_s, eager=False, handover=self._handover_to([member]))
         self._appoint()
         log.info("worker %d serves again, process %d", number, member.process.pid)
         member.report(True)
@@ -396,11 +406,11 @@ class Fleet:
         """Have a worker of an earlier generation keep what this one serves unchanged, and drain everything else."""
         kept = generation.unchanged(member.generation) - drained
         member.kept = kept if member.kept is None else kept & member.kept
-        takers = list(self.serving.values())
+        handover = self.handover()
         if not member.kept:
-            self._drain(member, generation.settings.drain_timeout_s, eager=False, takers=takers)
+            self._drain(member, generation.settings.drain_timeout_s, eager=False, handover=handover)
             return
-        member.process.keep(sorted(member.kept), generation.settings.drain_timeout_s, self._handover_to(takers))
+        member.process.keep(sorted(member.kept), generation.settings.drain_timeout_s, handover)
         connections = member.connections_of(member.kept)
         if connections:
             log.info(
@@ -416,9 +426,11 @@ class Fleet:
         addresses = [member.process.takes for member in takers if member.process.takes is not None]
         return {"to": addresses, "handover_timeout_s": settings.timeout_s} if settings.enabled and addresses else {}
 
-    def _drain(self, member: Member, timeout_s: float, *, eager: bool, takers: Sequence[Member] = ()) -> None:
+    def _drain(
+        self, member: Member, timeout_s: float, *, eager: bool, handover: Mapping[str, Any] | None = None
+    ) -> None:
         member.process.phase = Phase.DRAINING
-        member.process.drain(timeout_s, eager=eager, handover=self._handover_to(takers) if takers else None)
+        member.process.drain(timeout_s, eager=eager, handover=handover)
         member.kill_s = time.monotonic() + timeout_s + DRAIN_MARGIN_S
 
     def _forget(self) -> None:

@@ -1,0 +1,183 @@
+"""Established connections outlive the worker that served them: reload, restart of the workers, upgrade."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from core.support.sockets import pattern
+from core.support.waiting import LIMIT_S
+
+from e2e.support.clients import connect, exchange, is_ended
+from e2e.support.daemons import Daemon
+from e2e.support.starting import Start
+from e2e.support.waiting import wait_until
+
+TOP = 'workers: 2\nmetrics: {listen: "127.0.0.1:0"}\ndrain_timeout: 100ms\n'
+ECHO = '  echo: {bind: "127.0.0.1:0", handler: echo}\n'
+TICKS = """\
+  ticks:
+    bind: 127.0.0.1:0
+    handler: push
+    with: {topic: ticks, source: {every: 2ms, message: "{sequence}"}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The configuration's file."""
+    return tmp_path / "gaiod.yaml"
+
+
+class Echoed:
+    """A client that sends bytes all the time, and compares what comes back."""
+
+    def __init__(self, address: str) -> None:
+        self.sock = connect(address)
+        self.data = pattern(1 << 20)
+        self.sent = self.received = 0
+        self.longest_s = 0.0
+        self.failure: str | None = None
+
+    def run(self, is_over: threading.Event) -> None:
+        try:
+            while not is_over.is_set():
+                size = 1 + self.sent * 7 % 30_000
+                first = self.sent % (len(self.data) - size)
+                part = self.data[first : first + size]
+                began_s = time.monotonic()
+                if exchange(self.sock, part) != part:
+                    self.failure = f"other bytes after {self.sent}"
+                    return
+                self.longest_s = max(self.longest_s, time.monotonic() - began_s)
+                self.sent += size
+                time.sleep(0.002)
+        except OSError as error:
+            self.failure = f"{error!r} after {self.sent} bytes"
+
+
+class Subscribed:
+    """A subscriber that expects each number after the one before."""
+
+    def __init__(self, address: str) -> None:
+        self.sock = connect(address)
+        self.last = 0
+        self.failure: str | None = None
+
+    def run(self, is_over: threading.Event) -> None:
+        with self.sock.makefile("rb") as lines:
+            while not is_over.is_set():
+                try:
+                    line = lines.readline()
+                except OSError as error:
+                    self.failure = f"{error!r} after {self.last}"
+                    return
+                if not line or (self.last and int(line) != self.last + 1):
+                    self.failure = f"{line!r} after {self.last}"
+                    return
+                self.last = int(line)
+
+
+@contextmanager
+def busy(clients: list[Echoed | Subscribed]) -> Iterator[None]:
+    """Have clients at work meanwhile; none may have seen anything."""
+    is_over = threading.Event()
+    threads = [threading.Thread(target=client.run, args=(is_over,)) for client in clients]
+    with ExitStack() as stack:
+        for client in clients:
+            stack.callback(client.sock.close)
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            for thread in threads:
+                thread.join()
+    assert [client.failure for client in clients if client.failure is not None] == []
+
+
+def clients_of(running: Daemon) -> list[Echoed | Subscribed]:
+    """Return some clients of each listener."""
+    echoed = [Echoed(running.address(name)) for name in ["echo"] * 6 + ["front"] * 4]
+    return [*echoed, *(Subscribed(running.address("ticks")) for _ in range(4))]
+
+
+def all_kinds(file: Path) -> str:
+    """Return a configuration with an echo, a publisher, and a proxy before another echo."""
+    back = f"unix:{file.parent}/back.sock"
+    front = f'  front: {{bind: "127.0.0.1:0", handler: proxy, with: {{servers: ["{back}"]}}}}\n'
+    return f'{TOP}listeners:\n  back: {{bind: "{back}", handler: echo}}\n{ECHO}{front}{TICKS}'
+
+
+def test_no_client_notices_reloads_of_options_and_restarts_of_workers(daemon: Start, file: Path) -> None:
+    text = all_kinds(file)
+    running = daemon(text)
+    clients = clients_of(running)
+    with busy(clients):
+        for number in range(3):
+            changed = text.replace("handler: echo}", f"handler: echo, idle_timeout: {number + 1}h}}")
+            file.write_text(changed)
+            before = set(running.workers)
+            running.ask("reload")
+            wait_until(lambda before=before: not before & set(running.workers), "the old workers' end")  # type: ignore[misc]
+        before = set(running.workers)
+        assert running.gaiod("workers", "restart").returncode == 0
+        wait_until(lambda: not before & set(running.workers), "the old workers' end")
+    samples = running.scrape()
+    for listener, least in (("echo", 6 * 4), ("front", 4 * 4), ("ticks", 4 * 4)):
+        assert samples.value("gaiod_handover_connections_total", listener=listener, result="moved") >= least
+        assert samples.value("gaiod_handover_connections_total", listener=listener, result="stayed") == 0
+    assert samples.value("gaiod_push_feed_gaps_total", listener="ticks") == 0
+    assert max(client.longest_s for client in clients if isinstance(client, Echoed)) < LIMIT_S
+    running.wait_for(" connections over in ")
+
+
+def test_no_client_notices_an_upgrade(daemon: Start, file: Path) -> None:
+    running = daemon(all_kinds(file))
+    with busy(clients_of(running)):
+        new = running.ask("upgrade")["pid"]
+        assert running.wait() == 0
+        time.sleep(0.1)  # some messages of the new daemon's alone
+    os.kill(new, signal.SIGTERM)
+    assert "Traceback" not in running.log()
+
+
+@pytest.mark.parametrize(
+    ("top", "listener"),
+    [("handover: {enabled: false}\n", ECHO), ("", ECHO.replace("echo}", "echo, handover: false}"))],
+)
+def test_who_must_not_be_handed_over_drains(daemon: Start, file: Path, top: str, listener: str) -> None:
+    running = daemon(f"{top}{TOP}listeners:\n{listener}")
+    with connect(running.address("echo")) as sock:
+        assert exchange(sock, b"before") == b"before"
+        changed = listener.replace("handler: echo", "handler: echo, idle_timeout: 2h")
+        file.write_text(f"{top}{TOP}listeners:\n{changed}")
+        running.ask("reload")
+        assert is_ended(sock)
+
+
+def test_handler_that_cannot_describe_its_connections_drains_and_that_is_told(daemon: Start, file: Path) -> None:
+    code = file.parent / "plain.py"
+    code.write_text(
+        "from gaiod import Handler\n\n\nclass Plain(Handler):\n"
+        "    def on_open(self, conn):\n        conn.read()\n\n"
+        "    def on_read(self, conn, result):\n        conn.write(result.buffer)\n\n"
+        "    def on_write(self, conn, result):\n        conn.read()\n"
+    )
+    text = f'{TOP}listeners:\n  echo: {{bind: "127.0.0.1:0", handler: {code}}}\n'
+    running = daemon(text)
+    sock: socket.socket
+    with connect(running.address("echo")) as sock:
+        assert exchange(sock, b"before") == b"before"
+        code.write_text(code.read_text() + "\n# changed\n")
+        running.ask("reload")
+        assert is_ended(sock)
+    running.wait_for("handed 0 of 1 connections over")
+    running.wait_for("1 stay: 1 handler")
+    assert running.scrape().value("gaiod_handover_stayed_total", listener="echo", reason="handler") == 1
