@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
@@ -39,7 +39,6 @@ from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.drain import Drain
 from gaiod.worker.feeder_client import FeederClient
 from gaiod.worker.gc_stats import GcStats
-from gaiod.worker.handover.giver import Giver, Outcome
 from gaiod.worker.handover.taker import Taker
 from gaiod.worker.inspect.connection_facts import UNKNOWN
 from gaiod.worker.inspect.questions import Questions
@@ -47,6 +46,9 @@ from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.listener import Listener
 from gaiod.worker.slow_hooks.report import SlowHooks
 from gaiod.worker.slow_hooks.sampler import Sampler
+
+if TYPE_CHECKING:
+    from gaiod.worker.handover.giver import Giver, Outcome
 
 log = logging.getLogger("gaiod.worker")
 
@@ -311,6 +313,8 @@ class Worker:
 
     def _hand_over(self, how: dict[str, Any]) -> None:
         """Hand connections to the workers that come after, if there are any."""
+        from gaiod.worker.handover.giver import Giver  # late: most workers never hand over, until they end
+
         takers = how.get("to", ())
         if takers and (self._giver is None or self._giver.is_over):
             self._giver = Giver(
@@ -323,7 +327,7 @@ class Worker:
                 done=self._take_outcome,
             )
 
-    def _take_outcome(self, outcome: Outcome) -> None:
+    def _take_outcome(self, outcome: "Outcome") -> None:
         self._channel.send({"handed_over": asdict(outcome)})
         if self._is_drained:
             self._loop.end()

@@ -117,10 +117,16 @@ def test_counters_begin_anew_once_when_the_daemon_is_upgraded(daemon: Start, tmp
     wait_until(lambda: not session_of(running.pid), "the new daemon's end")
 
 
+ONLY_WHERE_IT_HAPPENS = (
+    "gaiod_accept_errors_total", "gaiod_shared_values_updates_total", "gaiod_shared_values_delayed_total",
+)  # fmt: skip
+"""Metrics without a sample until there is one to be told of: no handler of the test shares anything."""
+
+
 def _check_all_were_compared(samples: Samples) -> None:
     names = {name for (name, _), _ in samples.items() if name.endswith(ACCUMULATED)}
     for metric in METRICS:
-        if metric.kind != "gauge" and metric.name != "gaiod_accept_errors_total":
+        if metric.kind != "gauge" and metric.name not in ONLY_WHERE_IT_HAPPENS:
             wanted = (
                 {metric.name}
                 if metric.kind == "counter"

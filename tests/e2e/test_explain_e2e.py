@@ -196,7 +196,7 @@ def test_closed_connection_says_what_closed_it(
 
 
 def test_connection_that_drains_goes_on_being_explained(daemon: Start, clients: ExitStack) -> None:
-    running = daemon(f"drain_timeout: 60s\n{ECHO}")
+    running = daemon(f"drain_timeout: 60s\nhandover: {{enabled: false}}\n{ECHO}")
     sock = clients.enter_context(connect(running.address()))
     assert exchange(sock, b"ping") == b"ping"
     name = _id(running)

@@ -37,7 +37,7 @@ def _wait_for_successor(running: Daemon, why: str) -> None:
 
 
 def test_worker_is_replaced_when_it_has_accepted_so_many(daemon: Start) -> None:
-    running = daemon(f"recycle: {{connections: 10}}\n{ECHO}")
+    running = daemon(f"handover: {{enabled: false}}\nrecycle: {{connections: 10}}\n{ECHO}")
     worker = running.worker
     with connect(running.address()) as old:
         assert exchange(old, b"before") == b"before"

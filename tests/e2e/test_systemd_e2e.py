@@ -124,7 +124,8 @@ def test_workers_do_not_know_of_systemd(daemon: Start, systemd: Systemd, environ
 def test_main_process_is_the_new_one_after_an_upgrade(
     daemon: Start, systemd: Systemd, environment: dict[str, str]
 ) -> None:
-    running = daemon(f"drain_timeout: 5s\n{ECHO}", environment={**environment, "WATCHDOG_USEC": "400000"})
+    top = "drain_timeout: 5s\nhandover: {enabled: false}\n"
+    running = daemon(f"{top}{ECHO}", environment={**environment, "WATCHDOG_USEC": "1000000"})
     with connect(running.address()) as sock:
         assert exchange(sock, b"ping") == b"ping"
         new = running.ask("upgrade")["pid"]

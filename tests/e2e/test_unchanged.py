@@ -16,7 +16,7 @@ from e2e.support.starting import Start
 from e2e.support.upstreams import accept, address_of, until, upstreams
 from e2e.support.waiting import wait_until
 
-TOP = 'metrics: {listen: "127.0.0.1:0"}\ndrain_timeout: 100ms\n'
+TOP = 'metrics: {listen: "127.0.0.1:0"}\ndrain_timeout: 100ms\nhandover: {enabled: false}\n'
 ONE = '  one: {bind: "127.0.0.1:0", handler: echo}\n'
 TWO = '  two: {bind: "127.0.0.1:0", handler: echo}\n'
 CHANGED = '  two: {bind: "127.0.0.1:0", handler: echo, idle_timeout: 1h}\n'

@@ -146,7 +146,7 @@ class Commands:
         instance, _, serial = connection.partition("-")
         member = next((each for each in self._fleet if each.process.instance == int(instance)), None)
         if member is None or member.process.ready_s is None:
-            why = "its worker has ended, and what that remembered with it, or it never was"
+            why = "its worker has ended, and what that remembered with it; or it was handed over, and has another name"
             raise ControlError(f"there is no connection {connection}: {why}", os.EX_UNAVAILABLE)
         worker = member.process.number
         is_told = False

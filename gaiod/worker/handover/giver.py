@@ -37,9 +37,11 @@ from gaiod.process.dispatch import Target
 from gaiod.worker.handover.wire import (
     DESCRIPTORS_MAX,
     FORMAT,
+    LOOK_S,
     FrameError,
     FrameReader,
     Parts,
+    Positions,
     plain_header,
     send_descriptors,
 )
@@ -65,12 +67,6 @@ AGAIN_S = 0.05
 
 ACCEPT_TIMEOUT_S = 2.0
 """What the taker may take to accept an offer."""
-
-LOOK_S = 0.002
-"""How often to look whether the feed has come as far as the taker's."""
-
-Positions = Callable[[], Mapping[str, Sequence[Any]]]
-"""The key and the position of the feed of each listener that has one."""
 
 
 @dataclass(slots=True, eq=False)

@@ -15,13 +15,14 @@ from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.process.dispatch import Target
 from gaiod.process.peer_credentials import peer_uid
-from gaiod.worker.handover.giver import LOOK_S, Positions
 from gaiod.worker.handover.wire import (
     FORMAT,
+    LOOK_S,
     TOKEN_BYTES,
     FrameError,
     FrameReader,
     Parts,
+    Positions,
     close_all,
     header_of,
     receive_descriptors,

@@ -16,13 +16,19 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gaiod.core.errors import GaiodError
 from gaiod.proxy_protocol import ProxyHeader
 
 FORMAT = 1
+
+Positions = Callable[[], Mapping[str, Sequence[Any]]]
+"""The key and the position of the feed of each listener that has one."""
+
+LOOK_S = 0.002
+"""How often either looks whether the feed has come as far as the other's."""
 
 HEADER = struct.Struct("!II")
 """Bytes of the object, bytes behind it."""
