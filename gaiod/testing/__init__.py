@@ -10,6 +10,13 @@
         )
 
 Each step is one event on one connection, and the list of everything the handler asked of it.
+
+A handler with a `state_version` hands its connections over at a reload. `Leaves` says what its `on_leave` returns. A
+script that begins with `Arrives` plays what the handler of the next worker makes of that:
+
+    def test_goes_on_with_what_was_counted() -> None:
+        assert_script(Counter(), (Opened(), [Read()]), (Arrived(b"x"), [Read()]), (Leaves(b"1"), []))
+        assert_script(Counter(), (Arrives(b"1", version=1), [Read()]), (Arrived(b"x"), [Read()]), (Leaves(b"2"), []))
 """
 
 from gaiod.testing.actions import (
@@ -38,12 +45,14 @@ from gaiod.testing.conn import ScriptedConn, ScriptedGroup
 from gaiod.testing.events import (
     Administered,
     Arrived,
+    Arrives,
     Cancelled,
     Closed,
     Connected,
     Event,
     Expired,
     HungUp,
+    Leaves,
     Led,
     Message,
     Opened,
@@ -63,6 +72,7 @@ __all__ = [
     "Action",
     "Administered",
     "Arrived",
+    "Arrives",
     "Cancel",
     "Cancelled",
     "Close",
@@ -75,6 +85,7 @@ __all__ = [
     "HungUp",
     "Join",
     "Leave",
+    "Leaves",
     "Led",
     "MakeGroup",
     "Message",

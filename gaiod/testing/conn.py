@@ -159,6 +159,10 @@ class ScriptedGroup:
         """As `Group.members`."""
         return sum(not conn.closed for conn in self._members.get(topic, ()))
 
+    def topics_of(self, conn: ScriptedConn) -> list[str]:
+        """As `Group.topics_of`."""
+        return [topic for topic, members in self._members.items() if conn in members]
+
     @property
     def topics(self) -> list[str]:
         """As `Group.topics`."""

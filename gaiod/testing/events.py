@@ -5,6 +5,7 @@ from typing import Any
 
 from gaiod.core.operations import OpType
 from gaiod.handler.admin_state import AdminState
+from gaiod.testing.conn import ScriptedConn
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,33 @@ class Started:
 @dataclass(frozen=True)
 class Opened:
     """A client connected."""
+
+
+@dataclass(frozen=True)
+class Arrives:
+    """A client's connection came from another worker, instead of `Opened`.
+
+    Attributes:
+        state: what `on_leave` returned there.
+        version: the `state_version` of the handler there; one that this handler understands.
+        partner: stands for the connection to its server, or to which it is relayed.
+        unsent: of what was written there, what is still to be sent; empty: nothing is. `Sent` completes it.
+    """
+
+    state: bytes
+    version: int
+    partner: ScriptedConn | None = None
+    unsent: bytes = b""
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """The connection is to go to another worker: `on_leave` returns this; None: it cannot leave now.
+
+    One that is `busy` cannot leave either, and nothing is asked. `Closed("handed_over")` follows when it has gone.
+    """
+
+    expected: bytes | None
 
 
 @dataclass(frozen=True)
@@ -128,7 +156,6 @@ class Led:
 
 
 Event = (
-    Started | Opened | Arrived | Sent | PeerDone | HungUp | Expired | Cancelled | Closed | Ticked | Timed | Posted
-    | Connected | Relayed | Message | Shared | Led
-    | Administered
+    Started | Opened | Arrives | Leaves | Arrived | Sent | PeerDone | HungUp | Expired | Cancelled | Closed | Ticked
+    | Timed | Posted | Connected | Relayed | Message | Shared | Led | Administered
 )  # fmt: skip

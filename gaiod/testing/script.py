@@ -10,6 +10,7 @@ from gaiod.core.errors import DeadlineExceeded
 from gaiod.core.group import Group
 from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
+from gaiod.handler.arrival import Arrival
 from gaiod.handler.handler import Handler, SocketOptions
 from gaiod.handler.server_stats import HandlerCounts
 from gaiod.handler.shared_values import SharedValues
@@ -20,12 +21,14 @@ from gaiod.testing.conn import ScriptedConn, ScriptedGroup
 from gaiod.testing.events import (
     Administered,
     Arrived,
+    Arrives,
     Cancelled,
     Closed,
     Connected,
     Event,
     Expired,
     HungUp,
+    Leaves,
     Led,
     Message,
     Opened,
@@ -153,6 +156,10 @@ def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) ->
     match event:
         case Opened():
             handler.on_open(conn)
+        case Arrives():
+            _arrive(handler, conn, scripted, event)
+        case Leaves(expected):
+            _leave(handler, conn, event, expected)
         case Arrived(data):
             handler.on_read(conn, OpResult(OpType.READ, conn, buffer=memoryview(data), is_swap_buffer=True))
         case Sent():
@@ -183,6 +190,24 @@ def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) ->
             handler.on_relay(conn, OpResult(OpType.RELAY, conn, error=error))
         case Message(topic, data):
             handler.on_message(topic, data)
+
+
+def _arrive(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Arrives) -> None:
+    versions = {handler.state_version, *handler.state_accepts} - {None}
+    assert event.version in versions, (
+        f"{event}: the handler does not take this version; add it to state_accepts, if on_arrive understands it"
+    )
+    if event.unsent:
+        scripted.writes.append(event.unsent)
+        scripted.pending_write_bytes += len(event.unsent)
+    handler.on_arrive(conn, Arrival(event.state, event.version, cast(Conn | None, event.partner)))
+
+
+def _leave(handler: Handler, conn: Conn, event: Leaves, expected: bytes | None) -> None:
+    assert handler.state_version is not None, f"{event}: the handler has no state_version, so nothing leaves it"
+    state = None if conn.busy else handler.on_leave(conn)
+    assert state is None or isinstance(state, bytes), f"{event}: on_leave must return bytes or None, not {state!r}"
+    assert state == expected, f"{event}: on_leave returned {state!r}"
 
 
 def _oldest_write(scripted: ScriptedConn, event: Event) -> bytes:

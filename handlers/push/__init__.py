@@ -145,7 +145,8 @@ class Push(Handler):
         else:
             now_s = time.monotonic()
             self._half_closed.add(conn, now_s)
-            self._await_half_closed(now_s)
+            if not self._half_closed.is_timed:
+                self._await_half_closed(now_s)
 
     def on_message(self, topic: str, data: bytes) -> None:
         self._last.keep(topic, data)

@@ -17,7 +17,19 @@ from worker.support.serving import Serving
 
 from gaiod.core import ENGINE
 from gaiod.plugins import load_handler
-from gaiod.testing import Arrived, Close, Closed, Opened, PeerDone, Read, Sent, Write, assert_script
+from gaiod.testing import (
+    Arrived,
+    Arrives,
+    Close,
+    Closed,
+    Leaves,
+    Opened,
+    PeerDone,
+    Read,
+    Sent,
+    Write,
+    assert_script,
+)
 
 ENGINES = ("compiled", "interpreted")
 
@@ -63,6 +75,12 @@ def test_echo_answers_each_part_by_itself() -> None:
 
 def test_echo_lets_a_connection_go_when_it_has_closed() -> None:
     assert_script(Echo(), (Opened(), [Read()]), (Closed("peer_reset"), []))
+
+
+def test_echo_goes_on_in_another_worker_with_a_read_or_with_what_is_not_sent_yet() -> None:
+    assert_script(Echo(), (Opened(), [Read()]), (Arrived(b"ping"), [Write(b"ping")]), (Leaves(b""), []))
+    assert_script(Echo(), (Arrives(b"", version=1), [Read()]), (Arrived(b"ping"), [Write(b"ping")]))
+    assert_script(Echo(), (Arrives(b"", version=1, unsent=b"ng"), []), (Sent(), [Read()]))
 
 
 def test_echo_is_installed_under_its_name() -> None:

@@ -16,9 +16,11 @@ from worker.support.serving import Serving
 from gaiod import Conn, Group
 from gaiod.plugins import build_options
 from gaiod.testing import (
+    Arrives,
     Close,
     Closed,
     Join,
+    Leaves,
     MakeGroup,
     Message,
     Opened,
@@ -143,6 +145,24 @@ def test_timer_is_set_once_and_not_again_when_nobody_is_left(clock: Clock) -> No
         (Closed("admin"), []),
         (Timed(None), []),
         (PeerDone(), [Timer(1.0, None)]),
+    )
+
+
+def test_those_that_come_from_another_worker_go_on_without_a_read_and_with_one_timer_for_all(clock: Clock) -> None:
+    state = b'{"topics": ["default"], "left_s": 1.0}'
+    assert_script(
+        push(),
+        (Started(), [GROUP]),
+        (Arrives(state, version=1), [Join("default"), Timer(1.0, None)]),
+        (Leaves(state), []),
+        (Closed("handed_over"), []),
+    )
+    assert_script(
+        push(),
+        (Started(), [GROUP]),
+        (Opened(), [Join("default"), Read()]),
+        (PeerDone(), [Timer(1.0, None)]),
+        (Arrives(state, version=1), []),
     )
 
 

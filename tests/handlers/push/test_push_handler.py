@@ -12,11 +12,14 @@ from core.support.waiting import MOMENT_S
 from gaiod.handlers.push import Push
 from worker.support.serving import Serving
 
+from gaiod import NotTaken
 from gaiod.plugins import build_options
 from gaiod.testing import (
     Arrived,
+    Arrives,
     Close,
     Join,
+    Leaves,
     MakeGroup,
     Message,
     Opened,
@@ -50,6 +53,44 @@ def test_client_gets_the_listeners_topic_and_what_it_says_is_ignored() -> None:
         (Arrived(b"whatever"), [Read()]),
         (Message("ticks", b"two\n"), [Publish(b"two\n", "ticks")]),
     )
+
+
+ON_TICKS = b'{"topics": ["ticks"], "left_s": null}'
+
+
+def test_subscriber_goes_on_in_another_worker_with_its_topics() -> None:
+    assert_script(
+        push(topic="ticks"),
+        (Started(), [GROUP]),
+        (Opened(), [Join("ticks"), Read()]),
+        (Leaves(ON_TICKS), []),
+    )
+    assert_script(
+        push(topic="ticks"),
+        (Started(), [GROUP]),
+        (Arrives(ON_TICKS, version=1), [Join("ticks"), Read()]),
+        (Message("ticks", b"one\n"), [Publish(b"one\n", "ticks")]),
+        (Arrived(b"whatever"), [Read()]),
+        (Leaves(ON_TICKS), []),
+    )
+
+
+def test_subscriber_does_not_leave_before_it_has_said_its_topics() -> None:
+    assert_script(
+        push(subscribe={}),
+        (Started(), [GROUP]),
+        (Opened(), [Read()]),
+        (Arrived(b"SUBSCRIBE tick"), [Read()]),
+        (Leaves(None), []),
+        (Arrived(b"s\n"), [Join("ticks"), Read()]),
+        (Leaves(ON_TICKS), []),
+    )
+
+
+@pytest.mark.parametrize("values", [{"topic": "other"}, {"subscribe": {"topics": ["other"]}}], ids=str)
+def test_subscriber_is_not_taken_where_its_topic_is_not_offered(values: dict[str, Any]) -> None:
+    with pytest.raises(NotTaken, match="ticks"):
+        assert_script(push(**values), (Started(), [GROUP]), (Arrives(ON_TICKS, version=1), []))
 
 
 def test_group_gets_the_limits_of_the_options() -> None:
