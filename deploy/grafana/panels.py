@@ -137,6 +137,9 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         chart("Accepted", "cps", Line("gaiod_connections_accepted_total", "listener")),
         chart("Closed", "cps", Line("gaiod_connections_closed_total", "listener reason")),
         chart("Rejected", "cps", Line("gaiod_connections_rejected_total", "listener reason")),
+        events("Handed over to new workers", Line("gaiod_handover_connections_total", "listener result")),
+        events("Not handed over", Line("gaiod_handover_stayed_total", "listener reason")),
+        chart("Pauses of those handed over", "s", Line("gaiod_handover_pause_seconds", "listener")),
         chart("Errors of accept", "cps", Line("gaiod_accept_errors_total", "listener errno")),
         chart("Not accepting for lack of", "percentunit", Line("gaiod_accept_paused_seconds_total", "listener reason")),
         chart(

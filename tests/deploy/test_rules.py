@@ -18,7 +18,7 @@ CASES: list[dict[str, Any]] = yaml.safe_load((FOLDER / "gaiod.rules.test.yml").r
 ALERTS = {
     "Down", "WorkerRestarting", "WorkerHung", "ConnectionsNearLimit", "Rejecting", "ProxyHeadersRefused", "FdNearLimit",
     "LoopLagHigh", "BackpressureStuck", "ForgottenConnections", "UpstreamDown", "PushSourceDown", "PushDropping",
-    "FeederRestarting", "ConfigReloadFailed", "AcceptFailing", "HandlerErrors", "CodeChanged",
+    "FeederRestarting", "ConfigReloadFailed", "AcceptFailing", "HandlerErrors", "CodeChanged", "ConnectionsStay",
 }  # fmt: skip
 
 
