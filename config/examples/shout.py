@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
-from gaiod import Conn, Handler, OpResult
+from gaiod import Arrival, Conn, Handler, OpResult
 
 
 class Shout(Handler):
-    """Answer in capitals, up to `bytes_max` per connection."""
+    """Answer in capitals, up to `bytes_max` per connection, whichever worker serves it: see `on_leave`."""
+
+    state_version = 1
 
     @dataclass
     class Options:
@@ -28,3 +30,13 @@ class Shout(Handler):
             conn.read()
         else:
             conn.close()
+
+    def on_leave(self, conn: Conn) -> bytes:
+        """Say what another worker has to know: after a reload, one of the new workers goes on with the connection."""
+        return b"%d" % conn.data
+
+    def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
+        """Go on where the other worker was: with a write that it has begun, or with a read."""
+        conn.data = int(arrival.state)
+        if not conn.pending_write_bytes:
+            conn.read()

@@ -8,6 +8,7 @@ import pytest
 from core.support.processes import REPOSITORY
 
 from gaiod.cli import main
+from gaiod.stats.cells import STAY_REASONS
 
 RUNBOOK = REPOSITORY / "deploy" / "README.md"
 TEXT = RUNBOOK.read_text()
@@ -49,6 +50,11 @@ def test_runbook_has_commands() -> None:
 def test_metric_exists(metric: str) -> None:
     documented = (RUNBOOK.parent / "METRICS.md").read_text()
     assert f"`{re.sub('_bucket$', '', metric)}`" in documented
+
+
+def test_each_reason_why_a_connection_is_not_handed_over_has_its_remedy() -> None:
+    rows = re.findall(r"^\| `([a-z_]+)` \| .+ \| .+ \|$", TEXT.partition("## What handover does when")[2], re.MULTILINE)
+    assert sorted(rows) == sorted(STAY_REASONS)
 
 
 @pytest.mark.parametrize("link", LINKS)

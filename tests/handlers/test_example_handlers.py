@@ -1,4 +1,4 @@
-"""The handlers of config/examples that move bytes between a client and a server."""
+"""The handlers of config/examples: those that move bytes between two sides, and how one changes its worker."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ from core.support.waiting import LIMIT_S
 from worker.support.serving import Serving
 
 from gaiod.plugins import build_options, load_handler
+from gaiod.testing import Arrived, Arrives, Close, Leaves, Opened, Read, Sent, Write, assert_script
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
 
@@ -60,6 +61,29 @@ def port_of(server: socket.socket) -> int:
     """Return where it listens."""
     port: int = server.getsockname()[1]
     return port
+
+
+# -- shout ---------------------------------------------------------------------------------------------
+
+
+def test_shout_counts_on_in_another_worker() -> None:
+    shout = load_handler(str(EXAMPLES / "shout.py"))
+    options = build_options(shout, {"bytes_max": 8})
+    assert_script(
+        shout(options),
+        (Opened(), [Write(b"hello\n")]),
+        (Sent(), [Read()]),
+        (Arrived(b"ping"), [Write(b"PING")]),
+        (Leaves(b"4"), []),
+    )
+    assert_script(
+        shout(options),
+        (Arrives(b"4", version=1, unsent=b"NG"), []),
+        (Sent(), [Read()]),
+        (Arrived(b"pong"), [Write(b"PONG")]),
+        (Sent(), [Close()]),
+    )
+    assert_script(shout(options), (Arrives(b"4", version=1), [Read()]))
 
 
 # -- rewrite -------------------------------------------------------------------------------------------
