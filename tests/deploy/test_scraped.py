@@ -119,7 +119,8 @@ def _rules(prometheus: Prometheus) -> list[dict[str, Any]]:
     return wait_until(evaluated, "the rules being evaluated", limit_s=3 * LIMIT_S)
 
 
-def test_dashboard_and_alerts_see_what_the_clients_did(running: Daemon, prometheus: Prometheus) -> None:
+def test_dashboard_and_alerts_see_what_the_clients_did(running: Daemon, prometheus: Prometheus, tmp_path: Path) -> None:
+    running.ask("server", listener="db", server=f"unix:{tmp_path}/server.sock", mode="ready")
     with ExitStack() as clients:
         _load(running, clients, "echo", connections=5, size=10_000)
         _load(running, clients, "db", connections=3, size=20_000)
