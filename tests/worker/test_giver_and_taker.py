@@ -1,8 +1,11 @@
 """One worker hands its connections to another: both in this process, with real sockets, stepped by the test."""
 
+import os
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from gaiod.handlers.echo import Echo
 
 from gaiod import Arrival, Conn, Handler, NotTaken, OpResult, Termination
 from gaiod.worker.handover import giver as giving
+from gaiod.worker.handover import taker as taking
 from gaiod.worker.handover.giver import Giver, Outcome
 from gaiod.worker.handover.taker import Taker
 from worker.support.serving import Serving
@@ -356,3 +360,116 @@ def test_accept_that_does_not_come_is_not_waited_for(
     for _ in range(5):
         both.step()
     assert both.taker.listener.active == 0
+
+
+def step_until_offered(both: Both) -> None:
+    until_s = time.monotonic() + LIMIT_S
+    while both.giver.watcher.connections(context=both.giver.listener):
+        assert time.monotonic() < until_s
+        both.step()
+
+
+def test_cancel_that_crosses_the_accept_counts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The giver ends in order. The taker learns by a failed write first: nobody may be served by both."""
+    monkeypatch.setattr(giving, "ACCEPT_TIMEOUT_S", 0.05)
+    both = both_of(request, Counting(), Counting())
+    client = both.giver.connect()
+    ask(both.giver, client)
+    both.begin()
+    step_until_offered(both)
+    both.step_until(lambda: both.taker.listener.active, "an offer that is built")
+    until_s = time.monotonic() + LIMIT_S
+    while both.outcome is None:
+        assert time.monotonic() < until_s
+        both.step(taker=False)
+    both.step_until(lambda: both.taker.listener.active == 0, "its being handed back")
+    assert both.taker.count("moved_in") == 0
+    assert ask(both.giver, client) == b"2"
+
+
+def test_unit_that_makes_no_sense_costs_no_other(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = both_of(request, Counting(), Counting())
+    clients = [both.giver.connect() for _ in range(3)]
+    for client in clients:
+        ask(both.giver, client)
+    describe = giving._Link._describe
+    count = 0
+
+    def spoil(*arguments: Any) -> Any:
+        nonlocal count
+        told = describe(*arguments)
+        count += 1
+        if told is not None and count == 2:
+            told["conns"][0]["opened_s"] = "noon"
+        elif told is not None and count == 3:
+            del told["listener"]
+        return told
+
+    monkeypatch.setattr(giving._Link, "_describe", spoil)
+    outcome = both.hand_over()
+    assert (outcome.moved, outcome.stayed) == (1, {"version": 2})
+    assert (both.giver.listener.active, both.taker.listener.active) == (2, 1)
+    for where, client in zip((both.taker, both.giver, both.giver), clients, strict=True):
+        assert ask(where, client) == b"2"
+
+
+def test_reason_that_is_not_known_is_counted_as_a_refusal(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later version of the daemon may have more of them."""
+    both = both_of(request, Counting(), Refusing())
+    client = both.giver.connect()
+    build = taking._Link._build
+    monkeypatch.setattr(taking._Link, "_build", lambda *arguments: dict.fromkeys(build(*arguments), "moonshine"))
+    outcome = both.hand_over()
+    assert outcome.stayed == {"refused": 1}
+    assert ask(both.giver, client) == b"1"
+
+
+def test_descriptors_whose_offer_was_not_said_in_full_are_closed(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of a socket that stays open would keep its client from seeing the end."""
+    both = both_of(request, Counting(), Counting())
+    ask(both.giver, both.giver.connect())
+    monkeypatch.setattr(giving._Link, "_say", lambda *arguments: None)
+    both.begin()
+    step_until_offered(both)
+    links = both.takes._links
+    assert links
+    for conn in both.giver.watcher.connections():
+        conn.abort()
+    both.step_until(lambda: not links, "the end of the link")
+    with pytest.raises(BlockingIOError):
+        both.takes._descriptors.recv(100)
+
+
+@contextmanager
+def room_for(descriptors: int) -> Iterator[None]:
+    """Let this process open so many descriptors more."""
+    found = [os.dup(0) for _ in range(descriptors + 1)]
+    for fd in found:
+        os.close(fd)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (found[-1], hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("descriptors", [0, 1, 2, 3])
+def test_worker_without_descriptors_hands_nothing_over_and_goes_on(
+    request: pytest.FixtureRequest, descriptors: int
+) -> None:
+    """The giver needs one, the taker two: one to be spoken to, and one to see how many there are."""
+    both = both_of(request, Counting(), Counting())
+    client = both.giver.connect()
+    ask(both.giver, client)
+    with room_for(descriptors):
+        outcome = both.hand_over(timeout_s=0.3)
+    assert outcome.moved == 0
+    assert sum(outcome.stayed.values()) == 1
+    assert ask(both.giver, client) == b"2"

@@ -34,6 +34,7 @@ from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.process.dispatch import Target
+from gaiod.stats.cells import STAY_REASONS
 from gaiod.worker.handover.wire import (
     DESCRIPTORS_MAX,
     FORMAT,
@@ -233,8 +234,6 @@ class _Link(Target):
         self._next = 1
         self._to_resume: list[_Offered] = []  # once what was said is with the kernel
         self._units_max = UNITS_MAX
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
         try:
             self._conn: Conn | None = giver.watcher.connect(stream, context=self)
         except OSError:
@@ -259,7 +258,6 @@ class _Link(Target):
         for offer in list(self.offers.values()):
             self._cancel(offer)
         self.is_over = True
-        self._socket.close()
         if self._conn is not None:
             self._conn.close()
 
@@ -360,7 +358,9 @@ class _Link(Target):
         number, self._next = self._next, self._next + 1
         descriptors = [conn.fileno() for each in offered for conn in each.unit.conns]
         try:
-            send_descriptors(self._socket, self._descriptors, self._token, number, descriptors)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.setblocking(False)
+                send_descriptors(sock, self._descriptors, self._token, number, descriptors)
         except OSError as error:
             self._take_back(offered)
             if error.errno in (errno.EAGAIN, errno.ETOOMANYREFS):
@@ -481,7 +481,9 @@ class _Link(Target):
         if offer is None:
             self._say({"cancel": message["accept"]}, Parts())  # it was cancelled before
         else:
-            offer.accepted = message
+            refused = dict(message["refused"])
+            known = {key: why if why in STAY_REASONS else "refused" for key, why in refused.items()}
+            offer.accepted = {"refused": known, "positions": dict(message["positions"])}
             self.look(time.monotonic())
 
     def on_completion(self, result: OpResult) -> None:
@@ -497,7 +499,6 @@ class _Link(Target):
     def _break(self) -> None:
         """Take note that the taker is gone: what is not committed is this worker's."""
         self.is_over = True
-        self._socket.close()
         conn, self._conn = self._conn, None
         if conn is not None:
             conn.abort()

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any
 
 from gaiod.core.connection import Conn
@@ -34,6 +35,9 @@ log = logging.getLogger("gaiod.worker")
 DESCRIPTORS_LEFT = 64
 """Descriptors that stay free for new clients, when others' connections come."""
 
+NONSENSE = (FrameError, KeyError, TypeError, ValueError, IndexError)
+"""What is raised by an attempt to understand what makes no sense."""
+
 
 @dataclass(slots=True, eq=False)
 class _Arrived:
@@ -45,10 +49,12 @@ class _Arrived:
 
 @dataclass(slots=True, eq=False)
 class _Offer:
-    """What was offered: `units` by their numbers, once they are built."""
+    """What was offered: `units` by their numbers, once they are built. `sizes`: how many connections each unit has."""
 
     number: int
     message: dict[str, Any]
+    positions: dict[str, int]
+    sizes: list[int]
     parts: list[bytes]
     descriptors: list[int]
     units: dict[int, _Arrived] = field(default_factory=dict)
@@ -141,9 +147,7 @@ class _Link(Target):
             if listener.hands_over:
                 feed = positions.get(name)
                 listeners[name] = {"versions": listener.versions, "feed": None if feed is None else feed[0]}
-        soft = os.sysconf("SC_OPEN_MAX")
-        free = soft - len(os.listdir("/proc/self/fd")) - DESCRIPTORS_LEFT if os.path.isdir("/proc/self/fd") else soft
-        return {"format": FORMAT, "token": self._token.hex(), "descriptors": free, "listeners": listeners}
+        return {"format": FORMAT, "token": self._token.hex(), "descriptors": _room(), "listeners": listeners}
 
     # -- what comes ------------------------------------------------------------------------------------
 
@@ -152,7 +156,7 @@ class _Link(Target):
         try:
             for message, parts in self._reader.take():
                 self._take(message, parts)
-        except (FrameError, KeyError, TypeError, ValueError, IndexError) as error:
+        except NONSENSE as error:
             log.error("a worker that hands its connections over says what cannot be understood: %s", error)
             self._give_up()
             return
@@ -162,12 +166,20 @@ class _Link(Target):
     def _take(self, message: dict[str, Any], parts: list[bytes]) -> None:
         if "offer" in message:
             self._taker.receive_descriptors()
-            number = message["offer"]
-            self._waiting.append(_Offer(number, message, parts, self.descriptors.pop(number, [])))
+            number = index(message["offer"])
+            positions = {name: index(at) for name, at in dict(message["positions"]).items()}
+            sizes = [len(unit["conns"]) for unit in message["units"]]
+            descriptors = self.descriptors.pop(number, [])
+            self._waiting.append(_Offer(number, message, positions, sizes, parts, descriptors))
             self._look(None)
         elif "commit" in message:
-            offer = self._offers.pop(message["commit"])
-            self._commit(offer, set(message["kept"]), message["messages"], parts)
+            offer = self._offers[message["commit"]]
+            kept = set(message["kept"])
+            for i, number, told in message["messages"]:
+                unit = offer.units[i].unit
+                unit.expect(unit.conns[number], [(topic, parts[part]) for topic, part in told])
+            del self._offers[offer.number]  # now that all makes sense: it is this worker's
+            self._commit(offer, kept)
         elif "cancel" in message:
             self._cancel(message["cancel"])
 
@@ -185,53 +197,65 @@ class _Link(Target):
         while self._waiting and not self._is_over:
             offer = self._waiting[0]
             own = self._taker.positions()
-            if any(name in own and own[name][1] < at for name, at in offer.message["positions"].items()):
+            if any(name in own and own[name][1] < at for name, at in offer.positions.items()):
                 self._taker.watcher.timer(time.monotonic() + LOOK_S, context=self._look)
                 return
             del self._waiting[0]
             refused = self._build(offer)
             self._offers[offer.number] = offer
-            positions = {name: at[1] for name, at in own.items() if name in offer.message["positions"]}
+            positions = {name: at[1] for name, at in own.items() if name in offer.positions}
             self._say({"accept": offer.number, "refused": refused, "positions": positions})
 
     def _build(self, offer: _Offer) -> dict[str, str]:
         """Build what is offered; return what is refused, and why."""
-        units = offer.message["units"]
         descriptors = offer.descriptors
-        refused: dict[str, str] = {}
-        if len(descriptors) != sum(len(unit["conns"]) for unit in units):
+        if len(descriptors) != sum(offer.sizes):
             close_all(descriptors)
-            return {str(i): "descriptors" for i in range(len(units))}
+            return {str(i): "descriptors" for i in range(len(offer.sizes))}
+        refused: dict[str, str] = {}
         parcels: dict[Any, Any] = {}
         first = 0
-        for i, told in enumerate(units):
-            own = descriptors[first : first + len(told["conns"])]
-            first += len(own)
+        for i, size in enumerate(offer.sizes):
+            reason = self._build_unit(offer, i, descriptors[first : first + size], parcels)
+            first += size
+            if reason:
+                refused[str(i)] = reason
+        return refused
+
+    def _build_unit(self, offer: _Offer, i: int, descriptors: list[int], parcels: dict[Any, Any]) -> str:
+        """Build one unit; return why it is refused, empty: it is not. What makes no sense costs no other unit."""
+        told = offer.message["units"][i]
+        try:
             listener = self._taker.listeners.get(told["listener"])
             reason = "version" if listener is None else listener.lack_of_room(told["version"])
             if reason or listener is None:
-                close_all(own)
-                refused[str(i)] = reason
-                continue
+                return reason
             parts = [offer.parts[number] for number in told["parts"]]
             traffic = [listener.traffic_of(is_client) for is_client in told["clients"]]
+            headers = [header_of(header) for header in told["headers"]]
+            state = offer.parts[told["state"]]
+            partner = None if told["partner"] is None else range(offer.sizes[i])[told["partner"]]
+            if len(headers) != offer.sizes[i]:
+                raise ValueError("a unit has as many headers as connections")
+            own, descriptors = descriptors, []  # the watcher's from now on
             unit = self._taker.watcher.attach(told["conns"], own, parts, traffic=traffic, parcels=parcels)
-            for conn, header in zip(unit.conns, told["headers"], strict=True):
-                conn.proxy_header = header_of(header)
-            partner = None if told["partner"] is None else unit.conns[told["partner"]]
-            reason = listener.arrive(unit.conns, offer.parts[told["state"]], told["version"], partner)
-            if reason:
-                unit.release()
-                refused[str(i)] = reason
-                continue
+        except NONSENSE as error:
+            log.error("a connection that is handed over cannot be understood, and stays where it is: %s", error)
+            return "version"
+        finally:
+            close_all(descriptors)
+        for conn, header in zip(unit.conns, headers, strict=True):
+            conn.proxy_header = header
+        partner_conn = None if partner is None else unit.conns[partner]
+        reason = listener.arrive(unit.conns, state, told["version"], partner_conn)
+        if reason:
+            unit.release()
+        else:
             offer.units[i] = _Arrived(listener, unit)
-        return refused
+        return reason
 
-    def _commit(self, offer: _Offer, kept: set[int], messages: list[Any], parts: list[bytes]) -> None:
+    def _commit(self, offer: _Offer, kept: set[int]) -> None:
         """Serve what is this worker's from now on."""
-        for i, number, told in messages:
-            unit = offer.units[i].unit
-            unit.expect(unit.conns[number], [(topic, parts[part]) for topic, part in told])
         paused_s = max(0.0, time.monotonic() - offer.message["quiet_s"])
         for i, each in offer.units.items():
             if i in kept:
@@ -255,15 +279,18 @@ class _Link(Target):
         """It was said."""
 
     def on_completion(self, result: OpResult) -> None:
-        """The giver is gone, or is done: what it has not committed is this worker's, for nobody else has it."""
-        if self._is_over or not isinstance(result.error, (EOFError, OSError)):
+        """The giver is gone, or is done: what it has not committed is this worker's, for nobody else has it.
+
+        Only a read tells. A write fails before all that the giver has said is read: it may have cancelled.
+        """
+        if self._is_over or result.operation is not OpType.READ or not isinstance(result.error, (EOFError, OSError)):
             return
         offers, self._offers = self._offers, {}
         for offer in offers.values():
-            self._commit(offer, set(), [], [])
+            self._commit(offer, set())
         for offer in self._waiting:
             self._build(offer)
-            self._commit(offer, set(), [], [])
+            self._commit(offer, set())
         self._waiting.clear()
         self.end()
 
@@ -276,6 +303,7 @@ class _Link(Target):
     def end(self) -> None:
         """End the link."""
         self._is_over = True
+        self._taker.receive_descriptors()  # of an offer that was never said in full
         for offer in self._waiting:
             close_all(offer.descriptors)
         self._waiting.clear()
@@ -284,3 +312,14 @@ class _Link(Target):
         self.descriptors.clear()
         self._taker.forget(self._token)
         self._conn.abort()
+
+
+def _room() -> int:
+    """Return how many connections may come; less than 1: none, new clients need what is left."""
+    most = os.sysconf("SC_OPEN_MAX")
+    try:
+        return most - len(os.listdir("/proc/self/fd")) - DESCRIPTORS_LEFT
+    except FileNotFoundError:  # a system that does not tell
+        return most
+    except OSError:  # none is left to look with
+        return 0
