@@ -180,14 +180,14 @@ class Giver:
         if self._done is None:
             return
         now_s = time.monotonic()
-        if self._again and now_s >= self._again_s:
+        is_late = now_s >= self.deadline_s
+        if self._again and not is_late and now_s >= self._again_s:
             self._waiting.extend(self._again)
             self._again.clear()
             self._again_s = now_s + AGAIN_S
         for link in self._links:
             link.look(now_s)
         self._links = [link for link in self._links if link.is_pending or not link.is_over]
-        is_late = now_s >= self.deadline_s
         if not is_late:
             self._offer(now_s)
         if not any(link.is_pending for link in self._links) and (
