@@ -72,6 +72,7 @@ class Worker:
         self._drain: Drain | None = None
         self._kept: set[str] | None = None  # listeners whose connections it keeps, while others serve; None: it serves
         self._giver: Giver | None = None
+        self._to_hand_over: dict[str, Any] | None = None  # asked for while another hand-over is under way
         self._taker: Taker | None = None
         self._is_drained = False
         self._link: FeederClient | None = None
@@ -316,7 +317,11 @@ class Worker:
         from gaiod.worker.handover.giver import Giver  # late: most workers never hand over, until they end
 
         takers = how.get("to", ())
-        if takers and (self._giver is None or self._giver.is_over):
+        if not takers:
+            return
+        if self._giver is not None and not self._giver.is_over:
+            self._to_hand_over = how  # those who take now may be on their way out
+        else:
             self._giver = Giver(
                 self._watcher,
                 takers,
@@ -329,7 +334,10 @@ class Worker:
 
     def _take_outcome(self, outcome: "Outcome") -> None:
         self._channel.send({"handed_over": asdict(outcome)})
-        if self._is_drained:
+        how, self._to_hand_over = self._to_hand_over, None
+        if how is not None:
+            self._hand_over(how)
+        elif self._is_drained:
             self._loop.end()
         self._end_if_left()
 

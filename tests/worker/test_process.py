@@ -456,6 +456,30 @@ def test_worker_that_takes_messages_is_ready_once_the_feeder_has_answered(
     assert worker.count("feed_gaps") == 0
 
 
+def test_worker_that_hands_over_does_so_again_when_others_serve_meanwhile(worker: WorkerUnderTest) -> None:
+    """A reload follows the last one at once: who was to take its connections drains itself now."""
+    with ExitStack() as stack:
+        takers = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2)]
+        asked = []
+        for taker in takers:
+            taker.settimeout(LIMIT_S)
+            taker.bind("")
+            taker.listen()
+            name = "\0" + taker.getsockname()[1:].decode()
+            to = [{"stream": name, "descriptors": name}]
+            asked.append({"listeners": ["listener-0"], "timeout_s": 3600, "to": to, "handover_timeout_s": 1.0})
+        worker.serve()
+        client = stack.enter_context(connect(worker.address()))
+        assert exchange(client, b"before") == b"before"
+        worker.send({"keep": asked[0]})
+        stack.enter_context(takers[0].accept()[0])  # and says nothing
+        worker.send({"keep": asked[1]})
+        stack.enter_context(takers[1].accept()[0])
+        assert worker.receive()["handed_over"]["stayed"] == {"timeout": 1}
+        assert worker.receive()["handed_over"]["stayed"] == {"timeout": 1}
+        assert exchange(client, b"after") == b"after"
+
+
 def test_worker_says_that_it_is_fed_by_a_feeder_when_it_is_and_not_by_one_before(
     worker: WorkerUnderTest, feeder: socket.socket, tmp_path: Path
 ) -> None:
