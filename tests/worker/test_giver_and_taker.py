@@ -18,6 +18,7 @@ from gaiod.worker.handover import giver as giving
 from gaiod.worker.handover import taker as taking
 from gaiod.worker.handover.giver import Giver, Outcome
 from gaiod.worker.handover.taker import Taker
+from gaiod.worker.handover.wire import Parts
 from worker.support.serving import Serving
 
 
@@ -473,3 +474,37 @@ def test_worker_without_descriptors_hands_nothing_over_and_goes_on(
     assert outcome.moved == 0
     assert sum(outcome.stayed.values()) == 1
     assert ask(both.giver, client) == b"2"
+
+
+def test_datagrams_of_anybody_are_cleared_away(echoes: Both) -> None:
+    echoes.giver.connect()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+        stranger.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                stranger.sendto(b"x", echoes.takes.address["descriptors"])
+    assert echoes.hand_over().moved == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"offer": 1},
+        {"offer": "x", "quiet_s": 0, "units": [], "positions": {}},
+        {"offer": 1, "units": [], "positions": {}},
+        {"offer": 1, "quiet_s": 0, "units": [{"conns": []}], "positions": {}},
+        {"offer": 1, "quiet_s": 0, "units": [], "positions": []},
+        {"offer": 1, "quiet_s": 0, "units": 3, "positions": {}},
+        {"commit": 3},
+        {"commit": []},
+        {"cancel": []},
+    ],
+)
+def test_nonsense_costs_a_taker_nothing(echoes: Both, said: dict[str, Any]) -> None:
+    echoes.giver.connect()
+    with socket.socket(socket.AF_UNIX) as giver:
+        giver.connect(echoes.takes.address["stream"])
+        giver.sendall(Parts().frame(said))
+        echoes.taker.step_until(lambda: echoes.takes._links, "its link")
+    echoes.taker.step_until(lambda: not echoes.takes._links, "the end of its link")
+    assert echoes.hand_over().moved == 1

@@ -53,6 +53,7 @@ class _Offer:
 
     number: int
     message: dict[str, Any]
+    quiet_s: float
     positions: dict[str, int]
     sizes: list[int]
     parts: list[bytes]
@@ -137,6 +138,7 @@ class _Link(Target):
         self._offers: dict[int, _Offer] = {}
         self._is_over = False
         conn.context = self
+        taker.receive_descriptors()  # what anybody has sent must not leave too little room for this giver's
         self._say(self._hello())
         conn.read()
 
@@ -167,10 +169,11 @@ class _Link(Target):
         if "offer" in message:
             self._taker.receive_descriptors()
             number = index(message["offer"])
+            quiet_s = float(message["quiet_s"])
             positions = {name: index(at) for name, at in dict(message["positions"]).items()}
             sizes = [len(unit["conns"]) for unit in message["units"]]
             descriptors = self.descriptors.pop(number, [])
-            self._waiting.append(_Offer(number, message, positions, sizes, parts, descriptors))
+            self._waiting.append(_Offer(number, message, quiet_s, positions, sizes, parts, descriptors))
             self._look(None)
         elif "commit" in message:
             offer = self._offers[message["commit"]]
@@ -256,7 +259,7 @@ class _Link(Target):
 
     def _commit(self, offer: _Offer, kept: set[int]) -> None:
         """Serve what is this worker's from now on."""
-        paused_s = max(0.0, time.monotonic() - offer.message["quiet_s"])
+        paused_s = max(0.0, time.monotonic() - offer.quiet_s)
         for i, each in offer.units.items():
             if i in kept:
                 self._hand_back(each)
