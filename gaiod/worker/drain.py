@@ -30,6 +30,7 @@ class Drain:
     Args:
         timeout_s: what connections have to finish.
         eager: also close those that are quiet and wait for no answer, before the time is up.
+        is_held: tells whether connections may yet go to another worker: their time begins after that.
     """
 
     def __init__(
@@ -40,10 +41,13 @@ class Drain:
         *,
         eager: bool,
         done: Callable[[], None],
+        is_held: Callable[[], bool] = lambda: False,
     ) -> None:
         self._watcher = watcher
         self._listeners = listeners
+        self._timeout_s = timeout_s
         self._deadline_s = time.monotonic() + timeout_s
+        self._is_held = is_held
         self._last_part_s = LAST_PART * timeout_s
         self._eager = eager
         self._done: Callable[[], None] | None = done
@@ -58,8 +62,13 @@ class Drain:
     def _tick(self, result: OpResult) -> None:
         if self._done is None:
             return
+        is_held = self._is_held()
+        if is_held:
+            self._deadline_s = time.monotonic() + self._timeout_s
         left_s = self._deadline_s - time.monotonic()
-        if left_s <= -FLUSH_S:
+        if is_held:
+            pass
+        elif left_s <= -FLUSH_S:
             for listener in self._listeners:
                 listener.close_all(abort=True)
         elif left_s <= 0:
@@ -67,7 +76,7 @@ class Drain:
                 listener.close_all()
         else:
             self._close_some(left_s)
-        if any(listener.active for listener in self._listeners) and left_s > -FLUSH_S:
+        if any(listener.active for listener in self._listeners) and (is_held or left_s > -FLUSH_S):
             self._watcher.timer(time.monotonic() + TICK_S, context=self._tick)
         else:
             self._done()

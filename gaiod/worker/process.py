@@ -296,20 +296,31 @@ class Worker:
             if listener.name in self._kept:
                 listener.stop_accepting()
             elif listener.name in before:
-                Drain(self._watcher, [listener], how["timeout_s"], eager=False, done=_nothing)
+                Drain(self._watcher, [listener], how["timeout_s"], eager=False, done=_nothing, is_held=self._is_giving)
         self._hand_over(how)
         self._watcher.post(lambda result: self._end_if_left())
 
     def _end_if_left(self) -> None:
         """End, if it only keeps connections and the last one is gone."""
-        is_giving = self._giver is not None and not self._giver.is_over
-        if self._kept is not None and not is_giving and not any(listener.active for listener in self._listeners):
+        is_left = self._kept is not None and not any(listener.active for listener in self._listeners)
+        if is_left and not self._is_giving():
             self._loop.end()
+
+    def _is_giving(self) -> bool:
+        """Tell whether connections are being handed over, or about to be."""
+        return self._to_hand_over is not None or (self._giver is not None and not self._giver.is_over)
 
     def _take_drain(self, how: dict[str, Any]) -> None:
         if self._drain is not None:
             self._drain.cancel()
-        self._drain = Drain(self._watcher, self._listeners, how["timeout_s"], eager=how["eager"], done=self._drained)
+        self._drain = Drain(
+            self._watcher,
+            self._listeners,
+            how["timeout_s"],
+            eager=how["eager"],
+            done=self._drained,
+            is_held=self._is_giving if how.get("to") else _never,
+        )
         self._hand_over(how)
 
     def _hand_over(self, how: dict[str, Any]) -> None:
@@ -344,7 +355,7 @@ class Worker:
     def _drained(self) -> None:
         """End, once all connections are gone, and the supervisor knows where to."""
         self._is_drained = True
-        if self._giver is None or self._giver.is_over:
+        if not self._is_giving():
             self._loop.end()
 
     def _positions(self) -> dict[str, tuple[str, int]]:
@@ -372,6 +383,11 @@ class Worker:
 def _add(cells: Any, cell: int, amount: int) -> None:
     """Count."""
     cells[cell] += amount
+
+
+def _never() -> bool:
+    """Tell that a daemon that stops waits for no other worker."""
+    return False
 
 
 def _nothing() -> None:

@@ -18,10 +18,18 @@ LONG_S = 1000.0
 class Draining:
     """A drain of a listener, stepped by the test."""
 
-    def __init__(self, serving: Serving, timeout_s: float, *, eager: bool) -> None:
+    def __init__(self, serving: Serving, timeout_s: float, *, eager: bool, is_held: bool = False) -> None:
         self._serving = serving
         self.ends = 0
-        self.drain = Drain(serving.watcher, [serving.listener], timeout_s, eager=eager, done=self._done)
+        self.is_held = is_held
+        self.drain = Drain(
+            serving.watcher,
+            [serving.listener],
+            timeout_s,
+            eager=eager,
+            done=self._done,
+            is_held=lambda: self.is_held,
+        )
 
     def _done(self) -> None:
         self.ends += 1
@@ -52,6 +60,18 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_drain_is_done_at_once_when_there_is_no_connection(serve: Serve) -> None:
     assert Draining(serve(Recorder()), LONG_S, eager=False).run() < LIMIT_S
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, MOMENT_S])
+def test_time_begins_when_connections_can_go_to_no_other_worker_any_more(serve: Serve, timeout_s: float) -> None:
+    serving = serve(Recorder())
+    sock = serving.connect()
+    draining = Draining(serving, timeout_s, eager=True, is_held=True)
+    draining.run_for(5 * MOMENT_S)
+    assert serving.exchange(sock, b"served") == b"served"
+    draining.is_held = False
+    draining.run()
+    assert serving.is_ended(sock)
 
 
 def test_nobody_is_accepted_any_more(serve: Serve) -> None:

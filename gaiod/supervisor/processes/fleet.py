@@ -431,7 +431,8 @@ class Fleet:
     ) -> None:
         member.process.phase = Phase.DRAINING
         member.process.drain(timeout_s, eager=eager, handover=handover)
-        member.kill_s = time.monotonic() + timeout_s + DRAIN_MARGIN_S
+        handover_s = (handover or {}).get("handover_timeout_s", 0.0)  # the drain begins after it
+        member.kill_s = time.monotonic() + handover_s + timeout_s + DRAIN_MARGIN_S
 
     def _forget(self) -> None:
         """Forget the counters of slots and listeners that are not configured any more and have no worker; and code."""
