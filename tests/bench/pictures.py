@@ -40,7 +40,7 @@ PICTURES: dict[str, tuple[tuple[str, str], ...]] = {
         ("Back-pressure", "Bytes held, and the limit of one connection"),
         ("Back-pressure", "Pauses and resumes"),
         ("Upstreams", "Connections to servers"),
-        ("Upstreams", "Server is given connections"),
+        ("Upstreams", "Server is up"),
         ("Push", "Delivered"),
     ),
     "workers": (

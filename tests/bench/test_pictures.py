@@ -69,7 +69,7 @@ def test_client_that_stalls_is_seen_to_be_waited_for(seen: Seen) -> None:
 
 
 def test_server_that_dies_is_seen_to_be_left_alone_until_it_is_back(seen: Seen) -> None:
-    lines = [values for _, values, _ in lines_of(panel("Upstreams", "Server is given connections"), seen)]
+    lines = [values for _, values, _ in lines_of(panel("Upstreams", "Server is up"), seen)]
     assert sorted(min(_between(seen, values, "server dies", "it is back")) for values in lines) == [0, 1]
     assert [values[-1][1] for values in lines] == [1, 1]
     assert {value for values in lines for value in _between(seen, values, "client stalls", "server dies")} == {1}

@@ -93,9 +93,8 @@ def test_connection_goes_on_over_a_reload(daemon: Start, file: Path) -> None:
         _reload(running, file, config(ONE, TWO))
         assert running.workers != [old]
         assert exchange(sock, b"after") == b"after"
-        states = {row["pid"]: row["state"] for row in running.ask("status")["workers"]}
-        assert states[old] == "keeping"
-    wait_until(lambda: old not in {row["pid"] for row in running.ask("status")["workers"]}, "the old worker's end")
+        wait_until(lambda: old not in {row["pid"] for row in running.ask("status")["workers"]}, "the old worker's end")
+        assert exchange(sock, b"still") == b"still"
 
 
 def test_listener_that_is_removed_refuses_and_its_connections_go_on(daemon: Start, file: Path) -> None:
