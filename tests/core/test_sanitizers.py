@@ -122,5 +122,5 @@ def test_sanitizers_have_nothing_to_report_about_anything(instrumented: Path) ->
     run_tests(instrumented, [path.name for path in (TESTS / "core").glob("test_*.py") if path.name not in OTHERS])
 
 
-OTHERS = {"test_sanitizers.py", "test_engine.py", "test_differential.py"}
+OTHERS = {"test_sanitizers.py", "test_engine.py", "test_differential.py", "test_simulation.py"}
 """They start processes of their own, which are none of the instrumented ones."""
