@@ -62,13 +62,19 @@ class Drain:
     def _tick(self, result: OpResult) -> None:
         if self._done is None:
             return
-        is_held = self._is_held()
-        if is_held:
+        if self._is_held():
             self._deadline_s = time.monotonic() + self._timeout_s
-        left_s = self._deadline_s - time.monotonic()
-        if is_held:
-            pass
-        elif left_s <= -FLUSH_S:
+            left_s = self._timeout_s
+        else:
+            left_s = self._deadline_s - time.monotonic()
+            self._end_some(left_s)
+        if any(listener.active for listener in self._listeners) and left_s > -FLUSH_S:
+            self._watcher.timer(time.monotonic() + TICK_S, context=self._tick)
+        else:
+            self._done()
+
+    def _end_some(self, left_s: float) -> None:
+        if left_s <= -FLUSH_S:
             for listener in self._listeners:
                 listener.close_all(abort=True)
         elif left_s <= 0:
@@ -76,10 +82,6 @@ class Drain:
                 listener.close_all()
         else:
             self._close_some(left_s)
-        if any(listener.active for listener in self._listeners) and (is_held or left_s > -FLUSH_S):
-            self._watcher.timer(time.monotonic() + TICK_S, context=self._tick)
-        else:
-            self._done()
 
     def _close_some(self, left_s: float) -> None:
         now_s = time.monotonic()

@@ -19,6 +19,7 @@ from gaiod.core.operations import OpType
 from gaiod.core.watcher import Watcher
 
 STREAM = pattern(4 << 20)
+EVERYTHING = 1 << 20
 STEPS = 80
 
 
@@ -29,6 +30,22 @@ def new_pair(dice: random.Random) -> tuple[socket.socket, socket.socket]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, dice.choice((4096, 65536)))
     far.setblocking(False)
     return near, far
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """Receive what is there, at most `size` bytes."""
+    try:
+        return sock.recv(size)
+    except BlockingIOError:
+        return b""
+
+
+def send(sock: socket.socket, first: int, size: int) -> int:
+    """Send that part of the stream; return how many bytes it took."""
+    try:
+        return sock.send(STREAM[first : first + size])
+    except BlockingIOError:
+        return 0
 
 
 class Relayed:
@@ -49,21 +66,15 @@ class Relayed:
 
     def step(self, dice: random.Random) -> None:
         side, size = dice.randrange(2), dice.choice((1, 100, 5000, 200_000))
-        try:
-            if dice.random() < 0.6:
-                self.sent[side] += self.fars[side].send(STREAM[self.sent[side] : self.sent[side] + size])
-            else:
-                self.received[side] += self.fars[side].recv(size)
-        except BlockingIOError:
-            pass
+        if dice.random() < 0.6:
+            self.sent[side] += send(self.fars[side], self.sent[side], size)
+        else:
+            self.received[side] += receive(self.fars[side], size)
 
     def take_rest(self) -> bool:
         """Receive what is there; tell whether everything has come."""
         for side in range(2):
-            try:
-                self.received[side] += self.fars[side].recv(1 << 20)
-            except BlockingIOError:
-                pass
+            self.received[side] += receive(self.fars[side], EVERYTHING)
         return [len(each) for each in self.received] == self.sent[::-1]
 
     def moved(self, conns: list[Conn]) -> None:
@@ -89,19 +100,13 @@ class Echoed:
 
     def step(self, dice: random.Random) -> None:
         size = dice.choice((1, 100, 5000, 200_000))
-        try:
-            if dice.random() < 0.6:
-                self.sent += self.far.send(STREAM[self.sent : self.sent + size])
-            else:
-                self.received += self.far.recv(size)
-        except BlockingIOError:
-            pass
+        if dice.random() < 0.6:
+            self.sent += send(self.far, self.sent, size)
+        else:
+            self.received += receive(self.far, size)
 
     def take_rest(self) -> bool:
-        try:
-            self.received += self.far.recv(1 << 20)
-        except BlockingIOError:
-            pass
+        self.received += receive(self.far, EVERYTHING)
         return len(self.received) == self.sent
 
     def moved(self, conns: list[Conn]) -> None:
@@ -127,16 +132,10 @@ class Subscribed:
         self.expected, self.received = bytearray(), bytearray()
 
     def step(self, dice: random.Random) -> None:
-        try:
-            self.received += self.far.recv(dice.choice((100, 20_000)))
-        except BlockingIOError:
-            pass
+        self.received += receive(self.far, dice.choice((100, 20_000)))
 
     def take_rest(self) -> bool:
-        try:
-            self.received += self.far.recv(1 << 20)
-        except BlockingIOError:
-            pass
+        self.received += receive(self.far, EVERYTHING)
         return len(self.received) == len(self.expected)
 
     def moved(self, conns: list[Conn]) -> None:

@@ -66,6 +66,20 @@ class Both:
             assert time.monotonic() < until_s, f"{what}: not within {LIMIT_S:g} s"
             self.step()
 
+    def step_until_detached(self) -> None:
+        """Have all connections of the giver offered."""
+        self.step_until(
+            lambda: not self.giver.watcher.connections(context=self.giver.listener), "connections being detached"
+        )
+
+    def step_until_over(self) -> Outcome:
+        """Let the giver go on by itself until it has an outcome: the taker hangs, or is gone."""
+        until_s = time.monotonic() + LIMIT_S
+        while self.outcome is None:
+            assert time.monotonic() < until_s, f"the outcome of a hand-over: not within {LIMIT_S:g} s"
+            self.step(taker=False)
+        return self.outcome
+
     def hand_over(self, timeout_s: float = LIMIT_S) -> Outcome:
         """Hand over, and return the outcome."""
         self.begin(timeout_s)
@@ -295,10 +309,7 @@ def test_who_was_touched_after_the_offer_stays_until_the_next(request: pytest.Fi
     client = both.giver.connect()
     [conn] = both.giver.listener.clients()
     both.begin()
-    until_s = time.monotonic() + LIMIT_S
-    while both.giver.watcher.connections(context=both.giver.listener):
-        assert time.monotonic() < until_s
-        both.step()
+    both.step_until_detached()
     conn.write(b"!")  # it is detached now
     both.step_until(lambda: both.outcome is not None, "the outcome")
     assert both.outcome is not None
@@ -312,15 +323,9 @@ def test_taker_that_dies_leaves_everything_to_the_giver(request: pytest.FixtureR
     client = both.giver.connect()
     ask(both.giver, client)
     both.begin()
-    until_s = time.monotonic() + LIMIT_S
-    while both.giver.watcher.connections(context=both.giver.listener):
-        assert time.monotonic() < until_s
-        both.step()
+    both.step_until_detached()
     both.taker.watcher.close()
-    while both.outcome is None:
-        assert time.monotonic() < until_s
-        both.step(taker=False)
-    assert both.outcome.moved == 0
+    assert both.step_until_over().moved == 0
     assert ask(both.giver, client) == b"2"
 
 
@@ -329,10 +334,7 @@ def test_giver_that_dies_leaves_what_it_offered_to_the_taker(request: pytest.Fix
     client = both.giver.connect()
     ask(both.giver, client)
     both.begin()
-    until_s = time.monotonic() + LIMIT_S
-    while both.giver.watcher.connections(context=both.giver.listener):
-        assert time.monotonic() < until_s
-        both.step()
+    both.step_until_detached()
     streams = both.giver.watcher.connections()
     while any(conn.pending_write_bytes for conn in streams):
         both.step(taker=False)
@@ -349,25 +351,12 @@ def test_accept_that_does_not_come_is_not_waited_for(
     both = both_of(request, Counting(), Counting())
     client = both.giver.connect()
     both.begin()
-    until_s = time.monotonic() + LIMIT_S
-    while both.giver.watcher.connections(context=both.giver.listener):
-        assert time.monotonic() < until_s
-        both.step()
-    while both.outcome is None:
-        assert time.monotonic() < until_s
-        both.step(taker=False)
-    assert both.outcome.stayed == {"timeout": 1}
+    both.step_until_detached()
+    assert both.step_until_over().stayed == {"timeout": 1}
     assert ask(both.giver, client) == b"1"
     for _ in range(5):
         both.step()
     assert both.taker.listener.active == 0
-
-
-def step_until_offered(both: Both) -> None:
-    until_s = time.monotonic() + LIMIT_S
-    while both.giver.watcher.connections(context=both.giver.listener):
-        assert time.monotonic() < until_s
-        both.step()
 
 
 def test_cancel_that_crosses_the_accept_counts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,12 +366,9 @@ def test_cancel_that_crosses_the_accept_counts(request: pytest.FixtureRequest, m
     client = both.giver.connect()
     ask(both.giver, client)
     both.begin()
-    step_until_offered(both)
+    both.step_until_detached()
     both.step_until(lambda: both.taker.listener.active, "an offer that is built")
-    until_s = time.monotonic() + LIMIT_S
-    while both.outcome is None:
-        assert time.monotonic() < until_s
-        both.step(taker=False)
+    both.step_until_over()
     both.step_until(lambda: both.taker.listener.active == 0, "its being handed back")
     assert both.taker.count("moved_in") == 0
     assert ask(both.giver, client) == b"2"
@@ -437,7 +423,7 @@ def test_descriptors_whose_offer_was_not_said_in_full_are_closed(
     ask(both.giver, both.giver.connect())
     monkeypatch.setattr(giving._Link, "_say", lambda *arguments: None)
     both.begin()
-    step_until_offered(both)
+    both.step_until_detached()
     links = both.takes._links
     assert links
     for conn in both.giver.watcher.connections():

@@ -33,14 +33,12 @@ from gaiod.core.handover import Unit
 from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
-from gaiod.process.dispatch import Target
 from gaiod.stats.cells import STAY_REASONS
 from gaiod.worker.handover.wire import (
     DESCRIPTORS_MAX,
     FORMAT,
     LOOK_S,
-    FrameError,
-    FrameReader,
+    Link,
     Parts,
     Positions,
     plain_header,
@@ -189,7 +187,7 @@ class Giver:
             link.look(now_s)
         self._links = [link for link in self._links if link.is_pending or not link.is_over]
         if not is_late:
-            self._offer(now_s)
+            self._offer(now_s + PASS_S)
         if not any(link.is_pending for link in self._links) and (
             is_late or not self._links or not (self._waiting or self._again)
         ):
@@ -198,8 +196,7 @@ class Giver:
         wait_s = 0.0 if self._waiting and any(link.has_room for link in self._links) else LOOK_S
         self.watcher.timer(now_s + wait_s, context=self.look)
 
-    def _offer(self, now_s: float) -> None:
-        until_s = now_s + PASS_S
+    def _offer(self, until_s: float) -> None:
         for link in self._links:
             while self._waiting and link.has_room and time.monotonic() < until_s:
                 if not link.offer(until_s):
@@ -219,25 +216,23 @@ class Giver:
             done(self.outcome)
 
 
-class _Link(Target):
+class _Link(Link):
     """The stream to one taker."""
 
     def __init__(self, giver: Giver, stream: str, descriptors: str) -> None:
-        super().__init__(self._read, self._written)
+        super().__init__(None, "takes connections over")
         self.offers: dict[int, _Offer] = {}
         self.is_over = False
         self._giver = giver
         self._descriptors = descriptors
-        self._reader = FrameReader()
         self._hello: dict[str, Any] | None = None
         self._token = b""
         self._next = 1
         self._to_resume: list[_Offered] = []  # once what was said is with the kernel
         self._units_max = UNITS_MAX
         try:
-            self._conn: Conn | None = giver.watcher.connect(stream, context=self)
+            self._conn = giver.watcher.connect(stream, context=self)
         except OSError:
-            self._conn = None
             self._break()
 
     @property
@@ -432,41 +427,30 @@ class _Link(Target):
 
     def _cancel(self, offer: _Offer) -> None:
         del self.offers[offer.number]
-        self._say({"cancel": offer.number}, Parts())
+        self._say({"cancel": offer.number})
         self._to_resume += offer.units
         for each in offer.units:
             self._giver.stays(each.listener, "timeout")
 
     # -- the stream ------------------------------------------------------------------------------------
 
-    def _say(self, message: dict[str, Any], parts: Parts) -> None:
-        if self._conn is not None and not self._conn.closed:
-            self._conn.write(parts.frame(message))
+    def take(self, message: dict[str, Any], parts: list[bytes]) -> None:
+        """As `Link.take`."""
+        if "format" in message:
+            self._take_hello(message)
+        else:
+            self._take_accept(message)
+        self._giver.look(None)
 
-    def _written(self, conn: Conn, result: OpResult) -> None:
-        if conn.pending_write_bytes == 0:
-            self._resume_kept()
+    def give_up(self) -> None:
+        """As `Link.give_up`."""
+        self.close()
 
-    def _resume_kept(self) -> None:
+    def said(self) -> None:
+        """Go on with what was kept: the taker is going to read that."""
         kept, self._to_resume = self._to_resume, []
         for each in kept:
             each.unit.resume()
-
-    def _read(self, conn: Conn, result: OpResult) -> None:
-        self._reader.add(result.buffer)
-        try:
-            for message, _ in self._reader.take():
-                if "format" in message:
-                    self._take_hello(message)
-                else:
-                    self._take_accept(message)
-        except (FrameError, KeyError, TypeError, ValueError) as error:
-            log.error("a worker that takes connections over says what cannot be understood: %s", error)
-            self.close()
-            return
-        self._giver.look(None)
-        if not conn.closed:
-            conn.read()
 
     def _take_hello(self, message: dict[str, Any]) -> None:
         if message["format"] != FORMAT:
@@ -479,7 +463,7 @@ class _Link(Target):
     def _take_accept(self, message: dict[str, Any]) -> None:
         offer = self.offers.get(message["accept"])
         if offer is None:
-            self._say({"cancel": message["accept"]}, Parts())  # it was cancelled before
+            self._say({"cancel": message["accept"]})  # it was cancelled before
         else:
             refused = dict(message["refused"])
             known = {key: why if why in STAY_REASONS else "refused" for key, why in refused.items()}
@@ -492,7 +476,7 @@ class _Link(Target):
             if not result.conn.closed:  # by the end of a hand-over that was short
                 result.conn.read()
         elif result.operation is OpType.CLOSE:
-            self._resume_kept()  # it was said, or there is nobody to whom
+            self.said()  # it was said, or there is nobody to whom
         elif not self.is_over:
             self._break()
 
@@ -502,7 +486,7 @@ class _Link(Target):
         conn, self._conn = self._conn, None
         if conn is not None:
             conn.abort()
-        self._resume_kept()
+        self.said()
         offers, self.offers = self.offers, {}
         for offer in offers.values():
             self._take_back(offer.units)

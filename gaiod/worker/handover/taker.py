@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import index
 from typing import Any
@@ -19,10 +19,9 @@ from gaiod.process.peer_credentials import peer_uid
 from gaiod.worker.handover.wire import (
     FORMAT,
     LOOK_S,
+    NONSENSE,
     TOKEN_BYTES,
-    FrameError,
-    FrameReader,
-    Parts,
+    Link,
     Positions,
     close_all,
     header_of,
@@ -34,9 +33,6 @@ log = logging.getLogger("gaiod.worker")
 
 DESCRIPTORS_LEFT = 64
 """Descriptors that stay free for new clients, when others' connections come."""
-
-NONSENSE = (FrameError, KeyError, TypeError, ValueError, IndexError)
-"""What is raised by an attempt to understand what makes no sense."""
 
 
 @dataclass(slots=True, eq=False)
@@ -124,16 +120,14 @@ def _name_of(sock: socket.socket) -> str:
     return "\0" + name[1:].decode("ascii")
 
 
-class _Link(Target):
+class _Link(Link):
     """The stream from one giver."""
 
     def __init__(self, taker: Taker, conn: Conn, token: bytes) -> None:
-        super().__init__(self._read, self._written)
+        super().__init__(conn, "hands its connections over")
         self.descriptors: dict[int, list[int]] = {}
         self._taker = taker
-        self._conn = conn
         self._token = token
-        self._reader = FrameReader()
         self._waiting: list[_Offer] = []  # for the feed
         self._offers: dict[int, _Offer] = {}
         self._is_over = False
@@ -153,19 +147,8 @@ class _Link(Target):
 
     # -- what comes ------------------------------------------------------------------------------------
 
-    def _read(self, conn: Conn, result: OpResult) -> None:
-        self._reader.add(result.buffer)
-        try:
-            for message, parts in self._reader.take():
-                self._take(message, parts)
-        except NONSENSE as error:
-            log.error("a worker that hands its connections over says what cannot be understood: %s", error)
-            self._give_up()
-            return
-        if not conn.closed:
-            conn.read()
-
-    def _take(self, message: dict[str, Any], parts: list[bytes]) -> None:
+    def take(self, message: dict[str, Any], parts: list[bytes]) -> None:
+        """As `Link.take`."""
         if "offer" in message:
             self._taker.receive_descriptors()
             number = index(message["offer"])
@@ -274,13 +257,6 @@ class _Link(Target):
 
     # -- the stream ------------------------------------------------------------------------------------
 
-    def _say(self, message: Mapping[str, Any]) -> None:
-        if not self._conn.closed:
-            self._conn.write(Parts().frame(dict(message)))
-
-    def _written(self, conn: Conn, result: OpResult) -> None:
-        """It was said."""
-
     def on_completion(self, result: OpResult) -> None:
         """The giver is gone, or is done: what it has not committed is this worker's, for nobody else has it.
 
@@ -297,7 +273,7 @@ class _Link(Target):
         self._waiting.clear()
         self.end()
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
         """End a link that says nonsense: its giver lives, and goes on with what it has not committed."""
         for number in list(self._offers):
             self._cancel(number)
@@ -314,7 +290,8 @@ class _Link(Target):
             close_all(descriptors)
         self.descriptors.clear()
         self._taker.forget(self._token)
-        self._conn.abort()
+        if self._conn is not None:
+            self._conn.abort()
 
 
 def _room() -> int:

@@ -13,14 +13,20 @@ offer's number. A datagram is there when it was sent, and needs no stream's orde
 """
 
 import json
+import logging
 import os
 import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gaiod.core.connection import Conn
 from gaiod.core.errors import GaiodError
+from gaiod.core.results import OpResult
+from gaiod.process.dispatch import Target
 from gaiod.proxy_protocol import ProxyHeader
+
+log = logging.getLogger("gaiod.worker")
 
 FORMAT = 1
 
@@ -47,6 +53,10 @@ FRAME_MAX_BYTES = 256 * 1024 * 1024
 
 class FrameError(GaiodError):
     """What was received is no frame, or not what the other side may say."""
+
+
+NONSENSE = (FrameError, KeyError, TypeError, ValueError, IndexError)
+"""What is raised by an attempt to understand what makes no sense."""
 
 
 class Parts:
@@ -114,6 +124,56 @@ def _taken_apart(frame: bytes, at: int) -> tuple[dict[str, Any], list[bytes]]:
     if at != len(frame):
         raise FrameError("the sizes of a frame's parts are not that of their sum")
     return message, parts
+
+
+class Link(Target):
+    """The stream between two workers, as either sees it.
+
+    Args:
+        conn: it; None: it could not even be begun.
+        other: what the worker at its other end does, for the log.
+    """
+
+    def __init__(self, conn: Conn | None, other: str) -> None:
+        super().__init__(self._read, self._written)
+        self._conn = conn
+        self._other = other
+        self._reader = FrameReader()
+
+    def take(self, message: dict[str, Any], parts: list[bytes]) -> None:
+        """Take what the other has said.
+
+        Raises:
+            NONSENSE: it makes no sense.
+        """
+        raise NotImplementedError
+
+    def give_up(self) -> None:
+        """End it: what the other says makes no sense."""
+        raise NotImplementedError
+
+    def said(self) -> None:
+        """Take note that all that was said is with the kernel."""
+
+    def _say(self, message: dict[str, Any], parts: Parts | None = None) -> None:
+        if self._conn is not None and not self._conn.closed:
+            self._conn.write((parts or Parts()).frame(message))
+
+    def _read(self, conn: Conn, result: OpResult) -> None:
+        self._reader.add(result.buffer)
+        try:
+            for message, parts in self._reader.take():
+                self.take(message, parts)
+        except NONSENSE as error:
+            log.error("a worker that %s says what cannot be understood: %s", self._other, error)
+            self.give_up()
+            return
+        if not conn.closed:
+            conn.read()
+
+    def _written(self, conn: Conn, result: OpResult) -> None:
+        if conn.pending_write_bytes == 0:
+            self.said()
 
 
 def send_descriptors(sock: socket.socket, address: str, token: bytes, offer: int, descriptors: Sequence[int]) -> None:
