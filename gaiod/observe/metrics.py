@@ -55,7 +55,8 @@ METRICS = (
     Metric(
         "gaiod_worker_restarts_total",
         "counter",
-        "Times the worker was replaced, by reason: exit, signal, hang, reload, recycling, operator.",
+        "Times the worker was replaced, by reason: exit, signal, watchdog (it hung), reload, recycle, admin (an "
+        "operator).",
         ("worker", "reason"),
     ),
     Metric(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gaiod.observe.metrics import BY_NAME, METRICS, Metric, as_markdown
+from gaiod.stats.cells import PUSH_DROP_REASONS, RESTART_REASONS, STAY_REASONS
 from observe.support.slots import FakeDaemon, samples_of
 
 LABELS = {
@@ -43,6 +44,21 @@ def test_help_is_a_sentence(metric: Metric) -> None:
     assert metric.help[0].isupper() or metric.help[0].isdigit()
     assert metric.help.endswith(".")
     assert "\n" not in metric.help
+
+
+@pytest.mark.parametrize(
+    ("name", "reasons"),
+    [
+        ("gaiod_worker_restarts_total", RESTART_REASONS),
+        ("gaiod_handover_stayed_total", STAY_REASONS),
+        ("gaiod_push_dropped_total", PUSH_DROP_REASONS),
+    ],
+)
+def test_help_that_lists_reasons_has_those_that_are_counted(name: str, reasons: tuple[str, ...]) -> None:
+    text = BY_NAME[name].help.partition("by reason: ")[2]
+    listed = re.split(r", (?:or )?", re.sub(r" \([^)]*\)", "", text.rstrip(".")))
+    assert [word for word in listed if word in reasons] == list(reasons)
+    assert not [word for word in listed if re.fullmatch("[a-z_]+", word) and word not in reasons]
 
 
 @metrics

@@ -151,7 +151,7 @@ class Fleet:
 
         Args:
             number: the slot.
-            why: one of `slots.RESTART_REASONS`.
+            why: one of `stats.cells.RESTART_REASONS`.
             took_over: called with whether it worked; if not, all is as it was.
         """
         generation = self.generation

@@ -141,7 +141,7 @@ class Member:
 
     Attributes:
         launch: the start of a generation that it is a part of, until that is over.
-        why: why it replaces another: one of `slots.RESTART_REASONS`.
+        why: why it replaces another: one of `stats.cells.RESTART_REASONS`.
         took_over: called once it serves (True) or has failed to (False).
         kept: the names of listeners whose connections it keeps, though a later generation serves; None: it may of all.
         kill_s: when it is killed, if it has not ended.
