@@ -12,14 +12,11 @@ from core.support.sockets import receive
 from e2e.support.clients import Samples, connect, echoes, exchange, is_ended
 from e2e.support.daemons import ECHO, Daemon
 from e2e.support.handlers import HANGS, IMPORTS, beside
-from e2e.support.procfs import is_stopped
+from e2e.support.procfs import WORKER_MAX_KIB, is_stopped, private_kib
 from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
 
 HEAVY = {"asyncio", "click", "h11", "importlib.metadata", "prometheus_client", "ssl", "yaml"}
-
-RSS_MAX_KIB = 21 * 1024
-"""A worker has 16.5 MiB compiled and 15.5 MiB interpreted, measured on Linux 6 with CPython 3.11."""
 
 TRAFFIC = {"listener": "echo", "handler": "echo"}
 
@@ -87,8 +84,7 @@ def test_worker_has_nothing_in_it_that_only_the_supervisor_needs(daemon: Start, 
 def test_worker_is_small(daemon: Start) -> None:
     running = daemon()
     assert echoes(running.address())
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{running.worker}/status").read_text().splitlines())
-    assert int(status["VmRSS"].split()[0]) < RSS_MAX_KIB
+    assert private_kib(running.worker) < WORKER_MAX_KIB
 
 
 # -- dying -----------------------------------------------------------------------------------------------

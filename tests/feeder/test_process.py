@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 from core.support.waiting import LIMIT_S
 from e2e.support.feeding import PUSHES
+from e2e.support.procfs import WORKER_MAX_KIB, private_kib
 from e2e.support.waiting import wait_until
 
 from feeder.support.feeders import FeederUnderTest, started_feeder
 from gaiod.stats.feeder_cells import SIZE
 
 HEAVY = {"asyncio", "click", "h11", "importlib.metadata", "prometheus_client", "ssl", "yaml"}
-
-RSS_MAX_KIB = 24 * 1024
 
 
 @pytest.fixture
@@ -136,5 +135,4 @@ def test_feeder_is_small(feeder: FeederUnderTest, mine: str) -> None:
     feeder.begin()
     feeder.run(mine, "a", clocks=["a"])
     feeder.messages(1)
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{feeder.pid}/status").read_text().splitlines())
-    assert int(status["VmRSS"].split()[0]) < RSS_MAX_KIB
+    assert private_kib(feeder.pid) < WORKER_MAX_KIB

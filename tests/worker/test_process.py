@@ -18,6 +18,7 @@ from core.support.waiting import LIMIT_S, MOMENT_S, TIME_UNIT
 from e2e.support.clients import connect, echoes, exchange, is_ended
 from e2e.support.feeding import PUSHES
 from e2e.support.handlers import FLOODS, HANGS, IMPORTS
+from e2e.support.procfs import WORKER_MAX_KIB, private_kib
 from e2e.support.waiting import wait_until
 
 from gaiod.process.feed_records import hello, record
@@ -26,8 +27,6 @@ from worker.support.workers import ECHO, HEARTBEAT_INTERVAL_S, NOW, WorkerUnderT
 
 HEAVY = {"asyncio", "click", "h11", "importlib.metadata", "prometheus_client", "ssl", "yaml"}
 """What costs a process megabytes, and is no worker's business."""
-
-RSS_MAX_KIB = 24 * 1024
 
 
 @pytest.fixture
@@ -385,8 +384,7 @@ def test_worker_imports_nothing_heavy() -> None:
 def test_serving_worker_is_small(worker: WorkerUnderTest) -> None:
     worker.serve()
     assert echoes(worker.address())
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines())
-    assert int(status["VmRSS"].split()[0]) < RSS_MAX_KIB
+    assert private_kib(worker.pid) < WORKER_MAX_KIB
 
 
 def test_worker_keeps_no_descriptor_of_a_closed_connection(worker: WorkerUnderTest) -> None:

@@ -105,3 +105,16 @@ def files_of(pid: int) -> set[str]:
         with suppress(FileNotFoundError):  # closed meanwhile
             found.add(os.readlink(link))
     return found
+
+
+WORKER_MAX_KIB = 16 * 1024
+"""Most of a process that serves nobody: 10.3 MiB with CPython 3.11, 13.7 with 3.15, of which half is Python's own."""
+
+
+def private_kib(pid: int) -> int:
+    """Return what one more such process costs: pages that are its own, and not those of program files.
+
+    The kernel holds a program file once for all processes, and counts it in the resident size of each (`VmRSS`).
+    """
+    status = dict(line.split(":", 1) for line in (PROC / str(pid) / "status").read_text().splitlines())
+    return int(status["RssAnon"].split()[0])
