@@ -4,7 +4,7 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from gaiod.worker.handover import giver as giving
 from gaiod.worker.handover import taker as taking
 from gaiod.worker.handover.giver import Giver, Outcome
 from gaiod.worker.handover.taker import Taker
-from gaiod.worker.handover.wire import Parts
+from gaiod.worker.handover.wire import FORMAT, HEADER, LOOK_S, Parts, close_all
 from worker.support.serving import Serving
 
 
@@ -34,11 +34,11 @@ class Both:
         self._after: list[Callable[[], None]] = []
         self.gives: Giver | None = None
 
-    def begin(self, timeout_s: float = LIMIT_S) -> None:
-        """Begin to hand over."""
+    def begin(self, timeout_s: float = LIMIT_S, *, takers: Sequence[Mapping[str, str]] = ()) -> None:
+        """Begin to hand over: to these, or else to the taker."""
         self.gives = Giver(
             self.giver.watcher,
-            [self.takes.address],
+            takers or [self.takes.address],
             [self.giver.listener],
             positions=lambda: self.feeds[self.giver],
             timeout_s=timeout_s,
@@ -79,6 +79,16 @@ class Both:
             assert time.monotonic() < until_s, f"the outcome of a hand-over: not within {LIMIT_S:g} s"
             self.step(taker=False)
         return self.outcome
+
+    def end_giver(self, *, stream: bool = True, lifeline: bool = True) -> None:
+        """Do what its death would: the kernel closes its descriptors. Do not step it any more."""
+        assert self.gives is not None
+        for link in self.gives._links:
+            if stream:
+                assert link._conn is not None
+                link._conn.abort()
+            if lifeline:
+                close_all(link._lifeline)
 
     def hand_over(self, timeout_s: float = LIMIT_S) -> Outcome:
         """Hand over, and return the outcome."""
@@ -329,25 +339,125 @@ def test_taker_that_dies_leaves_everything_to_the_giver(request: pytest.FixtureR
     assert ask(both.giver, client) == b"2"
 
 
+def step_until_said(both: Both) -> None:
+    """Have the offer with the kernel, and the taker asleep."""
+    both.step_until_detached()
+    streams = both.giver.watcher.connections()
+    while any(conn.pending_write_bytes for conn in streams):
+        both.step(taker=False)
+
+
 def test_giver_that_dies_leaves_what_it_offered_to_the_taker(request: pytest.FixtureRequest) -> None:
     both = both_of(request, Counting(), Counting())
     client = both.giver.connect()
     ask(both.giver, client)
     both.begin()
-    both.step_until_detached()
-    streams = both.giver.watcher.connections()
-    while any(conn.pending_write_bytes for conn in streams):
-        both.step(taker=False)
-    for conn in streams:
-        conn.abort()  # as its death would; the detached connection is still open here
+    step_until_said(both)
+    both.end_giver()  # the detached connection is still open here
     both.taker.step_until(lambda: both.taker.count("moved_in") == 1, "its being taken")
     assert ask(both.taker, client) == b"2"
+
+
+def test_taker_whose_stream_ends_waits_until_it_is_known_what_the_giver_does(request: pytest.FixtureRequest) -> None:
+    """A dying process closes its descriptors one after the other; and a stream may end without anybody's death."""
+    both = both_of(request, Counting(), Counting())
+    client = both.giver.connect()
+    ask(both.giver, client)
+    both.begin()
+    step_until_said(both)
+    both.end_giver(lifeline=False)
+    until_s = time.monotonic() + 10 * LOOK_S
+    while time.monotonic() < until_s:
+        both.taker.step()
+    assert (both.taker.listener.active, both.taker.count("moved_in")) == (1, 0)
+    both.end_giver(stream=False)
+    both.taker.step_until(lambda: both.taker.count("moved_in") == 1, "its being taken")
+    assert ask(both.taker, client) == b"2"
+
+
+class Wordless(Counting):
+    """Has so much to say to a client that asks for it that it waits."""
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        if bytes(result.buffer) == b"!":
+            conn.data += 1
+            conn.write(LONG)
+        else:
+            super().on_read(conn, result)
+
+
+LONG = pattern(16 << 20)
+"""More than all buffers of the kernel take."""
+
+
+def test_taker_that_hangs_while_it_is_offered_much_gets_nothing_when_it_wakes_up(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first offer has arrived in full, the second in part: the stream has no room to take them back."""
+    monkeypatch.setattr(giving, "PROGRESS_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(giving, "UNITS_MAX", 1)
+    both = both_of(request, Wordless(), Wordless())
+    small, large, third = (both.giver.connect() for _ in range(3))
+    assert ask(both.giver, small) == b"1"
+    large.sendall(b"!")
+    both.giver.step_until(lambda: both.giver.watcher.connections()[1].pending_write_bytes, "an answer that waits")
+    both.begin()
+    both.step_until(lambda: both.gives is not None and both.gives._links[0]._hello, "the taker's first word")
+    outcome = both.step_until_over()
+    assert outcome.stayed == {"timeout": 3}  # two were offered, one was not: nobody is left to take it
+    assert (ask(both.giver, small), ask(both.giver, third)) == (b"2", b"1")
+    for _ in range(20):
+        both.step()
+    assert (both.taker.listener.active, both.taker.count("moved_in"), len(both.takes._links)) == (0, 0, 0)
+    assert both.giver.receive(large, len(LONG)) == LONG
+    assert (ask(both.giver, small), ask(both.giver, large)) == (b"3", b"2")
+
+
+def test_commit_of_which_the_taker_has_a_part_leaves_the_connections_to_the_giver(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The taker hangs after it has accepted."""
+    monkeypatch.setattr(giving, "PROGRESS_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(giving._Link, "_messages", lambda link, i, each, at, parts: [[0, 0, [["", parts.add(LONG)]]]])
+    both = both_of(request, Counting(), Counting())
+    client = both.giver.connect()
+    ask(both.giver, client)
+    both.begin()
+    both.step_until_detached()
+    both.step_until(lambda: both.taker.listener.active, "an offer that is built")
+    assert both.step_until_over().stayed == {"timeout": 1}
+    assert ask(both.giver, client) == b"2"
+    both.step_until(lambda: both.taker.listener.active == 0, "its being handed back")
+    assert both.taker.count("moved_in") == 0
+    assert ask(both.giver, client) == b"3"
+
+
+def test_taker_that_takes_its_time_but_goes_on_is_waited_for(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timeout_s = 1.0
+    monkeypatch.setattr(giving, "PROGRESS_TIMEOUT_S", timeout_s)
+    both = both_of(request, Wordless(), Wordless())
+    client = both.giver.connect()
+    client.sendall(b"!")
+    both.giver.step_until(lambda: both.giver.watcher.connections()[0].pending_write_bytes, "an answer that waits")
+    both.begin()
+    began_s = time.monotonic()
+    while both.outcome is None:
+        for _ in range(10):
+            both.step(taker=False)
+            time.sleep(0.003)
+        for _ in range(3):
+            both.step()
+    assert time.monotonic() - began_s > timeout_s
+    assert (both.outcome.moved, both.outcome.stayed) == (1, {})
+    assert both.taker.receive(client, len(LONG)) == LONG
 
 
 def test_accept_that_does_not_come_is_not_waited_for(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(giving, "ACCEPT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(giving, "PROGRESS_TIMEOUT_S", 0.05)
     both = both_of(request, Counting(), Counting())
     client = both.giver.connect()
     both.begin()
@@ -359,9 +469,11 @@ def test_accept_that_does_not_come_is_not_waited_for(
     assert both.taker.listener.active == 0
 
 
-def test_cancel_that_crosses_the_accept_counts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The giver ends in order. The taker learns by a failed write first: nobody may be served by both."""
-    monkeypatch.setattr(giving, "ACCEPT_TIMEOUT_S", 0.05)
+def test_accept_that_comes_too_late_changes_nothing(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The giver has taken everything back. The taker learns by a failed write first: nobody may be served by both."""
+    monkeypatch.setattr(giving, "PROGRESS_TIMEOUT_S", 0.05)
     both = both_of(request, Counting(), Counting())
     client = both.giver.connect()
     ask(both.giver, client)
@@ -426,9 +538,8 @@ def test_descriptors_whose_offer_was_not_said_in_full_are_closed(
     both.step_until_detached()
     links = both.takes._links
     assert links
-    for conn in both.giver.watcher.connections():
-        conn.abort()
-    both.step_until(lambda: not links, "the end of the link")
+    both.end_giver()
+    both.taker.step_until(lambda: not links, "the end of the link")
     with pytest.raises(BlockingIOError):
         both.takes._descriptors.recv(100)
 
@@ -483,7 +594,8 @@ def test_datagrams_of_anybody_are_cleared_away(echoes: Both) -> None:
         {"offer": 1, "quiet_s": 0, "units": 3, "positions": {}},
         {"commit": 3},
         {"commit": []},
-        {"cancel": []},
+        {"offer": 1, "quiet_s": float("nan"), "units": [], "positions": {}},
+        {"offer": 1, "quiet_s": 10**400, "units": [], "positions": {}},
     ],
 )
 def test_nonsense_costs_a_taker_nothing(echoes: Both, said: dict[str, Any]) -> None:
@@ -494,3 +606,80 @@ def test_nonsense_costs_a_taker_nothing(echoes: Both, said: dict[str, Any]) -> N
         echoes.taker.step_until(lambda: echoes.takes._links, "its link")
     echoes.taker.step_until(lambda: not echoes.takes._links, "the end of its link")
     assert echoes.hand_over().moved == 1
+
+
+def deep(levels: int) -> bytes:
+    """Return a frame of an object in which lists are nested."""
+    said = b'{"sizes": [], "offer": ' + b"[" * levels + b"]" * levels + b"}"
+    return HEADER.pack(len(said), 0) + said
+
+
+def test_nesting_without_an_end_costs_a_taker_nothing(echoes: Both) -> None:
+    echoes.giver.connect()
+    with socket.socket(socket.AF_UNIX) as giver:
+        giver.connect(echoes.takes.address["stream"])
+        giver.sendall(deep(100_000))
+        echoes.taker.step_until(lambda: echoes.takes._links, "its link")
+    echoes.taker.step_until(lambda: not echoes.takes._links, "the end of its link")
+    assert echoes.hand_over().moved == 1
+
+
+HELLO = {"format": FORMAT, "token": "00" * 16, "descriptors": 100, "listeners": {}}
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (deep(100_000), "lost"),
+        (Parts().frame({"format": FORMAT + 1}), "version"),
+        *(
+            (Parts().frame({**HELLO, **wrong}), "lost")
+            for wrong in (
+                {"token": "noon"},
+                {"token": 3},
+                {"descriptors": "many"},
+                {"listeners": [3]},
+                {"listeners": {"front": {"versions": 1, "feed": None}}},
+                {"listeners": {"front": {"versions": [1]}}},
+            )
+        ),
+        (Parts().frame({"accept": 7, "refused": {}, "positions": {}}), "lost"),
+        (Parts().frame({"accept": [], "refused": {}, "positions": {}}), "lost"),
+    ],
+)
+def test_nonsense_costs_a_giver_nothing(echoes: Both, said: bytes, reason: str) -> None:
+    client = echoes.giver.connect()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("")
+        listening.listen()
+        name = "\0" + listening.getsockname()[1:].decode("ascii")
+        echoes.begin(takers=[{"stream": name, "descriptors": name}])
+        taker, _ = listening.accept()
+        with taker:
+            taker.sendall(said)
+            outcome = echoes.step_until_over()
+    assert (outcome.moved, outcome.stayed) == (0, {reason: 1})
+    assert echoes.giver.exchange(client, b"served") == b"served"
+
+
+def test_other_takers_get_what_one_that_speaks_nonsense_was_offered(echoes: Both) -> None:
+    clients = [echoes.giver.connect() for _ in range(20)]
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+        for sock in (listening, datagrams):
+            sock.bind("")
+        listening.listen()
+        stream, descriptors = ("\0" + sock.getsockname()[1:].decode("ascii") for sock in (listening, datagrams))
+        listeners = {"front": {"versions": [1], "feed": None}}
+        echoes.begin(takers=[{"stream": stream, "descriptors": descriptors}, echoes.takes.address])
+        taker, _ = listening.accept()
+        with taker:
+            taker.sendall(Parts().frame({**HELLO, "listeners": listeners}))
+            echoes.step_until(
+                lambda: len(echoes.giver.watcher.connections(context=echoes.giver.listener)) < 20, "an offer"
+            )
+            taker.sendall(deep(100_000))
+            echoes.step_until(lambda: echoes.outcome is not None, "the outcome")
+    assert echoes.outcome is not None
+    assert (echoes.outcome.moved, echoes.outcome.stayed) == (20, {})
+    for client in clients:
+        assert echoes.taker.exchange(client, b"served") == b"served"

@@ -21,6 +21,7 @@ from gaiod.worker.handover.wire import (
     plain_header,
     receive_descriptors,
     send_descriptors,
+    word_of,
 )
 
 TOKEN = bytes(range(TOKEN_BYTES))
@@ -49,7 +50,10 @@ def test_frame_is_the_same_in_whatever_pieces_it_comes() -> None:
         HEADER.pack(len(b'{"sizes": [5]}'), 1) + b'{"sizes": [5]}' + b"x",
         HEADER.pack(len(b'{"sizes": 5}'), 0) + b'{"sizes": 5}',
         HEADER.pack(len(b"[]"), 0) + b"[]",
+        HEADER.pack(100_000, 0) + b"[" * 100_000,
+        HEADER.pack(len(b'{"sizes": [], "at": NaN}'), 0) + b'{"sizes": [], "at": NaN}',
     ],
+    ids=range(8),
 )
 def test_nonsense_is_refused(stream: bytes) -> None:
     reader = FrameReader()
@@ -80,6 +84,20 @@ def test_as_many_descriptors_arrive_as_an_offer_may_have_and_none_is_inherited()
         assert not any(os.get_inheritable(fd) for fd in descriptors)
     close_all(descriptors)
     close_all(sent)
+
+
+def test_lifeline_tells_who_lives_from_who_has_died_and_from_who_has_taken_back() -> None:
+    ours, theirs = os.pipe()
+    try:
+        assert word_of(ours) == ""
+        os.write(theirs, b"x")
+        assert word_of(ours) == "back"
+        os.close(theirs)
+        assert word_of(ours) == "back"  # also once it has died
+        os.read(ours, 1)
+        assert word_of(ours) == "dead"
+    finally:
+        os.close(ours)
 
 
 def test_message_that_is_no_label_has_its_descriptors_closed() -> None:

@@ -5,12 +5,18 @@ Theory of operation
 
 A connection is offered with everything that is tied to it, as a unit (`core/handover.py`), between two passes of the
 loop: all completions of the last one are dealt with. From then on nobody touches its socket, until the offer is
-committed (it is the taker's), or it is resumed (it is the giver's). One rule decides when either process dies: what is
-not committed when the stream ends belongs to the taker if the giver has died, and to the giver if the taker has.
+committed (it is the taker's), or it is resumed (it is the giver's). One rule decides when the stream ends: what is not
+committed belongs to the taker if the giver has died, and to the giver in every other case. The taker cannot tell that
+from the stream. So the giver has a lifeline (`wire.py`), and before it takes anything back, it puts a byte in there. A
+taker that wakes up a minute later finds it.
+
+A commit counts from when all of it is with the kernel. A taker that lives is going to read it, and one that sees only a
+part goes by the lifeline. Until then the giver neither lets go of what is to go, nor touches what is to stay.
+
+The giver takes everything back when the taker has died, says what makes no sense, or shows no progress for 2 s: it
+hangs, perhaps before it has received all of an offer. The link is over then. Clients stand still for no longer.
 
 What was asked of a connection after it was offered is not in the offer. So that one is kept, and the commit says so.
-It is resumed when the commit is with the kernel, and not before: a giver that died in between would leave the same
-connection to the taker, which does not know what was sent since.
 
 What is published for the member of a group meanwhile is known by its position in the feed: the taker says which
 position it had reached when the member joined there, and the commit brings what the giver has had up to that one.
@@ -20,11 +26,13 @@ reached that of the taker. So there is no gap, and no message twice.
 
 import errno
 import logging
+import os
 import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any
 
 from gaiod.core.connection import Conn
@@ -38,9 +46,11 @@ from gaiod.worker.handover.wire import (
     DESCRIPTORS_MAX,
     FORMAT,
     LOOK_S,
+    FrameError,
     Link,
     Parts,
     Positions,
+    close_all,
     plain_header,
     send_descriptors,
 )
@@ -64,8 +74,8 @@ PASS_S = 0.002
 AGAIN_S = 0.05
 """When to ask again for what was not quiet."""
 
-ACCEPT_TIMEOUT_S = 2.0
-"""What the taker may take to accept an offer."""
+PROGRESS_TIMEOUT_S = 2.0
+"""For how long the taker may show no progress, while connections are offered: it has received or said nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -77,13 +87,31 @@ class _Offered:
 
 
 @dataclass(slots=True, eq=False)
+class _Accept:
+    """What the taker has said of an offer: why it refuses units, by their numbers, and how far its feed had come."""
+
+    refused: dict[str, str]
+    positions: dict[str, int]
+
+
+@dataclass(slots=True, eq=False)
 class _Offer:
-    """What was sent, and not committed. `accepted`: what the taker has said."""
+    """What is not committed. `kept`: the numbers of units that are to stay, once the commit is on its way."""
 
     number: int
     units: list[_Offered]
-    deadline_s: float
-    accepted: dict[str, Any] | None = None
+    accepted: _Accept | None = None
+    kept: set[int] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Hello:
+    """What the taker is: how many descriptors it has room for; the versions and the feed of each listener."""
+
+    token: bytes
+    descriptors: int
+    versions: dict[str, set[int]]
+    feeds: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -114,6 +142,9 @@ class Giver:
         timeout_s: what it may take; then what is left stays.
         after_pass: has something called once the completions of a pass are dealt with.
         done: called with the outcome.
+
+    Attributes:
+        why: why what is left stays, if no taker is left either.
     """
 
     def __init__(
@@ -130,6 +161,7 @@ class Giver:
         self.watcher = watcher
         self.positions = positions
         self.outcome = Outcome()
+        self.why = "lost"
         self._began_s = time.monotonic()
         self.deadline_s = self._began_s + timeout_s
         self._after_pass = after_pass
@@ -185,14 +217,16 @@ class Giver:
             self._again_s = now_s + AGAIN_S
         for link in self._links:
             link.look(now_s)
-        self._links = [link for link in self._links if link.is_pending or not link.is_over]
+        self._links = [link for link in self._links if not link.is_over]
         if not is_late:
             self._offer(now_s + PASS_S)
-        if not any(link.is_pending for link in self._links) and (
-            is_late or not self._links or not (self._waiting or self._again)
-        ):
-            self._end("timeout" if is_late else "lost")
-            return
+        if not any(link.offers for link in self._links):
+            if is_late:
+                self._end("timeout", "not_quiet")
+                return
+            if not self._links or not (self._waiting or self._again):
+                self._end(self.why, self.why)
+                return
         wait_s = 0.0 if self._waiting and any(link.has_room for link in self._links) else LOOK_S
         self.watcher.timer(now_s + wait_s, context=self.look)
 
@@ -202,12 +236,12 @@ class Giver:
                 if not link.offer(until_s):
                     break
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, why_again: str) -> None:
         while (left := self.next_waiting()) is not None:
             self.stays(left[0], why)
         for listener, conn in self._again:
             if not conn.closed:
-                self.stays(listener, "not_quiet")
+                self.stays(listener, why_again)
         for link in self._links:
             link.close()
         self.outcome.took_s = time.monotonic() - self._began_s
@@ -217,7 +251,11 @@ class Giver:
 
 
 class _Link(Link):
-    """The stream to one taker."""
+    """The stream to one taker.
+
+    What happens to it is noted, and dealt with by `look`, between two passes: then it is known of all that was said
+    whether it is with the kernel.
+    """
 
     def __init__(self, giver: Giver, stream: str, descriptors: str) -> None:
         super().__init__(None, "takes connections over")
@@ -225,36 +263,43 @@ class _Link(Link):
         self.is_over = False
         self._giver = giver
         self._descriptors = descriptors
-        self._hello: dict[str, Any] | None = None
-        self._token = b""
+        self._hello: _Hello | None = None
         self._next = 1
-        self._to_resume: list[_Offered] = []  # once what was said is with the kernel
         self._units_max = UNITS_MAX
+        self._lifeline: tuple[int, ...] = ()
+        self._broken = ""  # why nothing more can be said to the taker
+        self._unsent_bytes = 0  # when it was looked last
+        self._progress_s = 0.0
         try:
+            self._lifeline = os.pipe()
             self._conn = giver.watcher.connect(stream, context=self)
         except OSError:
-            self._break()
+            self._broken = "lost"
 
     @property
     def has_room(self) -> bool:
         """Whether it can take another offer."""
-        return self._hello is not None and not self.is_over and len(self.offers) < OFFERS_MAX
-
-    @property
-    def is_pending(self) -> bool:
-        """Whether connections are offered, or the taker has not been told what became of them."""
-        is_sending = self._conn is not None and not self._conn.closed and self._conn.pending_write_bytes > 0
-        return is_sending or bool(self.offers or self._to_resume)
+        return self._hello is not None and not self._broken and len(self.offers) < OFFERS_MAX
 
     def close(self) -> None:
-        """End it in order, and take back what is not committed: the taker has to read that, or it would keep it."""
-        if self.is_over:
-            return
-        for offer in list(self.offers.values()):
-            self._cancel(offer)
+        """End it in order: nothing is offered."""
         self.is_over = True
         if self._conn is not None:
             self._conn.close()
+        close_all(self._lifeline)
+
+    def _take_all_back(self) -> None:
+        """End it, and go on with what is not committed. Before that the taker is told, where it cannot miss it."""
+        self.is_over = True
+        if self._lifeline:
+            os.write(self._lifeline[1], b"x")
+        if self._conn is not None:
+            self._conn.abort()
+        close_all(self._lifeline)
+        self._giver.why = self._broken
+        for offer in self.offers.values():
+            self._take_back(offer.units)
+        self.offers.clear()
 
     # -- offering --------------------------------------------------------------------------------------
 
@@ -273,7 +318,7 @@ class _Link(Link):
             each = self._detach(*waiting)
             if each is None:
                 continue
-            if count + len(each.unit.conns) > min(DESCRIPTORS_MAX, self._hello["descriptors"]):
+            if count + len(each.unit.conns) > min(DESCRIPTORS_MAX, self._hello.descriptors):
                 each.unit.resume()
                 if not offered:
                     giver.stays(waiting[0], "descriptors")
@@ -294,8 +339,7 @@ class _Link(Link):
         """Take a connection out of the loop, if the taker may have it and it is quiet."""
         assert self._hello is not None
         giver = self._giver
-        known = self._hello["listeners"].get(listener.name)
-        if known is None or listener.state_version not in known["versions"]:
+        if listener.state_version not in self._hello.versions.get(listener.name, ()):
             giver.stays(listener, "version")
             return None
         if conn.busy:
@@ -346,75 +390,96 @@ class _Link(Link):
         assert self._hello is not None
         if not any("topics" in each for each in told):
             return ""
-        own, theirs = self._giver.positions().get(listener.name), self._hello["listeners"][listener.name]["feed"]
+        own, theirs = self._giver.positions().get(listener.name), self._hello.feeds[listener.name]
         return "" if (own and own[0]) == theirs else "feed"
 
     def _send_offer(self, offered: list[_Offered], told: list[dict[str, Any]], parts: Parts) -> None:
+        assert self._hello is not None
         number, self._next = self._next, self._next + 1
-        descriptors = [conn.fileno() for each in offered for conn in each.unit.conns]
+        descriptors = [self._lifeline[0], *(conn.fileno() for each in offered for conn in each.unit.conns)]
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
                 sock.setblocking(False)
-                send_descriptors(sock, self._descriptors, self._token, number, descriptors)
+                send_descriptors(sock, self._descriptors, self._hello.token, number, descriptors)
         except OSError as error:
             self._take_back(offered)
             if error.errno in (errno.EAGAIN, errno.ETOOMANYREFS):
                 self._units_max = max(1, self._units_max // 2)
             else:
-                self.close()
+                self._broken = "lost"
             return
         names = {each.listener.name for each in offered}
         positions = {name: at[1] for name, at in self._giver.positions().items() if name in names}
-        self.offers[number] = _Offer(number, offered, time.monotonic() + ACCEPT_TIMEOUT_S)
+        if not self.offers:
+            self._progress_s = time.monotonic()
+        self.offers[number] = _Offer(number, offered)
         self._say({"offer": number, "quiet_s": time.monotonic(), "units": told, "positions": positions}, parts)
 
     def _take_back(self, offered: Sequence[_Offered]) -> None:
-        """Go on with connections here, and offer them again."""
+        """Go on with connections here, and offer them again; not if their clients have waited for too long."""
         for each in offered:
             each.unit.resume()
-            if not each.unit.conns[0].closed:
+            if each.unit.conns[0].closed:
+                continue
+            if self._broken == "timeout":
+                self._giver.stays(each.listener, "timeout")
+            else:
                 self._giver.ask_again(each.listener, each.unit.conns[0])
 
     # -- what becomes of it ----------------------------------------------------------------------------
 
     def look(self, now_s: float) -> None:
-        """Commit what waited for the feed, and cancel what was not accepted in time."""
-        for offer in list(self.offers.values()):
-            if offer.accepted is not None and self._is_fed(offer.accepted["positions"]):
-                self._commit(offer)
-            elif now_s >= offer.deadline_s:
-                self._cancel(offer)
+        """Commit what both feeds have come far enough for; take everything back if the taker does not go on."""
+        unsent_bytes = 0 if self._conn is None else self._conn.pending_write_bytes
+        if unsent_bytes < self._unsent_bytes:
+            self._progress_s = now_s
+        self._unsent_bytes = unsent_bytes
+        if self.offers and now_s >= self._progress_s + PROGRESS_TIMEOUT_S:
+            self._broken = self._broken or "timeout"
+        if self._broken:
+            self._take_all_back()
+            return
+        for offer in self.offers.values():
+            if offer.accepted is not None and offer.kept is None and self._is_fed(offer.accepted.positions):
+                self._commit(offer, offer.accepted)
 
     def _is_fed(self, positions: Mapping[str, int]) -> bool:
         own = self._giver.positions()
         return all(name not in own or own[name][1] >= at for name, at in positions.items())
 
-    def _commit(self, offer: _Offer) -> None:
-        """Let go of what was accepted, and keep what was not, or was touched since."""
-        assert offer.accepted is not None
-        del self.offers[offer.number]
-        refused = offer.accepted["refused"]
-        kept, gone = [], []
+    def _commit(self, offer: _Offer, accepted: _Accept) -> None:
+        """Say which connections are the taker's: those that it accepted, and that were not touched since."""
+        offer.kept = set()
         parts = Parts()
         messages = []
         for i, each in enumerate(offer.units):
-            why = refused.get(str(i))
-            if why is None and not each.unit.is_touched:
-                gone.append(each)
-                messages += self._messages(i, each, offer.accepted["positions"], parts)
-                continue
-            kept.append(i)
-            self._to_resume.append(each)
-            if why is None:
-                self._giver.ask_again(each.listener, each.unit.conns[0])
+            if str(i) in accepted.refused or each.unit.is_touched:
+                offer.kept.add(i)
             else:
-                self._giver.stays(each.listener, why)
-        self._say({"commit": offer.number, "kept": kept, "messages": messages}, parts)
-        for each in gone:
+                messages += self._messages(i, each, accepted.positions, parts)
+        self._say({"commit": offer.number, "kept": sorted(offer.kept), "messages": messages}, parts, what=offer)
+
+    def said(self, what: Any) -> None:
+        """Let go of what was committed, now that it is the taker's for certain, and go on with what was kept."""
+        if not isinstance(what, _Offer):
+            return
+        offer, giver = what, self._giver
+        assert offer.accepted is not None and offer.kept is not None
+        del self.offers[offer.number]
+        for i, each in enumerate(offer.units):
             conns = each.unit.conns
-            each.unit.release()
-            self._giver.outcome.moved += 1
-            each.listener.went(conns)
+            if i not in offer.kept:
+                each.unit.release()
+                giver.outcome.moved += 1
+                each.listener.went(conns)
+                continue
+            each.unit.resume()
+            why = offer.accepted.refused.get(str(i))
+            if why is not None:
+                giver.stays(each.listener, why)
+            else:
+                giver.ask_again(each.listener, conns[0])
+        giver.look(None)
 
     def _messages(self, i: int, each: _Offered, positions: Mapping[str, int], parts: Parts) -> list[Any]:
         """Return what was published for a unit's connections since it was offered."""
@@ -425,17 +490,11 @@ class _Link(Link):
                 told.append([i, number, [[topic, parts.add(data)] for topic, data in messages]])
         return told
 
-    def _cancel(self, offer: _Offer) -> None:
-        del self.offers[offer.number]
-        self._say({"cancel": offer.number})
-        self._to_resume += offer.units
-        for each in offer.units:
-            self._giver.stays(each.listener, "timeout")
-
     # -- the stream ------------------------------------------------------------------------------------
 
     def take(self, message: dict[str, Any], parts: list[bytes]) -> None:
         """As `Link.take`."""
+        self._progress_s = time.monotonic()
         if "format" in message:
             self._take_hello(message)
         else:
@@ -444,53 +503,41 @@ class _Link(Link):
 
     def give_up(self) -> None:
         """As `Link.give_up`."""
-        self.close()
-
-    def said(self) -> None:
-        """Go on with what was kept: the taker is going to read that."""
-        kept, self._to_resume = self._to_resume, []
-        for each in kept:
-            each.unit.resume()
+        self._broken = self._broken or "lost"
+        self._giver.look(None)
 
     def _take_hello(self, message: dict[str, Any]) -> None:
         if message["format"] != FORMAT:
             log.warning("connections cannot be handed to a worker of another version: they drain")
-            self.close()
+            self._broken = "version"
             return
-        self._token = bytes.fromhex(message["token"])
-        self._hello = message
+        listeners = dict(message["listeners"])
+        self._hello = _Hello(
+            bytes.fromhex(message["token"]),
+            index(message["descriptors"]),
+            {name: {index(version) for version in each["versions"]} for name, each in listeners.items()},
+            {name: each["feed"] for name, each in listeners.items()},
+        )
 
     def _take_accept(self, message: dict[str, Any]) -> None:
         offer = self.offers.get(message["accept"])
-        if offer is None:
-            self._say({"cancel": message["accept"]})  # it was cancelled before
-        else:
-            refused = dict(message["refused"])
-            known = {key: why if why in STAY_REASONS else "refused" for key, why in refused.items()}
-            offer.accepted = {"refused": known, "positions": dict(message["positions"])}
-            self.look(time.monotonic())
+        if offer is None or offer.accepted is not None:
+            raise FrameError(f"it accepts offer {message['accept']}, which is not open")
+        refused = {
+            key: why if why in STAY_REASONS else "refused"  # a later version may have more of them
+            for key, why in dict(message["refused"]).items()
+        }
+        positions = {name: index(at) for name, at in dict(message["positions"]).items()}
+        offer.accepted = _Accept(refused, positions)
 
     def on_completion(self, result: OpResult) -> None:
-        """Take the beginning or the end of the stream."""
+        """Take the beginning of the stream, or its end: the taker is gone, or wants no more."""
         if result.operation is OpType.CONNECT and result.error is None:
             if not result.conn.closed:  # by the end of a hand-over that was short
                 result.conn.read()
-        elif result.operation is OpType.CLOSE:
-            self.said()  # it was said, or there is nobody to whom
-        elif not self.is_over:
-            self._break()
-
-    def _break(self) -> None:
-        """Take note that the taker is gone: what is not committed is this worker's."""
-        self.is_over = True
-        conn, self._conn = self._conn, None
-        if conn is not None:
-            conn.abort()
-        self.said()
-        offers, self.offers = self.offers, {}
-        for offer in offers.values():
-            self._take_back(offer.units)
-        self._giver.look(None)
+        elif result.operation is not OpType.CLOSE:
+            self._broken = self._broken or "lost"
+            self._giver.look(None)
 
 
 def _index_of(partner: Conn | None, conns: list[Conn]) -> int | None:

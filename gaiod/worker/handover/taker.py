@@ -21,11 +21,13 @@ from gaiod.worker.handover.wire import (
     LOOK_S,
     NONSENSE,
     TOKEN_BYTES,
+    FrameError,
     Link,
     Positions,
     close_all,
     header_of,
     receive_descriptors,
+    word_of,
 )
 from gaiod.worker.listener import Listener
 
@@ -126,6 +128,7 @@ class _Link(Link):
     def __init__(self, taker: Taker, conn: Conn, token: bytes) -> None:
         super().__init__(conn, "hands its connections over")
         self.descriptors: dict[int, list[int]] = {}
+        self._lifeline = -1
         self._taker = taker
         self._token = token
         self._waiting: list[_Offer] = []  # for the feed
@@ -152,10 +155,12 @@ class _Link(Link):
         if "offer" in message:
             self._taker.receive_descriptors()
             number = index(message["offer"])
+            if number in self._offers or number in [each.number for each in self._waiting]:
+                raise FrameError(f"it makes offer {number} twice")
             quiet_s = float(message["quiet_s"])
             positions = {name: index(at) for name, at in dict(message["positions"]).items()}
             sizes = [len(unit["conns"]) for unit in message["units"]]
-            descriptors = self.descriptors.pop(number, [])
+            descriptors = self._without_lifeline(self.descriptors.pop(number, []))
             self._waiting.append(_Offer(number, message, quiet_s, positions, sizes, parts, descriptors))
             self._look(None)
         elif "commit" in message:
@@ -163,20 +168,17 @@ class _Link(Link):
             kept = set(message["kept"])
             for i, number, told in message["messages"]:
                 unit = offer.units[i].unit
-                unit.expect(unit.conns[number], [(topic, parts[part]) for topic, part in told])
+                unit.expect(unit.conns[number], [(str(topic), parts[part]) for topic, part in told])
             del self._offers[offer.number]  # now that all makes sense: it is this worker's
             self._commit(offer, kept)
-        elif "cancel" in message:
-            self._cancel(message["cancel"])
 
-    def _cancel(self, number: int) -> None:
-        offer = self._offers.pop(number, None)
-        if offer is not None:
-            for each in offer.units.values():
-                self._hand_back(each)
-        for waiting in [each for each in self._waiting if each.number == number]:
-            self._waiting.remove(waiting)
-            close_all(waiting.descriptors)
+    def _without_lifeline(self, descriptors: list[int]) -> list[int]:
+        """Return the descriptors of connections; the first one, which is the same for all offers, is kept once."""
+        if descriptors and self._lifeline == -1:
+            self._lifeline = descriptors[0]
+        else:
+            close_all(descriptors[:1])
+        return descriptors[1:]
 
     def _look(self, result: OpResult | None) -> None:
         """Accept what is offered, once the feed has come as far as the giver's."""
@@ -258,34 +260,45 @@ class _Link(Link):
     # -- the stream ------------------------------------------------------------------------------------
 
     def on_completion(self, result: OpResult) -> None:
-        """The giver is gone, or is done: what it has not committed is this worker's, for nobody else has it.
+        """The stream has ended. Only a read tells: a write fails before all that the giver has said is read."""
+        if result.operation is OpType.READ and isinstance(result.error, (EOFError, OSError)):
+            self._ended(result)
 
-        Only a read tells. A write fails before all that the giver has said is read: it may have cancelled.
-        """
-        if self._is_over or result.operation is not OpType.READ or not isinstance(result.error, (EOFError, OSError)):
+    def _ended(self, result: OpResult) -> None:
+        """Find out what has become of the giver: if it has died, what it has not committed is this worker's."""
+        if self._is_over:
             return
-        offers, self._offers = self._offers, {}
-        for offer in offers.values():
-            self._commit(offer, set())
-        for offer in self._waiting:
-            self._build(offer)
-            self._commit(offer, set())
-        self._waiting.clear()
+        word = word_of(self._lifeline) if self._lifeline != -1 else "back"
+        if not word:  # it is ending at this moment, or is about to say that it has taken everything back
+            self._taker.watcher.timer(time.monotonic() + LOOK_S, context=self._ended)
+            return
+        if word == "dead":
+            for offer in self._waiting:
+                self._build(offer)
+                self._offers[offer.number] = offer
+            self._waiting.clear()
+            for offer in self._offers.values():
+                self._commit(offer, set())
+            self._offers.clear()
         self.end()
 
     def give_up(self) -> None:
-        """End a link that says nonsense: its giver lives, and goes on with what it has not committed."""
-        for number in list(self._offers):
-            self._cancel(number)
+        """As `Link.give_up`: its giver lives, and goes on with what it has not committed."""
         self.end()
 
     def end(self) -> None:
-        """End the link."""
+        """End the link; what is not committed stays with the giver."""
         self._is_over = True
+        for offer in self._offers.values():
+            for each in offer.units.values():
+                self._hand_back(each)
+        self._offers.clear()
         self._taker.receive_descriptors()  # of an offer that was never said in full
         for offer in self._waiting:
             close_all(offer.descriptors)
         self._waiting.clear()
+        if self._lifeline != -1:
+            os.close(self._lifeline)
         for descriptors in self.descriptors.values():
             close_all(descriptors)
         self.descriptors.clear()

@@ -4,17 +4,21 @@
     giver -> taker    offer     {"offer": 7, "quiet_s": ..., "units": [...], "positions": {"ticks": 42}}
     taker -> giver    accept    {"accept": 7, "refused": {"3": "limit"}, "positions": {"ticks": 44}}
     giver -> taker    commit    {"commit": 7, "kept": [5], "messages": [[0, 0, [["topic", 2]]]]}
-    giver -> taker    cancel    {"cancel": 7}
 
 Each is a frame on a stream between them: the sizes of a JSON object and of the bytes behind it, then both. In `sizes`
 the object says how the bytes are divided; whoever is meant says which part by its number. The descriptors of an
 offer's connections come before it, over a datagram socket of the taker's: in one message, of the token and the
 offer's number. A datagram is there when it was sent, and needs no stream's order.
+
+The first descriptor of each such message is the giver's lifeline: the end of a pipe whose other end only the giver has.
+It tells the taker what the end of the stream means. A byte in it: the giver has taken back what was not committed. The
+pipe has ended without one: the giver has died. Neither needs the taker to be awake, nor room in the stream.
 """
 
 import json
 import logging
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +49,7 @@ LABEL = struct.Struct("!16sQ")
 TOKEN_BYTES = 16
 
 DESCRIPTORS_MAX = 240
-"""In one offer. The kernel passes 253 at most with one message (SCM_MAX_FD)."""
+"""Connections in one offer. The kernel passes 253 descriptors at most with one message (SCM_MAX_FD)."""
 
 FRAME_MAX_BYTES = 256 * 1024 * 1024
 """Far beyond an offer: who says more is broken."""
@@ -55,7 +59,7 @@ class FrameError(GaiodError):
     """What was received is no frame, or not what the other side may say."""
 
 
-NONSENSE = (FrameError, KeyError, TypeError, ValueError, IndexError)
+NONSENSE = (FrameError, LookupError, TypeError, ValueError, OverflowError)
 """What is raised by an attempt to understand what makes no sense."""
 
 
@@ -112,14 +116,18 @@ class FrameReader:
         return found
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number: it would put deadlines in no order")
+
+
 def _taken_apart(frame: bytes, at: int) -> tuple[dict[str, Any], list[bytes]]:
     try:
-        message = json.loads(frame[HEADER.size : at])
+        message = json.loads(frame[HEADER.size : at], parse_constant=_refuse)
         parts = []
         for size in message["sizes"]:
             parts.append(frame[at : at + size])
             at += size
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FrameError(f"a frame makes no sense: {frame[HEADER.size : HEADER.size + 60]!r}") from error
     if at != len(frame):
         raise FrameError("the sizes of a frame's parts are not that of their sum")
@@ -152,12 +160,12 @@ class Link(Target):
         """End it: what the other says makes no sense."""
         raise NotImplementedError
 
-    def said(self) -> None:
-        """Take note that all that was said is with the kernel."""
+    def said(self, what: Any) -> None:
+        """Take note that something that was said is with the kernel, all of it: the other is going to read it."""
 
-    def _say(self, message: dict[str, Any], parts: Parts | None = None) -> None:
+    def _say(self, message: dict[str, Any], parts: Parts | None = None, *, what: Any = None) -> None:
         if self._conn is not None and not self._conn.closed:
-            self._conn.write((parts or Parts()).frame(message))
+            self._conn.write((parts or Parts()).frame(message), context=what)
 
     def _read(self, conn: Conn, result: OpResult) -> None:
         self._reader.add(result.buffer)
@@ -172,8 +180,7 @@ class Link(Target):
             conn.read()
 
     def _written(self, conn: Conn, result: OpResult) -> None:
-        if conn.pending_write_bytes == 0:
-            self.said()
+        self.said(result.context)
 
 
 def send_descriptors(sock: socket.socket, address: str, token: bytes, offer: int, descriptors: Sequence[int]) -> None:
@@ -205,6 +212,15 @@ def receive_descriptors(sock: socket.socket) -> tuple[bytes, int, list[int]] | N
         return b"", 0, []
     token, offer = LABEL.unpack(data)
     return token, offer, descriptors
+
+
+def word_of(lifeline: int) -> str:
+    """Return what is known of a giver whose stream has ended: "back", "dead", or empty: nothing yet, look again."""
+    poll = select.poll()
+    poll.register(lifeline, select.POLLIN)
+    for _, events in poll.poll(0):
+        return "back" if events & select.POLLIN else "dead"
+    return ""
 
 
 def close_all(descriptors: Sequence[int]) -> None:
