@@ -84,6 +84,8 @@ def _open(told: Told) -> Iterator[str]:
     )
     if "kept" in told:
         yield f"  Reloads have not changed its listener, so it stays with this worker, of generation {told['kept']}."
+    if told.get("moved") is not None:
+        yield f"  {_moved(told['moved'])}"
     for note in told["notes"]:
         yield f"  {shown(note)}"
     if told.get("busy"):
@@ -99,6 +101,15 @@ def _open(told: Told) -> Iterator[str]:
         return
     left_s = told["idle_timeout_s"] - max(side["idle_s"] for side in sides)
     yield f"  If nothing moves it is closed in {duration(left_s)}: idle_timeout, {duration(told['idle_timeout_s'])}."
+
+
+def _moved(moved: Told) -> str:
+    """Return the sentence about a connection that another worker has had."""
+    often = "" if moved["times"] == 1 else f"; it has moved {moved['times']} times"
+    return (
+        f"Moved here {duration(moved['ago_s'])} ago from worker {moved['worker']}, generation {moved['generation']}, "
+        f"process {moved['process']}{often}."
+    )
 
 
 def _side(side: Told, *, is_pair: bool) -> Iterator[str]:

@@ -78,14 +78,19 @@ class Opening:
         return prepared
 
     def handed_over(
-        self, control_listen: str | None, shared: HandedOverValues, feed: dict[str, Any] | None
+        self,
+        control_listen: str | None,
+        *,
+        shared: HandedOverValues,
+        feed: dict[str, Any] | None,
+        instances: int,
     ) -> HandedOver:
-        """Return what a successor gets: the sockets, and what workers share."""
+        """Return what a successor gets: the sockets, and what its workers and its feeder are to know."""
         control = {}
         if self.control is not None and control_listen is not None:
             control[control_listen] = self.control.fileno()
         inodes = {sock.path: sock.inode for sock in (self.control, *self.listeners.unix_sockets()) if sock is not None}
-        return HandedOver(self.listeners.handed_over(), control, inodes, shared, feed)
+        return HandedOver(self.listeners.handed_over(), control, inodes, shared, feed, instances)
 
     def renew_control(self) -> UnixListener | None:
         """Listen anew if the file of the control socket was removed; return the new socket."""

@@ -40,6 +40,9 @@ from gaiod.version import __version__
 log = logging.getLogger("gaiod.supervisor")
 
 
+INSTANCES_SPARED = 1000
+"""How many workers a daemon may yet start while it is upgraded. The new daemon's have numbers beyond theirs."""
+
 MAIN_PID_S = 1.0
 """When a new daemon tells its state to systemd once more."""
 
@@ -168,6 +171,7 @@ class Supervisor:
         if self._opening.predecessor is None:
             self._open_fronts(prepared)
         else:
+            self._fleet.instances = self._opening.predecessor.instances
             self._fleet.shared.adopt(self._opening.predecessor.shared)
             self._fleet.feeding.take_over(self._opening.predecessor.feed)
         listeners = prepared.listeners[: len(self._settings.listeners)]
@@ -344,8 +348,9 @@ class Supervisor:
                 self._command,
                 self._opening.handed_over(
                     self._settings.control_listen,
-                    self._fleet.shared.handed_over(),
-                    self._fleet.feeding.handed_over(),
+                    shared=self._fleet.shared.handed_over(),
+                    feed=self._fleet.feeding.handed_over(),
+                    instances=self._fleet.instances + INSTANCES_SPARED,
                 ),
                 lambda status, text: self._take_upgraded(asker, status, text),
             )

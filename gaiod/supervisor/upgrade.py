@@ -59,6 +59,8 @@ class HandedOver:
         inodes: of the files of its unix sockets, by their paths.
         shared: what its workers share, listener by listener.
         feed: what its feeder leaves to the next one (`Feeding.handed_over`); None: there was none.
+        instances: the numbers of its workers are up to this, those included that it may yet start: connections that
+            come from them keep their names.
     """
 
     sockets: Sockets
@@ -66,6 +68,7 @@ class HandedOver:
     inodes: dict[str, Inode | None] = field(default_factory=dict)
     shared: HandedOverValues = field(default_factory=list)
     feed: dict[str, Any] | None = None
+    instances: int = 0
 
 
 def own_command(*arguments: str) -> list[str]:
@@ -176,8 +179,8 @@ class Predecessor:
     """The new daemon's side: what the old one hands over.
 
     Attributes:
-        sockets, control, inodes, shared, feed: as they were given to `Upgrade`; an older daemon does not have
-            all of them.
+        sockets, control, inodes, shared, feed, instances: as they were given to `Upgrade`; an older daemon does not
+            have all of them.
     """
 
     def __init__(self, fd: int) -> None:
@@ -200,6 +203,7 @@ class Predecessor:
         inodes: dict[str, list[int] | None] = message.get("inodes", {})
         self.inodes = {path: (each[0], each[1]) for path, each in inodes.items() if each is not None}
         self.feed: dict[str, Any] | None = message.get("feed")
+        self.instances: int = message.get("instances", 0)
         self.shared: HandedOverValues = [(name, label, values) for name, label, values in message.get("shared", ())]
 
     def close(self) -> None:

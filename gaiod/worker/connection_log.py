@@ -14,6 +14,7 @@ from gaiod.handler.termination import Termination
 from gaiod.log.format import fields
 from gaiod.log.rate_limit import RateLimit
 from gaiod.settings import ConnectionLogSettings
+from gaiod.worker.names import Names
 
 log = logging.getLogger("gaiod.connections")
 
@@ -33,7 +34,7 @@ class ConnectionLog:
     def __init__(
         self,
         settings: ConnectionLogSettings,
-        instance: int,
+        names: Names,
         count_dropped: Callable[[int], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -41,7 +42,7 @@ class ConnectionLog:
 
         Args:
             settings: what is wanted.
-            instance: begins the connections' names: no other worker has it.
+            names: of the worker's connections.
             count_dropped: called with 1 for each line that is over the rate.
             clock: in seconds; connections' times must be by it.
         """
@@ -50,7 +51,7 @@ class ConnectionLog:
         self.every_s = settings.every_s
         self.wants_any = settings.opened or settings.closed or settings.every_s is not None
         self._rate = settings.rate
-        self._instance = instance
+        self._names = names
         self._count_dropped = count_dropped
         self._clock = clock
         self._left = float(settings.rate)
@@ -78,7 +79,7 @@ class ConnectionLog:
             log.info("connection closed", extra=fields(**who, **self._traffic(conn), **ending_of(termination)))
 
     def _who(self, listener: str, conn: Conn, peer: str) -> dict[str, Any]:
-        return {"conn": name_of(conn, self._instance), "listener": listener, "peer": peer}
+        return {"conn": self._names.of(conn), "listener": listener, "peer": peer}
 
     def _traffic(self, conn: Conn) -> dict[str, Any]:
         now_s = self._clock()
@@ -111,11 +112,6 @@ def ending_of(termination: Termination) -> dict[str, str]:
     told = {"reason": str(termination), "who": termination.who, "how": termination.how}
     told |= {"cause": termination.cause} if termination.cause else {}
     return {**told, "phase": termination.phase}
-
-
-def name_of(conn: Conn, instance: int) -> str:
-    """Write the name that a connection has everywhere: no other worker has this `instance`."""
-    return f"{instance}-{conn.serial}"
 
 
 def peer_text(address: Any) -> str:

@@ -16,6 +16,7 @@ cdef class Ledger:
     cdef int _row
     cdef object _log
     cdef object _recent_closes
+    cdef object _names
     cdef dict _peers
 
     @cython.locals(peer=str)

@@ -10,6 +10,7 @@ from gaiod.handler.termination import Termination
 from gaiod.stats.cells import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, bucket_of
 from gaiod.worker.connection_log import ConnectionLog, peer_text
 from gaiod.worker.inspect.recent_closes import RecentCloses
+from gaiod.worker.names import Names
 
 FIRST_DURATION = CELL[f"duration_le_{DURATION_BOUNDS_S[0]}"]
 ACCEPTED, DURATION_NS = CELL["accepted"], CELL["duration_ns"]
@@ -26,6 +27,8 @@ class Ledger:
         row: int,
         connection_log: ConnectionLog | None,
         recent_closes: RecentCloses | None,
+        *,
+        names: Names,
     ) -> None:
         """Keep those of a listener.
 
@@ -35,12 +38,14 @@ class Ledger:
             row: the first of the listener's.
             connection_log: where its connections are written down; None: nowhere.
             recent_closes: where it is remembered why they closed; None: nowhere.
+            names: of the worker's connections.
         """
         self._listener = listener
         self._cells = cells
         self._row = row
         self._log = connection_log if connection_log is not None and connection_log.wants_any else None
         self._recent_closes = recent_closes
+        self._names = names
         self._peers: dict[int, str] = {}  # by serial number, for the log: a closed socket has no peer
 
     @property
@@ -93,7 +98,9 @@ class Ledger:
             if self._log.wants_closed:
                 self._log.closed(self._listener, conn, peer, termination, server)
         if self._recent_closes is not None:
-            self._recent_closes.add(self._listener, conn, name, termination, server=server, now_s=now_s)
+            self._recent_closes.add(
+                self._names.parts_of(conn), self._listener, conn, name, termination, server=server, now_s=now_s
+            )
 
 
 def phase_of(handler: Handler, conn: Conn) -> str:

@@ -24,7 +24,7 @@ cdef class Listener(Target):
     cdef Watcher _watcher
     cdef object _cells
     cdef int _row
-    cdef int _instance
+    cdef object _names
     cdef object _slow
     cdef Stopwatch _watch
     cdef int _upstream

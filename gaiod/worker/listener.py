@@ -28,10 +28,11 @@ from gaiod.process.dispatch import Target
 from gaiod.settings import ListenerSettings
 from gaiod.stats.cells import ACCEPT_ERRORS, CELL, HANDOVER_BOUNDS_S, Layout, bucket_of
 from gaiod.worker.accept_pauses import AcceptPauses
-from gaiod.worker.connection_log import ConnectionLog, name_of, peer_text
+from gaiod.worker.connection_log import ConnectionLog, peer_text
 from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.ledger import Ledger, phase_at_end, server_of
 from gaiod.worker.listener_timers import Timers
+from gaiod.worker.names import Names
 from gaiod.worker.proxy_header_wait import ProxyHeaderWait
 from gaiod.worker.shared_state import RATE, SharedState
 from gaiod.worker.slow_hooks.report import SlowHooks
@@ -74,7 +75,7 @@ class Listener(Target):
         *,
         number: int,
         connection_log: ConnectionLog | None = None,
-        instance: int = 0,
+        names: Names | None = None,
         recent_closes: RecentCloses | None = None,
         slow: SlowHooks | None = None,
         shared: Mapping[str, Any] | None = None,
@@ -91,7 +92,7 @@ class Listener(Target):
             layout: where in them.
             number: which of the layout's listeners this is.
             connection_log: where its connections are written down; None: nowhere.
-            instance: begins the connections' names: no other worker has it.
+            names: of the worker's connections.
             recent_closes: where it is remembered why they closed; None: nowhere.
             slow: is told of its slow hooks; None: nobody is.
             shared: what the workers of the listener share already.
@@ -106,7 +107,7 @@ class Listener(Target):
         self._watcher = watcher
         self._cells = cells
         self._row = layout.row(number)
-        self._instance = instance
+        self._names = names if names is not None else Names(0)
         self._slow = slow if slow is not None else SlowHooks(None)
         self._watch = self._slow.watch
         self._upstream = self._row + CELL["upstream_received_bytes"]
@@ -119,7 +120,7 @@ class Listener(Target):
         self._is_open = False  # from its start until it accepts no more
         self._timers = Timers(watcher, lambda: self._is_open or self.active > 0)
         self._tell = LimitedLog(log, f"listener {settings.name}").tell
-        self._ledger = Ledger(settings.name, cells, self._row, connection_log, recent_closes)
+        self._ledger = Ledger(settings.name, cells, self._row, connection_log, recent_closes, names=self._names)
         self._accept_pauses = AcceptPauses(lambda reason, ns: self._count(f"accept_paused_{reason}_ns", ns))
         self._is_alone = share is None
         self._admin_states = admin_states(shared or {})
@@ -391,7 +392,7 @@ class Listener(Target):
         return where, hook, "" if conn is None else f"; connection {self._name_of(conn)}"
 
     def _name_of(self, conn: Conn) -> str:
-        return f"{name_of(conn, self._instance)} ({peer_text(conn.peer_address)})"
+        return f"{self._names.of(conn)} ({peer_text(conn.peer_address)})"
 
     def failed(self, name: str, conn: Conn | None) -> None:
         """Deal with the exception that is being handled: a hook raised it. What is alike is logged now and then."""
@@ -468,6 +469,8 @@ class Listener(Target):
             if not reason.phase:
                 reason = reason.in_phase(phase_at_end(self.handler, conn, reason))
             self._ledger.closed(conn, name, reason, server_of(self.handler, conn))
+        if self._names.moved:
+            self._names.forget(conn)
         self._call("on_close", None, self.handler.on_close, (conn, reason))
 
     # -- connections that go to another worker, or come from one ---------------------------------------
@@ -558,6 +561,7 @@ class Listener(Target):
     def came(self, conns: list[Conn], paused_s: float) -> None:
         """Take note that connections which have arrived are this worker's; nobody moved their bytes for so long."""
         for conn in conns:
+            self._names.came(conn)
             if self.is_client(conn):
                 self._count("moved_in")
                 self._count("handover_ns", int(paused_s * 1e9))
@@ -574,6 +578,7 @@ class Listener(Target):
             conn.close_reason = reason
         for conn in conns:
             self._call("on_close", None, self.handler.on_close, (conn, reason))
+            self._names.forget(conn)
 
     # -- time ----------------------------------------------------------------------------------------
 

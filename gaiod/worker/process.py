@@ -44,6 +44,7 @@ from gaiod.worker.inspect.connection_facts import UNKNOWN
 from gaiod.worker.inspect.questions import Questions
 from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.listener import Listener
+from gaiod.worker.names import Names
 from gaiod.worker.slow_hooks.report import SlowHooks
 from gaiod.worker.slow_hooks.sampler import Sampler
 
@@ -128,7 +129,7 @@ class Worker:
         except StartError as error:
             self._fail(str(error), os.EX_SOFTWARE)
         else:
-            self._questions = Questions(self._listeners, message["instance"], self._recent_closes)
+            self._questions = Questions(self._listeners, self._names, self._recent_closes)
             self._feed(message["feed"])
             GcStats(cells, layout).start()
             self._cells, self._lost = cells, layout.worker("log_lost")
@@ -153,9 +154,10 @@ class Worker:
         layout: Layout,
         wanted: ConnectionLogSettings,
     ) -> None:
+        place = {"worker": message["worker"], "generation": message["generation"], "process": os.getpid()}
+        self._names = Names(message["instance"], place)
         dropped = layout.worker("connection_log_dropped")
-
-        connection_log = ConnectionLog(wanted, message["instance"], partial(_add, cells, dropped))
+        connection_log = ConnectionLog(wanted, self._names, partial(_add, cells, dropped))
         for number, (plain, fds) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
             settings = listener_settings_from(plain)
             kind = load_handler(settings.handler)
@@ -173,7 +175,7 @@ class Worker:
                 layout,
                 number=number,
                 connection_log=connection_log,
-                instance=message["instance"],
+                names=self._names,
                 recent_closes=self._recent_closes,
                 slow=self._slow,
                 shared=message["shared"].get(settings.name),
@@ -188,7 +190,7 @@ class Worker:
 
     def _feed(self, feed: dict[str, Any]) -> None:
         """Be ready once messages come, if any listener takes some: none may be missed by who connects."""
-        self._taker = Taker(self._watcher, self._listeners, self._positions)
+        self._taker = Taker(self._watcher, self._listeners, self._names, self._positions)
         keys = {listener: feed["keys"][listener.name] for listener in self._listeners if listener.name in feed["keys"]}
         if keys:
             self._link = FeederClient(self._watcher, feed["address"], keys, self._fed)
@@ -337,6 +339,7 @@ class Worker:
                 self._watcher,
                 takers,
                 self._listeners,
+                names=self._names,
                 positions=self._positions,
                 timeout_s=how["handover_timeout_s"],
                 after_pass=self._loop.after_pass,

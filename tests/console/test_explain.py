@@ -30,6 +30,13 @@ def test_kept_connection_is_told_with_its_generation() -> None:
     )
 
 
+@pytest.mark.parametrize(("times", "end"), [(1, "process 812."), (3, "process 812; it has moved 3 times.")])
+def test_connection_that_another_worker_had_is_told_with_where_it_is_from(times: int, end: str) -> None:
+    moved = {"ago_s": 3.0, "times": times, "worker": 1, "generation": 4, "process": 812}
+    assert f"  Moved here 3.0s ago from worker 1, generation 4, {end}\n" in explanation_text({**OPEN, "moved": moved})
+    assert "Moved" not in explanation_text({**OPEN, "moved": None})
+
+
 def test_busy_connection_is_told_as_one_that_a_drain_waits_for() -> None:
     assert "\n  It is busy: an answer to it is outstanding" in explanation_text({**OPEN, "busy": True})
     assert "busy" not in explanation_text({**OPEN, "busy": False})

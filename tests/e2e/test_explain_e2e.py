@@ -206,14 +206,14 @@ def test_connection_that_drains_goes_on_being_explained(daemon: Start, clients: 
     wait_until(lambda: len(running.ask("status")["workers"]) == 1, "the end of the old worker")
     done = running.gaiod("explain", name)
     assert (done.returncode, done.stdout) == (os.EX_UNAVAILABLE, "")
-    assert done.stderr.startswith(f"there is no connection {name}: its worker has ended")
+    assert done.stderr.startswith(f"there is no connection {name}: ")
 
 
 def test_connection_that_nobody_knows_is_an_error(daemon: Start) -> None:
     running = daemon()
     done = running.gaiod("explain", "1-999999")
     assert (done.returncode, done.stdout) == (os.EX_UNAVAILABLE, "")
-    assert "it closed longer ago than its worker remembers, or never was" in done.stderr
+    assert "it closed longer ago than its worker remembers, or with it, or never was" in done.stderr
     assert running.gaiod("explain", "nonsense").returncode == os.EX_USAGE
     with pytest.raises(ControlError):
         running.ask("explain", connection="x")

@@ -181,3 +181,36 @@ def test_handler_that_cannot_describe_its_connections_drains_and_that_is_told(da
     running.wait_for("handed 0 of 1 connections over")
     running.wait_for("1 stay: 1 handler")
     assert running.scrape().value("gaiod_handover_stayed_total", listener="echo", reason="handler") == 1
+
+
+def test_connection_keeps_its_name_over_reload_restart_and_upgrade(daemon: Start, file: Path) -> None:
+    """Also the connection to a server. It is explained, and ended, by the name that it has had from the beginning."""
+    running = daemon(all_kinds(file))
+    with connect(running.address("front")) as sock:
+        assert exchange(sock, b"before") == b"before"
+        told = running.ask("connections", listener="front")["connections"]
+        [name] = [row["id"] for row in told]
+        sides = [side["id"] for side in running.ask("explain", connection=name)["sides"]]
+        assert running.gaiod("reload").returncode == 0
+        wait_until(lambda: running.ask("explain", connection=name).get("moved"), "the hand-over at a reload")
+        assert running.gaiod("workers", "restart").returncode == 0
+        wait_until(lambda: running.ask("explain", connection=name)["moved"]["times"] == 2, "that at a restart")
+        new = running.ask("upgrade")["pid"]
+        assert running.wait() == 0
+        try:
+            moved = running.ask("explain", connection=name)["moved"]
+            assert (moved["times"], moved["generation"]) == (3, 2)
+            text = running.gaiod("explain", sides[1]).stdout
+            assert " ago from worker " in text
+            assert "; it has moved 3 times." in text
+            assert [f"connection {side}\n" in text for side in sides] == [True, True]
+            assert exchange(sock, b"after") == b"after"
+            with connect(running.address("front")) as other:
+                assert exchange(other, b"new") == b"new"
+                rows = running.ask("connections", listener="front")["connections"]
+                assert len({row["id"] for row in rows}) == 2
+                assert running.gaiod("kill", name).returncode == 0
+                assert is_ended(sock)
+                assert exchange(other, b"still") == b"still"
+        finally:
+            os.kill(new, signal.SIGTERM)

@@ -36,7 +36,7 @@ class Starting:
         self.shared: list[dict[str, Any]] = []
         self.memory = Memory({("echo", "Echo"): ()})
         self.listener = listen()
-        self.worker = WorkerProcess(0, self.memory, watcher, self._take_change, self._take_share)
+        self.worker = WorkerProcess(0, self.memory, watcher, self._take_change, self._take_share, instance=3)
         self.stack: str | None = None
 
     def _take_change(self, worker: WorkerProcess) -> None:
@@ -233,7 +233,7 @@ def test_question_is_answered_with_none_when_the_worker_ends_before(starting: St
     starting.run_until_ready()
     starting.worker.kill()
     answers: list[dict[str, Any] | None] = []
-    starting.worker.ask({"verb": "kill", "serial": 1}, answers.append)
+    starting.worker.ask({"verb": "kill", "connection": "3-1"}, answers.append)
     starting.collect()
     assert answers == [None]
 

@@ -34,25 +34,25 @@ class Relays(Handler):
         return ("It is relayed.",)
 
 
-def _explain(serving: Serving, serial: int) -> dict[str, Any]:
-    return ConnectionFacts([serving.listener], 7, serving.recent_closes).explain(serial)
+def _explain(serving: Serving, name: str) -> dict[str, Any]:
+    return ConnectionFacts([serving.listener], serving.names, serving.recent_closes).explain(name)
 
 
-def _serial(serving: Serving) -> int:
+def _name(serving: Serving) -> str:
     (conn,) = serving.listener.clients()
-    return conn.serial
+    return serving.names.of(conn)
 
 
 def test_open_connection_is_told_with_its_time_bytes_and_what_it_waits_for(serve: Serve) -> None:
     serving = serve(Recorder(), idle_timeout_s=60.0)
     sock = serving.connect()
     assert serving.exchange(sock, b"hello") == b"hello"
-    told = _explain(serving, _serial(serving))
+    told = _explain(serving, _name(serving))
     host, port = sock.getsockname()
     assert (told["state"], told["listener"], told["peer"]) == ("open", "front", f"{host}:{port}")
     assert (told["idle_timeout_s"], told["notes"], told["busy"]) == (60.0, [], False)
     (side,) = told["sides"]
-    assert (side["side"], side["id"]) == ("downstream", f"7-{_serial(serving)}")
+    assert (side["side"], side["id"]) == ("downstream", _name(serving))
     assert (side["received_bytes"], side["sent_bytes"], side["pending_bytes"]) == (5, 5, 0)
     assert side["reading"]["operation"] == "read"
     assert side["kernel"]["receive_queue_bytes"] == 0
@@ -72,13 +72,13 @@ def test_proxied_connection_is_told_with_that_to_its_server(serve: Serve, tells:
         return any(conn.bytes_sent == 4 for conn in serving.listener.clients())
 
     serving.step_until(answer, "the answer")
-    told = _explain(serving, _serial(serving))
+    told = _explain(serving, _name(serving))
     assert [side["side"] for side in told["sides"]] == ["downstream", "upstream"]
     downstream, upstream_side = told["sides"]
     assert downstream["reading"]["to"] == upstream_side["id"]
     assert upstream_side["reading"]["to"] == downstream["id"]
     assert told["notes"] == ["It is relayed."]
-    again = _explain(serving, int(upstream_side["id"].partition("-")[2]))
+    again = _explain(serving, upstream_side["id"])
     assert [side["id"] for side in again["sides"]] == [downstream["id"], upstream_side["id"]]
 
 
@@ -92,7 +92,7 @@ def test_handler_that_cannot_explain_costs_no_connection(serve: Serve) -> None:
 
     serving = serve(Raises())
     sock = serving.connect()
-    told = _explain(serving, _serial(serving))
+    told = _explain(serving, _name(serving))
     assert told["notes"] == ["Its handler does not say more: notes_on raised SystemExit: told to."]
     assert serving.exchange(sock, b"still") == b"still"
 
@@ -110,14 +110,14 @@ def test_closed_connection_is_told_with_who_it_was_and_why_it_closed(serve: Serv
     serving = serve(Recorder())
     sock = serving.connect()
     host, port = sock.getsockname()
-    serial = _serial(serving)
+    name = _name(serving)
     end(serving, sock)
     serving.step_until(serving.closes, "the close being counted")
-    told = _explain(serving, serial)
+    told = _explain(serving, name)
     assert (told["state"], told["reason"], told["peer"]) == ("closed", reason, f"{host}:{port}")
     assert told["age_s"] >= 0
     assert told["closed_ago_s"] >= 0
 
 
 def test_connection_that_never_was_is_unknown(serve: Serve) -> None:
-    assert _explain(serve(Recorder()), 2**40) == {"state": "unknown"}
+    assert _explain(serve(Recorder()), f"0-{2**40}") == {"state": "unknown"}

@@ -12,6 +12,7 @@ from gaiod.core.watcher import Watcher
 from gaiod.handler.termination import Termination
 from gaiod.settings import ConnectionLogSettings
 from gaiod.worker.connection_log import ConnectionLog, peer_text
+from gaiod.worker.names import Names
 
 
 class Lines(logging.Handler):
@@ -54,7 +55,7 @@ class Clock:
 
 
 def test_closed_says_who_how_much_how_long_and_why(lines: list[tuple[str, dict[str, Any]]], conn: Conn) -> None:
-    log = ConnectionLog(ConnectionLogSettings(closed=True), 3, lambda lines: None, Clock(conn.opened_s + 1.5))
+    log = ConnectionLog(ConnectionLogSettings(closed=True), Names(3), lambda lines: None, Clock(conn.opened_s + 1.5))
     idle = Termination("idle", "gaiod", "timeout", "idle_timeout", "data")
     log.closed("echo", conn, "127.0.0.1:80", idle, "192.0.2.9:80")
     assert lines == [
@@ -70,14 +71,14 @@ def test_closed_says_who_how_much_how_long_and_why(lines: list[tuple[str, dict[s
 
 
 def test_closed_does_not_say_what_there_is_not(lines: list[tuple[str, dict[str, Any]]], conn: Conn) -> None:
-    log = ConnectionLog(ConnectionLogSettings(closed=True), 3, lambda lines: None)
+    log = ConnectionLog(ConnectionLogSettings(closed=True), Names(3), lambda lines: None)
     log.closed("echo", conn, "127.0.0.1:80", Termination("peer_eof", "client", "fin", phase="data"), None)
     assert "server" not in lines[0][1]
     assert "cause" not in lines[0][1]
 
 
 def test_opened_and_alive_say_who(lines: list[tuple[str, dict[str, Any]]], conn: Conn) -> None:
-    log = ConnectionLog(ConnectionLogSettings(opened=True, every_s=1.0), 3, lambda lines: None)
+    log = ConnectionLog(ConnectionLogSettings(opened=True, every_s=1.0), Names(3), lambda lines: None)
     log.opened("echo", conn, "unix")
     log.alive("echo", conn, "unix")
     assert [message for message, _ in lines] == ["connection opened", "connection open"]
@@ -94,14 +95,14 @@ def test_opened_and_alive_say_who(lines: list[tuple[str, dict[str, Any]]], conn:
     ],
 )
 def test_what_is_wanted_can_be_asked(settings: ConnectionLogSettings, wanted: tuple[bool, bool, bool]) -> None:
-    log = ConnectionLog(settings, 1, lambda lines: None)
+    log = ConnectionLog(settings, Names(1), lambda lines: None)
     assert (log.wants_opened, log.wants_closed, log.wants_any) == wanted
 
 
 def test_lines_over_the_rate_are_dropped_counted_and_told(lines: list[tuple[str, dict[str, Any]]], conn: Conn) -> None:
     clock = Clock(100.0)
     dropped: list[int] = []
-    log = ConnectionLog(ConnectionLogSettings(opened=True, rate=10), 1, dropped.append, clock)
+    log = ConnectionLog(ConnectionLogSettings(opened=True, rate=10), Names(1), dropped.append, clock)
     for _ in range(25):
         log.opened("echo", conn, "-")
     assert len(lines) == 10
@@ -120,7 +121,7 @@ def test_telling_of_dropped_lines_leaves_the_rate_to_the_lines(
 ) -> None:
     clock = Clock(100.0)
     dropped: list[int] = []
-    log = ConnectionLog(ConnectionLogSettings(opened=True, rate=10), 1, dropped.append, clock)
+    log = ConnectionLog(ConnectionLogSettings(opened=True, rate=10), Names(1), dropped.append, clock)
     for _ in range(3000):
         clock.now_s += 0.01
         log.opened("echo", conn, "-")

@@ -8,6 +8,7 @@ import pytest
 
 from gaiod.settings import ConnectionLogSettings, ProxyProtocolSettings
 from gaiod.worker.connection_log import ConnectionLog
+from gaiod.worker.names import Names
 from worker.conftest import Serve
 from worker.support.serving import Recorder
 from worker.test_proxy_header_wait import LOOPBACK, SHORT, wait_until_rejected
@@ -15,7 +16,7 @@ from worker.test_proxy_header_wait import LOOPBACK, SHORT, wait_until_rejected
 
 def test_connection_over_the_limit_has_a_line(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "gaiod.connections")
-    log = ConnectionLog(ConnectionLogSettings(closed=True), 3, lambda lines: None)
+    log = ConnectionLog(ConnectionLogSettings(closed=True), Names(3), lambda lines: None)
     serving = serve(Recorder(), connections_max=1, connection_log=log)
     serving.connect()
     over = serving.connect()
@@ -50,7 +51,7 @@ def test_connection_that_is_rejected_has_a_line_unless_it_said_nothing(
     serve: Serve, caplog: pytest.LogCaptureFixture, settings: ProxyProtocolSettings, act: Any, told: Any
 ) -> None:
     caplog.set_level(logging.INFO, "gaiod.connections")
-    log = ConnectionLog(ConnectionLogSettings(closed=True), 3, lambda lines: None)
+    log = ConnectionLog(ConnectionLogSettings(closed=True), Names(3), lambda lines: None)
     serving = serve(Recorder(), proxy_protocol=settings, connection_log=log)
     act(serving.dial())
     wait_until_rejected(serving)

@@ -40,7 +40,7 @@ def _ended(serve: Serve, handler: Says, end: Callable[[Serving, socket.socket], 
     sock = serving.connect()
     end(serving, sock)
     serving.step_until(serving.closes, "the close being counted")
-    found = serving.recent_closes.find(handler.conns[0].serial, 0.0)
+    found = serving.recent_closes.find(f"0-{handler.conns[0].serial}", 0.0)
     assert found is not None
     return {key: found[key] for key in ("reason", "who", "how", "cause", "phase", "server") if key in found}
 

@@ -17,6 +17,7 @@ from gaiod.log import rate_limit
 from gaiod.process.dispatch import dispatch
 from gaiod.settings import ConnectionLogSettings, ProxyProtocolSettings
 from gaiod.worker.connection_log import ConnectionLog
+from gaiod.worker.names import Names
 from worker.conftest import Serve
 from worker.support.serving import Recorder
 
@@ -106,7 +107,7 @@ def test_connection_that_a_drain_meets_before_its_handler_does_is_no_concern_of_
     serve: Serve, caplog: pytest.LogCaptureFixture, proxy_protocol: ProxyProtocolSettings | None
 ) -> None:
     handler = Recorder()
-    log = ConnectionLog(ConnectionLogSettings(closed=True), 1, lambda lines: None)
+    log = ConnectionLog(ConnectionLogSettings(closed=True), Names(1), lambda lines: None)
     serving = serve(handler, proxy_protocol=proxy_protocol, connection_log=log)
     client = serving.dial()
     accepted = serving.watcher.wait_io(LIMIT_S)

@@ -283,7 +283,7 @@ def test_worker_answers_a_question_about_its_connections(worker: WorkerUnderTest
         (row,) = answer["result"]["connections"]
         assert row["id"].startswith("7-")
         assert (row["listener"], row["received_bytes"], row["sent_bytes"]) == ("listener-0", 100, 100)
-        worker.send({"ask": {"id": 4, "verb": "kill", "serial": int(row["id"].partition("-")[2])}})
+        worker.send({"ask": {"id": 4, "verb": "kill", "connection": row["id"]}})
         assert worker.receive() == {"answer": 4, "result": {"found": True}}
         assert is_ended(sock)
     wait_until(lambda: worker.count("closed_admin") == 1, "the close being counted")
@@ -320,7 +320,7 @@ def test_connection_that_ends_in_the_pass_in_which_it_is_asked_for_is_told_as_cl
             other.sendall(b"linger")
             wait_until((tmp_path / "lingers").exists, "the hook that lingers")
             reset(ended)
-            worker.send({"ask": {"id": 2, "verb": "explain", "serial": int(rows[0]["id"].partition("-")[2])}})
+            worker.send({"ask": {"id": 2, "verb": "explain", "connection": rows[0]["id"]}})
             result = worker.receive()["result"]
     assert (result["state"], result.get("reason")) == ("closed", "peer_reset")
 

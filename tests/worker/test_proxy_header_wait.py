@@ -303,7 +303,7 @@ def test_operator_sees_the_clients_and_not_the_balancers(serve: Serve) -> None:
     sock.sendall(V6.encode_v2())
     assert serving.exchange(sock, b"ping") == b"ping"
     question = {"verb": "connections", "listener": None, "sort": "age", "limit": 9}
-    (row,) = Questions([serving.listener], 7, RecentCloses()).answer(question)["connections"]
+    (row,) = Questions([serving.listener], serving.names, RecentCloses()).answer(question)["connections"]
     assert (row["peer"], row["received_bytes"]) == ("[2001:db8::7]:56324", 4)
 
 

@@ -10,12 +10,13 @@ from gaiod import Conn, Handler
 from gaiod.worker.inspect.questions import ORDERS, Questions
 from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.inspect.traffic import APART_MIN_S
+from gaiod.worker.names import Names
 from worker.conftest import Serve
 from worker.support.serving import Recorder, Serving
 
 
 def _questions(*listeners: Serving) -> Questions:
-    return Questions([serving.listener for serving in listeners], 7, RecentCloses())
+    return Questions([serving.listener for serving in listeners], Names(7), RecentCloses())
 
 
 def _ask(*listeners: Serving, verb: str = "connections", **arguments: Any) -> dict[str, Any]:
@@ -154,8 +155,8 @@ def test_connections_of_the_handlers_own_are_not_told(serve: Serve) -> None:
 def test_connection_is_ended_when_it_is_killed(serve: Serve) -> None:
     serving = serve(Recorder())
     sock, other = serving.connect(), serving.connect()
-    serial = int(_ask(serving)["connections"][0]["id"].partition("-")[2])
-    assert _ask(serving, verb="kill", serial=serial) == {"found": True}
+    name = _ask(serving)["connections"][0]["id"]
+    assert _ask(serving, verb="kill", connection=name) == {"found": True}
     assert serving.is_ended(sock)
     serving.step_until(serving.closes, "the close being counted")
     assert serving.closes() == {"admin": 1}
@@ -164,7 +165,7 @@ def test_connection_is_ended_when_it_is_killed(serve: Serve) -> None:
 
 def test_connection_that_is_gone_is_not_found(serve: Serve) -> None:
     serving = serve(Recorder())
-    assert _ask(serving, verb="kill", serial=1) == {"found": False}
+    assert _ask(serving, verb="kill", connection="3-1") == {"found": False}
 
 
 def test_question_that_nobody_asks_is_refused(serve: Serve) -> None:

@@ -20,6 +20,12 @@ from gaiod.supervisor.processes.generation import Member
 from gaiod.supervisor.processes.health import Health
 from gaiod.supervisor.reload import Asker, Outcome
 
+Found = tuple[Member, dict[str, Any]]
+"""Who knows a connection, and what."""
+
+AGAIN_S = 0.25
+"""When workers are asked once more for a connection that none knows: a hand-over takes some milliseconds of each."""
+
 PATIENCE_S = 2.0
 """How long workers are waited for: one that hangs must not keep an operator from seeing the others."""
 
@@ -142,50 +148,70 @@ class Commands:
             finish()
 
     def _explain(self, connection: str, reply: Reply) -> None:
-        """Ask the worker that a connection is of, or was."""
-        instance, _, serial = connection.partition("-")
-        member = next((each for each in self._fleet if each.process.instance == int(instance)), None)
-        if member is None or member.process.ready_s is None:
-            why = "its worker has ended, and what that remembered with it; or it was handed over, and has another name"
-            raise ControlError(f"there is no connection {connection}: {why}", os.EX_UNAVAILABLE)
-        worker = member.process.number
-        is_told = False
+        """Ask every worker: a connection may have gone to another one."""
 
-        def take(result: dict[str, Any] | None) -> None:
-            if result is None:
-                tell(refused(f"worker {worker} ended before it answered; its connections with it", os.EX_UNAVAILABLE))
-            elif result["state"] == "unknown":
-                why = "it closed longer ago than its worker remembers, or never was"
-                tell(refused(f"there is no connection {connection}: {why}", os.EX_UNAVAILABLE))
-            else:
-                listener = result["listener"]
-                is_kept = member.process.phase is Phase.KEEPING and listener in (member.kept or ())
-                kept = {"kept": member.generation.number} if is_kept else {}
-                tell(succeeded({"id": connection, "worker": worker, **kept, **result}))
+        def take(found: Found | None, silent: list[int]) -> None:
+            if found is None:
+                why = "it closed longer ago than its worker remembers, or with it, or never was"
+                reply(_missing(connection, why, silent))
+                return
+            member, result = found
+            is_kept = member.process.phase is Phase.KEEPING and result["listener"] in (member.kept or ())
+            kept = {"kept": member.generation.number} if is_kept else {}
+            reply(succeeded({"id": connection, "worker": member.process.number, **kept, **result}))
 
-        def tell(answer: dict[str, Any]) -> None:
-            nonlocal is_told
-            if not is_told:
-                is_told = True
-                reply(answer)
-
-        late = f"worker {worker} did not answer within {PATIENCE_S:g} s: its loop is busy, or hangs; see its log"
-        self._watcher.timer(time.monotonic() + PATIENCE_S, context=lambda result: tell(refused(late, os.EX_TEMPFAIL)))
-        member.process.ask({"verb": "explain", "serial": int(serial)}, take)
+        question = {"verb": "explain", "connection": connection}
+        self._find(question, lambda result: result["state"] != "unknown", take)
 
     def _kill(self, connection: str, reply: Reply) -> None:
-        instance, _, serial = connection.partition("-")
-        missing = f"there is no connection {connection}: it has closed, or never was"
+        def take(found: Found | None, silent: list[int]) -> None:
+            why = "it has closed, or never was"
+            reply(_missing(connection, why, silent) if found is None else succeeded({}))
 
-        def take(result: dict[str, Any] | None) -> None:
-            found = result is not None and result["found"]
-            reply(succeeded({}) if found else refused(missing, os.EX_UNAVAILABLE))
+        self._find({"verb": "kill", "connection": connection}, lambda result: bool(result["found"]), take)
 
-        for member in self._fleet:
-            if member.process.instance == int(instance) and member.process.ready_s is not None:
-                member.process.ask({"verb": "kill", "serial": int(serial)}, take)
+    def _find(
+        self,
+        question: dict[str, Any],
+        is_it: Callable[[dict[str, Any]], bool],
+        take: Callable[[Found | None, list[int]], None],
+        *,
+        again: bool = True,
+    ) -> None:
+        """Ask every worker about a connection: `take` gets who knows it, and what; else None, and who was silent.
+
+        They are asked once more: nobody knows one while it is handed over.
+        """
+        members = [member for member in self._fleet if member.process.ready_s is not None]
+        silent = {member.process.number for member in members}
+        left = len(members)
+        is_told = False
+
+        def hear(member: Member, result: dict[str, Any] | None) -> None:
+            nonlocal left
+            left -= 1
+            silent.discard(member.process.number)
+            if result is not None and is_it(result):
+                tell((member, result))
+            if left == 0:
+                tell(None)
+
+        def tell(found: Found | None) -> None:
+            nonlocal is_told
+            if is_told:
                 return
-        raise ControlError(missing, os.EX_UNAVAILABLE)
+            is_told = True
+            if found is None and again and not silent:
+                retry = partial(self._find, question, is_it, take, again=False)
+                self._watcher.timer(time.monotonic() + AGAIN_S, context=lambda result: retry())
+            else:
+                take(found, sorted(silent))
+
+        self._watcher.timer(time.monotonic() + PATIENCE_S, context=lambda result: tell(None))
+        for member in members:
+            member.process.ask(question, partial(hear, member))
+        if not members:
+            tell(None)
 
     def _publish(self, request: dict[str, Any], reply: Reply) -> None:
         self._check_serving()
@@ -253,6 +279,16 @@ ORDERS: dict[str, Callable[[dict[str, Any]], float]] = {
     "traffic": lambda row: float(row["bytes_per_s"] or 0.0),
 }
 """As `gaiod.worker.inspect.questions.ORDERS`, of rows."""
+
+
+def _missing(connection: str, why: str, silent: list[int]) -> dict[str, Any]:
+    """Return the refusal of a question about a connection that no worker knows."""
+    if not silent:
+        return refused(f"there is no connection {connection}: {why}", os.EX_UNAVAILABLE)
+    who = f"worker{'s'[: len(silent) != 1]} {', '.join(map(str, silent))}"
+    hint = f"{'its loop is' if len(silent) == 1 else 'their loops are'} busy, or hang{'s'[: len(silent) == 1]}"
+    text = f"{who} did not answer within {PATIENCE_S:g} s: {hint}; see the log. The others do not know {connection}"
+    return refused(text, os.EX_TEMPFAIL)
 
 
 def _tell_replaced(reply: Reply, replaced: list[int], failed: list[int]) -> None:

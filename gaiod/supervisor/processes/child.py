@@ -34,8 +34,6 @@ DUMP_MAX_BYTES = 64 * 1024
 RECYCLE_SPREAD = 0.2
 """Each worker's own limits are up to this much below the configured ones: they should not all go at once."""
 
-_instances = count(1)
-
 
 class Phase(Enum):
     """Where a worker stands in its life."""
@@ -236,7 +234,7 @@ class WorkerProcess(ChildProcess):
 
     Attributes:
         number: its slot, from 0.
-        instance: counts all workers that there have been: no other has the same.
+        instance: counts all workers that there have been, of earlier daemons too: no other has the same.
         memory: what it counts in.
         phase: where it stands, which its owner says.
         failed: why it could not start, if it said so.
@@ -253,10 +251,12 @@ class WorkerProcess(ChildProcess):
         watcher: Watcher,
         on_change: Callable[["WorkerProcess"], None],
         on_share: Callable[["WorkerProcess", dict[str, Any]], None],
+        *,
+        instance: int,
     ) -> None:
         super().__init__("gaiod.worker.process", watcher)
         self.number = number
-        self.instance = next(_instances)
+        self.instance = instance
         self.memory = memory
         self.phase = Phase.STARTING
         self.failed: str | None = None

@@ -44,6 +44,7 @@ class Fleet:
         waiting: slots without a worker, because the last ones died at once; the next starts after a pause.
         generation: the one that serves; None before the first.
         feeding: the process that runs the generation's sources.
+        instances: how many workers there have been, those of the daemons before this one included.
         shared: what the workers of each listener share.
         drained: the names of its listeners that are not served any more.
         is_stopping: it ends, and starts nobody any more.
@@ -63,6 +64,7 @@ class Fleet:
         self.serving: dict[int, Member] = {}
         self.waiting: set[int] = set()
         self.generation: Generation | None = None
+        self.instances = 0
         self.shared = SharedState()
         self.drained: set[str] = set()
         self.is_stopping = False
@@ -231,7 +233,10 @@ class Fleet:
     ) -> Member:
         slot = self.slots.setdefault(number, Slot(number))
         memory = slot.open(generation.keys)
-        process = WorkerProcess(number, memory, self._watcher, self._take_change, self._take_share)
+        self.instances += 1
+        process = WorkerProcess(
+            number, memory, self._watcher, self._take_change, self._take_share, instance=self.instances
+        )
         not_served = self.drained if generation is self.generation else set()
         try:
             message = generation.message_to(number, self.feeding.address)

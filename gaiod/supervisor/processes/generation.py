@@ -110,6 +110,7 @@ class Generation:
         settings = self.settings
         return {
             "worker": worker,
+            "generation": self.number,
             "listeners": [
                 dataclasses.asdict(dataclasses.replace(listener, handler=pinned(listener.handler)))
                 for listener in settings.listeners

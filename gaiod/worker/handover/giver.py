@@ -55,6 +55,7 @@ from gaiod.worker.handover.wire import (
     send_descriptors,
 )
 from gaiod.worker.listener import Listener
+from gaiod.worker.names import Names
 
 log = logging.getLogger("gaiod.worker")
 
@@ -138,6 +139,7 @@ class Giver:
         watcher: the worker's.
         takers: their addresses, as `Taker.address`.
         listeners: whose connections.
+        names: of the worker's connections.
         positions: tells how far the feed has come.
         timeout_s: what it may take; then what is left stays.
         after_pass: has something called once the completions of a pass are dealt with.
@@ -153,12 +155,14 @@ class Giver:
         takers: Sequence[Mapping[str, str]],
         listeners: Sequence[Listener],
         *,
+        names: Names,
         positions: Positions,
         timeout_s: float,
         after_pass: Callable[[Callable[[], None]], None],
         done: Callable[[Outcome], None],
     ) -> None:
         self.watcher = watcher
+        self.names = names
         self.positions = positions
         self.outcome = Outcome()
         self.why = "lost"
@@ -381,6 +385,7 @@ class _Link(Link):
             "conns": told,
             "clients": [listener.is_client(conn) for conn in unit.conns],
             "partner": _index_of(listener.partner_of(conn), unit.conns),
+            "names": [giver.names.told_of(conn) for conn in unit.conns],
             "headers": [plain_header(conn.proxy_header) for conn in unit.conns],
             "parts": [parts.add(blob) for blob in blobs],
         }
@@ -413,7 +418,14 @@ class _Link(Link):
         if not self.offers:
             self._progress_s = time.monotonic()
         self.offers[number] = _Offer(number, offered)
-        self._say({"offer": number, "quiet_s": time.monotonic(), "units": told, "positions": positions}, parts)
+        message = {
+            "offer": number,
+            "quiet_s": time.monotonic(),
+            "from": self._giver.names.place,
+            "positions": positions,
+            "units": told,
+        }
+        self._say(message, parts)
 
     def _take_back(self, offered: Sequence[_Offered]) -> None:
         """Go on with connections here, and offer them again; not if their clients have waited for too long."""

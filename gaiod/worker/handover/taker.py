@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import index
 from typing import Any
@@ -30,6 +30,7 @@ from gaiod.worker.handover.wire import (
     word_of,
 )
 from gaiod.worker.listener import Listener
+from gaiod.worker.names import Names
 
 log = logging.getLogger("gaiod.worker")
 
@@ -65,13 +66,15 @@ class Taker(Target):
     Args:
         watcher: the worker's.
         listeners: whose connections it takes.
+        names: of the worker's connections.
         positions: tells how far the feed has come.
     """
 
-    def __init__(self, watcher: Watcher, listeners: Sequence[Listener], positions: Positions) -> None:
+    def __init__(self, watcher: Watcher, listeners: Sequence[Listener], names: Names, positions: Positions) -> None:
         super().__init__(None, None)
         self.watcher = watcher
         self.listeners = {listener.name: listener for listener in listeners}
+        self.names = names
         self.positions = positions
         self._links: dict[bytes, _Link] = {}
         self._descriptors = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -100,6 +103,17 @@ class Taker(Target):
                 close_all(descriptors)
             else:
                 link.descriptors[number] = descriptors
+
+    def lives(self) -> Callable[[int], bool]:
+        """Return what tells whether a connection of some serial number is open here. It looks once, and if asked."""
+        serials: set[int] = set()
+
+        def tell(serial: int) -> bool:
+            if not serials:
+                serials.update(conn.serial for conn in self.watcher.connections())
+            return serial in serials
+
+        return tell
 
     def forget(self, token: bytes) -> None:
         """Take note that a link is over."""
@@ -202,15 +216,18 @@ class _Link(Link):
             return {str(i): "descriptors" for i in range(len(offer.sizes))}
         refused: dict[str, str] = {}
         parcels: dict[Any, Any] = {}
+        lives = self._taker.lives()
         first = 0
         for i, size in enumerate(offer.sizes):
-            reason = self._build_unit(offer, i, descriptors[first : first + size], parcels)
+            reason = self._build_unit(offer, i, descriptors[first : first + size], parcels, lives)
             first += size
             if reason:
                 refused[str(i)] = reason
         return refused
 
-    def _build_unit(self, offer: _Offer, i: int, descriptors: list[int], parcels: dict[Any, Any]) -> str:
+    def _build_unit(
+        self, offer: _Offer, i: int, descriptors: list[int], parcels: dict[Any, Any], lives: Callable[[int], bool]
+    ) -> str:
         """Build one unit; return why it is refused, empty: it is not. What makes no sense costs no other unit."""
         told = offer.message["units"][i]
         try:
@@ -221,10 +238,11 @@ class _Link(Link):
             parts = [offer.parts[number] for number in told["parts"]]
             traffic = [listener.traffic_of(is_client) for is_client in told["clients"]]
             headers = [header_of(header) for header in told["headers"]]
+            origins = self._taker.names.read(told["names"], offer.message["from"], lives)
             state = offer.parts[told["state"]]
             partner = None if told["partner"] is None else range(offer.sizes[i])[told["partner"]]
-            if len(headers) != offer.sizes[i]:
-                raise ValueError("a unit has as many headers as connections")
+            if len(headers) != offer.sizes[i] or len(origins) != offer.sizes[i]:
+                raise ValueError("a unit has as many headers and names as connections")
             own, descriptors = descriptors, []  # the watcher's from now on
             unit = self._taker.watcher.attach(told["conns"], own, parts, traffic=traffic, parcels=parcels)
         except NONSENSE as error:
@@ -232,12 +250,15 @@ class _Link(Link):
             return "version"
         finally:
             close_all(descriptors)
-        for conn, header in zip(unit.conns, headers, strict=True):
+        for conn, header, origin in zip(unit.conns, headers, origins, strict=True):
             conn.proxy_header = header
+            self._taker.names.keep(conn, origin)
         partner_conn = None if partner is None else unit.conns[partner]
         reason = listener.arrive(unit.conns, state, told["version"], partner_conn)
         if reason:
             unit.release()
+            for conn in unit.conns:
+                self._taker.names.forget(conn)
         else:
             offer.units[i] = _Arrived(listener, unit)
         return reason

@@ -8,11 +8,12 @@ from typing import Any
 from gaiod.core.connection import Conn
 from gaiod.core.inspect import relay_sink, state_of
 from gaiod.handler.failures import words_of
-from gaiod.worker.connection_log import name_of, peer_text
+from gaiod.worker.connection_log import peer_text
 from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.inspect.tcp_info import kernel_of
 from gaiod.worker.ledger import phase_of, server_of
 from gaiod.worker.listener import Listener
+from gaiod.worker.names import Names
 
 log = logging.getLogger("gaiod.worker")
 
@@ -21,21 +22,22 @@ UNKNOWN = {"state": "unknown"}
 
 
 class ConnectionFacts:
-    """Explains the connections of a worker. `instance` begins their names: no other worker has it."""
+    """Explains the connections of a worker, by their names."""
 
-    def __init__(self, listeners: Sequence[Listener], instance: int, recent_closes: RecentCloses) -> None:
+    def __init__(self, listeners: Sequence[Listener], names: Names, recent_closes: RecentCloses) -> None:
         self._listeners = listeners
-        self._instance = instance
+        self._names = names
         self._recent_closes = recent_closes
 
-    def explain(self, serial: int) -> dict[str, Any]:
+    def explain(self, name: str) -> dict[str, Any]:
         """Return what is known of a connection. A client's and that which its handler opened for it go together."""
         now_s = time.monotonic()
+        serial = self._names.serial_of(name)
         for listener in self._listeners:
-            conn = listener.find(serial)
+            conn = None if serial is None else listener.find(serial)
             if conn is not None:
                 return {"state": "open", **self._open(listener, conn, now_s)}
-        closed = self._recent_closes.find(serial, now_s)
+        closed = self._recent_closes.find(name, now_s)
         return UNKNOWN if closed is None else {"state": "closed", **closed}
 
     def _open(self, listener: Listener, conn: Conn, now_s: float) -> dict[str, Any]:
@@ -43,10 +45,12 @@ class ConnectionFacts:
         both = [each for each in (conn, partner) if each is not None and not each.closed]
         both.sort(key=listener.is_client, reverse=True)
         first = both[0]
+        origin = self._names.origin_of(first)
         return {
             "listener": listener.settings.name,
             "handler": listener.settings.handler,
             "peer": peer_text(first.peer_address),
+            "moved": None if origin is None else origin.facts(now_s),
             "phase": phase_of(listener.handler, first),
             "server": server_of(listener.handler, first),
             "idle_timeout_s": listener.settings.idle_timeout_s,
@@ -60,20 +64,20 @@ class ConnectionFacts:
         stands = state_of(conn, now_s)
         sink = relay_sink(conn)
         if sink is not None:
-            stands["reading"]["to"] = name_of(sink, self._instance)
+            stands["reading"]["to"] = self._names.of(sink)
         return {
             "side": "downstream" if listener.is_client(conn) else "upstream",
-            **facts_of(conn, self._instance, now_s),
+            **facts_of(conn, self._names, now_s),
             "close_reason": conn.close_reason,
             **stands,
             "kernel": kernel_of(conn.fileno()),
         }
 
 
-def facts_of(conn: Conn, instance: int, now_s: float) -> dict[str, Any]:
+def facts_of(conn: Conn, names: Names, now_s: float) -> dict[str, Any]:
     """Return what is said of a connection wherever one is told of."""
     return {
-        "id": name_of(conn, instance),
+        "id": names.of(conn),
         "peer": peer_text(conn.peer_address),
         "age_s": round(now_s - conn.opened_s, 3),
         "idle_s": round(max(0.0, now_s - conn.active_s), 3),

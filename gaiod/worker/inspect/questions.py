@@ -13,6 +13,7 @@ from gaiod.worker.inspect.tcp_info import kernel_of
 from gaiod.worker.inspect.traffic import Traffic
 from gaiod.worker.ledger import phase_of, server_of
 from gaiod.worker.listener import Listener
+from gaiod.worker.names import Names
 
 ORDERS: dict[str, Callable[[Conn, float, Traffic], float]] = {
     "age": lambda conn, now_s, traffic: now_s - conn.opened_s,
@@ -25,12 +26,12 @@ ORDERS: dict[str, Callable[[Conn, float, Traffic], float]] = {
 
 
 class Questions:
-    """Looks at the connections of a worker, and ends one. `instance` begins their names: no other worker has it."""
+    """Looks at the connections of a worker, and ends one."""
 
-    def __init__(self, listeners: Sequence[Listener], instance: int, recent_closes: RecentCloses) -> None:
+    def __init__(self, listeners: Sequence[Listener], names: Names, recent_closes: RecentCloses) -> None:
         self._listeners = listeners
-        self._instance = instance
-        self._facts = ConnectionFacts(listeners, instance, recent_closes)
+        self._names = names
+        self._facts = ConnectionFacts(listeners, names, recent_closes)
         self._traffic = Traffic()
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -39,9 +40,9 @@ class Questions:
             case "connections":
                 return self._connections(question["listener"], question["sort"], question["limit"])
             case "kill":
-                return {"found": self._kill(question["serial"])}
+                return {"found": self._kill(question["connection"])}
             case "explain":
-                return self._facts.explain(question["serial"])
+                return self._facts.explain(question["connection"])
             case verb:
                 raise ValueError(f"{verb}: no such question")
 
@@ -66,7 +67,7 @@ class Questions:
     def _row(self, listener: Listener, conn: Conn, now_s: float) -> dict[str, Any]:
         rate = self._traffic.rate(conn, now_s)
         return {
-            **facts_of(conn, self._instance, now_s),
+            **facts_of(conn, self._names, now_s),
             "listener": listener.settings.name,
             "phase": phase_of(listener.handler, conn),
             "server": server_of(listener.handler, conn),
@@ -76,8 +77,9 @@ class Questions:
             "kernel": kernel_of(conn.fileno()),
         }
 
-    def _kill(self, serial: int) -> bool:
-        for listener in self._listeners:
+    def _kill(self, name: str) -> bool:
+        serial = self._names.serial_of(name)
+        for listener in self._listeners if serial is not None else ():
             for conn in listener.clients():
                 if conn.serial == serial:
                     listener.end(conn, "admin", abort=True)

@@ -8,9 +8,9 @@ from gaiod.core.sockets import name_of_peer, peer_of_name
 from gaiod.handler.termination import Termination
 from gaiod.worker.connection_log import ending_of, peer_text
 
-ENTRY = struct.Struct("=qddqqHHH28s6x")
-"""Serial number, opened and closed in `time.monotonic()`, bytes received and sent, listener, termination, server, the
-peer."""
+ENTRY = struct.Struct("=qddqqIHHH28s2x")
+"""Serial number, opened and closed in `time.monotonic()`, bytes received and sent, instance, listener, termination,
+server, the peer."""
 
 CLOSINGS_MAX = 4096
 """320 KiB for a worker, of which the system gives what is used. A closing costs 1 us here, and as much for asking the
@@ -68,6 +68,7 @@ class RecentCloses:
 
     def add(
         self,
+        parts: tuple[int, int],
         listener: str,
         conn: Conn,
         name: bytes | None,
@@ -76,18 +77,30 @@ class RecentCloses:
         server: str | None,
         now_s: float,
     ) -> None:
-        """Remember one; `name` is its peer's address as the kernel has it."""
+        """Remember one.
+
+        Args:
+            parts: of its name (`Names.parts_of`).
+            listener: its listener's name.
+            conn: it.
+            name: its peer's address as the kernel has it.
+            termination: why it closed.
+            server: which it was with.
+            now_s: when, in `time.monotonic()`.
+        """
+        instance, serial = parts
         header = conn.proxy_header
         if header is not None and header.source is not None:
             name = name_of_peer(header.source)
         ENTRY.pack_into(
             self._ring,
             self._count % self._size * ENTRY.size,
-            conn.serial,
+            serial,
             conn.opened_s,
             now_s,
             conn.bytes_received,
             conn.bytes_sent,
+            instance,
             self._listeners.numbers.get(listener) or self._listeners.number(listener),
             self._terminations.numbers.get(termination.key) or self._terminations.number(termination, termination.key),
             self._servers.numbers.get(server) or self._servers.number(server),
@@ -95,13 +108,21 @@ class RecentCloses:
         )
         self._count += 1
 
-    def find(self, serial: int, now_s: float) -> dict[str, Any] | None:
-        """Return what is remembered of a connection; None: nothing."""
+    def find(self, name: str, now_s: float) -> dict[str, Any] | None:
+        """Return what is remembered of a connection, by its name; None: nothing."""
+        wanted, serial = (int(part) for part in name.split("-"))
         serials = memoryview(self._ring).cast("q")[::CELLS].tolist()
-        if serial == 0 or serial not in serials:
+        if serial == 0:
             return None
-        entry = ENTRY.unpack_from(self._ring, serials.index(serial) * ENTRY.size)
-        _, opened_s, closed_s, received, sent, listener, termination, server, name = entry
+        for place, each in enumerate(serials):
+            if each == serial:
+                entry = ENTRY.unpack_from(self._ring, place * ENTRY.size)
+                if entry[5] == wanted:
+                    return self._told(entry, now_s)
+        return None
+
+    def _told(self, entry: tuple[Any, ...], now_s: float) -> dict[str, Any]:
+        _, opened_s, closed_s, received, sent, _, listener, termination, server, name = entry
         return {
             "listener": self._listeners.word(listener),
             "peer": peer_text(peer_of_name(name)),

@@ -14,6 +14,7 @@ from gaiod.stats.cells import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, SERVER_CEL
 from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.listener import Listener
+from gaiod.worker.names import Names
 from worker.support.stepping import Stepped
 
 
@@ -22,10 +23,11 @@ class Kept(RecentCloses):
 
     def __init__(self) -> None:
         super().__init__()
-        self.serials: list[int] = []
+        self.names: list[tuple[int, int]] = []
 
     def add(
         self,
+        parts: tuple[int, int],
         listener: str,
         conn: Conn,
         name: bytes | None,
@@ -34,8 +36,8 @@ class Kept(RecentCloses):
         server: str | None,
         now_s: float,
     ) -> None:
-        self.serials.append(conn.serial)
-        super().add(listener, conn, name, termination, server=server, now_s=now_s)
+        self.names.append(parts)
+        super().add(parts, listener, conn, name, termination, server=server, now_s=now_s)
 
 
 class Serving(Stepped):
@@ -48,6 +50,7 @@ class Serving(Stepped):
         name: str = "front",
         sock: socket.socket | None = None,
         connection_log: ConnectionLog | None = None,
+        names: Names | None = None,
         **settings: Any,
     ) -> None:
         plain = ListenerSettings(name=name, bind="127.0.0.1:0", handler="test", **settings)
@@ -55,6 +58,7 @@ class Serving(Stepped):
         self.cells = memoryview(bytearray(8 * self._layout.size)).cast("q")
         super().__init__(Watcher(counters=self.cells, report_closes=True, report_hangups=True))
         self.recent_closes = Kept()
+        self.names = names if names is not None else Names(0)
         self.listener = Listener(
             plain,
             handler,
@@ -63,6 +67,7 @@ class Serving(Stepped):
             self._layout,
             number=0,
             connection_log=connection_log,
+            names=self.names,
             recent_closes=self.recent_closes,
         )
         self._clients = ExitStack()
@@ -146,7 +151,9 @@ class Serving(Stepped):
 
     def ends(self) -> list[tuple[str, ...]]:
         """Return the termination states of those that closed, oldest first: reason, who, how, cause, phase, server."""
-        told = [self.recent_closes.find(serial, 0.0) or {} for serial in self.recent_closes.serials]
+        told = [
+            self.recent_closes.find(f"{instance}-{serial}", 0.0) or {} for instance, serial in self.recent_closes.names
+        ]
         keys = ("reason", "who", "how", "cause", "phase", "server")
         return [tuple(str(each.get(key) or "-") for key in keys) for each in told]
 

@@ -52,6 +52,7 @@ class WorkerUnderTest(ChildUnderTest):
         os.ftruncate(self._stats, 8 * self._layout.size)
         message = {
             "worker": 0,
+            "generation": 1,
             "instance": 7,
             "listeners": listeners,
             "fds": [[sock.fileno()] for sock in self.sockets[: len(listeners)]],
