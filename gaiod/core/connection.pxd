@@ -55,6 +55,7 @@ cdef class Conn:
     cdef int write_count
     cdef int fault
     cdef char hung
+    cdef char has_copies
     cdef public int traffic
     cdef readonly bint closed
     cdef readonly bint at_eof

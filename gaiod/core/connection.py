@@ -87,6 +87,7 @@ class Conn:
         "failure",
         "fault",
         "fd",
+        "has_copies",
         "hung",
         "is_listener",
         "opened_s",
@@ -131,6 +132,7 @@ class Conn:
         self.readable = False  # the kernel may have bytes: an edge was seen, and no short read since
         self.writable = True
         self.broken = False  # a hang-up or an error was seen: a short read tells nothing any more
+        self.has_copies = False  # another process may have its descriptor: closing it here ends nothing
         self.hung = 0  # whether the peer was seen to be gone, and somebody was told: see `Loop._report_hangups`
         self.fault = 0  # the errno that the kernel told of it, to one call only: the end that others see was none
         self.closing = False  # close() was called: it ends when the queued writes are sent

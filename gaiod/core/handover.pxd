@@ -28,7 +28,7 @@ cdef class Unit:
     cdef dict serials
 
     @cython.locals(conn=Conn, operations=Operations, request=OpResult)
-    cpdef resume(self)
+    cpdef resume(self, bint has_copies=*)
     @cython.locals(conn=Conn, operations=Operations, request=OpResult)
     cpdef release(self)
     @cython.locals(conn=Conn, now_s=double)

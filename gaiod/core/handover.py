@@ -65,16 +65,21 @@ class Unit:
         self.waiting: dict[Conn, list[tuple[str, bytes]]] = {}  # messages, until it is resumed
         self.serials: dict[Conn, int] = {}  # of the last messages that `describe` has told of, by member
 
-    def resume(self) -> None:
+    def resume(self, *, has_copies: bool = False) -> None:
         """Let the loop go on with them: as if nothing had happened, or, of a unit that was built, for the first time.
 
         One that the kernel will not watch any more is dropped, with its error.
+
+        Args:
+            has_copies: another process may have copies of the descriptors, and never close them. So the ends of these
+                connections will be said to the peers, who would otherwise not see them.
         """
         if self.is_over:
             return
         operations = self.operations
         self._end()
         for conn in self.conns:
+            conn.has_copies = has_copies
             try:
                 operations.poller.add(conn.fd, conn)
             except OSError as error:

@@ -23,7 +23,7 @@ from gaiod.core.counters import (
     PAUSED_NS,
     RESUMES,
 )
-from gaiod.core.engine import Batch, Plumbing, Poller, connect, peer_name
+from gaiod.core.engine import Batch, Plumbing, Poller, connect, peer_name, shutdown_write
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError
 from gaiod.core.operations import (
     ACCEPT,
@@ -372,6 +372,7 @@ class Operations(Submitter):
             if kind == FREE or kind == RESET:
                 if kind == RESET:
                     linger_none(conn.fd)
+                    conn.has_copies = False  # the RST comes with the last of them: a FIN would say that all was sent
                 self._drop(conn, None)
             elif kind == CANCEL:
                 self._cancel(conn, request.context)
@@ -547,6 +548,8 @@ class Operations(Submitter):
         if self.report_closes and not conn.is_listener:
             report = self._new_report(CLOSED, conn)
             report.buffer = peer_name(conn.fd)  # while there is somebody who knows
+        if conn.has_copies:
+            shutdown_write(conn.fd)
         self._release(conn)
         if report is not None:
             self.done.append(report)

@@ -4,7 +4,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -276,6 +276,44 @@ def test_discarded_unit_leaves_the_connection_to_the_giver(
     conn.write(b"yes")
     collect_one(watcher)
     assert receive(far, 3) == b"yes"
+
+
+@pytest.mark.parametrize("end", [Conn.close, Conn.abort])
+def test_end_of_a_resumed_connection_is_seen_although_another_process_has_a_copy(
+    watcher: Watcher, stream_pair: NewPair, end: Callable[[Conn], None]
+) -> None:
+    near, far = stream_pair()
+    conn = watcher.delegate(near)
+    unit = watcher.detach(conn)
+    copy = os.dup(conn.fileno())
+    try:
+        unit.resume(has_copies=True)
+        conn.write(b"bye")
+        assert collect_one(watcher).error is None
+        end(conn)
+        watcher.wait_io(0)
+        assert receive(far, 4) == b"bye"
+    finally:
+        os.close(copy)
+
+
+def test_reset_of_a_resumed_connection_of_which_there_is_a_copy_is_no_end_in_order(
+    watcher: Watcher, tcp_pair: NewPair
+) -> None:
+    """It comes with the last copy: before, a FIN would say that everything was sent."""
+    near, far = tcp_pair()
+    conn = watcher.delegate(near)
+    unit = watcher.detach(conn)
+    copy = os.dup(conn.fileno())
+    unit.resume(has_copies=True)
+    conn.reset()
+    watcher.wait_io(0)
+    far.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        far.recv(1)
+    os.close(copy)
+    with pytest.raises(ConnectionResetError):
+        far.recv(1)
 
 
 def test_detached_connection_is_nobodys_idle_one(watcher: Watcher, taker: Watcher, stream_pair: NewPair) -> None:

@@ -421,6 +421,20 @@ def test_taker_that_hangs_while_it_is_offered_much_gets_nothing_when_it_wakes_up
     assert (ask(both.giver, small), ask(both.giver, large)) == (b"3", b"2")
 
 
+def test_client_sees_the_end_of_its_connection_although_a_taker_that_hangs_has_a_copy(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(giving, "PROGRESS_TIMEOUT_S", 0.05)
+    both = both_of(request, Counting(), Counting())
+    client = both.giver.connect()
+    both.begin()
+    both.step_until_detached()
+    assert both.step_until_over().stayed == {"timeout": 1}
+    both.giver.stop()
+    assert both.giver.is_ended(client)
+    both.step_until(lambda: not both.takes._links, "the taker's waking up")
+
+
 def test_commit_of_which_the_taker_has_a_part_leaves_the_connections_to_the_giver(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -302,7 +302,7 @@ class _Link(Link):
         close_all(self._lifeline)
         self._giver.why = self._broken
         for offer in self.offers.values():
-            self._take_back(offer.units)
+            self._take_back(offer.units, has_copies=True)
         self.offers.clear()
 
     # -- offering --------------------------------------------------------------------------------------
@@ -427,10 +427,10 @@ class _Link(Link):
         }
         self._say(message, parts)
 
-    def _take_back(self, offered: Sequence[_Offered]) -> None:
+    def _take_back(self, offered: Sequence[_Offered], *, has_copies: bool = False) -> None:
         """Go on with connections here, and offer them again; not if their clients have waited for too long."""
         for each in offered:
-            each.unit.resume()
+            each.unit.resume(has_copies=has_copies)  # a taker that hangs does not close them
             if each.unit.conns[0].closed:
                 continue
             if self._broken == "timeout":
