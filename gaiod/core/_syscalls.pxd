@@ -88,6 +88,8 @@ cdef class Batch:
 cdef class Poller:
     cdef int epoll
     cdef int waker
+    cdef int alarm
+    cdef double alarm_s             # when it rings, or rang last
     cdef int forks                  # of this process, when it was opened
     cdef uint32_t generation
     cdef Owner* table
@@ -99,6 +101,7 @@ cdef class Poller:
     cpdef add(self, int fd, object conn)
     cpdef remove(self, int fd)
     cdef int wait(self, double timeout_s) except -1
+    cdef int set_alarm(self, double delay_s) except -1
     cdef object owner(self, int i)
     cdef object find(self, int fd)
     cdef uint32_t events(self, int i) noexcept

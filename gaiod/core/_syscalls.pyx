@@ -80,6 +80,21 @@ cdef extern from "sys/eventfd.h" nogil:
     int c_eventfd "eventfd"(unsigned int, int)
     int EFD_CLOEXEC, EFD_NONBLOCK
 
+cdef extern from "time.h" nogil:
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int, timespec*)
+    int CLOCK_MONOTONIC
+
+cdef extern from "sys/timerfd.h" nogil:
+    cdef struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int timerfd_create(int, int)
+    int timerfd_settime(int, int, const itimerspec*, itimerspec*)
+    int TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME
+
 cdef extern from "sys/mman.h" nogil:
     void* mmap(void*, size_t, int, int, int, long)
     int munmap(void*, size_t)
@@ -89,13 +104,6 @@ cdef extern from "sys/mman.h" nogil:
 cdef extern from "unistd.h" nogil:
     int c_close "close"(int)
     ssize_t c_write "write"(int, const void*, size_t)
-
-cdef extern from "time.h" nogil:
-    cdef struct timespec:
-        long tv_sec
-        long tv_nsec
-    int clock_gettime(int, timespec*)
-    int CLOCK_MONOTONIC
 
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
@@ -115,6 +123,8 @@ cdef enum:
     HUNG = 8
     FEW = 4                         # calls that are made with the GIL held
     FEW_BYTES = 262144              # and how much they may move: some 50 us of copying
+
+cdef double ALARM_MIN_S = 0.02      # shorter waits are for what is imminent, and each is for another moment
 
 cdef int forks = 0
 
@@ -470,7 +480,7 @@ cdef class Poller:
     """
 
     def __cinit__(self):
-        self.epoll = self.waker = -1
+        self.epoll = self.waker = self.alarm = -1
 
     def __init__(self):
         self.open()
@@ -488,6 +498,13 @@ cdef class Poller:
         event.events = EPOLLIN | EPOLLET
         event.data.u64 = <uint64_t>self.waker
         if epoll_ctl(self.epoll, EPOLL_CTL_ADD, self.waker, &event) < 0:
+            PyErr_SetFromErrno(OSError)
+        self.alarm = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
+        if self.alarm < 0:
+            PyErr_SetFromErrno(OSError)
+        self.alarm_s = 0            # not set; nor does it have to be read back
+        event.data.u64 = <uint64_t>self.alarm
+        if epoll_ctl(self.epoll, EPOLL_CTL_ADD, self.alarm, &event) < 0:
             PyErr_SetFromErrno(OSError)
         return 0
 
@@ -512,6 +529,8 @@ cdef class Poller:
             c_close(self.epoll)
         if self.waker >= 0:
             c_close(self.waker)
+        if self.alarm >= 0:
+            c_close(self.alarm)
         PyMem_Free(self.table)
 
     cpdef add(self, int fd, object conn):
@@ -528,7 +547,7 @@ cdef class Poller:
             memset(table + self.table_size, 0, (size - self.table_size) * sizeof(Owner))
             self.table = table
             self.table_size = size
-        self.generation += 1 if self.generation < 0xFFFFFFFF else 2     # 0 is the waker's
+        self.generation += 1 if self.generation < 0xFFFFFFFF else 2     # 0 is the waker's and the alarm's
         self.table[fd].conn = <void*>conn
         self.table[fd].generation = self.generation
         if self.register(fd) < 0:
@@ -552,13 +571,18 @@ cdef class Poller:
         return <object>self.table[fd].conn
 
     cdef int wait(self, double timeout_s) except -1:
-        """Wait for events, for ever if `timeout_s` is negative, and return how many there are."""
+        """Wait for events, for ever if `timeout_s` is negative, and return how many there are.
+
+        A long wait may return early, without an event that has an owner.
+        """
         cdef int timeout_ms = -1
         cdef int count
         if self.forks != forks:
             self.reopen()
-        if timeout_s >= 0:
-            timeout_ms = <int>ceil(min(timeout_s, 1e6) * 1e3)
+        if 0 <= timeout_s < ALARM_MIN_S:
+            timeout_ms = <int>ceil(timeout_s * 1e3)
+        elif timeout_s >= 0:
+            self.set_alarm(min(timeout_s, 1e6))
         with nogil:
             count = epoll_wait(self.epoll, self.ready, CALLS_MAX, timeout_ms)
         if count < 0:
@@ -568,8 +592,27 @@ cdef class Poller:
             return 0
         return count
 
+    cdef int set_alarm(self, double delay_s) except -1:
+        """See to it that `wait` returns by then.
+
+        An alarm that rings earlier does, too: then it is set anew. So messages that come in between set none: the
+        kernel's own timer, which `epoll_wait` sets and takes back in each call, costs 0.7 us.
+        """
+        cdef itimerspec time
+        cdef double now_s = self.now()
+        cdef double until_s = now_s + delay_s
+        if now_s < self.alarm_s <= until_s:
+            return 0
+        memset(&time, 0, sizeof(time))
+        time.it_value.tv_sec = <long>until_s
+        time.it_value.tv_nsec = min(999999999, <long>ceil((until_s - time.it_value.tv_sec) * 1e9))
+        if timerfd_settime(self.alarm, TFD_TIMER_ABSTIME, &time, NULL) < 0:
+            PyErr_SetFromErrno(OSError)
+        self.alarm_s = until_s
+        return 0
+
     cdef object owner(self, int i):
-        """Return whom event `i` concerns; None if that one is gone, or the event is the waker's."""
+        """Return whom event `i` concerns; None if that one is gone, or the event is the waker's or the alarm's."""
         cdef uint64_t data = self.ready[i].data.u64
         cdef Owner* owner = &self.table[<uint32_t>data]
         if data >> 32 == 0 or owner.conn == NULL or owner.generation != data >> 32:
@@ -615,7 +658,9 @@ cdef class Poller:
             c_close(self.epoll)
         if self.waker >= 0:
             c_close(self.waker)
-        self.epoll = self.waker = -1
+        if self.alarm >= 0:
+            c_close(self.alarm)
+        self.epoll = self.waker = self.alarm = -1
 
 
 def accept(int fd):
