@@ -1,19 +1,25 @@
 """Point 5: deadlines end what waits, lose to data that is there, and cost next to nothing."""
 
+import ast
 import math
+import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from core.support.descriptors import open_descriptors
 from core.support.sockets import NewPair, fill, listen, pump, receive
 from core.support.waiting import (
+    LIMIT_S,
     MOMENT_S,
     TIME_UNIT,
     assert_quiet,
     collect,
     collect_one,
     collect_until,
+    compiled_only,
     contexts,
     interpreted_only,
     later,
@@ -277,3 +283,56 @@ def test_idle_timeout_expires_once_the_messages_stop(watcher: Watcher, unix_pair
     conn.read(deadline=last_s)
     assert isinstance(collect_one(watcher).error, DeadlineExceeded)
     assert time.monotonic() >= last_s
+
+
+# -- what the poller waits for ---------------------------------------------------------------------------
+
+
+def alarm_s(before: dict[int, str]) -> float:
+    """Return when the alarm rings that was opened since `before`, in `time.monotonic()` seconds."""
+    (fd,) = (fd for fd, target in open_descriptors().items() if "timerfd" in target and fd not in before)
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines())
+    seconds, nanoseconds = ast.literal_eval(lines["it_value"].strip())  # from now on
+    return time.monotonic() + float(seconds) + 1e-9 * float(nanoseconds)
+
+
+def exchange_one(watcher: Watcher, conn: Conn, far: socket.socket, timeout: float) -> None:
+    """Have the watcher wait for a message that is there."""
+    conn.read()
+    far.sendall(b"a")
+    assert [result.error for result in watcher.wait_io(timeout)] == [None]
+
+
+@compiled_only
+def test_messages_do_not_set_the_alarm_anew(unix_pair: NewPair) -> None:
+    """A timer of the kernel's costs more than the rest of a wait."""
+    before = open_descriptors()
+    with Watcher() as watcher:
+        near, far = unix_pair()
+        conn = watcher.delegate(near)
+        exchange_one(watcher, conn, far, LIMIT_S)
+        first_s = alarm_s(before)
+        pass_time_until(soon())
+        exchange_one(watcher, conn, far, LIMIT_S)
+        assert alarm_s(before) == pytest.approx(first_s, abs=MOMENT_S / 3)
+        exchange_one(watcher, conn, far, LIMIT_S / 2)
+        assert alarm_s(before) < first_s - LIMIT_S / 3
+
+
+def test_wait_does_not_end_by_the_alarm_of_one_that_a_message_ended(watcher: Watcher, unix_pair: NewPair) -> None:
+    near, far = unix_pair()
+    conn = watcher.delegate(near)
+    exchange_one(watcher, conn, far, MOMENT_S)  # the alarm is set, and rings later
+    begin_s = time.monotonic()
+    assert watcher.wait_io(3 * MOMENT_S) == []
+    assert time.monotonic() - begin_s >= 3 * MOMENT_S
+
+
+def test_nearer_timer_rings_on_time_after_a_long_wait_has_begun(watcher: Watcher, unix_pair: NewPair) -> None:
+    near, far = unix_pair()
+    conn = watcher.delegate(near)
+    exchange_one(watcher, conn, far, LIMIT_S)
+    wanted_s = soon()
+    watcher.timer(wanted_s, context="nearer")
+    assert contexts(watcher.wait_io(LIMIT_S)) == ["nearer"]
+    assert wanted_s <= time.monotonic() < wanted_s + LIMIT_S / 2
