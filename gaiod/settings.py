@@ -102,6 +102,8 @@ class ConnectionLogSettings:
 
     opened: bool = False
     closed: bool = False
+    moved: bool = False
+    """One for each connection that another worker has handed over."""
     every_s: float | None = None
     """Also one for each open connection this often; None: not."""
     rate: int = 100

@@ -160,6 +160,7 @@ LOG_CONNECTIONS = Section(
     {
         "open": Key("opened", BOOL),
         "close": Key("closed", BOOL),
+        "move": Key("moved", BOOL),
         "every": Key("every_s", _or_false(_duration(1.0, DAY_S), "duration", "1m")),
         "rate": Key("rate", _whole(1, LOG_RATE_MAX)),
     },

@@ -1,4 +1,4 @@
-"""The connection log: a line when a connection opens, when it closes, and every so often in between.
+"""The connection log: a line when a connection opens, moves, and closes, and every so often in between.
 
 At most `rate` lines a second: a flood of connections must not fill a disk, nor cost more than it has to. A line
 costs 16 us, one that is dropped 0.3 us (CPython 3.11).
@@ -26,7 +26,7 @@ class ConnectionLog:
     """Writes what is wanted about the connections of a worker, and counts what is over the rate.
 
     Attributes:
-        wants_opened, wants_closed: whether there is a line for that.
+        wants_opened, wants_closed, wants_moved: whether there is a line for that.
         every_s: how often there is one for each that is open; None: never.
         wants_any: whether there are lines at all.
     """
@@ -49,7 +49,8 @@ class ConnectionLog:
         self.wants_opened = settings.opened
         self.wants_closed = settings.closed
         self.every_s = settings.every_s
-        self.wants_any = settings.opened or settings.closed or settings.every_s is not None
+        self.wants_moved = settings.moved
+        self.wants_any = settings.opened or settings.closed or settings.moved or settings.every_s is not None
         self._rate = settings.rate
         self._names = names
         self._count_dropped = count_dropped
@@ -63,6 +64,14 @@ class ConnectionLog:
         """Tell of a new connection."""
         if self._may_write():
             log.info("connection opened", extra=fields(**self._who(listener, conn, peer)))
+
+    def moved(self, listener: str, conn: Conn, peer: str, paused_s: float) -> None:
+        """Tell of a connection that another worker has handed over, and for how long nobody moved its bytes."""
+        origin = self._names.origin_of(conn)
+        if origin is not None and self._may_write():
+            place = {"from_worker": origin.worker, "from_generation": origin.generation, "from_process": origin.process}
+            moved = {**place, "moves": origin.moves, "paused_s": round(paused_s, 6)}
+            log.info("connection moved", extra=fields(**self._who(listener, conn, peer), **moved))
 
     def alive(self, listener: str, conn: Conn, peer: str) -> None:
         """Tell how an open connection is doing."""

@@ -63,10 +63,14 @@ class Ledger:
             if self._log.wants_opened:
                 self._log.opened(self._listener, conn, peer)
 
-    def came(self, conn: Conn) -> None:
-        """Take note of a connection that another worker has served until now."""
-        if self._log is not None and (self._log.wants_closed or self._log.every_s is not None):
-            self._peers[conn.serial] = peer_text(conn.peer_address)
+    def came(self, conn: Conn, paused_s: float) -> None:
+        """Take note of a connection that another worker has served until now; nobody moved its bytes for so long."""
+        if self._log is not None:
+            peer = peer_text(conn.peer_address)
+            if self._log.wants_closed or self._log.every_s is not None:
+                self._peers[conn.serial] = peer
+            if self._log.wants_moved:
+                self._log.moved(self._listener, conn, peer, paused_s)
 
     def went(self, conn: Conn) -> None:
         """Forget a connection that another worker goes on with: it has not ended."""

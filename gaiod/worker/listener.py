@@ -566,7 +566,7 @@ class Listener(Target):
                 self._count("moved_in")
                 self._count("handover_ns", int(paused_s * 1e9))
                 self._cells[self._row + FIRST_HANDOVER + bucket_of(paused_s, HANDOVER_BOUNDS_S)] += 1
-                self._ledger.came(conn)
+                self._ledger.came(conn, paused_s)
 
     def handed_back(self, conns: list[Conn]) -> None:
         """Take note that connections which had arrived stay with the other worker."""

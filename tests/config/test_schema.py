@@ -182,6 +182,7 @@ def test_proxy_protocol_is_taken_up_to_both_ends_of_its_range(text: str, setting
         ("log: {file: /var/log/gaiod.log}", "log", LogSettings(file="/var/log/gaiod.log")),
         ("log: {connections: {open: true}}", "log", LogSettings(connections=ConnectionLogSettings(opened=True))),
         ("log: {connections: {close: true}}", "log", LogSettings(connections=ConnectionLogSettings(closed=True))),
+        ("log: {connections: {move: true}}", "log", LogSettings(connections=ConnectionLogSettings(moved=True))),
         ("log: {connections: {every: 1s}}", "log", LogSettings(connections=ConnectionLogSettings(every_s=1.0))),
         ("log: {connections: {every: 1d}}", "log", LogSettings(connections=ConnectionLogSettings(every_s=86400.0))),
         ("log: {connections: {every: false}}", "log", LogSettings(connections=ConnectionLogSettings(every_s=None))),

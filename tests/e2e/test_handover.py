@@ -214,3 +214,22 @@ def test_connection_keeps_its_name_over_reload_restart_and_upgrade(daemon: Start
                 assert exchange(other, b"still") == b"still"
         finally:
             os.kill(new, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("move", [True, False])
+def test_each_connection_that_moves_has_a_line_if_that_is_wanted(daemon: Start, file: Path, move: bool) -> None:
+    wanted = "log: {connections: {move: true, close: true}}\n" if move else ""
+    running = daemon(f"{wanted}{TOP}listeners:\n{ECHO}")
+    with connect(running.address("echo")) as sock:
+        assert exchange(sock, b"before") == b"before"
+        [row] = running.ask("connections")["connections"]
+        assert running.gaiod("reload").returncode == 0
+        wait_until(lambda: running.ask("explain", connection=row["id"]).get("moved"), "the hand-over")
+        assert exchange(sock, b"after") == b"after"
+    lines = [line for line in running.log().splitlines() if "connection moved" in line]
+    assert len(lines) == move
+    for line in lines:
+        assert f" conn={row['id']} listener=echo peer={row['peer']} from_worker={row['worker']} " in line
+        assert " from_generation=1 " in line
+        assert " moves=1 paused_s=" in line
+        running.wait_for(f"connection closed conn={row['id']} listener=echo peer={row['peer']} ")

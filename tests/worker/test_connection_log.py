@@ -77,6 +77,26 @@ def test_closed_does_not_say_what_there_is_not(lines: list[tuple[str, dict[str, 
     assert "cause" not in lines[0][1]
 
 
+def test_moved_says_from_where_and_for_how_long_nothing_moved(
+    lines: list[tuple[str, dict[str, Any]]], conn: Conn
+) -> None:
+    names = Names(3)
+    [origin] = names.read([[9, 17, 2]], {"worker": 1, "generation": 4, "process": 812}, lambda serial: False)
+    names.keep(conn, origin)
+    log = ConnectionLog(ConnectionLogSettings(moved=True), names, lambda lines: None)
+    assert log.wants_any
+    log.moved("echo", conn, "127.0.0.1:80", 0.0052)
+    assert lines == [
+        (
+            "connection moved",
+            {
+                "conn": "9-17", "listener": "echo", "peer": "127.0.0.1:80", "from_worker": 1, "from_generation": 4,
+                "from_process": 812, "moves": 2, "paused_s": 0.0052,
+            },
+        )
+    ]  # fmt: skip
+
+
 def test_opened_and_alive_say_who(lines: list[tuple[str, dict[str, Any]]], conn: Conn) -> None:
     log = ConnectionLog(ConnectionLogSettings(opened=True, every_s=1.0), Names(3), lambda lines: None)
     log.opened("echo", conn, "unix")
