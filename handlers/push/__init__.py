@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Sequence
+from math import inf
 
 from gaiod import Arrival, Conn, Group, Handler, NotTaken, OpResult, Source, Termination
 
@@ -105,14 +106,16 @@ class Push(Handler):
         if asked is None:
             now_s = time.monotonic()
             self._half_closed.add(conn, now_s)
-            if not self._half_closed.is_timed:
-                self._await_half_closed(now_s)
+            self._await_half_closed(now_s)
             return
         if not asked.is_refused:
             self._refuse(conn, asked.incomplete(), LEFT_EARLY)
         conn.close()
 
-    def on_timer(self, data: None) -> None:
+    def on_timer(self, data: float) -> None:
+        if data != self._half_closed.timer_s:
+            return  # somebody came from another worker who ends earlier, and had it set anew
+        self._half_closed.timer_s = inf
         now_s = time.monotonic()
         for conn in self._half_closed.take_due(now_s):
             conn.close_reason = conn.close_reason or LEFT
@@ -144,9 +147,8 @@ class Push(Handler):
             conn.read()
         else:
             now_s = time.monotonic()
-            self._half_closed.add(conn, now_s)
-            if not self._half_closed.is_timed:
-                self._await_half_closed(now_s)
+            self._half_closed.add(conn, now_s, float(told["left_s"]))
+            self._await_half_closed(now_s)
 
     def on_message(self, topic: str, data: bytes) -> None:
         self._last.keep(topic, data)
@@ -154,9 +156,10 @@ class Push(Handler):
 
     def _await_half_closed(self, now_s: float) -> None:
         """Ring when the first of those that have ended their side is to end."""
-        self._half_closed.is_timed = len(self._half_closed) > 0
-        if self._half_closed.is_timed:
-            self.timer(self._half_closed.next_in_s(now_s), None)
+        first_s = self._half_closed.first_s()
+        if first_s < self._half_closed.timer_s:
+            self._half_closed.timer_s = first_s
+            self.timer(max(0.0, first_s - now_s), first_s)
 
     # -- what an operator asks ---------------------------------------------------------------------------
 

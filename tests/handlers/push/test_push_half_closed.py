@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from math import inf
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
@@ -56,9 +57,9 @@ def test_each_ends_when_its_own_time_is_over() -> None:
     half_closed.add(one, 10.0)
     half_closed.add(other, 11.0)
     assert half_closed.take_due(11.9) == []
-    assert half_closed.next_in_s(11.5) == 0.5
+    assert half_closed.first_s() == 12.0
     assert half_closed.take_due(12.0) == [one]
-    assert half_closed.next_in_s(12.0) == 1.0
+    assert half_closed.first_s() == 13.0
     assert (half_closed.left_s(one, 12.0), half_closed.left_s(other, 12.0)) == (None, 1.0)
 
 
@@ -68,8 +69,26 @@ def test_who_has_closed_is_forgotten() -> None:
     half_closed.add(one, 10.0)
     half_closed.remove(one)
     half_closed.remove(other)
-    assert len(half_closed) == 0
+    assert (len(half_closed), half_closed.first_s()) == (0, inf)
     assert half_closed.take_due(20.0) == []
+
+
+def test_who_comes_from_another_worker_has_what_was_left_of_its_time() -> None:
+    half_closed = HalfClosed(2.0)
+    one, other, third, fourth = conns(4)
+    half_closed.add(one, 10.0)
+    half_closed.add(other, 10.5, 0.5)
+    half_closed.add(third, 10.5, 60.0)  # the options were others there
+    half_closed.add(fourth, 10.5, float("nan"))
+    half_closed.remove(third)
+    assert (half_closed.first_s(), half_closed.left_s(other, 10.5), half_closed.left_s(fourth, 10.5)) == (
+        11.0,
+        0.5,
+        2.0,
+    )
+    assert half_closed.take_due(11.0) == [other]
+    assert half_closed.take_due(12.0) == [one]
+    assert half_closed.take_due(12.5) == [fourth]
 
 
 def test_thousands_that_leave_at_once_do_not_end_in_one_turn() -> None:
@@ -78,7 +97,7 @@ def test_thousands_that_leave_at_once_do_not_end_in_one_turn() -> None:
     for conn in gone:
         half_closed.add(conn, 10.0)
     assert half_closed.take_due(20.0) == gone[:TURN_MAX]
-    assert half_closed.next_in_s(20.0) == 0.0
+    assert half_closed.first_s() == 12.0
     assert half_closed.take_due(20.0) == gone[TURN_MAX:]
 
 
@@ -112,9 +131,9 @@ def test_subscriber_that_has_ended_its_side_still_gets_messages(clock: Clock) ->
         push(half_closed_timeout=3.0),
         (Started(), [GROUP]),
         (Opened(), [Join("default"), Read()]),
-        (PeerDone(), [Timer(3.0, None)]),
+        (PeerDone(), [Timer(3.0, 103.0)]),
         (Message("default", b"one\n"), [Publish(b"one\n", "default")]),
-        (Timed(None), [Timer(3.0, None)]),
+        (Timed(103.0), [Timer(3.0, 103.0)]),
     )
 
 
@@ -124,13 +143,13 @@ def test_subscription_ends_when_the_time_is_over(clock: Clock) -> None:
         handler,
         (Started(), [GROUP]),
         (Opened(), [Join("default"), Read()]),
-        (PeerDone(), [Timer(3.0, None)]),
+        (PeerDone(), [Timer(3.0, 103.0)]),
     )
     clock.now_s += 2.5
     assert handler.notes_on(cast(Conn, conn)) == ("It has ended its side; its subscription ends in 0.5 s.",)
     clock.now_s += 0.5
     conn.actions.clear()
-    handler.on_timer(None)
+    handler.on_timer(103.0)
     assert conn.actions == [Close()]
 
 
@@ -139,12 +158,12 @@ def test_timer_is_set_once_and_not_again_when_nobody_is_left(clock: Clock) -> No
         push(),
         (Started(), [GROUP]),
         (Opened(), [Join("default"), Read()]),
-        (PeerDone(), [Timer(1.0, None)]),
+        (PeerDone(), [Timer(1.0, 101.0)]),
         (Closed("admin"), []),
         (PeerDone(), []),
         (Closed("admin"), []),
-        (Timed(None), []),
-        (PeerDone(), [Timer(1.0, None)]),
+        (Timed(101.0), []),
+        (PeerDone(), [Timer(1.0, 101.0)]),
     )
 
 
@@ -153,7 +172,7 @@ def test_those_that_come_from_another_worker_go_on_without_a_read_and_with_one_t
     assert_script(
         push(),
         (Started(), [GROUP]),
-        (Arrives(state, version=1), [Join("default"), Timer(1.0, None)]),
+        (Arrives(state, version=1), [Join("default"), Timer(1.0, 101.0)]),
         (Leaves(state), []),
         (Closed("handed_over"), []),
     )
@@ -161,8 +180,11 @@ def test_those_that_come_from_another_worker_go_on_without_a_read_and_with_one_t
         push(),
         (Started(), [GROUP]),
         (Opened(), [Join("default"), Read()]),
-        (PeerDone(), [Timer(1.0, None)]),
+        (PeerDone(), [Timer(1.0, 101.0)]),
         (Arrives(state, version=1), []),
+        (Arrives(b'{"topics": ["default"], "left_s": 0.25}', version=1), [Timer(0.25, 100.25)]),
+        (Timed(100.25), [Timer(0.25, 100.25)]),
+        (Timed(101.0), []),
     )
 
 
