@@ -10,6 +10,9 @@ from gaiod.core.sockets import UNIX_PATH_MAX_BYTES
 from gaiod.wording import shown
 
 UNIX = "unix:"
+ALL = "all"
+"""In access rules: every address, and whoever connects to a unix socket."""
+
 SYSTEMD = "systemd:"
 PORT_MAX = 65535
 

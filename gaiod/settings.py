@@ -31,6 +31,20 @@ class ProxyProtocolSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessRule:
+    """Who may connect, or may not. `str()` writes it as the file does."""
+
+    allows: bool
+    of: str
+    """A network, as in `ProxyProtocolSettings`; `all`; or `file:/absolute/path`."""
+    networks: tuple[str, ...]
+    """Itself, or what the file had when it was read."""
+
+    def __str__(self) -> str:
+        return f"{'allow' if self.allows else 'deny'} {self.of}"
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerSettings:
     """One listener: where it binds, which handler answers, and its limits."""
 
@@ -69,6 +83,8 @@ class ListenerSettings:
     (`Handler.notsent_lowat_of`), unless the file says it."""
     proxy_protocol: ProxyProtocolSettings | None = None
     """None: the first byte is the client's."""
+    access: tuple[AccessRule, ...] | None = None
+    """Who may connect: the first rule that matches decides, and whom none matches may. None: everybody may."""
     handover: bool = True
     """Whether its connections may go from one worker to another, if its handler can describe them."""
 
@@ -168,8 +184,11 @@ def listener_settings_from(plain: Mapping[str, Any]) -> ListenerSettings:
     announced = plain["proxy_protocol"]
     if announced is not None:
         announced = ProxyProtocolSettings(**{**announced, "networks": tuple(announced["networks"])})
+    access = plain["access"]
+    if access is not None:
+        access = tuple(AccessRule(**{**rule, "networks": tuple(rule["networks"])}) for rule in access)
     labels = {"servers": tuple(plain["servers"]), "sources": tuple(plain["sources"])}
-    return ListenerSettings(**{**plain, **labels, "proxy_protocol": announced})
+    return ListenerSettings(**{**plain, **labels, "proxy_protocol": announced, "access": access})
 
 
 def log_settings_from(plain: Mapping[str, Any]) -> LogSettings:

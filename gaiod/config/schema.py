@@ -7,12 +7,14 @@ import re
 from functools import partial
 from typing import Any, Final
 
+from gaiod.config.access import EXAMPLE as ACCESS_EXAMPLE
+from gaiod.config.access import check_order, check_rules, parse_rule
 from gaiod.config.addresses import parse_bind, parse_control
 from gaiod.config.crosschecks import check_together
 from gaiod.config.errors import Refused, Report
 from gaiod.config.networks import EXAMPLE as NETWORKS_EXAMPLE
 from gaiod.config.networks import check_networks, parse_network
-from gaiod.config.reader import Chosen, Items, Key, Kind, Named, Reader, Section, Value, a_mapping, of_type
+from gaiod.config.reader import Checked, Chosen, Items, Key, Kind, Named, Reader, Section, Value, a_mapping, of_type
 from gaiod.config.references import WANTED as REFERENCE_WANTED
 from gaiod.config.units import DAY_S, HOUR_S, SIZE_MAX_BYTES, YEAR_S, parse_duration, parse_size, parse_whole
 from gaiod.config.values import (
@@ -115,6 +117,8 @@ PROXY_PROTOCOL = Section(
     ProxyProtocolSettings,
 )
 
+ACCESS = Checked(Items(Value(parse_rule), check_rules, tuple), (check_order,))
+
 LISTENER = Section(
     {
         "bind": Key("bind", BIND, example="127.0.0.1:7000"),
@@ -135,6 +139,7 @@ LISTENER = Section(
         "proxy_protocol": Key(
             "proxy_protocol", _or_false(PROXY_PROTOCOL, "mapping", f"{{from: {NETWORKS_EXAMPLE}}}", "no header")
         ),
+        "access": Key("access", _or_false(ACCESS, "list of rules", ACCESS_EXAMPLE, "everybody")),
         "handover": Key("handover", BOOL),
     }
 )

@@ -42,6 +42,7 @@ cdef class Listener(Target):
     cdef bint _is_starting
     cdef readonly bint is_delayed
     cdef object _header_wait
+    cdef object _access
 
     @cython.locals(conn=Conn, kind=int)
     cpdef on_completion(self, OpResult result)
@@ -51,6 +52,8 @@ cdef class Listener(Target):
     cdef _call(self, str name, Conn conn, object hook, tuple arguments)
     cdef _accepted(self, Conn conn, OpResult result)
     cpdef _admit(self, Conn conn)
+    cdef bint _may_connect(self, Conn conn, object address) except -1
+    cpdef _announced(self, Conn conn)
     cdef _accept_failed(self, object error)
     @cython.locals(is_client=bint)
     cdef _closed(self, Conn conn, object name)

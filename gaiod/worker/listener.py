@@ -25,9 +25,10 @@ from gaiod.handler.termination import Termination, of_client, of_error, terminat
 from gaiod.log.rate_limit import LimitedLog
 from gaiod.plugins import label_of
 from gaiod.process.dispatch import Target
-from gaiod.settings import ListenerSettings
+from gaiod.settings import ListenerSettings, ProxyProtocolSettings
 from gaiod.stats.cells import ACCEPT_ERRORS, CELL, HANDOVER_BOUNDS_S, Layout, bucket_of
 from gaiod.worker.accept_pauses import AcceptPauses
+from gaiod.worker.access import Access
 from gaiod.worker.connection_log import ConnectionLog, peer_text
 from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.ledger import Ledger, phase_at_end, server_of
@@ -51,6 +52,7 @@ FIRST_HANDOVER = CELL[f"handover_le_{HANDOVER_BOUNDS_S[0]}"]
 BEHIND_BYTES = 256 * 1024
 """What one send of the fan-out takes. More does not make it cheaper."""
 
+NO_ACCESS = Termination("access", "gaiod", "limit", "access", "accept")
 OVER_LIMIT = Termination("limit", "gaiod", "limit", "connections_max", "accept")
 
 SWEEP_INTERVAL_MAX_S = 1.0
@@ -125,16 +127,18 @@ class Listener(Target):
         self._is_alone = share is None
         self._admin_states = admin_states(shared or {})
         self._shared = SharedState(watcher, shared or {}, share or _nobody_to_tell, self._delayed)
-        self._header_wait: ProxyHeaderWait | None = None
-        if settings.proxy_protocol is not None:
-            self._header_wait = ProxyHeaderWait(
-                watcher,
-                settings.proxy_protocol,
-                admit=self._admit,
-                reject=self._not_announced,
-                closed=self._unserved_closed,
-            )
+        self._access = None if settings.access is None else Access(settings.access)
+        self._header_wait = None if settings.proxy_protocol is None else self._wait_for(settings.proxy_protocol)
         handler._host = self
+
+    def _wait_for(self, balancers: ProxyProtocolSettings) -> ProxyHeaderWait:
+        return ProxyHeaderWait(
+            self._watcher,
+            balancers,
+            admit=self._announced,
+            reject=self._not_announced,
+            closed=self._unserved_closed,
+        )
 
     # -- starting and stopping -----------------------------------------------------------------------
 
@@ -419,6 +423,10 @@ class Listener(Target):
             self._ledger.rejected(conn, termination_of(conn.close_reason).in_phase("accept"))
             conn.context = _UNSEEN
             return
+        if self._access is not None and self._header_wait is None and not self._may_connect(conn, conn.peer_address):
+            conn.context = _UNSEEN
+            conn.reset()
+            return
         if self.active >= self.settings.connections_max:
             self._count("rejected_limit")
             limit = self.settings.connections_max
@@ -439,6 +447,24 @@ class Listener(Target):
         conn.traffic = self._row
         self._ledger.opened(conn)
         self._call("on_open", conn, self.handler.on_open, (conn,))
+
+    def _may_connect(self, conn: Conn, address: Any) -> bool:
+        """Tell whether the access rules let an address connect; None: it is gone already, or its balancer's own."""
+        assert self._access is not None
+        rule = None if address is None else self._access.refusal_of(address)
+        if rule is None:
+            return True
+        self._count("rejected_access")
+        self._tell(logging.INFO, "access", "a connection from %s is rejected by access: %s", peer_text(address), rule)
+        self._ledger.rejected(conn, NO_ACCESS)
+        return False
+
+    def _announced(self, conn: Conn) -> None:
+        """Let the handler have a connection whose PROXY header has come, if its client may connect."""
+        if self._access is None or self._may_connect(conn, conn.proxy_header.source):
+            self._admit(conn)
+        else:
+            conn.reset()
 
     def _not_announced(self, conn: Conn, message: str, termination: Termination) -> None:
         self._count("rejected_proxy_protocol")

@@ -51,7 +51,7 @@ class ProxyHeaderWait(Target):
     ) -> None:
         super().__init__(self._arrived, None)
         self._watcher = watcher
-        self._networks = Networks(settings.networks)
+        self._networks = Networks([settings.networks])
         self._timeout_s = settings.timeout_s
         self._admit = admit
         self._reject = reject
@@ -63,7 +63,7 @@ class ProxyHeaderWait(Target):
         peer = conn.peer_address
         if peer is None:
             self._end(conn, "", QUIET)  # it was reset before it was accepted
-        elif peer not in self._networks:
+        elif self._networks.find(peer) < 0:
             self._end(conn, "proxy_protocol.from does not have it, so what it says is not believed", STRANGER)
         else:
             conn.data = HeaderReader()
