@@ -21,6 +21,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from gaiod.core.connection import Conn
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.handler.failures import StartError, words_of
@@ -73,6 +74,7 @@ class Worker:
         self._drain: Drain | None = None
         self._kept: set[str] | None = None  # listeners whose connections it keeps, while others serve; None: it serves
         self._giver: Giver | None = None
+        self._how: dict[str, Any] = {}  # to end, as it was told last
         self._to_hand_over: dict[str, Any] | None = None  # asked for while another hand-over is under way
         self._taker: Taker | None = None
         self._is_drained = False
@@ -85,6 +87,7 @@ class Worker:
             "serve": self._take_serve,
             "keep": self._take_keep,
             "drain": self._take_drain,
+            "takers": self._take_takers,
             "drain_listener": self._take_drain_listener,
             "socket": self._take_socket,
             "shared": self._take_shared,
@@ -190,7 +193,7 @@ class Worker:
 
     def _feed(self, feed: dict[str, Any]) -> None:
         """Be ready once messages come, if any listener takes some: none may be missed by who connects."""
-        self._taker = Taker(self._watcher, self._listeners, self._names, self._positions)
+        self._taker = Taker(self._watcher, self._listeners, self._names, self._positions, self._take_late)
         keys = {listener: feed["keys"][listener.name] for listener in self._listeners if listener.name in feed["keys"]}
         if keys:
             self._link = FeederClient(self._watcher, feed["address"], keys, self._fed)
@@ -299,7 +302,7 @@ class Worker:
                 listener.stop_accepting()
             elif listener.name in before:
                 Drain(self._watcher, [listener], how["timeout_s"], eager=False, done=_nothing, is_held=self._is_giving)
-        self._hand_over(how)
+        self._leave_to_others(how)
         self._watcher.post(lambda result: self._end_if_left())
 
     def _end_if_left(self) -> None:
@@ -323,7 +326,7 @@ class Worker:
             done=self._drained,
             is_held=self._is_giving if how.get("to") else _never,
         )
-        self._hand_over(how)
+        self._leave_to_others(how)
 
     def _hand_over(self, how: dict[str, Any]) -> None:
         """Hand connections to the workers that come after, if there are any."""
@@ -345,6 +348,25 @@ class Worker:
                 after_pass=self._loop.after_pass,
                 done=self._take_outcome,
             )
+
+    def _leave_to_others(self, how: dict[str, Any]) -> None:
+        """Take no connections over any more, and hand over those that are here."""
+        self._how = how
+        if self._taker is not None:
+            self._taker.is_leaving = True
+        self._hand_over(how)
+
+    def _take_takers(self, addresses: list[dict[str, str]]) -> None:
+        """Hand over to workers that serve since now, too: those that this one knows may be on their way out."""
+        if self._giver is not None:
+            self._giver.add_takers(addresses)
+
+    def _take_late(self, listener: Listener, conn: Conn) -> None:
+        """Hand on a connection that has come, although others serve since a moment ago."""
+        if self._giver is not None and not self._giver.is_over:
+            self._giver.ask_again(listener, conn)
+        else:
+            self._hand_over(self._how)
 
     def _take_outcome(self, outcome: "Outcome") -> None:
         self._channel.send({"handed_over": asdict(outcome)})

@@ -1,5 +1,6 @@
 """One worker hands its connections to another: both in this process, with real sockets, stepped by the test."""
 
+import errno
 import os
 import resource
 import socket
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from core.support.sockets import pattern
 from core.support.waiting import LIMIT_S
+from e2e.support.clients import readable
 from gaiod.handlers.echo import Echo
 
 from gaiod import Arrival, Conn, Handler, NotTaken, OpResult, Termination
@@ -18,7 +20,7 @@ from gaiod.worker.handover import giver as giving
 from gaiod.worker.handover import taker as taking
 from gaiod.worker.handover.giver import Giver, Outcome
 from gaiod.worker.handover.taker import Taker
-from gaiod.worker.handover.wire import FORMAT, HEADER, LOOK_S, Parts, close_all
+from gaiod.worker.handover.wire import FORMAT, HEADER, LOOK_S, Parts, close_all, send_descriptors
 from gaiod.worker.inspect.connection_facts import ConnectionFacts
 from gaiod.worker.names import Names
 from worker.support.serving import Serving
@@ -31,7 +33,14 @@ class Both:
         self.giver = giver
         self.taker = taker
         self.feeds: dict[Serving, dict[str, tuple[str, int]]] = {self.giver: {}, self.taker: {}}
-        self.takes = Taker(self.taker.watcher, [self.taker.listener], self.taker.names, lambda: self.feeds[self.taker])
+        self.late: list[Conn] = []
+        self.takes = Taker(
+            self.taker.watcher,
+            [self.taker.listener],
+            self.taker.names,
+            lambda: self.feeds[self.taker],
+            lambda listener, conn: self.late.append(conn),
+        )
         self.outcome: Outcome | None = None
         self._after: list[Callable[[], None]] = []
         self.gives: Giver | None = None
@@ -340,10 +349,10 @@ def test_taker_that_dies_leaves_everything_to_the_giver(request: pytest.FixtureR
     both = both_of(request, Counting(), Counting())
     client = both.giver.connect()
     ask(both.giver, client)
-    both.begin()
+    both.begin(timeout_s=0.2)
     both.step_until_detached()
     both.taker.watcher.close()
-    assert both.step_until_over().moved == 0
+    assert both.step_until_over().stayed == {"lost": 1}
     assert ask(both.giver, client) == b"2"
 
 
@@ -381,6 +390,39 @@ def test_taker_whose_stream_ends_waits_until_it_is_known_what_the_giver_does(req
     both.end_giver(stream=False)
     both.taker.step_until(lambda: both.taker.count("moved_in") == 1, "its being taken")
     assert ask(both.taker, client) == b"2"
+
+
+def test_taker_on_its_way_out_takes_nothing_and_its_successor_does(request: pytest.FixtureRequest) -> None:
+    """It was replaced while the giver still handed over to it."""
+    both, later = both_of(request, Counting(), Counting()), both_of(request, Counting(), Counting())
+    clients = [both.giver.connect() for _ in range(150)]
+    for client in clients:
+        ask(both.giver, client)
+    both.takes.is_leaving = True
+    both.begin()
+    both.step_until(lambda: both.gives is not None and not both.gives._links, "the end of the link")
+    assert both.outcome is None
+    assert ask(both.giver, clients[0]) == b"2"
+    assert both.gives is not None
+    both.gives.add_takers([both.takes.address, later.takes.address])
+    until_s = time.monotonic() + LIMIT_S
+    while both.outcome is None:
+        assert time.monotonic() < until_s
+        both.step()
+        later.taker.step()
+    assert (both.outcome.moved, both.outcome.stayed) == (150, {})
+    assert [ask(later.taker, client) for client in clients] == [b"3", *[b"2"] * 149]
+
+
+def test_connection_that_comes_to_a_taker_on_its_way_out_is_told(request: pytest.FixtureRequest) -> None:
+    """It had been accepted before."""
+    both = both_of(request, Counting(), Counting())
+    ask(both.giver, both.giver.connect())
+    both.begin()
+    both.step_until(lambda: both.taker.listener.active, "an offer that is built")
+    both.takes.is_leaving = True
+    both.step_until(lambda: both.outcome is not None, "the outcome")
+    assert both.late == both.taker.listener.clients() != []
 
 
 class Wordless(Counting):
@@ -595,6 +637,43 @@ def test_worker_without_descriptors_hands_nothing_over_and_goes_on(
     assert ask(both.giver, client) == b"2"
 
 
+def test_taker_keeps_descriptors_for_clients_to_come(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has room for is for all offers together, of whatever size they are."""
+    monkeypatch.setattr(giving, "UNITS_MAX", 10)
+    monkeypatch.setattr(taking, "_room", lambda: 25)
+    both = both_of(request, Counting(), Counting())
+    clients = [both.giver.connect() for _ in range(60)]
+    outcome = both.hand_over()
+    assert (outcome.moved, outcome.stayed) == (25, {"descriptors": 35})
+    assert (both.taker.listener.active, both.giver.listener.active) == (25, 35)
+    for client in clients:
+        client.sendall(b"?")
+    both.step_until(lambda: len(readable(clients)) == len(clients), "all answers")
+
+
+def test_kernel_that_passes_no_more_descriptors_is_asked_for_fewer(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a user may have on their way (ETOOMANYREFS), or than the taker has received yet (EAGAIN)."""
+    both = both_of(request, Counting(), Counting())
+    clients = [both.giver.connect() for _ in range(100)]
+    tried: list[int] = []
+
+    def send(sock: Any, address: str, token: bytes, offer: int, descriptors: Sequence[int]) -> None:
+        tried.append(len(descriptors) - 1)
+        if len(descriptors) > 30:
+            raise OSError((errno.ETOOMANYREFS, errno.EAGAIN)[len(tried) % 2], "too many")
+        send_descriptors(sock, address, token, offer, descriptors)
+
+    monkeypatch.setattr(giving, "send_descriptors", send)
+    outcome = both.hand_over()
+    assert (outcome.moved, outcome.stayed) == (100, {})
+    assert max(tried) > 30 > 25 >= max(tried[-3:])
+    assert [ask(both.taker, client) for client in clients] == [b"1"] * 100
+
+
 def test_datagrams_of_anybody_are_cleared_away(echoes: Both) -> None:
     echoes.giver.connect()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
@@ -766,7 +845,7 @@ def test_nonsense_costs_a_giver_nothing(echoes: Both, said: bytes, reason: str) 
         listening.bind("")
         listening.listen()
         name = "\0" + listening.getsockname()[1:].decode("ascii")
-        echoes.begin(takers=[{"stream": name, "descriptors": name}])
+        echoes.begin(timeout_s=0.2, takers=[{"stream": name, "descriptors": name}])
         taker, _ = listening.accept()
         with taker:
             taker.sendall(said)

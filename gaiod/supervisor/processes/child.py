@@ -325,6 +325,10 @@ class WorkerProcess(ChildProcess):
         self.phase = Phase.KEEPING
         self.send({"keep": {"listeners": list(listeners), "timeout_s": timeout_s, **handover}})
 
+    def tell_takers(self, addresses: Sequence[Mapping[str, str]]) -> None:
+        """Tell one that may be handing its connections over where those that serve now take them."""
+        self.send({"takers": list(addresses)})
+
     def drain_listener(self, name: str, timeout_s: float) -> None:
         """Ask it to stop serving one of its listeners."""
         self.send({"drain_listener": {"listener": name, "timeout_s": timeout_s}})

@@ -140,6 +140,7 @@ class Fleet:
                     self.slots[member.process.number].restarts["reload"] += 1
             elif member.process.phase is Phase.STARTING:
                 self.kill_member(member, "its generation is over")
+        self._tell_takers()
         for member in (*old.values(), *keeping):
             self._keep(member, generation, drained)
         self._appoint()
@@ -297,6 +298,7 @@ class Fleet:
         self.serving[number] = member
         member.process.serve()
         self.slots[number].restarts[member.why] += 1
+        self._tell_takers()
         if before is not None:
             timeout_s = member.generation.settings.drain_timeout_s
             self._drain(before, timeout_s, eager=False, handover=self._handover_to([member]))
@@ -423,6 +425,12 @@ class Fleet:
                 connections, "s"[: connections != 1], len(member.kept), "s"[: len(member.kept) != 1],
                 "s"[: connections == 1], member.process.number, member.generation.number, member.process.pid,
             )  # fmt: skip
+
+    def _tell_takers(self) -> None:
+        """Tell those that may be handing their connections over who serves now: a worker that they know may be gone."""
+        for member in self._members:
+            if member.process.phase in (Phase.KEEPING, Phase.DRAINING):
+                member.process.tell_takers(self.handover().get("to", ()))
 
     def _handover_to(self, takers: Sequence[Member]) -> dict[str, Any]:
         """Return what a worker is told of those that take its connections; nothing: it keeps them."""

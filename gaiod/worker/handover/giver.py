@@ -30,7 +30,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import index
 from typing import Any
@@ -107,7 +107,7 @@ class _Offer:
 
 @dataclass(slots=True, eq=False)
 class _Hello:
-    """What the taker is: how many descriptors it has room for; the versions and the feed of each listener."""
+    """What the taker is: how many descriptors it has room for yet; the versions and the feed of each listener."""
 
     token: bytes
     descriptors: int
@@ -137,7 +137,7 @@ class Giver:
 
     Args:
         watcher: the worker's.
-        takers: their addresses, as `Taker.address`.
+        takers: their addresses, as `Taker.address`; `add_takers` adds others.
         listeners: whose connections.
         names: of the worker's connections.
         positions: tells how far the feed has come.
@@ -179,9 +179,18 @@ class Giver:
                     self._waiting.append((listener, conn))
                 else:
                     self.stays(listener, "handler")
-        wanted = takers if self._waiting else ()
-        self._links = [_Link(self, taker["stream"], taker["descriptors"]) for taker in wanted]
+        self._links: list[_Link] = []
+        self._known: set[str] = set()  # where takers are, or were
+        if self._waiting:
+            self.add_takers(takers)
         self.look(None)
+
+    def add_takers(self, takers: Iterable[Mapping[str, str]]) -> None:
+        """Hand over to these, too: they serve since a moment ago, perhaps instead of others."""
+        for taker in takers:
+            if taker["stream"] not in self._known and self._done is not None:
+                self._known.add(taker["stream"])
+                self._links.append(_Link(self, taker["stream"], taker["descriptors"]))
 
     @property
     def is_over(self) -> bool:
@@ -226,9 +235,12 @@ class Giver:
             self._offer(now_s + PASS_S)
         if not any(link.offers for link in self._links):
             if is_late:
-                self._end("timeout", "not_quiet")
+                self._end("timeout" if self._links else self.why, "not_quiet" if self._links else self.why)
                 return
-            if not self._links or not (self._waiting or self._again):
+            if self._links and all(link.is_full for link in self._links):
+                self.why = "descriptors"
+            is_hopeless = self.why == "descriptors" if self._links else self.why != "lost"  # those are replaced
+            if is_hopeless or not (self._waiting or self._again):
                 self._end(self.why, self.why)
                 return
         wait_s = 0.0 if self._waiting and any(link.has_room for link in self._links) else LOOK_S
@@ -265,6 +277,7 @@ class _Link(Link):
         super().__init__(None, "takes connections over")
         self.offers: dict[int, _Offer] = {}
         self.is_over = False
+        self.is_full = False  # the taker has too few descriptors left for the next unit
         self._giver = giver
         self._descriptors = descriptors
         self._hello: _Hello | None = None
@@ -272,6 +285,7 @@ class _Link(Link):
         self._units_max = UNITS_MAX
         self._lifeline: tuple[int, ...] = ()
         self._broken = ""  # why nothing more can be said to the taker
+        self._is_leaving = False  # the taker is on its way out
         self._unsent_bytes = 0  # when it was looked last
         self._progress_s = 0.0
         try:
@@ -283,7 +297,8 @@ class _Link(Link):
     @property
     def has_room(self) -> bool:
         """Whether it can take another offer."""
-        return self._hello is not None and not self._broken and len(self.offers) < OFFERS_MAX
+        is_usable = self._hello is not None and not (self._broken or self._is_leaving or self.is_full)
+        return is_usable and sum(offer.kept is None for offer in self.offers.values()) < OFFERS_MAX
 
     def close(self) -> None:
         """End it in order: nothing is offered."""
@@ -322,18 +337,20 @@ class _Link(Link):
             each = self._detach(*waiting)
             if each is None:
                 continue
-            if count + len(each.unit.conns) > min(DESCRIPTORS_MAX, self._hello.descriptors):
+            size = len(each.unit.conns)
+            if count + size > min(DESCRIPTORS_MAX, self._hello.descriptors):
                 each.unit.resume()
-                if not offered:
+                if size > DESCRIPTORS_MAX:
                     giver.stays(waiting[0], "descriptors")
                     continue
                 giver.ask_again(*waiting)
+                self.is_full = not offered
                 break
             plain = self._describe(each, parts)
             if plain is not None:
                 offered.append(each)
                 told.append(plain)
-                count += len(each.unit.conns)
+                count += size
         if not offered:
             return False
         self._send_offer(offered, told, parts)
@@ -418,6 +435,7 @@ class _Link(Link):
         if not self.offers:
             self._progress_s = time.monotonic()
         self.offers[number] = _Offer(number, offered)
+        self._hello.descriptors -= len(descriptors) - 1
         message = {
             "offer": number,
             "quiet_s": time.monotonic(),
@@ -451,6 +469,9 @@ class _Link(Link):
         if self._broken:
             self._take_all_back()
             return
+        if self._is_leaving and not self.offers:
+            self.close()
+            return
         for offer in self.offers.values():
             if offer.accepted is not None and offer.kept is None and self._is_fed(offer.accepted.positions):
                 self._commit(offer, offer.accepted)
@@ -476,7 +497,7 @@ class _Link(Link):
         if not isinstance(what, _Offer):
             return
         offer, giver = what, self._giver
-        assert offer.accepted is not None and offer.kept is not None
+        assert self._hello is not None and offer.accepted is not None and offer.kept is not None
         del self.offers[offer.number]
         for i, each in enumerate(offer.units):
             conns = each.unit.conns
@@ -486,11 +507,14 @@ class _Link(Link):
                 each.listener.went(conns)
                 continue
             each.unit.resume()
+            self._hello.descriptors += len(conns)
+            self.is_full = False
             why = offer.accepted.refused.get(str(i))
-            if why is not None:
-                giver.stays(each.listener, why)
-            else:
+            self._is_leaving |= why == "lost"
+            if why is None or why == "lost":
                 giver.ask_again(each.listener, conns[0])
+            else:
+                giver.stays(each.listener, why)
         giver.look(None)
 
     def _messages(self, i: int, each: _Offered, positions: Mapping[str, int], parts: Parts) -> list[Any]:

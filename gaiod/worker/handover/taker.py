@@ -68,14 +68,27 @@ class Taker(Target):
         listeners: whose connections it takes.
         names: of the worker's connections.
         positions: tells how far the feed has come.
+        late: called with each client's connection that became this worker's although it is leaving.
+
+    Attributes:
+        is_leaving: it takes no more: others serve instead. Its owner's.
     """
 
-    def __init__(self, watcher: Watcher, listeners: Sequence[Listener], names: Names, positions: Positions) -> None:
+    def __init__(
+        self,
+        watcher: Watcher,
+        listeners: Sequence[Listener],
+        names: Names,
+        positions: Positions,
+        late: Callable[[Listener, Conn], None],
+    ) -> None:
         super().__init__(None, None)
         self.watcher = watcher
         self.listeners = {listener.name: listener for listener in listeners}
         self.names = names
         self.positions = positions
+        self.late = late
+        self.is_leaving = False
         self._links: dict[bytes, _Link] = {}
         self._descriptors = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._descriptors.bind("")  # the kernel finds a name that is no file, and nobody else's (man 7 unix)
@@ -211,9 +224,10 @@ class _Link(Link):
     def _build(self, offer: _Offer) -> dict[str, str]:
         """Build what is offered; return what is refused, and why."""
         descriptors = offer.descriptors
-        if len(descriptors) != sum(offer.sizes):
+        if self._taker.is_leaving or len(descriptors) != sum(offer.sizes):
             close_all(descriptors)
-            return {str(i): "descriptors" for i in range(len(offer.sizes))}
+            why = "lost" if self._taker.is_leaving else "descriptors"
+            return {str(i): why for i in range(len(offer.sizes))}
         refused: dict[str, str] = {}
         parcels: dict[Any, Any] = {}
         lives = self._taker.lives()
@@ -272,6 +286,8 @@ class _Link(Link):
             else:
                 each.unit.resume()
                 each.listener.came(each.unit.conns, paused_s)
+                if self._taker.is_leaving:
+                    self._taker.late(each.listener, each.unit.conns[0])
 
     def _hand_back(self, each: _Arrived) -> None:
         conns = each.unit.conns
