@@ -63,6 +63,16 @@ def name_of_peer(address: Any) -> bytes:
     return b"" if address is None else struct.pack("=H", socket.AF_UNIX)
 
 
+def peer_text(address: Any) -> str:
+    """Write the address of a peer as `Conn.peer_address` returns it: `127.0.0.1:80`, `[::1]:80`, `unix`, or `-`."""
+    if address is None:
+        return "-"
+    if isinstance(address, str | bytes):
+        return "unix"
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def linger_none(fd: int) -> None:
     """See to it that closing a socket sends a RST and forgets what was not sent: SO_LINGER of 0 s (man 7 socket)."""
     sock = socket.socket(fileno=fd)

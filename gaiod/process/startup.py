@@ -22,9 +22,14 @@ def receive_settings(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
 
 def map_cells(fd: int) -> Any:
     """Map the cells to count in: 64-bit integers."""
-    cells = memoryview(mmap.mmap(fd, 0)).cast("q")
+    return memoryview(map_file(fd)).cast("q")
+
+
+def map_file(fd: int) -> mmap.mmap:
+    """Map all of a file, to read and write; its descriptor is closed."""
+    memory = mmap.mmap(fd, 0)
     os.close(fd)
-    return cells
+    return memory
 
 
 def receive_fd(later_fds: socket.socket) -> int | None:

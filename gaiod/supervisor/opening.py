@@ -13,6 +13,7 @@ from gaiod.settings import Settings
 from gaiod.supervisor.host import privileges
 from gaiod.supervisor.host.systemd import inherited_sockets
 from gaiod.supervisor.operators.server import CONTROL_MODE, open_control_socket
+from gaiod.supervisor.processes.kept_closes import Inherited
 from gaiod.supervisor.processes.shared_state import HandedOverValues
 from gaiod.supervisor.sockets.bind import close_listener
 from gaiod.supervisor.sockets.listeners import Listeners, Prepared
@@ -84,13 +85,14 @@ class Opening:
         shared: HandedOverValues,
         feed: dict[str, Any] | None,
         instances: int,
+        closes: Inherited,
     ) -> HandedOver:
         """Return what a successor gets: the sockets, and what its workers and its feeder are to know."""
         control = {}
         if self.control is not None and control_listen is not None:
             control[control_listen] = self.control.fileno()
         inodes = {sock.path: sock.inode for sock in (self.control, *self.listeners.unix_sockets()) if sock is not None}
-        return HandedOver(self.listeners.handed_over(), control, inodes, shared, feed, instances)
+        return HandedOver(self.listeners.handed_over(), control, inodes, shared, feed, instances, closes)
 
     def renew_control(self) -> UnixListener | None:
         """Listen anew if the file of the control socket was removed; return the new socket."""

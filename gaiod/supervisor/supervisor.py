@@ -172,6 +172,7 @@ class Supervisor:
             self._open_fronts(prepared)
         else:
             self._fleet.instances = self._opening.predecessor.instances
+            self._fleet.closes.adopt(self._opening.predecessor.closes)
             self._fleet.shared.adopt(self._opening.predecessor.shared)
             self._fleet.feeding.take_over(self._opening.predecessor.feed)
         listeners = prepared.listeners[: len(self._settings.listeners)]
@@ -351,6 +352,7 @@ class Supervisor:
                     shared=self._fleet.shared.handed_over(),
                     feed=self._fleet.feeding.handed_over(),
                     instances=self._fleet.instances + INSTANCES_SPARED,
+                    closes=self._fleet.closes.handed_over(),
                 ),
                 lambda status, text: self._take_upgraded(asker, status, text),
             )

@@ -22,6 +22,7 @@ from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.process.channel import Channel
 from gaiod.process.socket_files import Inode
+from gaiod.supervisor.processes.kept_closes import Inherited
 from gaiod.supervisor.processes.shared_state import HandedOverValues
 
 log = logging.getLogger("gaiod.supervisor")
@@ -61,6 +62,7 @@ class HandedOver:
         feed: what its feeder leaves to the next one (`Feeding.handed_over`); None: there was none.
         instances: the numbers of its workers are up to this, those included that it may yet start: connections that
             come from them keep their names.
+        closes: what is remembered of connections that closed.
     """
 
     sockets: Sockets
@@ -69,6 +71,7 @@ class HandedOver:
     shared: HandedOverValues = field(default_factory=list)
     feed: dict[str, Any] | None = None
     instances: int = 0
+    closes: Inherited | None = None
 
 
 def own_command(*arguments: str) -> list[str]:
@@ -116,6 +119,8 @@ class Upgrade:
         fds = [*(fd for each, _ in handed_over.sockets.values() for fd in each), *handed_over.control.values()]
         if handed_over.feed is not None:
             fds += [handed_over.feed["links"], handed_over.feed["journal"]]
+        if handed_over.closes is not None:
+            fds += [handed_over.closes["past"], *handed_over.closes["live"]]
         environment = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
         environment[VARIABLE] = str(theirs.fileno())
         with theirs:
@@ -179,8 +184,8 @@ class Predecessor:
     """The new daemon's side: what the old one hands over.
 
     Attributes:
-        sockets, control, inodes, shared, feed, instances: as they were given to `Upgrade`; an older daemon does not
-            have all of them.
+        sockets, control, inodes, shared, feed, instances, closes: as they were given to `Upgrade`; an older daemon
+            does not have all of them.
     """
 
     def __init__(self, fd: int) -> None:
@@ -204,6 +209,7 @@ class Predecessor:
         self.inodes = {path: (each[0], each[1]) for path, each in inodes.items() if each is not None}
         self.feed: dict[str, Any] | None = message.get("feed")
         self.instances: int = message.get("instances", 0)
+        self.closes: Inherited | None = message.get("closes")
         self.shared: HandedOverValues = [(name, label, values) for name, label, values in message.get("shared", ())]
 
     def close(self) -> None:

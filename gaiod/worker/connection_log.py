@@ -14,6 +14,7 @@ from gaiod.handler.termination import Termination
 from gaiod.log.format import fields
 from gaiod.log.rate_limit import RateLimit
 from gaiod.settings import ConnectionLogSettings
+from gaiod.stats.closes import ending_of
 from gaiod.worker.names import Names
 
 log = logging.getLogger("gaiod.connections")
@@ -85,7 +86,7 @@ class ConnectionLog:
             who = self._who(listener, conn, peer)
             if server is not None:
                 who["server"] = server
-            log.info("connection closed", extra=fields(**who, **self._traffic(conn), **ending_of(termination)))
+            log.info("connection closed", extra=fields(**who, **self._traffic(conn), **ending_of(termination.key)))
 
     def _who(self, listener: str, conn: Conn, peer: str) -> dict[str, Any]:
         return {"conn": self._names.of(conn), "listener": listener, "peer": peer}
@@ -114,20 +115,3 @@ class ConnectionLog:
             self._left -= 1
         self._left -= 1
         return True
-
-
-def ending_of(termination: Termination) -> dict[str, str]:
-    """Return the fields that tell of the end of a connection: those of them that say something."""
-    told = {"reason": str(termination), "who": termination.who, "how": termination.how}
-    told |= {"cause": termination.cause} if termination.cause else {}
-    return {**told, "phase": termination.phase}
-
-
-def peer_text(address: Any) -> str:
-    """Write the address of a peer as `Conn.peer_address` returns it: `127.0.0.1:80`, `[::1]:80`, `unix`, or `-`."""
-    if address is None:
-        return "-"
-    if isinstance(address, str | bytes):
-        return "unix"
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from gaiod.core.connection import Conn
+from gaiod.core.sockets import peer_text
 from gaiod.handler.handler import Handler
 from gaiod.handler.termination import Termination
 from gaiod.stats.cells import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, bucket_of
-from gaiod.worker.connection_log import ConnectionLog, peer_text
+from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.names import Names
 

@@ -15,6 +15,7 @@ from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
 from gaiod.core.group import Group
 from gaiod.core.operations import ACCEPT, CLOSED, CONNECT, RELAY
 from gaiod.core.results import OpResult
+from gaiod.core.sockets import peer_text
 from gaiod.core.watcher import Watcher
 from gaiod.handler.admin_state import AdminState, admin_states, server_of_key
 from gaiod.handler.arrival import Arrival, NotTaken
@@ -29,7 +30,7 @@ from gaiod.settings import ListenerSettings, ProxyProtocolSettings
 from gaiod.stats.cells import ACCEPT_ERRORS, CELL, HANDOVER_BOUNDS_S, Layout, bucket_of
 from gaiod.worker.accept_pauses import AcceptPauses
 from gaiod.worker.access import Access
-from gaiod.worker.connection_log import ConnectionLog, peer_text
+from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.ledger import Ledger, phase_at_end, server_of
 from gaiod.worker.listener_timers import Timers

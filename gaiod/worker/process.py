@@ -32,7 +32,7 @@ from gaiod.process.channel import Channel
 from gaiod.process.inheritance import ignore_what_is_for_the_supervisor, take_known_state
 from gaiod.process.main_loop import MainLoop
 from gaiod.process.signals import Signals
-from gaiod.process.startup import map_cells, receive_fd, receive_settings
+from gaiod.process.startup import map_cells, map_file, receive_fd, receive_settings
 from gaiod.settings import ConnectionLogSettings, listener_settings_from, log_settings_from
 from gaiod.stats.cells import HEARTBEAT, Layout
 from gaiod.version import __version__
@@ -69,7 +69,6 @@ class Worker:
     def __init__(self, channel_fd: int) -> None:
         self._first = socket.socket(fileno=channel_fd)
         self._listeners: list[Listener] = []
-        self._recent_closes = RecentCloses()
         self._sockets: list[list[socket.socket]] = []
         self._drain: Drain | None = None
         self._kept: set[str] | None = None  # listeners whose connections it keeps, while others serve; None: it serves
@@ -132,7 +131,7 @@ class Worker:
         except StartError as error:
             self._fail(str(error), os.EX_SOFTWARE)
         else:
-            self._questions = Questions(self._listeners, self._names, self._recent_closes)
+            self._questions = Questions(self._listeners, self._names)
             self._feed(message["feed"])
             GcStats(cells, layout).start()
             self._cells, self._lost = cells, layout.worker("log_lost")
@@ -159,6 +158,7 @@ class Worker:
     ) -> None:
         place = {"worker": message["worker"], "generation": message["generation"], "process": os.getpid()}
         self._names = Names(message["instance"], place)
+        recent_closes = RecentCloses(map_file(message["closes"]), message["worker"])
         dropped = layout.worker("connection_log_dropped")
         connection_log = ConnectionLog(wanted, self._names, partial(_add, cells, dropped))
         for number, (plain, fds) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
@@ -179,7 +179,7 @@ class Worker:
                 number=number,
                 connection_log=connection_log,
                 names=self._names,
-                recent_closes=self._recent_closes,
+                recent_closes=recent_closes,
                 slow=self._slow,
                 shared=message["shared"].get(settings.name),
                 share=partial(self._share, settings.name),
@@ -398,7 +398,7 @@ class Worker:
             result = self._questions.answer(question)
             if result != UNKNOWN:
                 self._answer(question, result)
-            else:  # or its CLOSE is on the way: then it comes before what is posted now
+            else:  # its CLOSE may be on the way: it is written down before what is posted now
                 self._watcher.post(lambda posted: self._answer(question, self._questions.answer(question)))
 
     def _answer(self, question: dict[str, Any], result: dict[str, Any]) -> None:

@@ -10,12 +10,12 @@ from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
 from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
+from gaiod.core.sockets import peer_text
 from gaiod.core.watcher import Watcher
 from gaiod.handler.termination import Termination, of_error
 from gaiod.process.dispatch import Target
 from gaiod.proxy_protocol import HeaderReader, ProxyProtocolError
 from gaiod.settings import ProxyProtocolSettings
-from gaiod.worker.connection_log import peer_text
 from gaiod.worker.networks import Networks
 
 REASON, PHASE = "proxy_protocol", "proxy_header"

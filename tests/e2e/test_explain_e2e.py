@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -204,16 +205,51 @@ def test_connection_that_drains_goes_on_being_explained(daemon: Start, clients: 
     assert "is open: listener echo" in _explain(running, name)
     sock.close()
     wait_until(lambda: len(running.ask("status")["workers"]) == 1, "the end of the old worker")
-    done = running.gaiod("explain", name)
-    assert (done.returncode, done.stdout) == (os.EX_UNAVAILABLE, "")
-    assert done.stderr.startswith(f"there is no connection {name}: ")
+    assert f"connection {name} is closed: peer_eof" in _explain(running, name)
+
+
+def test_closed_connection_is_remembered_over_death_reload_recycling_and_upgrade(
+    daemon: Start, clients: ExitStack
+) -> None:
+    """What closes in the old daemon after the upgrade is, too."""
+    running = daemon(f"drain_timeout: 60s\nhandover: {{enabled: false}}\n{ECHO}")
+    with connect(running.address()) as sock:
+        assert exchange(sock, b"ping") == b"ping"
+        name = _id(running)
+    told = _closed(running, name)
+    os.kill(running.workers[0], signal.SIGKILL)
+
+    def remembered() -> bool:
+        again = running.ask("explain", connection=name)
+        return {key: told[key] for key in told if key != "closed_ago_s"} == {
+            key: again[key] for key in again if key != "closed_ago_s"
+        }
+
+    wait_until(lambda: len(running.workers) == 1, "another worker")
+    assert remembered()
+    assert running.gaiod("reload").returncode == 0
+    assert remembered()
+    assert running.gaiod("workers", "restart").returncode == 0
+    assert remembered()
+    last = clients.enter_context(connect(running.address()))
+    assert exchange(last, b"ping") == b"ping"
+    later = _id(running)
+    new = running.ask("upgrade")["pid"]
+    try:
+        assert remembered()
+        last.close()
+        assert _closed(running, later)["reason"] == "peer_eof"
+        assert running.wait() == 0
+        assert _closed(running, later)["reason"] == "peer_eof"
+    finally:
+        os.kill(new, signal.SIGTERM)
 
 
 def test_connection_that_nobody_knows_is_an_error(daemon: Start) -> None:
     running = daemon()
     done = running.gaiod("explain", "1-999999")
     assert (done.returncode, done.stdout) == (os.EX_UNAVAILABLE, "")
-    assert "it closed longer ago than its worker remembers, or with it, or never was" in done.stderr
+    assert "it closed longer ago than is remembered, was lost with its worker, or never was" in done.stderr
     assert running.gaiod("explain", "nonsense").returncode == os.EX_USAGE
     with pytest.raises(ControlError):
         running.ask("explain", connection="x")

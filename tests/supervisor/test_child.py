@@ -21,6 +21,7 @@ from gaiod.process.dispatch import dispatch
 from gaiod.settings import ListenerSettings, RecycleSettings, Settings
 from gaiod.supervisor.processes.child import RECYCLE_SPREAD, Phase, WorkerProcess
 from gaiod.supervisor.processes.generation import HEARTBEAT_INTERVAL_MAX_S, Generation
+from gaiod.supervisor.processes.kept_closes import KeptCloses
 from gaiod.supervisor.processes.slots import Memory
 from gaiod.supervisor.sockets.listeners import OpenListener
 
@@ -35,6 +36,8 @@ class Starting:
         self.changes: list[tuple[bool, str | None, bool]] = []
         self.shared: list[dict[str, Any]] = []
         self.memory = Memory({("echo", "Echo"): ()})
+        self.closes = KeptCloses()
+        self.closes_fd = self.closes.open()
         self.listener = listen()
         self.worker = WorkerProcess(0, self.memory, watcher, self._take_change, self._take_share, instance=3)
         self.stack: str | None = None
@@ -50,7 +53,8 @@ class Starting:
         settings = Settings((ListenerSettings(name="echo", bind="127.0.0.1:0", handler=handler),))
         listener = OpenListener(self.address, [self.listener], shared=True)
         generation = Generation(1, settings, [listener])
-        self.worker.start({**generation.message_to(0), "shared": {}}, generation.sockets_of(0, ()))
+        message = {**generation.message_to(0), "shared": {}, "closes": self.closes_fd}
+        self.worker.start(message, generation.sockets_of(0, ()))
 
     def run_until(self, look: Callable[[], object]) -> None:
         """Run the loop until `look()` is true."""
@@ -98,6 +102,7 @@ class Starting:
             self.worker.kill()
             self.collect()
         self.memory.close()
+        self.closes.retire(self.closes_fd)
         self.listener.close()
 
 

@@ -168,7 +168,7 @@ def test_connection_that_nobody_knows_is_not_explained(fleet: FleetUnderTest, as
     instance = fleet.fleet.serving[0].process.instance
     answer = asked.ask("explain", connection=f"{instance}-{2**40}")
     assert (answer["ok"], answer["status"]) == (False, os.EX_UNAVAILABLE)
-    assert "it closed longer ago than its worker remembers, or with it, or never was" in answer["error"]
+    assert "it closed longer ago than is remembered, was lost with its worker, or never was" in answer["error"]
     assert asked.ask("explain", connection="999-1")["status"] == os.EX_UNAVAILABLE
 
 

@@ -74,7 +74,7 @@ def test_workers_take_turns_at_the_cpus_when_they_are_pinned() -> None:
 
 def test_member_reports_once() -> None:
     told: list[bool] = []
-    member = Member(None, generation(), took_over=told.append)  # type: ignore[arg-type]
+    member = Member(None, generation(), -1, took_over=told.append)  # type: ignore[arg-type]
     member.report(True)
     member.report(False)
     assert told == [True]

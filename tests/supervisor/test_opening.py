@@ -96,7 +96,9 @@ def test_control_socket_that_is_not_configured_any_more_is_not_kept(
 def test_successor_gets_the_control_socket_by_its_address(opening: Opening, tmp_path: Path) -> None:
     settings = _settings(tmp_path)
     opening.listeners.commit(opening.open(settings, tmp_path))
-    given = opening.handed_over(settings.control_listen, shared=[], feed=None, instances=1003)
+    given = opening.handed_over(
+        settings.control_listen, shared=[], feed=None, instances=1003, closes={"past": 1, "live": []}
+    )
     assert set(given.sockets) == {f"unix:{tmp_path}/echo.sock", f"unix:{tmp_path}/metrics.sock"}
     assert opening.control is not None
     assert given.control == {f"unix:{tmp_path}/control.sock": opening.control.fileno()}

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from gaiod.core.connection import Conn
+from gaiod.core.sockets import peer_text
 from gaiod.core.watcher import Watcher
 from gaiod.handler.termination import Termination
 from gaiod.settings import ConnectionLogSettings
-from gaiod.worker.connection_log import ConnectionLog, peer_text
+from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.names import Names
 
 

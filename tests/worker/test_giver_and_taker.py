@@ -706,7 +706,7 @@ def test_connection_keeps_its_name_wherever_it_goes(request: pytest.FixtureReque
     assert there.taker.names.serial_of(name) == moved.serial
     assert there.taker.names.serial_of(f"7-{moved.serial}") is None, "it has one name"
     assert not there.giver.names.moved
-    facts = ConnectionFacts([there.taker.listener], there.taker.names, there.taker.recent_closes).explain(name)
+    facts = ConnectionFacts([there.taker.listener], there.taker.names).explain(name)
     assert facts["sides"][0]["id"] == name
     assert facts["moved"].pop("ago_s") < LIMIT_S
     assert facts["moved"] == {"times": 1, "worker": 1, "generation": 4, "process": 812}

@@ -14,7 +14,6 @@ from gaiod.log import rate_limit
 from gaiod.settings import ProxyProtocolSettings
 from gaiod.worker.drain import Drain
 from gaiod.worker.inspect.questions import Questions
-from gaiod.worker.inspect.recent_closes import RecentCloses
 from worker.conftest import Serve
 from worker.support.serving import Recorder, Serving
 
@@ -303,7 +302,7 @@ def test_operator_sees_the_clients_and_not_the_balancers(serve: Serve) -> None:
     sock.sendall(V6.encode_v2())
     assert serving.exchange(sock, b"ping") == b"ping"
     question = {"verb": "connections", "listener": None, "sort": "age", "limit": 9}
-    (row,) = Questions([serving.listener], serving.names, RecentCloses()).answer(question)["connections"]
+    (row,) = Questions([serving.listener], serving.names).answer(question)["connections"]
     assert (row["peer"], row["received_bytes"]) == ("[2001:db8::7]:56324", 4)
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from gaiod import Conn, Handler
 from gaiod.worker.inspect.questions import ORDERS, Questions
-from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.inspect.traffic import APART_MIN_S
 from gaiod.worker.names import Names
 from worker.conftest import Serve
@@ -16,7 +15,7 @@ from worker.support.serving import Recorder, Serving
 
 
 def _questions(*listeners: Serving) -> Questions:
-    return Questions([serving.listener for serving in listeners], Names(7), RecentCloses())
+    return Questions([serving.listener for serving in listeners], Names(7))
 
 
 def _ask(*listeners: Serving, verb: str = "connections", **arguments: Any) -> dict[str, Any]:

@@ -148,18 +148,24 @@ class Commands:
             finish()
 
     def _explain(self, connection: str, reply: Reply) -> None:
-        """Ask every worker: a connection may have gone to another one."""
+        """Look whether it has closed; else ask every worker: any may have it. It may close meanwhile."""
+        closes = self._fleet.closes
 
         def take(found: Found | None, silent: list[int]) -> None:
             if found is None:
-                why = "it closed longer ago than its worker remembers, or with it, or never was"
-                reply(_missing(connection, why, silent))
+                closed = closes.find(connection)
+                why = "it closed longer ago than is remembered, was lost with its worker, or never was"
+                reply(_missing(connection, why, silent) if closed is None else _closed(connection, closed))
                 return
             member, result = found
             is_kept = member.process.phase is Phase.KEEPING and result["listener"] in (member.kept or ())
             kept = {"kept": member.generation.number} if is_kept else {}
             reply(succeeded({"id": connection, "worker": member.process.number, **kept, **result}))
 
+        closed = closes.find(connection)
+        if closed is not None:
+            reply(_closed(connection, closed))
+            return
         question = {"verb": "explain", "connection": connection}
         self._find(question, lambda result: result["state"] != "unknown", take)
 
@@ -279,6 +285,10 @@ ORDERS: dict[str, Callable[[dict[str, Any]], float]] = {
     "traffic": lambda row: float(row["bytes_per_s"] or 0.0),
 }
 """As `gaiod.worker.inspect.questions.ORDERS`, of rows."""
+
+
+def _closed(connection: str, told: dict[str, Any]) -> dict[str, Any]:
+    return succeeded({"id": connection, "state": "closed", **told})
 
 
 def _missing(connection: str, why: str, silent: list[int]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from gaiod.supervisor.processes.child import Phase, WorkerProcess
 from gaiod.supervisor.processes.crash_loop import FAILURES_MAX, FAILURES_WINDOW_S, SETTLED_S, CrashLoop
 from gaiod.supervisor.processes.feeder import Feeding
 from gaiod.supervisor.processes.generation import Code, Failure, Generation, Launch, Member
+from gaiod.supervisor.processes.kept_closes import KeptCloses
 from gaiod.supervisor.processes.shared_state import SharedState, appoint
 from gaiod.supervisor.processes.slots import Key, Slot
 from gaiod.supervisor.sockets.listeners import OpenListener
@@ -45,6 +46,7 @@ class Fleet:
         generation: the one that serves; None before the first.
         feeding: the process that runs the generation's sources.
         instances: how many workers there have been, those of the daemons before this one included.
+        closes: what is remembered of connections that closed.
         shared: what the workers of each listener share.
         drained: the names of its listeners that are not served any more.
         is_stopping: it ends, and starts nobody any more.
@@ -65,6 +67,7 @@ class Fleet:
         self.waiting: set[int] = set()
         self.generation: Generation | None = None
         self.instances = 0
+        self.closes = KeptCloses()
         self.shared = SharedState()
         self.drained: set[str] = set()
         self.is_stopping = False
@@ -234,6 +237,7 @@ class Fleet:
     ) -> Member:
         slot = self.slots.setdefault(number, Slot(number))
         memory = slot.open(generation.keys)
+        closes = self.closes.open()
         self.instances += 1
         process = WorkerProcess(
             number, memory, self._watcher, self._take_change, self._take_share, instance=self.instances
@@ -241,12 +245,14 @@ class Fleet:
         not_served = self.drained if generation is self.generation else set()
         try:
             message = generation.message_to(number, self.feeding.address)
+            message["closes"] = closes
             message["shared"] = {key[0]: dict(self.shared.of(key)) for key in memory.keys}
             process.start(message, generation.sockets_of(number, not_served))
         except BaseException:
             slot.retire(memory)
+            self.closes.retire(closes)
             raise
-        member = Member(process, generation, launch, why, took_over)
+        member = Member(process, generation, closes, launch, why, took_over)
         self._members.append(member)
         self._appoint()
         return member
@@ -326,6 +332,7 @@ class Fleet:
         self._members.remove(member)
         was, number = member.process.phase, member.process.number
         stack = member.process.collect()
+        self.closes.retire(member.closes)
         self.slots[number].retire(member.process.memory, member.process.cpu_s())
         if stack and not self.is_stopping:
             log.error("worker %d, process %d, was here when it ended:\n%s", number, member.process.pid, stack)

@@ -141,6 +141,7 @@ class Member:
     """A worker process, and why it is there.
 
     Attributes:
+        closes: the descriptor of the memory of connections that closed.
         launch: the start of a generation that it is a part of, until that is over.
         why: why it replaces another: one of `stats.cells.RESTART_REASONS`.
         took_over: called once it serves (True) or has failed to (False).
@@ -153,6 +154,7 @@ class Member:
 
     process: WorkerProcess
     generation: Generation
+    closes: int
     launch: "Launch | None" = None
     why: str = "exit"
     took_over: Callable[[bool], None] | None = None

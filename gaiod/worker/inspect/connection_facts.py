@@ -1,4 +1,4 @@
-"""Where one connection stands, or why it closed: what a worker knows, as plain values. Sentences are for others."""
+"""Where one connection stands: what a worker knows, as plain values. Sentences are for others."""
 
 import logging
 import time
@@ -7,9 +7,8 @@ from typing import Any
 
 from gaiod.core.connection import Conn
 from gaiod.core.inspect import relay_sink, state_of
+from gaiod.core.sockets import peer_text
 from gaiod.handler.failures import words_of
-from gaiod.worker.connection_log import peer_text
-from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.inspect.tcp_info import kernel_of
 from gaiod.worker.ledger import phase_of, server_of
 from gaiod.worker.listener import Listener
@@ -18,16 +17,15 @@ from gaiod.worker.names import Names
 log = logging.getLogger("gaiod.worker")
 
 UNKNOWN = {"state": "unknown"}
-"""What is said of a connection that is not open, and whose CLOSE was not taken, or is forgotten."""
+"""What is said of a connection that is not here, or has closed."""
 
 
 class ConnectionFacts:
     """Explains the connections of a worker, by their names."""
 
-    def __init__(self, listeners: Sequence[Listener], names: Names, recent_closes: RecentCloses) -> None:
+    def __init__(self, listeners: Sequence[Listener], names: Names) -> None:
         self._listeners = listeners
         self._names = names
-        self._recent_closes = recent_closes
 
     def explain(self, name: str) -> dict[str, Any]:
         """Return what is known of a connection. A client's and that which its handler opened for it go together."""
@@ -37,8 +35,7 @@ class ConnectionFacts:
             conn = None if serial is None else listener.find(serial)
             if conn is not None:
                 return {"state": "open", **self._open(listener, conn, now_s)}
-        closed = self._recent_closes.find(name, now_s)
-        return UNKNOWN if closed is None else {"state": "closed", **closed}
+        return UNKNOWN
 
     def _open(self, listener: Listener, conn: Conn, now_s: float) -> dict[str, Any]:
         partner = _partner_of(listener, conn) or relay_sink(conn)

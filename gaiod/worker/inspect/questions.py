@@ -8,7 +8,6 @@ from typing import Any
 from gaiod.core.connection import Conn
 from gaiod.core.inspect import buffered_bytes, waiting_s
 from gaiod.worker.inspect.connection_facts import ConnectionFacts, facts_of
-from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.inspect.tcp_info import kernel_of
 from gaiod.worker.inspect.traffic import Traffic
 from gaiod.worker.ledger import phase_of, server_of
@@ -28,10 +27,10 @@ ORDERS: dict[str, Callable[[Conn, float, Traffic], float]] = {
 class Questions:
     """Looks at the connections of a worker, and ends one."""
 
-    def __init__(self, listeners: Sequence[Listener], names: Names, recent_closes: RecentCloses) -> None:
+    def __init__(self, listeners: Sequence[Listener], names: Names) -> None:
         self._listeners = listeners
         self._names = names
-        self._facts = ConnectionFacts(listeners, names, recent_closes)
+        self._facts = ConnectionFacts(listeners, names)
         self._traffic = Traffic()
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:

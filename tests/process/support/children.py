@@ -32,13 +32,13 @@ class ChildUnderTest:
         self.channel, theirs = socket.socketpair()
         self.channel.settimeout(LIMIT_S)
         self._lines = self.channel.makefile("r", encoding="utf-8")
-        self._stats, self._dump, self._code = map(os.memfd_create, ("stats", "dump", "code"))
+        self._stats, self._dump, self._code, self._closes = map(os.memfd_create, ("stats", "dump", "code", "closes"))
         self._handing, later = socket.socketpair()
         self._later_fds = later.fileno()
         with theirs, later, log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", *command, str(theirs.fileno())],
-                pass_fds=[theirs.fileno(), later.fileno(), self._stats, self._dump, self._code, *fds],
+                pass_fds=[theirs.fileno(), later.fileno(), self._stats, self._dump, self._code, self._closes, *fds],
                 stdout=output,
                 stderr=output,
                 **how,
@@ -88,3 +88,4 @@ class ChildUnderTest:
         os.close(self._stats)
         os.close(self._dump)
         os.close(self._code)
+        os.close(self._closes)

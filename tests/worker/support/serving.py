@@ -10,6 +10,7 @@ from core.support.waiting import LIMIT_S
 from gaiod import Conn, Handler, OpResult, Termination, Watcher, WatcherClosed
 from gaiod.process.dispatch import dispatch
 from gaiod.settings import ListenerSettings
+from gaiod.stats import closes
 from gaiod.stats.cells import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, SERVER_CELL, Layout
 from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.inspect.recent_closes import RecentCloses
@@ -22,7 +23,8 @@ class Kept(RecentCloses):
     """Remembers the last connections that closed, and which those were."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.memory = bytearray(closes.FILE_BYTES)
+        super().__init__(self.memory)
         self.names: list[tuple[int, int]] = []
 
     def add(
@@ -38,6 +40,10 @@ class Kept(RecentCloses):
     ) -> None:
         self.names.append(parts)
         super().add(parts, listener, conn, name, termination, server=server, now_s=now_s)
+
+    def find(self, name: str, now_s: float) -> dict[str, Any] | None:
+        """Return what others read of a connection."""
+        return closes.find(bytes(self.memory), name, now_s)
 
 
 class Serving(Stepped):

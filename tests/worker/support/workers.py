@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from core.support.sockets import listen
 from process.support.children import ChildUnderTest
 
 from gaiod.settings import ListenerSettings, LogSettings
+from gaiod.stats import closes
 from gaiod.stats.cells import CELL, HEARTBEAT, Layout
 
 ECHO = "gaiod.handlers.echo:Echo"
@@ -50,6 +52,7 @@ class WorkerUnderTest(ChildUnderTest):
         ]
         self._layout = Layout(tuple(len(listener["servers"]) for listener in listeners))
         os.ftruncate(self._stats, 8 * self._layout.size)
+        os.ftruncate(self._closes, closes.FILE_BYTES)
         message = {
             "worker": 0,
             "generation": 1,
@@ -59,6 +62,7 @@ class WorkerUnderTest(ChildUnderTest):
             "later_fds": self._later_fds,
             "stats": self._stats,
             "code": self._code,
+            "closes": self._closes,
             "dump": self._dump,
             "cpu": None,
             "heartbeat_interval_s": HEARTBEAT_INTERVAL_S,
@@ -69,6 +73,10 @@ class WorkerUnderTest(ChildUnderTest):
             "shared": dict(self.shared),
         }
         return json.dumps(message).encode() + b"\n"
+
+    def closed(self, name: str) -> dict[str, Any] | None:
+        """Return what is remembered of a connection that closed."""
+        return closes.find(os.pread(self._closes, closes.FILE_BYTES, 0), name, time.monotonic())
 
     def serve(self, *handlers: str, **more: Any) -> None:
         """Tell it what to serve, and wait until it does."""
