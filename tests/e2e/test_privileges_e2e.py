@@ -6,6 +6,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -114,6 +115,20 @@ def test_reload_keeps_the_privileged_port_and_its_connections(daemon: Start, fol
         assert running.ask("reload")["generation"] == 2
         assert exchange(sock, b"after") == b"after"
     assert echoes(f"127.0.0.1:{port}")
+    _assert_unprivileged(running)
+
+
+def test_connections_are_handed_over_without_any_right(daemon: Start, port: int) -> None:
+    """The kernel counts descriptors that are on their way, for those who have no CAP_SYS_RESOURCE."""
+    running = daemon(config(port), command=RUN)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(f"127.0.0.1:{port}")) for _ in range(300)]
+        for number, client in enumerate(clients):
+            assert exchange(client, b"%03d" % number) == b"%03d" % number
+        assert running.gaiod("workers", "restart").returncode == 0
+        running.wait_for("handed 300 of 300 connections over")
+        for number, client in enumerate(clients):
+            assert exchange(client, b"%03d" % number) == b"%03d" % number
     _assert_unprivileged(running)
 
 
