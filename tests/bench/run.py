@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.conditions import conditions
+from harness.moves import moves_table, run_moves
 from harness.network import congestion_control, enter_own_network
 from harness.processes import BenchError
 from harness.proxies import PROXY_NAMES, REFERENCES, known_proxies, missing_proxies
@@ -50,6 +51,10 @@ CONNECT_ROWS = (Row(50, 1024),)
 DEADLINES_ROWS = (Row(100, 1024),)
 SCRAPE_ROWS = (Row(100, 1024),)
 SCRAPES = 50
+MOVES_ROWS = (Row(1, 64), Row(10, 1024), Row(100, 1024))
+"""A worker with one connection that exchanges messages has half its core busy; with 100 it is busy all the time."""
+REPLACEMENTS = 5
+"""Of the worker, in each run."""
 """Of a large daemon, one after the other."""
 DEADLINES_FLAGS = ((), ("--timers", "10000"), ("--read-deadline", "300"))
 PROXY_ROWS = (Row(1, 256), Row(10, 256), Row(50, 256), Row(50, 16384), Row(4, 262144))
@@ -205,6 +210,17 @@ def print_scrapes(bench: Bench, arguments: argparse.Namespace) -> None:
     print(*scrapes_table(run_scrapes(SCRAPES)), "", sep="\n", flush=True)
 
 
+def print_moves(bench: Bench, arguments: argparse.Namespace) -> None:
+    """Measure what it costs connections that their worker is replaced by another."""
+    print("`gaiod serve` with one worker, replaced again and again; the daemon may use both cores.\n")
+    results = {}
+    for busy in arguments.rows or MOVES_ROWS:
+        what = f"{busy} busy, {arguments.moved_connections} idle"
+        results[what] = run_moves(bench, busy, arguments.moved_connections, REPLACEMENTS, arguments.repeats)
+        tell(f"handover {what}: {results[what].took_ms} ms")
+    print(*moves_table(results), "", sep="\n", flush=True)
+
+
 def deadline_servers(servers: Sequence[Server]) -> list[Server]:
     """Return gaiod's engines, each without and with the deadlines whose cost is asked for."""
     return [
@@ -248,7 +264,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "what",
         nargs="?",
-        choices=("echo", "idle", "deadlines", "connect", "proxy", "push", "scrape", "all"),
+        choices=("echo", "idle", "deadlines", "connect", "proxy", "push", "scrape", "handover", "all"),
         default="all",
     )
     add("--repeats", type=int, default=5, help="runs of each server under each load")
@@ -263,10 +279,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--rows",
         type=rows_argument,
-        help="loads of `echo`, `proxy`, `push` and `scrape`: CONNECTIONSxBYTES,... (default: theirs)",
+        help="loads of `echo`, `proxy`, `push`, `scrape` and `handover`: CONNECTIONSxBYTES,... (default: theirs)",
     )
     add("--idle-connections", type=int, default=5000, help="connections of `idle`, and of `push`'s")
     add("--proxied-connections", type=int, default=2000, help="idle connections of `proxy`")
+    add("--moved-connections", type=int, default=1000, help="idle connections of `handover`")
     add("--server-cpu", type=int, default=cpus[0], help="the server's core")
     add("--load-cpu", type=int, default=cpus[min(1, len(cpus) - 1)], help="the load's core and the runner's")
     arguments = parser.parse_args(argv)
@@ -311,6 +328,8 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> None:
         print_push(bench, arguments)
     if arguments.what in ("scrape", "all"):
         print_scrapes(bench, arguments)
+    if arguments.what in ("handover", "all"):
+        print_moves(bench, arguments)
 
 
 def files_wanted(arguments: argparse.Namespace) -> int:

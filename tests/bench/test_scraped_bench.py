@@ -17,13 +17,13 @@ BENCH = Path(__file__).parent
 
 def test_worker_is_measured_while_it_is_scraped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     scrapes = []
-    real = scraped._scrape
+    real = scraped.scrape
 
     def scrape(port: int, headers: Mapping[str, str]) -> tuple[int, bytes]:
         scrapes.append(port)
         return real(port, headers)
 
-    monkeypatch.setattr(scraped, "_scrape", scrape)
+    monkeypatch.setattr(scraped, "scrape", scrape)
     run = run_load(bench, Served("scraped", bench.load_cpu, every_s=0.02), Row(10, 1024))
     assert run.messages >= 10
     assert run.cpu.run_ns > 0
@@ -31,12 +31,12 @@ def test_worker_is_measured_while_it_is_scraped(bench: Bench, monkeypatch: pytes
 
 
 def test_nobody_scrapes_where_nobody_should(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scraped, "_scrape", lambda *_: pytest.fail("it was scraped"))
+    monkeypatch.setattr(scraped, "scrape", lambda *_: pytest.fail("it was scraped"))
     assert run_load(bench, Served("not scraped", bench.load_cpu), Row(10, 1024)).messages >= 10
 
 
 def test_scrape_that_fails_is_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scraped, "_scrape", lambda *_: (503, b""))
+    monkeypatch.setattr(scraped, "scrape", lambda *_: (503, b""))
     with pytest.raises(BenchError, match=r"the scrapes ended with \[503.*where 200 was due"):
         run_load(bench, Served("scraped", bench.load_cpu, every_s=0.02), Row(1, 64))
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, Popen
+from threading import Thread
 
 from harness.processes import BenchError
 
@@ -23,17 +24,19 @@ class Daemon:
         workers: its workers' processes.
         ports: of its listeners, on 127.0.0.1.
         metrics_port: of its metrics.
+        lines: of its log; more come while it runs.
     """
 
     pid: int
     workers: list[int]
     ports: dict[str, int]
     metrics_port: int
+    lines: list[str]
 
 
 @contextmanager
 def daemon(folder: Path, config: str) -> Iterator[Daemon]:
-    """Run a daemon that has metrics; its standard error is read until it serves, and then no more.
+    """Run a daemon that has metrics.
 
     Raises:
         BenchError: it did not start.
@@ -42,17 +45,22 @@ def daemon(folder: Path, config: str) -> Iterator[Daemon]:
     path.write_text(config)
     command = [sys.executable, "-m", "gaiod", "serve", "--allow-root", "--config", str(path)]
     with Popen(command, stderr=PIPE, text=True) as process:
+        lines: list[str] = []
+        assert process.stderr is not None
+        reader = Thread(target=lines.extend, args=(process.stderr,))
         try:
-            assert process.stderr is not None
-            said = ""
             for line in process.stderr:
-                said += line
+                lines.append(line)
                 if "ready:" in line:
                     break
             else:
-                raise BenchError(f"gaiod: ended before it was ready: {said}")
+                raise BenchError(f"gaiod: ended before it was ready: {''.join(lines)}")
+            reader.start()
+            said = "".join(lines)
             workers = [int(pid) for pid in said.rpartition("process ")[2].split(", ")]
             ports = {name: int(port) for name, port in LISTENER.findall(said)}
-            yield Daemon(process.pid, workers, ports, int(METRICS.findall(said)[0]))
+            yield Daemon(process.pid, workers, ports, int(METRICS.findall(said)[0]), lines)
         finally:
             process.terminate()
+            if reader.is_alive():
+                reader.join()

@@ -86,7 +86,12 @@ def parse_stopped(text: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in (word.partition("=") for word in text.split())}
 
 
-def _check(load: Child, stopped: str) -> dict[str, float]:
+def check_echoes(load: Child, stopped: str) -> dict[str, float]:
+    """Return the figures of a load's `stopped` line.
+
+    Raises:
+        BenchError: an echo was wrong or never came.
+    """
     figures = parse_stopped(stopped)
     if figures["mismatches"] or figures["errors"] or figures["lost"] or not figures["messages"]:
         raise BenchError(f"{load.name}: not every message was echoed: {stopped}")
@@ -115,7 +120,7 @@ def run_load(bench: Bench, server: Contestant, row: Row, mode: LoadMode = "echo"
             load.go_on()
             stopped = load.expect("stopped", bench.seconds + LOAD_TIMEOUT_S)
             cpu = cpu_counters(child.pid) - before
-            figures = _check(load, stopped)
+            figures = check_echoes(load, stopped)
     return Run(
         int(figures["messages"]),
         figures["seconds"],

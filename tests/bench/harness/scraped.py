@@ -91,7 +91,7 @@ def _scraping(port: int, every_s: float | None) -> Iterator[None]:
 
     def run() -> None:
         while not is_over.is_set():
-            statuses.append(_scrape(port, FORMATS["OpenMetrics, gzip"])[0])
+            statuses.append(scrape(port, FORMATS["OpenMetrics, gzip"])[0])
             is_over.wait(every_s)
 
     thread = Thread(target=run)
@@ -105,7 +105,8 @@ def _scraping(port: int, every_s: float | None) -> Iterator[None]:
         raise BenchError(f"the scrapes ended with {statuses}, where 200 was due")
 
 
-def _scrape(port: int, headers: Mapping[str, str]) -> tuple[int, bytes]:
+def scrape(port: int, headers: Mapping[str, str] = FORMATS["text"]) -> tuple[int, bytes]:
+    """Return the status and the body of one answer."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=START_TIMEOUT_S)
     try:
         client.request("GET", "/metrics", headers=dict(headers))
@@ -132,14 +133,14 @@ def run_scrapes(count: int, config: str = LARGE) -> dict[str, Answers]:
     """
     found = {}
     with tempfile.TemporaryDirectory(prefix="gaiod-scraped-") as name, daemon(Path(name), config) as gaiod:
-        _, text = _scrape(gaiod.metrics_port, FORMATS["text"])
+        _, text = scrape(gaiod.metrics_port, FORMATS["text"])
         series = sum(not line.startswith(b"#") for line in text.splitlines())
         for what, headers in FORMATS.items():
             wall_ms = []
             before = cpu_counters(gaiod.pid)
             for _ in range(count):
                 began_s = time.perf_counter()
-                _scrape(gaiod.metrics_port, headers)
+                scrape(gaiod.metrics_port, headers)
                 wall_ms.append(1e3 * (time.perf_counter() - began_s))
             cpu = cpu_counters(gaiod.pid) - before
             found[what] = Answers(series, wall_ms, cpu.run_ns / 1e6 / count)
