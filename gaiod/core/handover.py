@@ -124,7 +124,8 @@ class Unit:
         """Return what they are, as plain values for JSON, one for each of `conns`; and the bytes that they refer to.
 
         Bytes are numbered in the order of the list. A message that waits for several members is the same object for
-        each. Times are `time.monotonic()` seconds, which is one clock for all processes of a machine.
+        each. Times are `time.monotonic()` seconds, which is one clock for all processes of a machine. What is nothing
+        is not said: most connections have nothing else than times.
 
         Raises:
             MemoryError: there is no memory for what a relay's pipe holds.
@@ -148,7 +149,7 @@ class Unit:
             self._describe_group(conn, plain, blobs)
             self._describe_writes(conn, plain["writes"], blobs)
             self._describe_relay(conn, plain, blobs)
-            told.append(plain)
+            told.append({key: value for key, value in plain.items() if value})
         return told, blobs
 
     def messages_until(self, conn: Conn, position: int) -> list[tuple[str, bytes]]:
@@ -279,7 +280,7 @@ class Unit:
         """
         for conn, plain in zip(self.conns, told, strict=True):
             self._fill_conn(conn, plain)
-            for each in plain["writes"]:
+            for each in plain.get("writes", ()):
                 self._fill_write(conn, each, blobs)
             if plain.get("messages"):
                 self.waiting[conn] = [(str(topic), blobs[number]) for topic, number in plain["messages"]]
@@ -301,12 +302,14 @@ class Unit:
         now_s = self.operations.poller.now()
         conn.opened_s = float(plain["opened_s"])
         conn.active_s = float(plain["active_s"])
-        conn.stall_s = plain["stalled_s"] - now_s
+        conn.stall_s = plain.get("stalled_s", 0.0) - now_s
         conn.blocked_s = now_s
-        conn.bytes_received, conn.bytes_sent, conn.fault = (index(plain[key]) for key in ("received", "sent", "fault"))
-        conn.at_eof = bool(plain["at_eof"])
-        conn.unanswered = bool(plain["unanswered"])
-        conn.hung = TOLD if plain["hangup_told"] else UNSEEN
+        conn.bytes_received = index(plain.get("received", 0))
+        conn.bytes_sent = index(plain.get("sent", 0))
+        conn.fault = index(plain.get("fault", 0))
+        conn.at_eof = bool(plain.get("at_eof"))
+        conn.unanswered = bool(plain.get("unanswered"))
+        conn.hung = TOLD if plain.get("hangup_told") else UNSEEN
 
     def _fill_write(self, conn: Conn, each: Any, blobs: list[bytes]) -> None:
         operations = self.operations

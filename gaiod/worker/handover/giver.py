@@ -395,17 +395,21 @@ class _Link(Link):
             giver.stays(listener, reason)
             return None
         giver.outcome.held_bytes += size
-        return {
+        plain: dict[str, Any] = {
             "listener": listener.name,
             "version": listener.state_version,
             "state": parts.add(state),
             "conns": told,
             "clients": [listener.is_client(conn) for conn in unit.conns],
-            "partner": _index_of(listener.partner_of(conn), unit.conns),
             "names": [giver.names.told_of(conn) for conn in unit.conns],
-            "headers": [plain_header(conn.proxy_header) for conn in unit.conns],
-            "parts": [parts.add(blob) for blob in blobs],
         }
+        if len(unit.conns) > 1:
+            plain["partner"] = _index_of(listener.partner_of(conn), unit.conns)
+        if any(conn.proxy_header is not None for conn in unit.conns):
+            plain["headers"] = [plain_header(conn.proxy_header) for conn in unit.conns]
+        if blobs:
+            plain["parts"] = [parts.add(blob) for blob in blobs]
+        return plain
 
     def _lack_of_feed(self, listener: Listener, told: list[dict[str, Any]]) -> str:
         """Return why the messages of a group's member would not go on where they end; empty: they would."""

@@ -249,12 +249,13 @@ class _Link(Link):
             reason = "version" if listener is None else listener.lack_of_room(told["version"])
             if reason or listener is None:
                 return reason
-            parts = [offer.parts[number] for number in told["parts"]]
+            parts = [offer.parts[part] for part in told.get("parts", ())]
             traffic = [listener.traffic_of(is_client) for is_client in told["clients"]]
-            headers = [header_of(header) for header in told["headers"]]
+            headers = [header_of(header) for header in told.get("headers", [None] * offer.sizes[i])]
             origins = self._taker.names.read(told["names"], offer.message["from"], lives)
             state = offer.parts[told["state"]]
-            partner = None if told["partner"] is None else range(offer.sizes[i])[told["partner"]]
+            number = told.get("partner")
+            partner = None if number is None else range(offer.sizes[i])[number]
             if len(headers) != offer.sizes[i] or len(origins) != offer.sizes[i]:
                 raise ValueError("a unit has as many headers and names as connections")
             own, descriptors = descriptors, []  # the watcher's from now on

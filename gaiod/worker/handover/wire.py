@@ -63,6 +63,9 @@ NONSENSE = (FrameError, LookupError, TypeError, ValueError, OverflowError)
 """What is raised by an attempt to understand what makes no sense."""
 
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class Parts:
     """Bytes to be sent behind an object, each distinct one once: members of a group wait for the same messages."""
 
@@ -82,7 +85,7 @@ class Parts:
 
     def frame(self, message: dict[str, Any]) -> bytes:
         """Return an object with the parts behind it."""
-        said = json.dumps({**message, "sizes": [len(part) for part in self._parts]}).encode()
+        said = _to_json({**message, "sizes": [len(part) for part in self._parts]}).encode()
         return b"".join((HEADER.pack(len(said), self.size), said, *self._parts))
 
 
