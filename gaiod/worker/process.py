@@ -337,6 +337,8 @@ class Worker:
             return
         if self._giver is not None and not self._giver.is_over:
             self._to_hand_over = how  # those who take now may be on their way out
+            if not self._giver.gives_all:
+                self._giver.cut_short()
         else:
             self._giver = Giver(
                 self._watcher,
@@ -346,7 +348,7 @@ class Worker:
                 positions=self._positions,
                 timeout_s=how["handover_timeout_s"],
                 after_pass=self._loop.after_pass,
-                done=self._take_outcome,
+                done=partial(self._take_outcome, how),
             )
 
     def _leave_to_others(self, how: dict[str, Any]) -> None:
@@ -364,12 +366,15 @@ class Worker:
     def _take_late(self, listener: Listener, conn: Conn) -> None:
         """Hand on a connection that has come, although others serve since a moment ago."""
         if self._giver is not None and not self._giver.is_over:
-            self._giver.ask_again(listener, conn)
+            self._giver.add(listener, conn)
         else:
             self._hand_over(self._how)
 
-    def _take_outcome(self, outcome: "Outcome") -> None:
-        self._channel.send({"handed_over": asdict(outcome)})
+    def _take_outcome(self, asked: dict[str, Any], outcome: "Outcome") -> None:
+        if "id" in asked:
+            self._answer(asked, asdict(outcome))
+        else:
+            self._channel.send({"handed_over": asdict(outcome)})
         how, self._to_hand_over = self._to_hand_over, None
         if how is not None:
             self._hand_over(how)
@@ -394,6 +399,11 @@ class Worker:
         if question["verb"] == "fed":
             self._asked_fed.append(question)
             self._answer_fed()
+        elif question["verb"] == "rebalance":
+            if self._is_giving() or self._how:
+                self._answer(question, {"moved": 0, "stayed": {}, "held_bytes": 0, "took_s": 0.0})
+            else:
+                self._hand_over(question)
         else:
             result = self._questions.answer(question)
             if result != UNKNOWN:

@@ -29,7 +29,7 @@ import logging
 import os
 import socket
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import index
@@ -69,6 +69,9 @@ UNIT_MAX_BYTES = 64 << 20
 OFFERS_MAX = 2
 """Offers of one link that are not committed."""
 
+HELLO_S = 1.0
+"""What a taker may take to say what it takes. Then others get its share: it is busy, or hangs."""
+
 PASS_S = 0.002
 """What one pass may be delayed by."""
 
@@ -85,6 +88,11 @@ class _Offered:
 
     listener: Listener
     unit: Unit
+
+    @property
+    def clients(self) -> int:
+        """How many of its connections are clients'."""
+        return sum(map(self.listener.is_client, self.unit.conns))
 
 
 @dataclass(slots=True, eq=False)
@@ -137,7 +145,8 @@ class Giver:
 
     Args:
         watcher: the worker's.
-        takers: their addresses, as `Taker.address`; `add_takers` adds others.
+        takers: their addresses, as `Taker.address`; `add_takers` adds others. `counts` of one say of which listener
+            it gets how many connections; without them all go, and each gets its share.
         listeners: whose connections.
         names: of the worker's connections.
         positions: tells how far the feed has come.
@@ -152,7 +161,7 @@ class Giver:
     def __init__(
         self,
         watcher: Watcher,
-        takers: Sequence[Mapping[str, str]],
+        takers: Sequence[Mapping[str, Any]],
         listeners: Sequence[Listener],
         *,
         names: Names,
@@ -170,27 +179,45 @@ class Giver:
         self.deadline_s = self._began_s + timeout_s
         self._after_pass = after_pass
         self._done: Callable[[Outcome], None] | None = done
-        self._waiting: deque[tuple[Listener, Conn]] = deque()
+        self._waiting: defaultdict[Listener, deque[Conn]] = defaultdict(deque)
         self._again: list[tuple[Listener, Conn]] = []
         self._again_s = 0.0
+        self.gives_all = not any("counts" in taker for taker in takers)
+        self._unshared: Counter[str] = Counter()  # connections of each listener that no taker gets yet
         for listener in listeners:
-            for conn in listener.clients():
-                if listener.hands_over:
-                    self._waiting.append((listener, conn))
-                else:
-                    self.stays(listener, "handler")
+            conns = listener.clients()
+            if listener.hands_over:
+                self._waiting[listener].extend(conns)
+                self._unshared[listener.name] = len(conns) if self.gives_all else 0
+                continue
+            for _ in conns if self.gives_all else ():
+                self.stays(listener, "handler")
         self._links: list[_Link] = []
         self._known: set[str] = set()  # where takers are, or were
-        if self._waiting:
+        if any(self._waiting.values()):
             self.add_takers(takers)
+        self._share()
         self.look(None)
 
-    def add_takers(self, takers: Iterable[Mapping[str, str]]) -> None:
+    def add_takers(self, takers: Iterable[Mapping[str, Any]]) -> None:
         """Hand over to these, too: they serve since a moment ago, perhaps instead of others."""
         for taker in takers:
             if taker["stream"] not in self._known and self._done is not None:
                 self._known.add(taker["stream"])
-                self._links.append(_Link(self, taker["stream"], taker["descriptors"]))
+                counts = Counter(taker.get("counts", {}))
+                self._links.append(_Link(self, taker["stream"], taker["descriptors"], counts))
+
+    def add(self, listener: Listener, conn: Conn) -> None:
+        """Hand over this connection, too: it has come since."""
+        self._unshared[listener.name] += 1
+        self.ask_again(listener, conn)
+
+    def cut_short(self) -> None:
+        """Offer nothing more: all connections are to go, and no longer just some."""
+        for link in self._links:
+            link.wanted.clear()
+        self._waiting.clear()
+        self._again.clear()
 
     @property
     def is_over(self) -> bool:
@@ -206,12 +233,13 @@ class Giver:
         """Offer a connection later."""
         self._again.append((listener, conn))
 
-    def next_waiting(self) -> tuple[Listener, Conn] | None:
-        """Return a connection that is to be offered; None: there is none now."""
-        while self._waiting:
-            listener, conn = self._waiting.popleft()
-            if not conn.closed:
-                return listener, conn
+    def next_for(self, wanted: Mapping[str, int]) -> tuple[Listener, Conn] | None:
+        """Return a connection to offer to who gets so many of each listener; None: there is none now."""
+        for listener, conns in self._waiting.items():
+            while conns and wanted[listener.name] > 0:
+                conn = conns.popleft()
+                if not conn.closed:
+                    return listener, conn
         return None
 
     def look(self, result: OpResult | None) -> None:
@@ -225,41 +253,83 @@ class Giver:
         now_s = time.monotonic()
         is_late = now_s >= self.deadline_s
         if self._again and not is_late and now_s >= self._again_s:
-            self._waiting.extend(self._again)
+            for listener, conn in self._again:
+                self._waiting[listener].append(conn)
             self._again.clear()
             self._again_s = now_s + AGAIN_S
         for link in self._links:
             link.look(now_s)
-        self._links = [link for link in self._links if not link.is_over]
+        self._take_shares(now_s)
         if not is_late:
             self._offer(now_s + PASS_S)
         if not any(link.offers for link in self._links):
             if is_late:
                 self._end("timeout" if self._links else self.why, "not_quiet" if self._links else self.why)
                 return
-            if self._links and all(link.is_full for link in self._links):
+            if any(link.is_full for link in self._links) and not any(self._is_open(link) for link in self._links):
                 self.why = "descriptors"
-            is_hopeless = self.why == "descriptors" if self._links else self.why != "lost"  # those are replaced
-            if is_hopeless or not (self._waiting or self._again):
+            is_replaced = self.gives_all and self.why == "lost"  # who serves instead of a taker will be told
+            is_hopeless = self.why == "descriptors" if self._links else not is_replaced
+            if is_hopeless or not self._has_more():
                 self._end(self.why, self.why)
                 return
-        wait_s = 0.0 if self._waiting and any(link.has_room for link in self._links) else LOOK_S
+        wait_s = 0.0 if any(link.has_room and self._has_for(link) for link in self._links) else LOOK_S
         self.watcher.timer(now_s + wait_s, context=self.look)
+
+    def _take_shares(self, now_s: float) -> None:
+        """Take the shares of takers that are gone or full, or have not even said what they take: others get them."""
+        is_slow = now_s >= self._began_s + HELLO_S
+        for link in self._links:
+            if not link.is_usable and (link.is_heard or link.is_over or (is_slow and self.gives_all)):
+                self._unshared += link.wanted
+                link.wanted.clear()
+        self._links = [link for link in self._links if not link.is_over]
+        self._share()
+
+    def _share(self) -> None:
+        """Divide what nobody gets among the takers, evenly. Who is first differs: many workers may have one each."""
+        links = [link for link in self._links if link.is_usable] or [link for link in self._links if not link.is_heard]
+        if not (links and self.gives_all):
+            return
+        first = self.names.place["worker"]
+        for name, count in self._unshared.items():
+            for i in range(len(links)):
+                links[(first + i) % len(links)].wanted[name] += (count + len(links) - 1 - i) // len(links)
+        self._unshared.clear()
+
+    def _is_open(self, link: "_Link") -> bool:
+        """Tell whether a taker gets something, and may yet take it."""
+        return not link.is_full and any(count > 0 for count in link.wanted.values())
+
+    def _has_for(self, link: "_Link") -> bool:
+        return any(conns and link.wanted[listener.name] > 0 for listener, conns in self._waiting.items())
+
+    def _has_more(self) -> bool:
+        """Tell whether there is a connection that some taker gets, or would get."""
+        listeners = {listener for listener, conns in self._waiting.items() if conns}
+        listeners |= {listener for listener, conn in self._again if not conn.closed}
+        if self.gives_all:
+            return bool(listeners)
+        return any(link.wanted[listener.name] > 0 for listener in listeners for link in self._links)
 
     def _offer(self, until_s: float) -> None:
         for link in self._links:
-            while self._waiting and link.has_room and time.monotonic() < until_s:
+            while link.has_room and time.monotonic() < until_s:
                 if not link.offer(until_s):
                     break
 
     def _end(self, why: str, why_again: str) -> None:
-        while (left := self.next_waiting()) is not None:
-            self.stays(left[0], why)
-        for listener, conn in self._again:
-            if not conn.closed:
-                self.stays(listener, why_again)
+        """Tell the outcome. What is left stays: all of it, or as many as were to go."""
+        left = self._unshared
         for link in self._links:
+            left += link.wanted
             link.close()
+        again = [(listener, conn, why_again) for listener, conn in self._again]
+        waiting = [(listener, conn, why) for listener, conns in self._waiting.items() for conn in conns]
+        for listener, conn, reason in (*again, *waiting):
+            if not conn.closed and (self.gives_all or left[listener.name] > 0):
+                left[listener.name] -= 1
+                self.stays(listener, reason)
         self.outcome.took_s = time.monotonic() - self._began_s
         done, self._done = self._done, None
         if done is not None:
@@ -273,8 +343,9 @@ class _Link(Link):
     whether it is with the kernel.
     """
 
-    def __init__(self, giver: Giver, stream: str, descriptors: str) -> None:
+    def __init__(self, giver: Giver, stream: str, descriptors: str, wanted: Counter[str]) -> None:
         super().__init__(None, "takes connections over")
+        self.wanted = wanted  # how many connections of each listener it is yet to get
         self.offers: dict[int, _Offer] = {}
         self.is_over = False
         self.is_full = False  # the taker has too few descriptors left for the next unit
@@ -295,10 +366,19 @@ class _Link(Link):
             self._broken = "lost"
 
     @property
+    def is_heard(self) -> bool:
+        """Whether the taker has said what it takes."""
+        return self._hello is not None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it takes connections."""
+        return self._hello is not None and not (self._broken or self._is_leaving or self.is_full)
+
+    @property
     def has_room(self) -> bool:
         """Whether it can take another offer."""
-        is_usable = self._hello is not None and not (self._broken or self._is_leaving or self.is_full)
-        return is_usable and sum(offer.kept is None for offer in self.offers.values()) < OFFERS_MAX
+        return self.is_usable and sum(offer.kept is None for offer in self.offers.values()) < OFFERS_MAX
 
     def close(self) -> None:
         """End it in order: nothing is offered."""
@@ -331,7 +411,7 @@ class _Link(Link):
         parts = Parts()
         count = 0
         while len(offered) < self._units_max and parts.size < OFFER_BYTES and time.monotonic() < until_s:
-            waiting = giver.next_waiting()
+            waiting = giver.next_for(self.wanted)
             if waiting is None:
                 break
             each = self._detach(*waiting)
@@ -341,7 +421,7 @@ class _Link(Link):
             if count + size > min(DESCRIPTORS_MAX, self._hello.descriptors):
                 each.unit.resume()
                 if size > DESCRIPTORS_MAX:
-                    giver.stays(waiting[0], "descriptors")
+                    self._stays(waiting[0], "descriptors")
                     continue
                 giver.ask_again(*waiting)
                 self.is_full = not offered
@@ -351,17 +431,23 @@ class _Link(Link):
                 offered.append(each)
                 told.append(plain)
                 count += size
+                self.wanted[each.listener.name] -= each.clients
         if not offered:
             return False
         self._send_offer(offered, told, parts)
         return True
+
+    def _stays(self, listener: Listener, reason: str) -> None:
+        """Take note that a connection which was to go there does not, and none in its place."""
+        self.wanted[listener.name] -= 1
+        self._giver.stays(listener, reason)
 
     def _detach(self, listener: Listener, conn: Conn) -> _Offered | None:
         """Take a connection out of the loop, if the taker may have it and it is quiet."""
         assert self._hello is not None
         giver = self._giver
         if listener.state_version not in self._hello.versions.get(listener.name, ()):
-            giver.stays(listener, "version")
+            self._stays(listener, "version")
             return None
         if conn.busy:
             giver.ask_again(listener, conn)
@@ -385,14 +471,14 @@ class _Link(Link):
             if why_not == "not_quiet":
                 giver.ask_again(listener, conn)
             else:
-                giver.stays(listener, why_not)
+                self._stays(listener, why_not)
             return None
         told, blobs = unit.describe()
         size = sum(len(blob) for blob in blobs)
         reason = "size" if size > UNIT_MAX_BYTES else self._lack_of_feed(listener, told)
         if reason:
             unit.resume()
-            giver.stays(listener, reason)
+            self._stays(listener, reason)
             return None
         giver.outcome.held_bytes += size
         plain: dict[str, Any] = {
@@ -458,6 +544,7 @@ class _Link(Link):
             if self._broken == "timeout":
                 self._giver.stays(each.listener, "timeout")
             else:
+                self.wanted[each.listener.name] += each.clients
                 self._giver.ask_again(each.listener, each.unit.conns[0])
 
     # -- what becomes of it ----------------------------------------------------------------------------
@@ -516,6 +603,7 @@ class _Link(Link):
             why = offer.accepted.refused.get(str(i))
             self._is_leaving |= why == "lost"
             if why is None or why == "lost":
+                self.wanted[each.listener.name] += each.clients
                 giver.ask_again(each.listener, conns[0])
             else:
                 giver.stays(each.listener, why)
