@@ -60,6 +60,7 @@ class Client:
         self.sock.setblocking(False)
         self.crowd.by_fd[self.sock.fileno()] = self
         self.crowd.epoll.register(self.sock.fileno(), select.EPOLLIN)
+        self.heard_s = time.monotonic()
         self.begin()
 
     def begin(self) -> None:
@@ -235,6 +236,7 @@ class Crowd:
         if not data:
             self._end(client, "FIN")
             return
+        client.heard_s = time.monotonic()
         wrong = client.take(data)
         if wrong:
             self.wrong.append(f"{client.kind} {client.number}: {wrong}")
@@ -265,6 +267,7 @@ class Crowd:
             "missed": self.missed,
             "doubled": self.doubled,
             "longest_s": max([self.longest_s, *waiting]),
+            "silent_s": max(now_s - each.heard_s for each in self.clients),
         }
 
 
