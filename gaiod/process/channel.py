@@ -42,6 +42,7 @@ class Channel(Target):
         self._conn = conn
         self._take_message = take
         self._buffer = bytearray(received)
+        self._is_ending = False
         conn.context = self
         conn.read()
 
@@ -62,6 +63,12 @@ class Channel(Target):
         if not self._conn.closed:
             self._conn.write(json.dumps(message).encode() + b"\n")
 
+    def end(self) -> None:
+        """Take nothing more, and say nothing behind what was said."""
+        self._is_ending = True
+        self._buffer.clear()
+        self._conn.close()
+
     def close(self) -> None:
         """Say and take nothing more."""
         self._buffer.clear()
@@ -73,7 +80,7 @@ class Channel(Target):
         self.take_received()
         if len(self._buffer) > LINE_MAX_BYTES:
             self.on_completion(result)
-        elif not conn.closed:  # a message can be the reason to close it
+        elif not (conn.closed or self._is_ending):  # a message can be the reason to close it
             conn.read()
 
     def failed(self, hook: str, conn: Conn | None) -> None:
@@ -88,6 +95,6 @@ class Channel(Target):
 
     def on_completion(self, result: OpResult) -> None:
         """The other side is gone, or speaks no sense. What it said last comes before the end of reading tells that."""
-        if result.operation is not OpType.WRITE and not self._conn.closed:
+        if result.operation is not OpType.WRITE and not self._conn.closed and not self._is_ending:
             self._conn.abort()
             self._take_message(None)

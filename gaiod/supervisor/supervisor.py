@@ -205,7 +205,9 @@ class Supervisor:
         self._tell_status()
         if self._opening.predecessor is not None:
             self._open_fronts(prepared)
-            self._opening.predecessor.tell_ready(self._fleet.handover())
+            for key, name, value in self._opening.predecessor.tell_ready(self._fleet.handover()):
+                if key in generation.keys:
+                    self._fleet.shared.put(key, name, value, self._fleet)
             # Until the old daemon has told systemd of this one (MAINPID=), nobody listens to it.
             self._watcher.timer(time.monotonic() + MAIN_PID_S, context=lambda result: self._tell_status())
         pids = ", ".join(str(member.process.pid) for member in self._fleet)
@@ -356,6 +358,7 @@ class Supervisor:
                 ),
                 lambda status, text: self._take_upgraded(asker, status, text),
             )
+            self._fleet.shared.follow = self._upgrade.share
         except OSError as error:
             log.error("the upgrade failed: no process can be started: %s", error)
             asker((os.EX_OSERR, f"no process can be started: {error}"))

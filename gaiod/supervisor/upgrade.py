@@ -24,6 +24,7 @@ from gaiod.process.channel import Channel
 from gaiod.process.socket_files import Inode
 from gaiod.supervisor.processes.kept_closes import Inherited
 from gaiod.supervisor.processes.shared_state import HandedOverValues
+from gaiod.supervisor.processes.slots import Key
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -37,7 +38,7 @@ TIMEOUT_S = 60.0
 """What the new daemon may take until it serves."""
 
 SILENCE_S = 1.0
-"""What a new daemon that has hung up may take to end."""
+"""What a new daemon that has hung up may take to end, and an old one to hang up."""
 
 HANDOVER_KEYS = ("to", "handover_timeout_s")
 """What the new daemon says of its workers, which take the old ones' connections."""
@@ -143,6 +144,11 @@ class Upgrade:
         """Whether the outcome was told. A new daemon that was given up may yet have to be reaped."""
         return self._done is None
 
+    def share(self, key: Key, name: str, value: Any) -> None:
+        """Let the new daemon know what a worker shares meanwhile; nothing once it serves: it has newer values then."""
+        if self._done is not None:
+            self._channel.send({"shared": [*key, name, value]})
+
     def cancel(self) -> None:
         """End the new daemon: this one is told to stop."""
         self._fail("this one was told to stop")
@@ -166,7 +172,7 @@ class Upgrade:
     def _end(self, status: int, text: str) -> None:
         done, self._done = self._done, None
         if done is not None:
-            self._channel.close()
+            self._channel.end()
             done(status, text)
 
     def reap(self) -> bool:
@@ -197,10 +203,10 @@ class Predecessor:
         self._channel = socket.socket(fileno=fd)
         self._channel.set_inheritable(False)
         self._channel.settimeout(TIMEOUT_S)
-        with self._channel.makefile("rb") as stream:
-            line = stream.readline()
+        self._stream = self._channel.makefile("rb")
+        line = self._stream.readline()
         if not line:
-            self._channel.close()
+            self.close()
             raise OSError("the old daemon ended before it had handed over its sockets")
         message = json.loads(line)
         self.sockets: Sockets = message["sockets"]
@@ -214,19 +220,31 @@ class Predecessor:
 
     def close(self) -> None:
         """Hang up: to one that was not told that this one serves, it does not."""
+        self._stream.close()
         self._channel.close()
 
-    def tell_ready(self, handover: Mapping[str, Any]) -> None:
+    def tell_ready(self, handover: Mapping[str, Any]) -> list[tuple[Key, str, Any]]:
         """Have it end. If it has ended without that, this one serves all the same.
 
         Args:
             handover: to whom its workers hand their connections over; empty: to nobody.
+
+        Returns:
+            What its workers have shared since it handed over: the listener's key, the value's, and the value.
         """
-        with self._channel:
-            try:
-                self._channel.sendall(json.dumps({"ready": True, **handover}).encode() + b"\n")
-            except OSError as error:
-                log.warning("the old daemon ended too early: %s", error.strerror or error)
+        later = []
+        try:
+            self._channel.sendall(json.dumps({"ready": True, **handover}).encode() + b"\n")
+            self._channel.settimeout(SILENCE_S)
+            for line in self._stream:
+                listener, label, name, value = json.loads(line)["shared"]
+                later.append(((listener, label), name, value))
+        except TimeoutError:
+            pass  # it has said that much, and is busy
+        except OSError as error:
+            log.warning("the old daemon ended too early: %s", error.strerror or error)
+        self.close()
+        return later
 
 
 def predecessor(environment: MutableMapping[str, str]) -> Predecessor | None:

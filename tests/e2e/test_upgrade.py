@@ -22,6 +22,25 @@ QUICK = f"drain_timeout: 5s\n{ECHO}"
 WAITS = f"{IMPORTS}while os.path.exists('wait'):\n    time.sleep(0.005)\n{ECHOES}"
 
 
+SHARES = f"""{IMPORTS}while os.path.exists('wait'):
+    time.sleep(0.005)
+
+
+class Shares(gaiod.Handler):
+    def on_open(self, conn):
+        conn.read()
+
+    def on_read(self, conn, result):
+        word = bytes(result.buffer).decode()
+        if word != "?":
+            self.share("word", word)
+        conn.write(self.shared.get("word", "-").encode())
+
+    def on_write(self, conn, result):
+        conn.read()
+"""
+
+
 @contextmanager
 def upgraded(running: Daemon, new: int) -> Iterator[None]:
     """Wait for the old daemon's end in order, let the test look at the new one, and stop that."""
@@ -221,6 +240,20 @@ def test_upgrade_and_reload_are_refused_during_an_upgrade(slow: Daemon) -> None:
     assert echoes(slow.address("mine"))
     with upgraded(slow, _go_on(slow)):
         assert echoes(slow.address("mine"))
+
+
+def test_what_is_shared_during_an_upgrade_is_known_after_it(daemon: Start, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SHARES)
+    running = daemon(f"drain_timeout: 5s\n{beside()}")
+    with connect(running.address("mine")) as sock:
+        assert exchange(sock, b"a") == b"a"
+    (running.folder / "wait").touch()
+    running.send(signal.SIGUSR2)
+    wait_until(lambda: len(session_of(running.pid)) == 4, "the new daemon, and its reading of the configuration")
+    with connect(running.address("mine")) as sock:
+        assert exchange(sock, b"b") == b"b"
+    with upgraded(running, _go_on(running)), connect(running.address("mine")) as sock:
+        assert exchange(sock, b"?") == b"b"
 
 
 def test_stop_during_an_upgrade_stops_both(slow: Daemon) -> None:

@@ -106,6 +106,28 @@ def test_new_daemon_gets_the_sockets_and_says_that_it_serves(watcher: Watcher, s
     assert (status, int(text)) == (0, start[0].upgrade._process.pid)
 
 
+def test_new_daemon_gets_what_is_shared_until_it_serves(
+    watcher: Watcher, start: list[Upgrading], tmp_path: Path
+) -> None:
+    """More than the channel has room for, while nobody reads there."""
+    file = tmp_path / "later"
+    code = f"{READY}import json\ntime.sleep(0.3)\nlater = old.tell_ready({{}})\n"
+    code += f"open({str(file)!r}, 'w').write(json.dumps(later))\ntime.sleep(3600)"
+    start.append(Upgrading(watcher, code))
+    for number in range(100):
+        start[0].upgrade.share(("db", "proxy"), f"key {number}", "x" * 10_000)
+    start[0].upgrade.share(("db", "proxy"), "a", None)
+    assert start[0].run()[0] == 0
+    start[0].upgrade.share(("db", "proxy"), "a", "too late")
+    until_s = time.monotonic() + LIMIT_S
+    while not file.exists() or not file.read_text():
+        assert time.monotonic() < until_s
+        dispatch(watcher.wait_io(0.01))
+    later = json.loads(file.read_text())
+    assert later[0] == [["db", "proxy"], "key 0", "x" * 10_000]
+    assert later[100:] == [[["db", "proxy"], "a", None]]
+
+
 @pytest.mark.parametrize(
     ("code", "status", "how"),
     [
@@ -172,8 +194,18 @@ def test_predecessor_hands_over_and_is_told_to_end() -> None:
         assert environment == {}
         assert list(old.sockets["a"]) == [[5], True]
         assert old.control == {"auto": 6}
-        old.tell_ready({"to": [{"stream": "a"}]})
+        ours.sendall(json.dumps({"shared": ["db", "proxy", "a", 1]}).encode() + b"\n")
+        ours.shutdown(socket.SHUT_WR)
+        assert old.tell_ready({"to": [{"stream": "a"}]}) == [(("db", "proxy"), "a", 1)]
         assert json.loads(ours.makefile().readline()) == {"ready": True, "to": [{"stream": "a"}]}
+
+
+def test_predecessor_that_does_not_hang_up_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SILENCE_S", MOMENT_S)
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.sendall(b'{"sockets": {}, "control": {}}\n{"shared": ["db", "proxy", "a", 1]}\n')
+        assert Predecessor(theirs.detach()).tell_ready({}) == [(("db", "proxy"), "a", 1)]
 
 
 def test_predecessor_that_is_gone_at_once_is_an_error() -> None:

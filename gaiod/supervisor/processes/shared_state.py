@@ -1,7 +1,7 @@
 """What the workers of a listener share, kept for those that start later; and which of them leads."""
 
 import logging
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from gaiod.handler.admin_state import server_of_key
@@ -18,9 +18,14 @@ HandedOverValues = list[tuple[str, str, dict[str, Any]]]
 
 
 class SharedState:
-    """The last value of each key that the workers of a listener have shared. It outlives them all."""
+    """The last value of each key that the workers of a listener have shared. It outlives them all.
+
+    Attributes:
+        follow: called with each change; None: nobody wants to know.
+    """
 
     def __init__(self) -> None:
+        self.follow: Callable[[Key, str, Any], None] | None = None
         self._of: dict[Key, SharedValues] = {}
         self._tell = LimitedLog(log).tell
 
@@ -45,6 +50,8 @@ class SharedState:
             values.put(name, value)
         except ValueError as error:
             self._tell(logging.WARNING, key, "listener %s: %s", key[0], error)
+        if self.follow is not None:
+            self.follow(key, name, values.values.get(name))
         passed = {"listener": key[0], "key": name, "value": values.values.get(name)}
         for member in members:
             if key in member.process.memory.keys:
