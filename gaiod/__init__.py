@@ -16,6 +16,8 @@ from gaiod.core.errors import (
     NoSuchCore,
     NotQuiet,
     RelaySinkError,
+    TlsError,
+    TlsTruncated,
     TooManyOperations,
     UnsupportedConn,
     UsageError,
@@ -24,6 +26,7 @@ from gaiod.core.errors import (
 from gaiod.core.group import Group
 from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
+from gaiod.core.tls import TlsFacts
 from gaiod.core.watcher import Watcher
 from gaiod.handler.admin_state import AdminState
 from gaiod.handler.arrival import Arrival, NotTaken
@@ -60,6 +63,9 @@ __all__ = [
     "Size",
     "Source",
     "Termination",
+    "TlsError",
+    "TlsFacts",
+    "TlsTruncated",
     "TooManyOperations",
     "Unit",
     "UnsupportedConn",

@@ -45,6 +45,31 @@ class AccessRule:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateSettings:
+    """A certificate of a listener, and its key, both PEM as the files had them."""
+
+    chain: str = field(repr=False)
+    key: str = field(repr=False)
+    names: tuple[str, ...]
+    """Of the servers that it is for."""
+    not_after_s: float
+    """When it ends, in seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """What a listener shows clients that speak TLS, and what it asks of them."""
+
+    certificates: tuple[CertificateSettings, ...]
+    """The first is for clients that name no server, or one that no certificate is for."""
+    versions: tuple[str, ...] = ("1.2", "1.3")
+    handshake_timeout_s: float = 10.0
+    """From the accept, or the end of the PROXY header, to the end of the handshake."""
+    accepts_truncation: bool = False
+    """A stream that ends without a close_notify ended in order."""
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerSettings:
     """One listener: where it binds, which handler answers, and its limits."""
 
@@ -85,6 +110,8 @@ class ListenerSettings:
     """None: the first byte is the client's."""
     access: tuple[AccessRule, ...] | None = None
     """Who may connect: the first rule that matches decides, and whom none matches may. None: everybody may."""
+    tls: TlsSettings | None = None
+    """None: its clients do not speak TLS, or its handler does that."""
     handover: bool = True
     """Whether its connections may go from one worker to another, if its handler can describe them."""
 
@@ -187,8 +214,16 @@ def listener_settings_from(plain: Mapping[str, Any]) -> ListenerSettings:
     access = plain["access"]
     if access is not None:
         access = tuple(AccessRule(**{**rule, "networks": tuple(rule["networks"])}) for rule in access)
+    tls = None if plain["tls"] is None else _tls_settings_from(plain["tls"])
     labels = {"servers": tuple(plain["servers"]), "sources": tuple(plain["sources"])}
-    return ListenerSettings(**{**plain, **labels, "proxy_protocol": announced, "access": access})
+    return ListenerSettings(**{**plain, **labels, "proxy_protocol": announced, "access": access, "tls": tls})
+
+
+def _tls_settings_from(plain: Mapping[str, Any]) -> TlsSettings:
+    certificates = tuple(
+        CertificateSettings(**{**each, "names": tuple(each["names"])}) for each in plain["certificates"]
+    )
+    return TlsSettings(**{**plain, "certificates": certificates, "versions": tuple(plain["versions"])})
 
 
 def log_settings_from(plain: Mapping[str, Any]) -> LogSettings:

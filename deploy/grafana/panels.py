@@ -140,6 +140,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         events("Handed over to new workers", Line("gaiod_handover_connections_total", "listener result")),
         events("Not handed over", Line("gaiod_handover_stayed_total", "listener reason")),
         chart("Pauses of those handed over", "s", Line("gaiod_handover_pause_seconds", "listener")),
+        chart("TLS handshakes", "cps", Line("gaiod_tls_handshakes_total", "listener result version")),
+        chart("TLS handshakes that failed", "cps", Line("gaiod_tls_failures_total", "listener reason")),
+        chart(
+            "Time until certificates end", "s",
+            Line("gaiod_tls_certificate_not_after_seconds", "listener name", "min", "{} - time()"),
+        ),
         chart("Errors of accept", "cps", Line("gaiod_accept_errors_total", "listener errno")),
         chart("Not accepting for lack of", "percentunit", Line("gaiod_accept_paused_seconds_total", "listener reason")),
         chart(

@@ -10,6 +10,8 @@ from typing import Any, Final
 from gaiod.config.access import EXAMPLE as ACCESS_EXAMPLE
 from gaiod.config.access import check_order, check_rules, parse_rule
 from gaiod.config.addresses import parse_bind, parse_control
+from gaiod.config.certificates import EXAMPLE as CERTIFICATES_EXAMPLE
+from gaiod.config.certificates import certificate_of, check_certificates, parse_chain, parse_key
 from gaiod.config.crosschecks import check_together
 from gaiod.config.errors import Refused, Report
 from gaiod.config.networks import EXAMPLE as NETWORKS_EXAMPLE
@@ -24,6 +26,8 @@ from gaiod.config.values import (
     parse_keepalive,
     parse_log_file,
     parse_mode,
+    parse_tls_versions,
+    parse_truncation,
     parse_workers,
 )
 from gaiod.config.yaml import Document
@@ -33,6 +37,7 @@ from gaiod.settings import (
     LogSettings,
     ProxyProtocolSettings,
     RecycleSettings,
+    TlsSettings,
 )
 
 LISTENER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -119,6 +124,26 @@ PROXY_PROTOCOL = Section(
 
 ACCESS = Checked(Items(Value(parse_rule), check_rules, tuple), (check_order,))
 
+CERTIFICATE = Section(
+    {
+        "chain": Key("chain", Value(parse_chain), example="/etc/gaiod/app.pem"),
+        "key": Key("key", Value(parse_key), example="/etc/gaiod/app.key"),
+    },
+    certificate_of,
+)
+
+TLS = Section(
+    {
+        "certificates": Key(
+            "certificates", Items(CERTIFICATE, check_certificates, tuple), example=CERTIFICATES_EXAMPLE
+        ),
+        "versions": Key("versions", Value(parse_tls_versions)),
+        "handshake_timeout": Key("handshake_timeout_s", _duration(0.1, 60.0)),
+        "truncation": Key("accepts_truncation", Value(parse_truncation)),
+    },
+    TlsSettings,
+)
+
 LISTENER = Section(
     {
         "bind": Key("bind", BIND, example="127.0.0.1:7000"),
@@ -140,6 +165,7 @@ LISTENER = Section(
             "proxy_protocol", _or_false(PROXY_PROTOCOL, "mapping", f"{{from: {NETWORKS_EXAMPLE}}}", "no header")
         ),
         "access": Key("access", _or_false(ACCESS, "list of rules", ACCESS_EXAMPLE, "everybody")),
+        "tls": Key("tls", _or_false(TLS, "mapping", f"{{certificates: {CERTIFICATES_EXAMPLE}}}", "none")),
         "handover": Key("handover", BOOL),
     }
 )

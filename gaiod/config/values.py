@@ -10,6 +10,7 @@ from gaiod.config.cpus import usable_cpus
 from gaiod.config.errors import Refused
 from gaiod.config.units import parse_duration, parse_whole
 from gaiod.config.words import mismatch, one_of, unknown
+from gaiod.core.tls import VERSIONS
 from gaiod.wording import quoted, shown
 
 WORKERS_MAX = 1024
@@ -129,3 +130,31 @@ def parse_log_file(value: object) -> str | None:
     if file is None:
         raise Refused(f"{shown(value)} is not the path of a file; write {LOG_FILE_WANTED}")
     return file
+
+
+TLS_VERSIONS_WANTED = 'a list such as ["1.2", "1.3"]'
+
+
+def parse_tls_versions(value: object) -> tuple[str, ...]:
+    """Return the versions of TLS that are spoken.
+
+    Raises:
+        Refused: it is no list, is empty, or has something else in it.
+    """
+    if not isinstance(value, list):
+        raise Refused(mismatch(value, TLS_VERSIONS_WANTED))
+    if not value:
+        raise Refused(f"has no version; write {TLS_VERSIONS_WANTED}")
+    for version in value:
+        if version not in VERSIONS:
+            raise Refused(f"{shown(str(version))} is no version that is safe; write {TLS_VERSIONS_WANTED}")
+    return tuple(sorted(set(value)))
+
+
+def parse_truncation(value: object) -> bool:
+    """Return whether a stream may end without a close_notify.
+
+    Raises:
+        Refused: it is no answer.
+    """
+    return parse_choice(value, ("refuse", "accept")) == "accept"

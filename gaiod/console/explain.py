@@ -17,6 +17,8 @@ REASONS = {
     "server_reset": "The server reset its connection, so the client was reset, too.",
     "server_down": "Its server was found to be down, and on_down closes who is connected to it.",
     "no_server": "There was no server for it.",
+    "tls_truncated": "The client's stream ended without a close_notify, so the end of its data may be missing.",
+    "tls_error": "The client broke the TLS protocol, or ended it with an alert.",
     "handler": "Its handler closed it.",
     "idle": "Nothing moved for idle_timeout.",
     "half_closed_timeout": "One direction had ended, and nothing moved in the other for half_closed_timeout.",
@@ -119,6 +121,8 @@ def _side(side: Told, *, is_pair: bool) -> Iterator[str]:
         f"Received {size(side['received_bytes'])}, sent {size(side['sent_bytes'])}; "
         f"the last byte moved {duration(side['idle_s'])} ago."
     )
+    if side.get("tls") is not None:  # a worker of an earlier version says nothing of it
+        yield _tls(side["tls"])
     writing = side["writing"]
     if writing is not None and writing["operation"] == "connect":
         yield f"It is being connected{_limit(writing)}."
@@ -134,6 +138,12 @@ def _side(side: Told, *, is_pair: bool) -> Iterator[str]:
     if side["blocked_s"] is not None and side["pending_bytes"] and (side["kernel"]["tcp"] or {}).get("user_timeout_s"):
         limit = duration(side["kernel"]["tcp"]["user_timeout_s"])
         yield f"TCP: the kernel gives it up when {who} takes nothing for {limit}: user_timeout."
+
+
+def _tls(tls: Told) -> str:
+    name = "no server name" if tls["server_name"] is None else f"server name {shown(tls['server_name'])}"
+    how = "a resumed session" if tls["resumed"] else "a full handshake"
+    return f"TLS {tls['version']}, {shown(tls['suite'])}, {name}, {how}."
 
 
 def _reading(side: Told, who: str, other: str) -> str:

@@ -16,10 +16,10 @@ from typing import Literal
 
 _PACKAGE = Path(__file__).parent.parent
 COMPILED = (
-    "core._flows", "core._outboxes", "core._stopwatch", "core._syscalls", "core.connection", "core.fanout",
-    "core.group", "core.handover", "core.inspect", "core.loop", "core.pending", "core.relays", "core.results",
-    "core.sockets", "core.timers", "core.turns", "core.watcher", "process.dispatch", "worker.ledger",
-    "worker.listener",
+    "core._flows", "core._outboxes", "core._sessions", "core._stopwatch", "core._syscalls", "core.connection",
+    "core.fanout", "core.group", "core.handover", "core.handshakes", "core.inspect", "core.loop", "core.pending",
+    "core.relays", "core.results", "core.sockets", "core.timers", "core.turns", "core.watcher", "process.dispatch",
+    "worker.ledger", "worker.listener",
 )  # fmt: skip
 """The modules that the compiled engine replaces."""
 

@@ -2,6 +2,8 @@
 
 cimport cython
 
+from gaiod.core._sessions cimport Session
+
 
 cdef struct Pipe:
     int reader                      # -1: none
@@ -22,13 +24,19 @@ cdef class Flow:
     cdef Pipe pipe
     cdef int source_fd
     cdef int sink_fd
+    cdef Session source_session     # None: it is plain
+    cdef Session sink_session
+    cdef bint is_secure             # one of them is not None
     cdef int error
     cdef signed char bulk
     cdef char drained
     cdef bint ended
     cdef bint may_receive
     cdef void prepare(self, int source_fd, int sink_fd, bint may_receive) noexcept
+    cdef void secure(self, Session source, Session sink) noexcept
     cdef void move(self, Plumbing plumbing) noexcept nogil
+    cdef Py_ssize_t receive(self, char* memory) noexcept nogil
+    cdef Py_ssize_t send(self, char* data, Py_ssize_t size) noexcept nogil
     cdef void copy(self, char* scratch) noexcept nogil
     cdef void splice(self, Plumbing plumbing) noexcept nogil
     cdef void note_end(self, Py_ssize_t received) noexcept nogil

@@ -21,6 +21,13 @@ cdef extern from "fcntl.h" nogil:
     int F_SETPIPE_SZ, F_GETPIPE_SZ, O_NONBLOCK, O_CLOEXEC
     unsigned int SPLICE_F_NONBLOCK
 
+cdef extern from *:
+    """
+    #include <errno.h>
+    static void gaiod_set_errno(int number) { errno = number; }
+    """
+    void set_errno "gaiod_set_errno"(int) noexcept nogil
+
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void**, size_t, size_t)
 
@@ -62,6 +69,12 @@ cdef class Flow:
         self.sink_fd = sink_fd
         self.may_receive = may_receive
 
+    cdef void secure(self, Session source, Session sink) noexcept:
+        """Let this flow's turns go through the TLS sessions of the source and the sink; None: that one has none."""
+        self.source_session = source
+        self.sink_session = sink
+        self.is_secure = source is not None or sink is not None
+
     cdef void move(self, Plumbing plumbing) noexcept nogil:
         """Have a turn: send what is left, and if all of it went, receive and send once more."""
         self.received = self.sent = 0
@@ -74,25 +87,49 @@ cdef class Flow:
                 self.send_pipe(plumbing)
         if self.left or self.error or self.ended or not self.may_receive:
             return
-        if self.bulk >= BULK_AFTER and plumbing.borrow_pipe(&self.pipe):
+        if self.bulk >= BULK_AFTER and not self.is_secure and plumbing.borrow_pipe(&self.pipe):
             self.splice(plumbing)
         else:
             self.copy(plumbing.scratch)
 
+    cdef Py_ssize_t receive(self, char* memory) noexcept nogil:
+        """Receive, decrypt what is encrypted, and set `drained`; a failure is in errno."""
+        cdef Py_ssize_t received
+        if self.source_session is not None:
+            received = self.source_session.receive(self.source_fd, memory, self.wanted)
+            self.drained = self.source_session.drained
+            if received < 0:
+                set_errno(<int>-received)
+            return received
+        received = c_recv(self.source_fd, memory, self.wanted, MSG_DONTWAIT)
+        if 0 < received < self.wanted:
+            self.drained = 1
+        elif received < 0 and errno == EAGAIN:
+            self.drained = 2
+        return received
+
+    cdef Py_ssize_t send(self, char* data, Py_ssize_t size) noexcept nogil:
+        """Send, encrypted if the sink wants that; a failure is in errno."""
+        cdef Py_ssize_t sent
+        if self.sink_session is not None:
+            sent = self.sink_session.take(self.sink_fd, data, size)
+            if sent < 0:
+                set_errno(<int>-sent)
+            return sent
+        return c_send(self.sink_fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT)
+
     cdef void copy(self, char* scratch) noexcept nogil:
         cdef Py_ssize_t sent
-        cdef Py_ssize_t received = c_recv(self.source_fd, scratch, self.wanted, MSG_DONTWAIT)
+        cdef Py_ssize_t received = self.receive(scratch)
         if received <= 0:
             self.note_end(received)
             return
         self.received = received
-        if received < self.wanted:
-            self.drained = 1
         if received < BULK_MIN:
             self.bulk = min(self.bulk, 0)
         elif 0 <= self.bulk < BULK_CERTAIN:
             self.bulk += 1
-        sent = c_send(self.sink_fd, scratch, received, MSG_NOSIGNAL | MSG_DONTWAIT)
+        sent = self.send(scratch, received)
         if sent < 0:
             self.error = errno
             sent = 0
@@ -114,6 +151,8 @@ cdef class Flow:
                 if received < 0 and errno == EINVAL:
                     self.bulk = -1          # its kind of socket cannot
                 else:
+                    if received < 0 and errno == EAGAIN:
+                        self.drained = 2
                     self.note_end(received)
                 break
             self.received += received
@@ -133,13 +172,11 @@ cdef class Flow:
         """Take the outcome of a receive that brought nothing."""
         if received == 0:
             self.ended = True
-        elif errno == EAGAIN:
-            self.drained = 2
-        elif errno != EINTR and self.received == 0:
+        elif errno != EAGAIN and errno != EINTR and self.received == 0:
             self.received = -errno
 
     cdef void send_copy(self) noexcept nogil:
-        cdef Py_ssize_t sent = c_send(self.sink_fd, self.data + self.start, self.left, MSG_NOSIGNAL | MSG_DONTWAIT)
+        cdef Py_ssize_t sent = self.send(self.data + self.start, self.left)
         if sent < 0:
             self.error = errno
             return
@@ -210,6 +247,7 @@ cdef class Flow:
     cdef void close(self, Plumbing plumbing) noexcept:
         """Forget what is left."""
         self.sink = None
+        self.source_session = self.sink_session = None
         free(self.data)
         self.data = NULL
         if self.pipe.reader >= 0:

@@ -3,6 +3,14 @@
 cimport cython
 from libc.stdint cimport int64_t
 
+from gaiod.core._sessions cimport Session
+
+
+cdef extern from "sys/uio.h" nogil:
+    cdef struct iovec:
+        void* iov_base
+        size_t iov_len
+
 
 @cython.final
 cdef class Parcel:
@@ -39,6 +47,7 @@ cdef class Outbox:
     cdef object group               # a Group; untyped, for group.pxd needs this file
     cdef tuple topics
     cdef Spool spool
+    cdef Session session            # None: the member does not speak TLS
     cdef void** ring                # references to parcels, counted in them; NULL while nothing waits
     cdef int room                   # of the ring: a power of two
     cdef int first
@@ -59,6 +68,8 @@ cdef class Outbox:
     cdef Py_ssize_t send_batch(self, Fan fan, Py_ssize_t first) noexcept nogil
     cdef void send_queue(self, Fan fan) noexcept nogil
     cdef Py_ssize_t take_sent(self, Py_ssize_t sent, Py_ssize_t wanted) noexcept nogil
+    cdef Py_ssize_t encrypt(self, iovec* vector, int count) noexcept nogil
+    cdef Py_ssize_t take_taken(self, Py_ssize_t taken, Py_ssize_t wanted) noexcept nogil
     cdef bint push(self, Fan fan, Parcel parcel) noexcept nogil
     cdef bint grow(self) noexcept nogil
     cdef void keep_limit(self, Fan fan) noexcept nogil

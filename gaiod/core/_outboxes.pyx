@@ -16,11 +16,6 @@ from gaiod.core import counters
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void**, size_t, size_t)
 
-cdef extern from "sys/uio.h" nogil:
-    cdef struct iovec:
-        void* iov_base
-        size_t iov_len
-
 cdef extern from "sys/socket.h" nogil:
     cdef struct msghdr:
         iovec* msg_iov
@@ -154,7 +149,10 @@ cdef class Outbox:
         if first < fan.joined_count:
             start = fan.joined + fan.starts[first]
             wanted = fan.starts[fan.joined_count] - fan.starts[first]
-        left = self.take_sent(c_send(self.fd, start, wanted, MSG_NOSIGNAL | MSG_DONTWAIT), wanted)
+        if self.session is None:
+            left = self.take_sent(c_send(self.fd, start, wanted, MSG_NOSIGNAL | MSG_DONTWAIT), wanted)
+        else:
+            left = self.take_taken(self.session.take(self.fd, start, wanted), wanted)
         while first < fan.batch_size and left >= (<Parcel>fan.batch[first]).size:
             left -= (<Parcel>fan.batch[first]).size
             self.spool.count(DELIVERED, 1)
@@ -182,10 +180,13 @@ cdef class Outbox:
             count += 1
             if self.may == BEGUN:
                 break
-        memset(&message, 0, sizeof(message))
-        message.msg_iov = vector
-        message.msg_iovlen = count
-        left = self.take_sent(c_sendmsg(self.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT), SEND_MAX - room)
+        if self.session is None:
+            memset(&message, 0, sizeof(message))
+            message.msg_iov = vector
+            message.msg_iovlen = count
+            left = self.take_sent(c_sendmsg(self.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT), SEND_MAX - room)
+        else:
+            left = self.take_taken(self.encrypt(vector, count), SEND_MAX - room)
         self.waiting_bytes -= left
         left += self.offset
         while self.count and left >= (<Parcel>self.at(0)).size:
@@ -194,6 +195,30 @@ cdef class Outbox:
             fan.let_go(self.spool, <Parcel>parcel)
             self.spool.count(DELIVERED, 1)
         self.offset = left
+
+    cdef Py_ssize_t encrypt(self, iovec* vector, int count) noexcept nogil:
+        """Send messages through the session, until the kernel takes no more; return the bytes taken, or `-errno`."""
+        cdef Py_ssize_t taken = 0
+        cdef Py_ssize_t part
+        cdef int i
+        for i in range(count):
+            part = self.session.take(self.fd, <char*>vector[i].iov_base, vector[i].iov_len)
+            if part < 0:
+                return taken if taken else part
+            taken += part
+            if self.session.held:
+                break
+        return taken
+
+    cdef Py_ssize_t take_taken(self, Py_ssize_t taken, Py_ssize_t wanted) noexcept nogil:
+        """As `take_sent`, of bytes that the session has taken, or `-errno`."""
+        if taken < 0:
+            self.error = <int>-taken
+            return 0
+        if taken < wanted:
+            self.error = EAGAIN
+        self.sent = taken
+        return taken
 
     cdef Py_ssize_t take_sent(self, Py_ssize_t sent, Py_ssize_t wanted) noexcept nogil:
         """Take the outcome of a send, and return how many bytes went."""

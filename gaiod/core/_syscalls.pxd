@@ -3,6 +3,8 @@
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
+from gaiod.core._sessions cimport Session
+
 
 cdef extern from "sys/epoll.h" nogil:
     ctypedef union epoll_data_t:
@@ -18,6 +20,7 @@ cdef struct Call:
     Py_ssize_t wanted
     Py_ssize_t result
     void* operation                 # a reference, until the batch is reset
+    void* session                   # that it goes through; NULL: none. The operation's connection has it
 
 
 cdef struct Owner:
@@ -65,6 +68,7 @@ cdef class Batch:
     cdef Py_ssize_t length(self, object pinned) except -1
     cdef int reset(self) except -1
     cdef int add_send(self, int fd, object data, Py_ssize_t offset, object operation) except -1
+    cdef void secure(self, Session session) noexcept
     cdef void send(self) noexcept
     cdef bint is_small(self) noexcept
     cdef void make_sends(self) noexcept nogil

@@ -312,6 +312,10 @@ cdef class Batch:
         self.add(call, operation)
         return 0
 
+    cdef void secure(self, Session session) noexcept:
+        """Let the call that was added last go through a TLS session."""
+        self.calls[self.count - 1].session = <void*>session
+
     cdef void send(self) noexcept:
         """Make the sends."""
         if self.is_small():
@@ -334,9 +338,12 @@ cdef class Batch:
         cdef Call* call = &self.calls[0]
         cdef Call* end = call + self.count
         while call < end:
-            call.result = c_send(call.fd, call.data, call.wanted, MSG_NOSIGNAL | MSG_DONTWAIT)
-            if call.result < 0:
-                call.result = -errno
+            if call.session != NULL:
+                call.result = (<Session>call.session).send(call.fd, call.data, call.wanted)
+            else:
+                call.result = c_send(call.fd, call.data, call.wanted, MSG_NOSIGNAL | MSG_DONTWAIT)
+                if call.result < 0:
+                    call.result = -errno
             call += 1
 
     cdef int add_receive(self, int fd, object data, Py_ssize_t offset, object operation) except -1:
@@ -357,6 +364,7 @@ cdef class Batch:
     cdef void add(self, Call* call, object operation) noexcept:
         Py_INCREF(operation)
         call.operation = <void*>operation
+        call.session = NULL
         self.count += 1
 
     cdef int receive(self) except -1:
@@ -376,10 +384,13 @@ cdef class Batch:
         while call < end and free <= last:
             if call.data == NULL:
                 call.data = free
-            call.result = c_recv(call.fd, call.data, call.wanted, MSG_DONTWAIT)
-            if call.result < 0:
-                call.result = -errno
-            elif call.data == free:
+            if call.session != NULL:
+                call.result = (<Session>call.session).receive(call.fd, call.data, call.wanted)
+            else:
+                call.result = c_recv(call.fd, call.data, call.wanted, MSG_DONTWAIT)
+                if call.result < 0:
+                    call.result = -errno
+            if call.result > 0 and call.data == free:
                 free += (call.result + 63) & ~63    # a cache line is one connection's
             call += 1
         return <int>(call - &self.calls[0])

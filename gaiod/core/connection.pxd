@@ -4,6 +4,7 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from gaiod.core._outboxes cimport Outbox
+from gaiod.core._sessions cimport Session
 from gaiod.core.results cimport OpResult
 
 cdef int SHUTDOWN, FINISH, FREE, RESET, CANCEL, UNASSIGNED
@@ -13,6 +14,7 @@ cdef double inf
 cdef class Submitter:
     cdef Conn _submit_read(self, object target, object buf, object context, object deadline, bint full)
     cdef Conn _submit_write(self, object target, object buf, object context, object deadline)
+    cdef Conn _submit_handshake(self, object target, object tls, object context, object deadline)
     cdef Conn _submit_relay(self, object source, object sink, Py_ssize_t limit, object context, object deadline)
     cdef _join(self, object to, Conn conn, str topic)
     cdef _part(self, object of, Conn conn, str topic)
@@ -32,6 +34,7 @@ cdef class Conn:
     cdef public object proxy_header
     cdef object failure
     cdef Conn relay_source
+    cdef Session secure
     cdef object unit
     cdef Outbox outbox
     cdef OpResult read_head

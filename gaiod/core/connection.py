@@ -27,6 +27,9 @@ class Submitter:
     def _submit_write(self, target: Any, buf: Any, context: Any, deadline: Any) -> "Conn":
         raise NotImplementedError
 
+    def _submit_handshake(self, target: Any, tls: Any, context: Any, deadline: Any) -> "Conn":
+        raise NotImplementedError
+
     def _submit_relay(self, source: Any, sink: Any, limit: int, context: Any, deadline: Any) -> "Conn":
         raise NotImplementedError
 
@@ -102,6 +105,7 @@ class Conn:
         "readable",
         "reading",
         "relay_source",
+        "secure",
         "serial",
         "stall_s",
         "traffic",
@@ -144,6 +148,7 @@ class Conn:
         self.read_tail: OpResult | None = None
         self.read_count = 0
         self.relay_source: Conn | None = None  # the connection whose bytes are relayed to this one
+        self.secure: Any = None  # its TLS `Session`; None: what it moves is what its owner reads and writes
         self.unit: Any = None  # the `Unit` that it was detached with; None: its loop moves its bytes
         self.outbox: Any = None  # what waits for it as the member of a group; None: it is in none
         self.write_head: OpResult | None = None
@@ -195,6 +200,10 @@ class Conn:
         """As `Watcher.relay`, from this connection."""
         return self.watcher._submit_relay(self, sink, limit, context, deadline)
 
+    def start_tls(self, tls: Any, *, context: object = None, deadline: float | None = None) -> "Conn":
+        """As `Watcher.start_tls`."""
+        return self.watcher._submit_handshake(self, tls, context, deadline)
+
     def shutdown_write(self) -> None:
         """As `Watcher.shutdown_write`."""
         self.watcher._request(SHUTDOWN, self, None)
@@ -236,6 +245,11 @@ class Conn:
         self.proxy_header = header
         self.bytes_received = 0
         self.opened_s = self.active_s
+
+    @property
+    def tls(self) -> Any:
+        """What was agreed with its peer (`gaiod.core.tls.TlsFacts`); None: no TLS, or no handshake was completed."""
+        return None if self.secure is None or not self.secure.is_open else self.secure.facts()
 
     @property
     def local_address(self) -> Any:

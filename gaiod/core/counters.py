@@ -5,7 +5,7 @@ instructions; whoever reads them (another process, through shared memory) sees e
 because an aligned 64-bit store is atomic on every machine CPython runs on.
 """
 
-OPERATIONS = ("read", "write", "accept", "connect", "relay", "timer", "post")
+OPERATIONS = ("read", "write", "accept", "connect", "relay", "handshake", "timer", "post")
 """Rows of the operation table, in the order of `OpType`."""
 
 OUTCOMES = ("submitted", "complete", "eof", "error", "deadline")

@@ -1,11 +1,13 @@
 """The system calls of the engine in use: one interface, written twice.
 
-Interpreted: `syscalls.py`, `flows.py`, `outboxes.py` and `stopwatch.py`. Compiled: the same with an underscore, `.pyx`.
+Interpreted: `syscalls.py`, `flows.py`, `outboxes.py`, `sessions.py` and `stopwatch.py`. Compiled: the same with an
+underscore, `.pyx`.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gaiod.core import ENGINE
+from gaiod.core.tls import ServerTls
 
 if TYPE_CHECKING or ENGINE == "interpreted":
     from gaiod.core.flows import Flow, Plumbing
@@ -51,8 +53,23 @@ __all__ = [
     "accept",
     "connect",
     "open_stream",
+    "open_tls",
     "peer_name",
     "set_option",
     "shutdown_write",
     "take_error",
 ]
+
+
+def open_tls(options: ServerTls) -> Any:
+    """Return what `Watcher.start_tls` takes: the sessions of a server are made from it.
+
+    Raises:
+        ssl.SSLError, ValueError: a certificate or a key is none, or they are no pair.
+    """
+    # Late: `ssl` takes 2 MB, which only those who serve TLS should pay for.
+    if TYPE_CHECKING or ENGINE == "interpreted":
+        from gaiod.core.sessions import TlsContext
+    else:
+        from gaiod.core._sessions import TlsContext
+    return TlsContext(options)

@@ -10,9 +10,10 @@
           NoSuchCore
           TooManyOperations
         NotQuiet             a connection cannot be detached now; nothing was changed
-        NotQuiet             a connection cannot be detached now; nothing was changed
         DeadlineExceeded     an operation's deadline passed; always in `OpResult.error` (also a TimeoutError)
         RelaySinkError       the side that a relay sends to failed; always in `OpResult.error` (also an OSError)
+        TlsError             TLS with the peer failed; always in `OpResult.error` (also an OSError)
+        TlsTruncated         a TLS peer's stream ended too early; in `OpResult.error` (also a ConnectionResetError)
 
 What the network does is data, not an exception: an `OSError` with its errno, or an `EOFError`, in
 `OpResult.error`.
@@ -61,3 +62,19 @@ class DeadlineExceeded(GaiodError, TimeoutError):
 
 class RelaySinkError(GaiodError, OSError):
     """Sending to the sink of a relay failed, with this errno. Its source is as it was."""
+
+
+class TlsError(GaiodError, OSError):
+    """TLS with the peer failed: a handshake, or a record that cannot be. The connection moves no more bytes.
+
+    Its errno is EPROTO, or that of the network.
+
+    Attributes:
+        reason: one of `gaiod.core.tls.FAILURES`.
+    """
+
+    reason = "protocol"
+
+
+class TlsTruncated(GaiodError, ConnectionResetError):
+    """The peer's stream ended without a close_notify: what was received may not be all (RFC 8446, 6.1)."""

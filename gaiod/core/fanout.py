@@ -177,6 +177,8 @@ class Fanout:
                 conn.close_reason = conn.close_reason or GIVEN_UP.get(outbox.error, "peer_reset")
                 operations._drop(conn, OSError(outbox.error, os.strerror(outbox.error)))
                 continue
+            if conn.secure is not None:
+                operations._flush_later(conn)  # what is encrypted, and the kernel did not take
             if outbox.is_over:
                 self._disconnect(operations, conn)
                 continue

@@ -67,12 +67,18 @@ class Flow:
         self._pipe: Pipe | None = None
         self.bulk = 0
         self._fds = (-1, -1)
+        self._sessions: tuple[Any, Any] = (None, None)
         self._may_receive = False
 
     def prepare(self, source_fd: int, sink_fd: int, may_receive: bool) -> None:
         """Say between which descriptors the next turn is."""
         self._fds = (source_fd, sink_fd)
+        self._sessions = (None, None)
         self._may_receive = may_receive
+
+    def secure(self, source: Any, sink: Any) -> None:
+        """Let the next turn go through the TLS sessions of the source and the sink; None: that one has none."""
+        self._sessions = (source, sink)
 
     def move(self, plumbing: "Plumbing") -> None:
         """Have a turn: send what is left, and if all of it went, receive and send once more."""
@@ -84,29 +90,42 @@ class Flow:
             self._send_copy()
         if self.left or self.error or self.ended or not self._may_receive:
             return
-        pipe = plumbing.borrow_pipe() if self.bulk >= BULK_AFTER else None
+        is_plain = self._sessions == (None, None)
+        pipe = plumbing.borrow_pipe() if self.bulk >= BULK_AFTER and is_plain else None
         if pipe is not None:
             self._splice(plumbing, pipe)
         else:
             self._copy()
 
     def _copy(self) -> None:
+        session = self._sessions[0]
         try:
-            data = os.read(self._fds[0], self.wanted)
+            data = os.read(self._fds[0], self.wanted) if session is None else self._decrypt(session)
         except OSError as error:
             self._note_failure(error)
             return
+        finally:
+            self.drained = 0 if session is None else session.drained
         if not data:
             self.ended = True
             return
         self.received = self.left = len(data)
-        self.drained = int(self.received < self.wanted)
+        if session is None:
+            self.drained = int(self.received < self.wanted)
         if self.received < BULK_MIN:
             self.bulk = min(self.bulk, 0)
         elif 0 <= self.bulk < BULK_CERTAIN:
             self.bulk += 1
         self._data = memoryview(data)
         self._send_copy()
+
+    def _decrypt(self, session: Any) -> bytes:
+        """Return what a session has received; b"" at the end of its stream."""
+        memory = memoryview(bytearray(self.wanted))
+        size = session.receive(self._fds[0], memory)
+        if size < 0:
+            raise OSError(-size, os.strerror(-size))
+        return bytes(memory[:size])
 
     def _splice(self, plumbing: "Plumbing", pipe: Pipe) -> None:
         self._pipe = pipe
@@ -138,19 +157,27 @@ class Flow:
         """Take the outcome of a receive that failed."""
         number = error.errno or errno.EIO
         if number == errno.EAGAIN:
-            self.drained = 2
+            self.drained = 2  # without TLS
         elif number != errno.EINTR and self.received == 0:
             self.received = -number
 
     def _send_copy(self) -> None:
+        session = self._sessions[1]
         try:
-            sent = os.write(self._fds[1], self._data)
+            sent = os.write(self._fds[1], self._data) if session is None else self._encrypt(session)
         except OSError as error:
             self.error = error.errno or errno.EIO
         else:
             self.sent += sent
             self.left -= sent
             self._data = self._data[sent:] if self.left else memoryview(b"")
+
+    def _encrypt(self, session: Any) -> int:
+        """Return how many bytes a session has taken."""
+        taken: int = session.take(self._fds[1], (self._data,))
+        if taken < 0:
+            raise OSError(-taken, os.strerror(-taken))
+        return taken
 
     def _send_pipe(self, plumbing: "Plumbing", pipe: Pipe) -> None:
         self._drain_pipe(pipe)
@@ -200,6 +227,7 @@ class Flow:
     def close(self, plumbing: "Plumbing") -> None:
         """Forget what is left."""
         self.sink = None
+        self._sessions = (None, None)
         self._data = memoryview(b"")
         if self._pipe is not None:
             plumbing.discard_pipe(self._pipe)  # there may be something in it

@@ -214,6 +214,7 @@ class Group:
         outbox = conn.outbox
         if outbox is None:
             outbox = conn.outbox = Outbox(self, self.spool)
+            outbox.session = conn.secure
         topic = self.topic_table.get(name)
         if topic is None:
             topic = self.topic_table[name] = Topic(self, name, self.next_number)

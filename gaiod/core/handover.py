@@ -413,6 +413,8 @@ def lack_of_quiet(conn: Conn) -> str | None:
         return "is detached already"
     if conn.failure is not None:
         return "has failed"
+    if conn.secure is not None:
+        return "speaks TLS, and its keys are this process's"
     operation = conn.write_head
     if operation is not None and operation.kind == CONNECT:
         return "is being connected"

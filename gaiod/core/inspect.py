@@ -8,10 +8,10 @@ from typing import Any
 
 from gaiod.core.connection import Conn
 from gaiod.core.group import POLICIES, Group
-from gaiod.core.operations import CONNECT, FINISH, READ, RELAY, SHUTDOWN, WRITE
+from gaiod.core.operations import CONNECT, FINISH, FLUSH, HANDSHAKE, READ, RELAY, SHUTDOWN, WRITE
 
-READING = {READ: "read", RELAY: "relay"}
-WRITING = {WRITE: "write", CONNECT: "connect", SHUTDOWN: "shutdown", FINISH: "close"}
+READING = {READ: "read", RELAY: "relay", HANDSHAKE: "handshake"}
+WRITING = {WRITE: "write", CONNECT: "connect", SHUTDOWN: "shutdown", FINISH: "close", FLUSH: "write"}
 POLICY_NAMES = {number: name for name, number in POLICIES.items()}
 
 

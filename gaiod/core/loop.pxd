@@ -6,12 +6,13 @@ from libc.stdint cimport int64_t, uint32_t
 from gaiod.core._syscalls cimport Batch as BatchCalls
 from gaiod.core.connection cimport Conn
 from gaiod.core.fanout cimport Fanout
+from gaiod.core.handshakes cimport Handshakes
 from gaiod.core.results cimport OpResult
 from gaiod.core.pending cimport Operations
 from gaiod.core.relays cimport Relays
 from gaiod.core.turns cimport Turns
 
-cdef int READ, WRITE, ACCEPT, CONNECT, HANGUP, RELAY, SHUTDOWN
+cdef int READ, WRITE, ACCEPT, CONNECT, FLUSH, HANDSHAKE, HANGUP, RELAY, SHUTDOWN
 cdef int COMPLETE, AT_EOF, FAILED, OUTCOME_COUNT
 cdef int LOOP_ITERATIONS, LOOP_EVENTS, LOOP_BUSY_NS, SWAP_EXHAUSTED, LAG
 cdef uint32_t READABLE, WRITABLE, BROKEN, HUNG
@@ -31,7 +32,9 @@ cdef class Loop(Operations):
     cdef int full_polls
     cdef int receives_max
     cdef Turns spare_turns
+    cdef Handshakes handshakes
     cdef Turns listeners
+    cdef Turns beginners
     cdef Turns sources
 
     @cython.locals(until_s=double, fresh=bint, done=list)
@@ -52,6 +55,9 @@ cdef class Loop(Operations):
     cdef _sent(self, OpResult operation, int i, Py_ssize_t sent)
     @cython.locals(operation=OpResult)
     cdef _clear_way(self, Conn conn)
+    @cython.locals(error=int)
+    cdef bint _flush(self, Conn conn) except -1
+    cdef bint _say_goodbye(self, Conn conn) except -1
     cdef _connected(self, Conn conn, OpResult operation)
     @cython.locals(
         turns=Turns, batch=BatchCalls, conn=Conn, operation=OpResult, count=Py_ssize_t,
@@ -60,6 +66,7 @@ cdef class Loop(Operations):
     cdef _receive_ready(self)
     @cython.locals(batch=BatchCalls)
     cdef _received(self, Conn conn, OpResult operation, int i, Py_ssize_t received)
+    cdef _note_drained(self, Conn conn)
     @cython.locals(operation=OpResult, conn=Conn, fd=int, _=int)
     cdef _accept_ready(self, Conn listener)
     cdef _report_accept(self, OpResult operation, Conn conn, object error)

@@ -19,8 +19,9 @@ lists off, in batches that make their system calls without the GIL unless they a
    busy connection would keep new edges from being seen. The poll sleeps only if nothing at all is left to do.
    `sleeping` is set before the inbox is looked at, so a thread that fills it afterwards knows to wake the loop.
 7. Send again: the poll found room in kernels that were full.
-8. Receive from what is ready, once for each connection; then accept; then relay. One turn each, so that no
-   connection keeps the others waiting, and one batch, so that all that was received fits the swap buffer.
+8. Receive from what is ready, once for each connection; then accept; then take steps of handshakes; then relay. One
+   turn each, so that no connection keeps the others waiting, and one batch, so that all that was received fits the
+   swap buffer. The batch encrypts and decrypts as well, for the connections that have a TLS session.
 9. Report peers that are gone, after receiving: a pending read tells it better, with the bytes that came before. If
    something completed, only after step 2 of the next pass: most of them are closed by then, and need no report.
 10. Expire deadlines and timers, last: bytes that are there beat the deadline. Only after a poll that has seen every
@@ -41,9 +42,12 @@ from gaiod.core.counters import AT_EOF, COMPLETE, FAILED, OUTCOME_COUNT
 from gaiod.core.engine import accept, shutdown_write, take_error
 from gaiod.core.errors import DeadlineExceeded
 from gaiod.core.fanout import Fanout
+from gaiod.core.handshakes import Handshakes
 from gaiod.core.operations import (
     ACCEPT,
     CONNECT,
+    FLUSH,
+    HANDSHAKE,
     HANGUP,
     READ,
     RELAY,
@@ -108,7 +112,8 @@ class Loop(Operations):
         full_polls: polls in a row, up to the last, that may have left events with the kernel.
         receives_max: receives to prepare for the next batch.
         spare_turns: changes places with `reads` or `writes` when their turn has come.
-        listeners, sources: whose turn it is beside the reads: accepts, relays.
+        handshakes: what a pass does for connections that begin to speak TLS.
+        listeners, beginners, sources: whose turn it is beside the reads: accepts, handshakes, relays.
     """
 
     def __init__(self, buffer_size: int, counters: Any, report_closes: bool, report_hangups: bool) -> None:
@@ -122,7 +127,9 @@ class Loop(Operations):
         self.full_polls = 0
         self.receives_max = RECEIVES_FIRST
         self.spare_turns = Turns()
+        self.handshakes = Handshakes()
         self.listeners = Turns()
+        self.beginners = Turns()
         self.sources = Turns()
 
     def _run(self, timeout_s: float) -> list[OpResult]:
@@ -171,6 +178,7 @@ class Loop(Operations):
         self.relays.forget_turn()
         self.spare_turns.clear()
         self.listeners.clear()
+        self.beginners.clear()
         self.sources.clear()
 
     def _poll(self, until_s: float) -> None:
@@ -205,6 +213,9 @@ class Loop(Operations):
                 conn.readable = True  # but one more client does not wake a listener that rests
                 self._schedule_read(conn)
             if events & WRITABLE and not conn.writable:
+                if conn.secure is not None and not conn.secure.is_open:
+                    self.handshakes.note_room(self, conn)
+                    continue
                 conn.writable = True
                 conn.stall_s += self.now_s
                 self._schedule_write(conn)
@@ -279,6 +290,8 @@ class Loop(Operations):
             operation = conn.write_head
             if operation is not None and operation.kind == WRITE and conn.writable:
                 batch.add_send(conn.fd, operation.pinned, operation.size, operation)
+                if conn.secure is not None:
+                    batch.secure(conn.secure)
         batch.send()
         for i in range(batch.count):
             self._sent(batch.operation(i), i, batch.result(i))
@@ -320,13 +333,37 @@ class Loop(Operations):
                 return
             if operation.kind == CONNECT:
                 self._connected(conn, operation)
+            elif operation.kind == FLUSH:
+                if not self._flush(conn):
+                    return
+                self._pop_write(conn)
             elif conn.outbox is not None and conn.outbox.count:
                 return  # messages that wait come before its end
+            elif conn.secure is not None and not self._say_goodbye(conn):
+                return
             elif operation.kind == SHUTDOWN:
                 self._pop_write(conn)
                 shutdown_write(conn.fd)
             else:
                 self._drop(conn, None)
+
+    def _flush(self, conn: Conn) -> bool:
+        """Send what a TLS session has made; tell whether nothing is left."""
+        error = -conn.secure.flush(conn.fd)
+        if error == EAGAIN:
+            if conn.writable:
+                self._stall(conn)
+            return False
+        if error:
+            self._note_fault(conn, error, False)
+        return True
+
+    def _say_goodbye(self, conn: Conn) -> bool:
+        """Send the close_notify that goes before a FIN or a close; tell whether the kernel has it."""
+        if not conn.secure.is_open or conn.failure is not None:
+            return True
+        conn.secure.shutdown()
+        return self._flush(conn)
 
     def _connected(self, conn: Conn, operation: OpResult) -> None:
         """Take the outcome of a connect. After a failure, what waited for it fails the same way."""
@@ -362,8 +399,12 @@ class Loop(Operations):
                 continue
             if operation.kind == READ:
                 batch.add_receive(conn.fd, operation.pinned, operation.size, operation)
+                if conn.secure is not None:
+                    batch.secure(conn.secure)
             elif operation.kind == RELAY:
                 self.sources.add(conn)
+            elif operation.kind == HANDSHAKE:
+                self.beginners.add(conn)
             elif conn.readable:  # else it was paused meanwhile
                 self.listeners.add(conn)
         turns.clear()
@@ -384,6 +425,9 @@ class Loop(Operations):
                 self._accept_ready(conn)
                 self._schedule_read(conn)
             self.listeners.clear()
+        if self.beginners.count:
+            self.handshakes.step(self, self.beginners)
+            self.beginners.clear()
         if self.sources.count:
             self.relays.move_ready(self, self.sources)
             self.sources.clear()
@@ -398,7 +442,9 @@ class Loop(Operations):
             operation.size += received
             if operation.pinned is None:
                 operation.buffer = batch.view(i)
-            if received < batch.wanted(i) and not conn.broken:
+            if conn.secure is not None:
+                self._note_drained(conn)
+            elif received < batch.wanted(i) and not conn.broken:
                 conn.readable = False  # the kernel's queue is empty; more bytes are a new edge
             if not operation.full or operation.size == operation.length:
                 self._pop_read(conn)
@@ -410,12 +456,20 @@ class Loop(Operations):
                 conn.hung = TOLD
             self._pop_read(conn)
             self._finish(operation, error, AT_EOF if conn.at_eof else FAILED)
+        elif received == -EAGAIN and conn.secure is not None:
+            self._note_drained(conn)  # a part of a record is no byte
         elif received == -EAGAIN:
             conn.readable = False
         elif received != -EINTR:
             self._note_fault(conn, -received, True)
             self._pop_read(conn)
-            self._finish(operation, OSError(-received, os.strerror(-received)), FAILED)
+            self._finish(operation, self._error_of(conn, -received), FAILED)
+
+    def _note_drained(self, conn: Conn) -> None:
+        """Take from a TLS session whether there is more: in the kernel's queue, or in a record that it holds."""
+        if conn.secure.drained == 2 or (conn.secure.drained == 1 and not conn.broken):
+            conn.readable = False
+        self._flush_later(conn)  # its answer to what it read
 
     def _accept_ready(self, listener: Conn) -> None:
         """Accept what is queued at a listener, up to its share of a pass."""

@@ -11,20 +11,21 @@ class OpType(IntEnum):
     ACCEPT = 2
     CONNECT = 3
     RELAY = 4
-    TIMER = 5
-    POST = 6
-    CLOSE = 7
+    HANDSHAKE = 5
+    TIMER = 6
+    POST = 7
+    CLOSE = 8
     """Not submitted: the report of a watcher with `report_closes` that a connection closed. Its buffer is the peer's
     address as the kernel has it (`sockets.peer_of_name`)."""
-    HANGUP = 8
+    HANGUP = 9
     """Not submitted: the report of a watcher with `report_hangups` that a peer is gone while no read of the connection
     is pending that would tell. Its error says how, its size how many bytes of the peer's can still be read."""
 
 
-READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED, HANGUP = range(9)
+READ, WRITE, ACCEPT, CONNECT, RELAY, HANDSHAKE, TIMER, POST, CLOSED, HANGUP = range(10)
 """`OpResult.kind`: OpType as plain numbers, which compile to C."""
 
-SHUTDOWN, FINISH, FREE, RESET, CANCEL, AFFINITY, STOP, PAUSE = range(9, 17)
+SHUTDOWN, FINISH, FREE, RESET, CANCEL, AFFINITY, STOP, PAUSE, FLUSH = range(10, 19)
 """Kinds of requests, which go the same ways as operations but have no completion."""
 
 UNSEEN, SEEN, TOLD = range(3)

@@ -124,16 +124,18 @@ class Outbox:
         is_over: it holds more than it may, and its policy is to disconnect.
         progress_s: when it last sent something, or began to wait.
         is_behind, is_flushing: its owner's.
+        session: what it is sent through, if the member speaks TLS; None: it does not.
     """
 
     __slots__ = (
         "_fd", "_index", "_may", "_queue", "_spool", "error", "group", "is_behind", "is_flushing", "is_over", "offset",
-        "progress_s", "sent", "topics", "waiting_before", "waiting_bytes",
+        "progress_s", "sent", "session", "topics", "waiting_before", "waiting_bytes",
     )  # fmt: skip
 
     def __init__(self, group: Any, spool: Spool) -> None:
         self.group = group
         self.topics: tuple[Any, ...] = ()
+        self.session: Any = None
         self._spool = spool
         self._queue: deque[Parcel] = deque()
         self._fd = self._may = self._index = 0
@@ -208,6 +210,15 @@ class Outbox:
 
     def _send(self, vector: list[bytes]) -> int:
         wanted = sum(map(len, vector))
+        if self.session is not None:
+            sent = self.session.take(self._fd, vector)
+            if sent < 0:
+                self.error = -sent
+                return 0
+            self.sent = sent
+            if sent < wanted:
+                self.error = errno.EAGAIN
+            return self.sent
         try:
             self.sent = os.writev(self._fd, vector)
         except OSError as error:

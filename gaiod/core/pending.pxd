@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 
 from gaiod.core._flows cimport Flow, Plumbing as RelayCalls
 from gaiod.core._outboxes cimport Outbox
+from gaiod.core._sessions cimport Session
 from gaiod.core._syscalls cimport Batch as BatchCalls, Poller as PollerCalls
 from gaiod.core.timers cimport Timers
 from gaiod.core.turns cimport Turns
@@ -12,10 +13,10 @@ from gaiod.core.connection cimport Conn, Submitter
 from gaiod.core.group cimport Group
 from gaiod.core.results cimport OpResult
 
-cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED, HANGUP, NOTHING, BEGUN, ALL
-cdef int FINISH, FREE, RESET, CANCEL, AFFINITY, STOP, PAUSE
+cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, HANDSHAKE, TIMER, POST, CLOSED, HANGUP, NOTHING, BEGUN, ALL
+cdef int FINISH, FLUSH, FREE, RESET, CANCEL, AFFINITY, STOP, PAUSE
 cdef int DROPPED_CLOSED, COMPLETE, EXPIRED, FAILED, OUTCOME_COUNT, FREED, RESUMES, PAUSED_NS, BUFFERED, EINPROGRESS
-cdef int EPIPE, ENOBUFS, ENOMEM, SEEN, TOLD
+cdef int EPIPE, ENOBUFS, ENOMEM, ECONNRESET, EPROTO, SEEN, TOLD
 cdef double inf, ACCEPT_PAUSE_S
 cdef list OPERATION_TYPES
 
@@ -59,7 +60,13 @@ cdef class Operations(Submitter):
     cdef _resume_relay(self, Conn sink)
     @cython.locals(operation=OpResult)
     cdef int _allowance(self, Conn conn) except -1
+    cdef bint _needs_no_room(self, Conn conn) except -1
     cdef _stall(self, Conn conn)
+    cdef _flush_later(self, Conn conn)
+    @cython.locals(session=Session)
+    cdef object _error_of(self, Conn conn, int error)
+    @cython.locals(session=Session, held=Py_ssize_t)
+    cdef _take_back(self, Conn conn, OpResult operation)
     @cython.locals(now_s=double)
     cdef _pause_accepting(self, Conn listener)
     @cython.locals(paused=list, listener=Conn)

@@ -24,7 +24,7 @@ from gaiod.core.counters import (
     RESUMES,
 )
 from gaiod.core.engine import Batch, Plumbing, Poller, connect, peer_name, shutdown_write
-from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError
+from gaiod.core.errors import ConnClosed, DeadlineExceeded, RelaySinkError, TlsError, TlsTruncated
 from gaiod.core.operations import (
     ACCEPT,
     AFFINITY,
@@ -32,7 +32,9 @@ from gaiod.core.operations import (
     CLOSED,
     CONNECT,
     FINISH,
+    FLUSH,
     FREE,
+    HANDSHAKE,
     HANGUP,
     OPERATION_TYPES,
     PAUSE,
@@ -56,6 +58,7 @@ FREED = layout.index("conn_freed")
 
 EINPROGRESS = errno.EINPROGRESS
 EPIPE, ENOBUFS, ENOMEM = errno.EPIPE, errno.ENOBUFS, errno.ENOMEM
+ECONNRESET, EPROTO = errno.ECONNRESET, errno.EPROTO
 
 ACCEPT_PAUSE_S = 0.1
 """How long a listener rests after the kernel had no descriptor or memory for a connection, unless
@@ -174,12 +177,12 @@ class Operations(Submitter):
             if conn.unit.requests:  # what was asked before this comes before it
                 conn.unit.requests.append(operation)
                 return
-        if kind == READ or kind == ACCEPT or kind == RELAY:
+        if kind == READ or kind == ACCEPT or kind == RELAY or kind == HANDSHAKE:
             self._push_read(conn, operation)
         else:
             self._push_write(conn, operation)
         if operation.deadline != inf:
-            self.timers.arm(conn, kind == READ or kind == RELAY, operation.deadline)
+            self.timers.arm(conn, kind == READ or kind == RELAY or kind == HANDSHAKE, operation.deadline)
 
     def _note_touch(self, conn: Conn) -> None:
         """Take note that something was asked of a connection: if it is detached, what was said of it is not all."""
@@ -257,14 +260,22 @@ class Operations(Submitter):
             if not outbox.is_flushing and self._allowance(conn) != NOTHING:
                 outbox.is_flushing = True
                 self.flushes.append(conn)
-            if outbox.offset or operation is None or operation.kind > POST:
+            if outbox.offset or operation is None or (operation.kind > POST and operation.kind != FLUSH):
                 return
         if operation is None:
             if conn.relay_source is not None:
                 self._resume_relay(conn)
-        elif not conn.writing and (conn.writable or (operation.kind > POST and conn.unit is None)):
+        elif not conn.writing and (conn.writable or (operation.kind > POST and self._needs_no_room(conn))):
             conn.writing = True
             self.writes.add(conn)
+
+    def _needs_no_room(self, conn: Conn) -> bool:
+        """Tell whether the FIN or the close that is next can be done though the kernel takes nothing."""
+        if conn.secure is None or conn.failure is not None:
+            return conn.unit is None
+        if not conn.secure.is_open:  # a FIN waits for the handshake, a close does not
+            return conn.write_head.kind == FINISH  # type: ignore[union-attr]
+        return not conn.secure.held
 
     def _resume_relay(self, sink: Conn) -> None:
         """See to it that the relay to a connection that nothing else is written to gets its turn."""
@@ -282,7 +293,7 @@ class Operations(Submitter):
         if not conn.writable:
             return NOTHING
         operation = conn.write_head
-        if operation is None or operation.kind > POST:
+        if operation is None or (operation.kind > POST and operation.kind != FLUSH):
             return ALL
         return BEGUN if conn.outbox.offset else NOTHING
 
@@ -291,6 +302,14 @@ class Operations(Submitter):
         conn.writable = False
         conn.stall_s -= self.now_s
         conn.blocked_s = self.now_s
+
+    def _flush_later(self, conn: Conn) -> None:
+        """See to it that what a TLS session has made, and the kernel has not taken, is sent, be there no write."""
+        if conn.secure.held and not conn.closed:
+            if conn.writable:
+                self._stall(conn)
+            if conn.write_head is None:
+                self._push_write(conn, self._new_operation(FLUSH, conn, None, inf))
 
     def _pause_accepting(self, listener: Conn) -> None:
         """Accept no more for a while: there is no descriptor, or no memory."""
@@ -330,6 +349,18 @@ class Operations(Submitter):
         if conn.fault != 0:
             return OSError(conn.fault, os.strerror(conn.fault))
         return EOFError("the peer has closed its side")
+
+    def _error_of(self, conn: Conn, error: int) -> OSError:
+        """Return what an errno means that a receive on a connection had; with TLS there is more to say."""
+        session = conn.secure
+        if session is not None:
+            if session.failure:
+                failed = TlsError(EPROTO, f"TLS failed: {session.message}")
+                failed.reason = session.failure
+                return failed
+            if session.is_truncated:
+                return TlsTruncated(ECONNRESET, "the stream ended without the peer's close_notify")
+        return OSError(error, os.strerror(error))
 
     # -- what was asked for without a completion -------------------------------------------------------
 
@@ -499,6 +530,8 @@ class Operations(Submitter):
         self, conn: Conn, reading: bool, kept: list[OpResult], ended: list[OpResult], error: Exception
     ) -> None:
         """Complete some operations of one direction, and let what stood behind them have its turn."""
+        if conn.secure is not None and not reading and ended[0] is conn.write_head:
+            self._take_back(conn, ended[0])
         head = tail = None
         for operation in kept:
             operation.next = None
@@ -519,7 +552,7 @@ class Operations(Submitter):
                 conn.pending_write_bytes -= operation.length - operation.size
                 self._own(operation)  # the completion may come in a later batch than its swap buffer lives
             self._complete(operation, error)
-            if operation.kind == CONNECT:
+            if operation.kind == CONNECT or operation.kind == HANDSHAKE:
                 conn.failure = error  # it will not be made: what waits for it fails, now and later
         if conn.failure is error:
             self._end_queue(conn, True, -1, inf, error)
@@ -529,6 +562,21 @@ class Operations(Submitter):
             self._look_for_hangup(conn)
         else:
             self._schedule_write(conn)
+            if conn.secure is not None:
+                self._flush_later(conn)
+
+    def _take_back(self, conn: Conn, operation: OpResult) -> None:
+        """Count what is in records that were made for a write which ends before the kernel has them.
+
+        They have their numbers in the stream, so they are sent in any case: `_flush_later`. At most 64 KiB.
+        """
+        if operation.kind == WRITE:
+            session = conn.secure
+            held = session.disown()
+            operation.size += held
+            conn.pending_write_bytes -= held
+            conn.bytes_sent += held
+            self.counters[conn.traffic + 1] += held
 
     # -- the end of connections ------------------------------------------------------------------------
 
@@ -541,6 +589,8 @@ class Operations(Submitter):
             return
         self.counters[FREED] += 1
         conn.closing = True
+        if conn.secure is not None:
+            conn.secure.close()  # first: nothing of what it holds is sent any more
         self._end_queue(conn, True, -1, inf, error)
         self._end_queue(conn, False, -1, inf, error)
         self._end_relays_to(conn, error)
@@ -581,6 +631,8 @@ class Operations(Submitter):
         if conn.outbox is not None:
             group = conn.outbox.group
             conn.pending_write_bytes -= group.leave(conn, lost_as)
+        if conn.secure is not None:
+            conn.secure.close()
         fd = conn.fd
         conn.fd = -1
         conn.read_head = conn.read_tail = None

@@ -8,12 +8,13 @@ something, the source is not read. So a relay that flows costs no memory, and on
 
 import errno
 import os
+from math import inf
 
 from gaiod.core.connection import Conn
 from gaiod.core.counters import BUFFERED, COMPLETE, FAILED, PAUSED_NS, PAUSES, RESUMES
 from gaiod.core.engine import Plumbing, shutdown_write
 from gaiod.core.errors import RelaySinkError
-from gaiod.core.operations import RELAY, TOLD
+from gaiod.core.operations import RELAY, SHUTDOWN, TOLD
 from gaiod.core.pending import Operations
 from gaiod.core.results import OpResult
 from gaiod.core.turns import Turns
@@ -47,6 +48,8 @@ class Relays:
             sink = flow.sink
             if sink.writable and sink.write_head is None:
                 flow.prepare(source.fd, sink.fd, source.readable)
+                if source.secure is not None or sink.secure is not None:
+                    flow.secure(source.secure, sink.secure)
                 moving.add(source)
                 self.plumbing.add(flow)
         self.plumbing.turn()
@@ -94,7 +97,7 @@ class Relays:
             self._end(operations, source, operation, RelaySinkError(flow.error, os.strerror(flow.error)))
         elif received < 0:
             operations._note_fault(source, -received, True)
-            self._end(operations, source, operation, OSError(-received, os.strerror(-received)))
+            self._end(operations, source, operation, operations._error_of(source, -received))
         elif left and flow.error == EINTR:
             operations._resume_relay(sink)
         elif left:
@@ -103,10 +106,26 @@ class Relays:
             source.hung = TOLD
             self._end(operations, source, operation, OSError(source.fault, os.strerror(source.fault)))
         elif flow.ended:
-            shutdown_write(sink.fd)
+            self._pass_end_on(operations, sink)
             self._end(operations, source, operation, None)
         else:
             operations._schedule_read(source)
+        if source.secure is not None or sink.secure is not None:
+            self._flush_sessions(operations, source, sink)
+
+    def _pass_end_on(self, operations: Operations, sink: Conn) -> None:
+        """Send a FIN; with TLS, a close_notify before it, which the kernel may take later."""
+        if sink.secure is None:
+            shutdown_write(sink.fd)
+        else:
+            operations._push_write(sink, operations._new_operation(SHUTDOWN, sink, None, inf))
+
+    def _flush_sessions(self, operations: Operations, source: Conn, sink: Conn) -> None:
+        """See to what a turn has left: a source's answer to what it read, a sink's records that the kernel refused."""
+        if source.secure is not None:
+            operations._flush_later(source)
+        if sink.secure is not None:
+            operations._flush_later(sink)
 
     def _end(self, operations: Operations, source: Conn, operation: OpResult, error: OSError | None) -> None:
         source.at_eof = source.at_eof or error is None

@@ -41,6 +41,7 @@ class Batch:
         self._buffer_size = buffer_size
         self.count = 0
         self._calls: list[tuple[int, Any, int]] = []
+        self._sessions: list[Any] = []
         self._operations: list[Any] = []
         self._results: list[int] = []
         self._wanted: list[int] = []
@@ -68,6 +69,7 @@ class Batch:
         """Forget the last batch."""
         self.count = 0
         self._calls.clear()
+        self._sessions.clear()
         self._operations.clear()
         self._results.clear()
         self._wanted.clear()
@@ -79,15 +81,18 @@ class Batch:
 
     def send(self) -> None:
         """Make all the sends."""
-        for fd, data, offset in self._calls:
+        for (fd, data, offset), session in zip(self._calls, self._sessions, strict=True):
             wanted = min(len(data) - offset, SEND_MAX)
+            self._wanted.append(wanted)
+            if session is not None:
+                self._results.append(session.send(fd, data, offset, wanted))
+                continue
             whole = offset == 0 and wanted == len(data)
             try:
                 sent = os.write(fd, data if whole else memoryview(data)[offset : offset + wanted])
             except OSError as error:
                 sent = -(error.errno or errno.EIO)
             self._results.append(sent)
-            self._wanted.append(wanted)
 
     def add_receive(self, fd: int, data: Any, offset: int, operation: Any) -> None:
         """Add a receive into `data[offset:]`, or into the swap buffer if `data` is None."""
@@ -95,16 +100,25 @@ class Batch:
 
     def _add(self, fd: int, data: Any, offset: int, operation: Any) -> None:
         self._calls.append((fd, data, offset))
+        self._sessions.append(None)
         self._operations.append(operation)
         self.count += 1
 
+    def secure(self, session: Any) -> None:
+        """Let the call that was added last go through a TLS session."""
+        self._sessions[-1] = session
+
     def receive(self) -> int:
         """Make the receives, and return how many were made (here always all)."""
-        for fd, data, offset in self._calls:
+        for (fd, data, offset), session in zip(self._calls, self._sessions, strict=True):
             wanted = self._buffer_size if data is None else min(len(data) - offset, SEND_MAX)
             received: Any = None
             try:
-                if data is None:
+                if session is not None:
+                    memory = memoryview(bytearray(wanted)) if data is None else data[offset : offset + wanted]
+                    size = session.receive(fd, memory)
+                    received = bytes(memory[: max(0, size)]) if data is None else None
+                elif data is None:
                     received = os.read(fd, wanted)
                     size = len(received)
                 else:

@@ -9,7 +9,7 @@ from gaiod.core.loop cimport Loop
 from gaiod.core.results cimport OpResult
 from gaiod.core.sockets cimport check_deadline, resolve_numeric
 
-cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED
+cdef int READ, WRITE, ACCEPT, CONNECT, RELAY, HANDSHAKE, TIMER, POST, CLOSED
 cdef int SHUTDOWN, FREE, CANCEL, AFFINITY, STOP, PAUSE
 cdef int OUTCOME_COUNT, GC_FOUND, GC_CLOSED, RELAY_LIMIT, OPERATIONS_MAX
 cdef double inf
@@ -34,6 +34,8 @@ cdef class Watcher(Loop):
     cdef Conn _submit_read(self, object target, object buf, object context, object deadline, bint full)
     @cython.locals(conn=Conn, operation=OpResult)
     cdef Conn _submit_write(self, object target, object buf, object context, object deadline)
+    @cython.locals(conn=Conn, operation=OpResult, limit_s=double)
+    cdef Conn _submit_handshake(self, object target, object tls, object context, object deadline)
     @cython.locals(conn=Conn, to=Conn, operation=OpResult)
     cdef Conn _submit_relay(self, object source, object sink, Py_ssize_t limit, object context, object deadline)
     @cython.locals(conn=Conn, operation=OpResult, limit_s=double, fd=int, error=int)

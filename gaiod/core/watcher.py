@@ -40,6 +40,7 @@ from gaiod.core.operations import (
     CLOSED,
     CONNECT,
     FREE,
+    HANDSHAKE,
     PAUSE,
     POST,
     READ,
@@ -187,6 +188,30 @@ class Watcher(Loop):
             UsageError: the sink has a relay already, or is the source. Others as `read`.
         """
         return self._submit_relay(source, sink, limit, context, deadline)
+
+    def start_tls(self, conn: Conn, tls: Any, *, context: object = None, deadline: float | None = None) -> Conn:
+        """Speak TLS on a connection from now on, as its server: complete when the handshake is done, or has failed.
+
+        From then on reads have what the peer has encrypted, and writes are encrypted; a write completes when the
+        kernel has its last record. Operations that are submitted meanwhile wait for the handshake. After a failure
+        the connection is of no use, and still has to be freed; a handshake that is cancelled, or expires, has failed.
+
+        `shutdown_write` and `close` send a close_notify before the FIN, and wait for none; `free` sends none. A stream
+        that ends without one ends with `TlsTruncated`. A write that expires or is cancelled has in its `size`
+        also what is in records that were begun: at most 64 KiB, which are sent in any case.
+
+        Args:
+            conn: a connection of this watcher, with no operation pending and in no group. What was received of it must
+                not have been more than was asked for: a byte that is the handshake's must not have been read.
+            tls: who it is for its peer, and what it asks of it: from `gaiod.core.engine.open_tls`.
+            context: comes back with the completion.
+            deadline: as for `read`: of the whole handshake.
+
+        Raises:
+            UsageError: it has operations pending, is in a group or the sink of a relay, or speaks TLS; or this is not
+                the thread that calls `wait_io()`, between its calls. Others as `read`.
+        """
+        return self._submit_handshake(conn, tls, context, deadline)
 
     def shutdown_write(self, conn: Conn) -> None:
         """Send a FIN after the writes queued so far. A write submitted later fails with EPIPE."""
@@ -472,6 +497,27 @@ class Watcher(Loop):
         self._submit(operation)
         return conn
 
+    def _submit_handshake(self, target: Any, tls: Any, context: Any, deadline: Any) -> Conn:
+        conn = self._usable(target)
+        limit_s = inf if deadline is None else check_deadline(deadline)
+        self._claim_for_group()
+        try:
+            if self.has_mail:
+                self._take_inbox()
+            if conn.read_head is not None or conn.write_head is not None or conn.relay_source is not None:
+                raise UsageError(f"{conn!r} has operations pending; TLS begins between two of them")
+            if conn.outbox is not None or conn.unit is not None or conn.secure is not None:
+                raise UsageError(f"{conn!r} is in a group, is detached, or speaks TLS already")
+            operation = self._new_operation(HANDSHAKE, conn, conn.context if context is None else context, limit_s)
+            conn.secure = tls.accept()
+            if conn.writable:
+                self._stall(conn)  # what is written waits
+            self.counters[HANDSHAKE * OUTCOME_COUNT] += 1
+            self._start(operation)
+        finally:
+            self._leave()
+        return conn
+
     def _submit_relay(self, source: Any, sink: Any, limit: int, context: Any, deadline: Any) -> Conn:
         conn, to = self._usable(source), self._usable(sink)
         if not 1 <= limit <= RELAY_LIMIT:
@@ -696,7 +742,7 @@ class Watcher(Loop):
     def _claim_for_group(self) -> None:
         """As `_claim`, where there is no inbox to fall back on."""
         if not self._claim():
-            raise UsageError("groups are for the thread that calls wait_io(), between its calls; post() from others")
+            raise UsageError("this is for the thread that calls wait_io(), between its calls; post() from others")
 
     def _leave(self) -> None:
         """End what `_claim` allowed; and the watcher, if it was closed amid it."""

@@ -8,6 +8,7 @@ import termios
 from functools import lru_cache
 
 from gaiod.core.connection import Conn
+from gaiod.core.errors import TlsError, TlsTruncated
 
 WHO = ("client", "server", "gaiod", "handler")
 """Who did it, or did not do in time what it had to. `gaiod`: a limit of its own, or its operator."""
@@ -96,6 +97,8 @@ KNOWN = {
         Termination("server_reset", "server", "reset"),
         Termination("server_down", "server", "error"),
         Termination("no_server", "server", "error"),
+        Termination("tls_truncated", "client", "fin", "close_notify"),
+        Termination("tls_error", "client", "error"),
         Termination("idle", "gaiod", "timeout", "idle_timeout"),
         Termination("half_closed_timeout", "gaiod", "timeout", "half_closed_timeout"),
         Termination("max_age", "gaiod", "timeout", "max_age"),
@@ -165,6 +168,11 @@ def of_error(error: OSError, fd: int, *, is_client: bool = True) -> Termination:
         fd: its descriptor, if it is still open: of a timeout the kernel is asked which it was; else -1.
         is_client: as in `termination_of`.
     """
+    if isinstance(error, TlsError):
+        found = _made("tls_error", "client", "error", error.reason, "")
+        return found if is_client else of_server(found)
+    if isinstance(error, TlsTruncated):
+        return (KNOWN if is_client else KNOWN_OF_SERVER)["tls_truncated"]
     number = error.errno or 0
     name = errno.errorcode.get(number, str(number))
     if number in RESETS:

@@ -11,19 +11,21 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Protocol
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector as PrometheusCollector
 
 from gaiod.core import ENGINE, counters
+from gaiod.core.tls import FAILURES, VERSIONS
 from gaiod.handler.admin_state import MODES, AdminState, admin_states
 from gaiod.observe import push_metrics
 from gaiod.observe.hook_metrics import HookCounts
 from gaiod.observe.metrics import METRICS
 from gaiod.observe.push_metrics import SourceKey
 from gaiod.plugins import label_of
-from gaiod.settings import ListenerSettings
+from gaiod.settings import ListenerSettings, TlsSettings
 from gaiod.stats.cells import (
     ACCEPT_ERRORS,
     CELL,
@@ -41,6 +43,7 @@ from gaiod.stats.cells import (
     SERVER_FAILURES,
     SIDES,
     STAY_REASONS,
+    TLS_RESULTS,
     UNAVAILABLE_CAUSES,
     Layout,
     open_connections,
@@ -332,10 +335,28 @@ class Collector(PrometheusCollector):
         buckets = row[first : first + len(DURATION_BOUNDS_S) + 1]
         scrape.add_buckets("gaiod_connection_duration_seconds", buckets, row[CELL["duration_ns"]] / 1e9, name)
         self._add_handover(scrape, name, row)
+        if listener.settings.tls is not None:
+            self._add_tls(scrape, listener.settings.tls, name, row)
         for number, queue in enumerate(listener.queues()):
             if queue is not None:
                 scrape.add("gaiod_listen_queue_length", queue[0], name, number)
                 scrape.add("gaiod_listen_queue_limit", queue[1], name, number)
+
+    def _add_tls(self, scrape: _Scrape, tls: TlsSettings, name: str, row: list[int]) -> None:
+        for result in TLS_RESULTS:
+            for version in VERSIONS:
+                count = row[CELL[f"tls_{result}_{version}"]]
+                scrape.add("gaiod_tls_handshakes_total", count, name, result, version)
+        failed = {reason: row[CELL[f"tls_failed_{reason}"]] for reason in FAILURES}
+        scrape.add("gaiod_tls_handshakes_total", sum(failed.values()), name, "failed", "")
+        for reason, count in failed.items():
+            scrape.add("gaiod_tls_failures_total", count, name, reason)
+        ends: dict[str, float] = {}
+        for certificate in tls.certificates:
+            first = certificate.names[0]
+            ends[first] = min(certificate.not_after_s, ends.get(first, inf))
+        for first, not_after_s in ends.items():
+            scrape.add("gaiod_tls_certificate_not_after_seconds", not_after_s, name, first)
 
     def _add_handover(self, scrape: _Scrape, name: str, row: list[int]) -> None:
         stayed = {reason: row[CELL[f"stayed_{reason}"]] for reason in STAY_REASONS}

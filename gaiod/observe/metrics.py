@@ -80,6 +80,24 @@ METRICS = (
     Metric(
         "gaiod_connections_rejected_total", "counter", "Connections closed unserved, by reason.", ("listener", "reason")
     ),
+    Metric(
+        "gaiod_tls_handshakes_total",
+        "counter",
+        "TLS handshakes with clients: full, resumed, or failed (then without a version).",
+        ("listener", "result", "version"),
+    ),
+    Metric(
+        "gaiod_tls_failures_total",
+        "counter",
+        "TLS handshakes with clients that failed, by reason.",
+        ("listener", "reason"),
+    ),
+    Metric(
+        "gaiod_tls_certificate_not_after_seconds",
+        "gauge",
+        "When a certificate that clients are shown ends, in seconds since 1970.",
+        ("listener", "name"),
+    ),
     Metric("gaiod_accept_errors_total", "counter", "Failures of accept(), by errno.", ("listener", "errno")),
     Metric(
         "gaiod_accept_paused_seconds_total",
@@ -266,7 +284,7 @@ METRICS = (
         "counter",
         "Connections that stayed with their worker and drain, by reason: handler (it cannot describe them), version, "
         "not_quiet, hook_error, refused (by the handler), limit, descriptors, feed, size, timeout, lost (the worker "
-        "that was to take them).",
+        "that was to take them), tls.",
         ("listener", "reason"),
     ),
     Metric(

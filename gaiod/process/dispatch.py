@@ -7,7 +7,7 @@ from gaiod.core.engine import Stopwatch
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 
-READ, WRITE, RELAY, TIMER, POST, HANGUP = 0, 1, 4, 5, 6, 8  # values of OpType
+READ, WRITE, RELAY, TIMER, POST, HANGUP = 0, 1, 4, 6, 7, 9  # values of OpType
 
 
 class Target:

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 from gaiod.core import counters
+from gaiod.core.tls import FAILURES, VERSIONS
 
 HOOKS = (
     "on_start", "on_open", "on_read", "on_write", "on_eof", "on_close", "on_tick", "on_timer", "on_post", "on_connect",
@@ -39,13 +40,13 @@ WORKER_LOST = "worker_lost"
 
 CLOSE_REASONS = (
     "peer_eof", "peer_reset", "user_timeout", "keepalive", "unreachable", "server_eof", "server_reset", "server_down",
-    "no_server", "handler", "idle", "half_closed_timeout", "max_age", "deadline", "slow_consumer", "drain", "admin",
-    "handler_error", "forgotten", "error", WORKER_LOST,
+    "no_server", "tls_truncated", "tls_error", "handler", "idle", "half_closed_timeout", "max_age", "deadline",
+    "slow_consumer", "drain", "admin", "handler_error", "forgotten", "error", WORKER_LOST,
 )  # fmt: skip
 RESTART_REASONS = ("exit", "signal", "watchdog", "reload", "recycle", "admin")
 """Why a worker was replaced by another."""
 
-REJECT_REASONS = ("limit", "proxy_protocol", "access")
+REJECT_REASONS = ("limit", "proxy_protocol", "access", "tls")
 """Why a connection was closed before its handler saw it."""
 
 ACCEPT_ERRORS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "other")
@@ -54,7 +55,7 @@ PAUSE_REASONS = ("fd", "memory")
 
 STAY_REASONS = (
     "handler", "version", "not_quiet", "hook_error", "refused", "limit", "descriptors", "feed", "size", "timeout",
-    "lost",
+    "lost", "tls",
 )  # fmt: skip
 """Why a connection was not handed over to another worker: it stays where it is, and drains."""
 
@@ -62,6 +63,9 @@ HANDOVER_BOUNDS_S = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
 """For how long nobody moved its bytes."""
 
 DURATION_BOUNDS_S = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0)
+
+TLS_RESULTS = ("full", "resumed")
+"""How a handshake went that did not fail; why one has failed: `gaiod.core.tls.FAILURES`."""
 
 SIDES = ("downstream", "upstream")
 TRAFFIC_CELLS = ("received_bytes", "sent_bytes", "pauses", "resumes", "paused_ns", "buffered_bytes")
@@ -89,6 +93,8 @@ LISTENER_CELLS = (
     "accepted",
     *(f"closed_{reason}" for reason in CLOSE_REASONS),
     *(f"rejected_{reason}" for reason in REJECT_REASONS),
+    *(f"tls_{result}_{version}" for result in TLS_RESULTS for version in VERSIONS),
+    *(f"tls_failed_{reason}" for reason in FAILURES),
     *(f"accept_error_{name}" for name in ACCEPT_ERRORS),
     *(f"accept_paused_{reason}_ns" for reason in PAUSE_REASONS),
     *(f"handler_error_{hook}" for hook in HOOKS),

@@ -41,6 +41,7 @@ class ScriptedConn:
     active_s: float = 0.0
     busy: bool = False
     proxy_header: Any = None
+    tls: Any = None
     local_address: Any = ("127.0.0.1", 7000)
     peer_address: Any = ("127.0.0.1", 40000)
     writes: list[bytes] = field(default_factory=list)

@@ -43,6 +43,7 @@ cdef class Listener(Target):
     cdef readonly bint is_delayed
     cdef object _header_wait
     cdef object _access
+    cdef object _tls_wait
 
     @cython.locals(conn=Conn, kind=int)
     cpdef on_completion(self, OpResult result)
@@ -51,6 +52,7 @@ cdef class Listener(Target):
     cpdef slow(self, str hook, Conn conn, int64_t took_ns)
     cdef _call(self, str name, Conn conn, object hook, tuple arguments)
     cdef _accepted(self, Conn conn, OpResult result)
+    cpdef _begin(self, Conn conn)
     cpdef _admit(self, Conn conn)
     cdef bint _may_connect(self, Conn conn, object address) except -1
     cpdef _announced(self, Conn conn)

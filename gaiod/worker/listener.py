@@ -26,7 +26,7 @@ from gaiod.handler.termination import Termination, of_client, of_error, terminat
 from gaiod.log.rate_limit import LimitedLog
 from gaiod.plugins import label_of
 from gaiod.process.dispatch import Target
-from gaiod.settings import ListenerSettings, ProxyProtocolSettings
+from gaiod.settings import ListenerSettings, ProxyProtocolSettings, TlsSettings
 from gaiod.stats.cells import ACCEPT_ERRORS, CELL, HANDOVER_BOUNDS_S, Layout, bucket_of
 from gaiod.worker.accept_pauses import AcceptPauses
 from gaiod.worker.access import Access
@@ -38,6 +38,7 @@ from gaiod.worker.names import Names
 from gaiod.worker.proxy_header_wait import ProxyHeaderWait
 from gaiod.worker.shared_state import RATE, SharedState
 from gaiod.worker.slow_hooks.report import SlowHooks
+from gaiod.worker.tls_wait import TlsWait
 
 log = logging.getLogger("gaiod.worker")
 
@@ -130,6 +131,7 @@ class Listener(Target):
         self._shared = SharedState(watcher, shared or {}, share or _nobody_to_tell, self._delayed)
         self._access = None if settings.access is None else Access(settings.access)
         self._header_wait = None if settings.proxy_protocol is None else self._wait_for(settings.proxy_protocol)
+        self._tls_wait = None if settings.tls is None else self._wait_for_tls(settings.tls)
         handler._host = self
 
     def _wait_for(self, balancers: ProxyProtocolSettings) -> ProxyHeaderWait:
@@ -139,6 +141,16 @@ class Listener(Target):
             admit=self._announced,
             reject=self._not_announced,
             closed=self._unserved_closed,
+        )
+
+    def _wait_for_tls(self, tls: TlsSettings) -> TlsWait:
+        return TlsWait(
+            self._watcher,
+            tls,
+            admit=self._admit,
+            reject=self._no_tls,
+            closed=self._unserved_closed,
+            count=lambda cell: self._count(f"tls_{cell}"),
         )
 
     # -- starting and stopping -----------------------------------------------------------------------
@@ -201,8 +213,9 @@ class Listener(Target):
         """Close every connection once what was written to it is sent, or at once."""
         for conn in self._watcher.connections(context=self):
             self.end(conn, "drain", abort=abort)
-        if self._header_wait is not None:
-            self._header_wait.close_all()
+        for wait in (self._header_wait, self._tls_wait):
+            if wait is not None:
+                wait.close_all()
 
     def end(self, conn: Conn, reason: str, *, abort: bool = False) -> None:
         """Close a connection, for a reason that is counted unless there was one before."""
@@ -438,9 +451,16 @@ class Listener(Target):
             return
         self.active += 1
         if self._header_wait is None:
-            self._admit(conn)
+            self._begin(conn)
         else:
             self._header_wait.expect(conn)
+
+    def _begin(self, conn: Conn) -> None:
+        """Let TLS begin on a connection, or the handler have it."""
+        if self._tls_wait is None:
+            self._admit(conn)
+        else:
+            self._tls_wait.expect(conn)
 
     def _admit(self, conn: Conn) -> None:
         """Let the handler have a connection."""
@@ -461,9 +481,9 @@ class Listener(Target):
         return False
 
     def _announced(self, conn: Conn) -> None:
-        """Let the handler have a connection whose PROXY header has come, if its client may connect."""
+        """Go on with a connection whose PROXY header has come, if its client may connect."""
         if self._access is None or self._may_connect(conn, conn.proxy_header.source):
-            self._admit(conn)
+            self._begin(conn)
         else:
             conn.reset()
 
@@ -472,6 +492,12 @@ class Listener(Target):
         if message:
             self._tell(logging.WARNING, "proxy_protocol", "%s", message)
             self._ledger.rejected(conn, termination)
+
+    def _no_tls(self, conn: Conn, message: str, termination: Termination) -> None:
+        self._count("rejected_tls")
+        if message:
+            self._tell(logging.WARNING, f"tls_{termination.cause}", "%s", message)
+        self._ledger.rejected(conn, termination)
 
     def _unserved_closed(self) -> None:
         self.active -= 1

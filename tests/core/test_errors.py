@@ -18,6 +18,8 @@ TooManyOperations UsageError
 NotQuiet GaiodError
 DeadlineExceeded GaiodError TimeoutError
 RelaySinkError GaiodError OSError
+TlsError GaiodError OSError
+TlsTruncated GaiodError ConnectionResetError
 """
 
 

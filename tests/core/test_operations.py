@@ -10,6 +10,7 @@ from gaiod.core.operations import (
     ACCEPT,
     CLOSED,
     CONNECT,
+    HANDSHAKE,
     HANGUP,
     POST,
     READ,
@@ -23,7 +24,7 @@ from gaiod.core.watcher import Watcher
 
 
 def test_plain_kinds_are_the_values_of_the_enum() -> None:
-    kinds = [READ, WRITE, ACCEPT, CONNECT, RELAY, TIMER, POST, CLOSED, HANGUP]
+    kinds = [READ, WRITE, ACCEPT, CONNECT, RELAY, HANDSHAKE, TIMER, POST, CLOSED, HANGUP]
     assert kinds == list(OpType)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from core.support.sockets import pattern, receive
+from core.support.tls import certificate
 from core.support.waiting import LIMIT_S, TIME_UNIT
 from e2e.support.clients import connect, exchange, request
 from e2e.support.daemons import Daemon
@@ -30,6 +31,10 @@ listeners:
   echo: {{bind: "127.0.0.1:0", handler: echo}}
   server: {{bind: "unix:{folder}/server.sock", handler: echo}}
   db: {{bind: "127.0.0.1:0", handler: proxy, with: {{servers: ["unix:{folder}/server.sock"]}}}}
+  secret:
+    bind: "127.0.0.1:0"
+    handler: echo
+    tls: {{certificates: [{{chain: {folder}/app.pem, key: {folder}/app.key}}]}}
   ticks: {{bind: "127.0.0.1:0", handler: push, with: {{source: {{every: 20ms}}}}}}
 """
 
@@ -41,7 +46,10 @@ SLOW_BYTES = 32 << 20
 
 @pytest.fixture
 def running(daemon: Start, tmp_path: Path) -> Daemon:
-    """A daemon with an echo, a proxy before another, and a push listener."""
+    """A daemon with an echo, a proxy before another, one that speaks TLS, and a push listener."""
+    made = certificate()
+    (tmp_path / "app.pem").write_text(made.chain)
+    (tmp_path / "app.key").write_text(made.key)
     return daemon(CONFIG.format(folder=tmp_path))
 
 

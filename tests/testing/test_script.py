@@ -332,7 +332,7 @@ def test_buffer_of_a_read_cannot_be_written_to() -> None:
         assert_script(Changes(), (Arrived(b"x"), []))
 
 
-DAEMONS_OWN = {"announce", "rested_s", "traffic"}
+DAEMONS_OWN = {"announce", "rested_s", "start_tls", "traffic"}
 """Of a connection, what its listener uses and no handler."""
 
 

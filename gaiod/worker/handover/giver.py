@@ -449,6 +449,9 @@ class _Link(Link):
         if listener.state_version not in self._hello.versions.get(listener.name, ()):
             self._stays(listener, "version")
             return None
+        if conn.tls is not None:
+            giver.stays(listener, "tls")
+            return None
         if conn.busy:
             giver.ask_again(listener, conn)
             return None

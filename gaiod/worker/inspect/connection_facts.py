@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from gaiod.core.connection import Conn
@@ -66,6 +67,7 @@ class ConnectionFacts:
             "side": "downstream" if listener.is_client(conn) else "upstream",
             **facts_of(conn, self._names, now_s),
             "close_reason": conn.close_reason,
+            "tls": None if conn.tls is None else asdict(conn.tls),
             **stands,
             "kernel": kernel_of(conn.fileno()),
         }

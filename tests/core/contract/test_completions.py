@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from core.support.sockets import NewPair, fill, listen, pump, receive, reset
+from core.support.tls import server
 from core.support.waiting import (
     assert_quiet,
     collect,
@@ -93,6 +94,7 @@ def test_close_completes_operations_of_every_kind_once(watcher: Watcher, stream_
     conn.read(context=OpType.READ)
     conn.write(b"a", context=OpType.WRITE)
     watcher.delegate(stream_pair()[0]).relay_to(conn, context=OpType.RELAY)
+    watcher.delegate(stream_pair()[0]).start_tls(server(), context=OpType.HANDSHAKE)
     listener = listen(backlog=0)
     with socket.create_connection(listener.getsockname()):  # takes the one place: the next one waits
         watcher.connect(listener.getsockname(), context=OpType.CONNECT)

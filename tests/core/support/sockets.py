@@ -118,6 +118,9 @@ def fill(near: socket.socket, far: socket.socket) -> int:
     Returns:
         How many bytes it took.
     """
+    if hasattr(near, "fill"):  # a `TlsSocket`
+        filled: int = near.fill()
+        return filled
     near.setblocking(False)
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
     sent = 0

@@ -12,7 +12,7 @@ from gaiod.core import counters
 from gaiod.handler.admin_state import AdminState, admin_key
 from gaiod.observe.collector import Collector, Key, ServedListener, ServerKey
 from gaiod.observe.push_metrics import SourceKey
-from gaiod.settings import ListenerSettings
+from gaiod.settings import CertificateSettings, ListenerSettings, TlsSettings
 from gaiod.stats.cells import CELL, SERVER_CELL, Layout
 from gaiod.stats.feeder_cells import SOURCE_CELLS
 from gaiod.supervisor.processes.slots import added
@@ -86,6 +86,7 @@ class FakeDaemon:
                     servers=servers,
                     sources=sources,
                     buffer_limit_bytes=buffer_limit_bytes,
+                    tls=TlsSettings((CertificateSettings("", "", ("example.org",), 2e9),)),
                 ),
                 [sock],
             )

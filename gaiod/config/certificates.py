@@ -1,0 +1,200 @@
+"""Certificates and their keys: read from files, and checked before anybody is told that they are in use."""
+
+import stat
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gaiod.config.errors import Refused
+from gaiod.config.words import mismatch
+from gaiod.core.tls import Certificate
+from gaiod.settings import CertificateSettings
+from gaiod.wording import shown
+
+EXAMPLE = "[{chain: /etc/gaiod/app.pem, key: /etc/gaiod/app.key}]"
+CHAIN_WANTED = (
+    "the absolute path of a PEM file such as /etc/gaiod/app.pem: the certificate, then those that lead to a root"
+)
+KEY_WANTED = "the absolute path of a PEM file such as /etc/gaiod/app.key"
+
+FILE_MAX_BYTES = 1 << 20
+"""A chain has some KiB."""
+
+CERTIFICATES_MAX = 64
+"""Each takes 21 KiB of every worker, and 1 ms of its start (OpenSSL 3.0)."""
+
+BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+
+SEQUENCE, CONTEXT_0, CONTEXT_3, BOOLEAN, OID, OCTETS, UTC_TIME = 0x30, 0xA0, 0xA3, 0x01, 0x06, 0x04, 0x17
+DNS_NAME, IP_ADDRESS = 0x82, 0x87
+COMMON_NAME, SUBJECT_ALT_NAME = b"\x55\x04\x03", b"\x55\x1d\x11"
+"""Tags and identifiers of a certificate (X.690; RFC 5280, appendix A)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a certificate says of itself.
+
+    Attributes:
+        names: of the servers that it is for, in lower case: `example.org`, `*.example.org`, `192.0.2.1`.
+        not_after_s: when it ends, in seconds since 1970.
+    """
+
+    names: tuple[str, ...]
+    not_after_s: float
+
+
+def parse_chain(value: object) -> str:
+    """Return the text of a file of certificates.
+
+    Raises:
+        Refused: it cannot be read, or has none.
+    """
+    text = _read(value, CHAIN_WANTED)
+    if BEGIN not in text:
+        raise Refused(f"{shown(str(value))} has no certificate; write {CHAIN_WANTED}")
+    return text
+
+
+def parse_key(value: object) -> str:
+    """Return the text of a file with a key.
+
+    Raises:
+        Refused: it cannot be read, has none, or one that a passphrase protects.
+    """
+    text = _read(value, KEY_WANTED)
+    if "ENCRYPTED" in text:
+        raise Refused(f"{shown(str(value))} has a passphrase; write it without: openssl pkey -in OLD -out NEW")
+    if "PRIVATE KEY-----" not in text:
+        raise Refused(f"{shown(str(value))} has no private key; write {KEY_WANTED}")
+    return text
+
+
+def certificate_of(chain: str, key: str) -> CertificateSettings:
+    """Return a certificate and its key, which belong together.
+
+    Raises:
+        Refused: they do not, OpenSSL makes nothing of them, or the certificate has ended.
+    """
+    import ssl  # late, as it takes 10 ms, which only those who serve TLS should wait for
+
+    from gaiod.core.sessions import load
+
+    try:
+        facts = facts_of(ssl.PEM_cert_to_DER_cert(BEGIN + chain.partition(BEGIN)[2].partition(END)[0] + END + "\n"))
+    except (ValueError, IndexError) as error:
+        raise Refused("the chain begins with something that is no certificate; write another") from error
+    try:
+        load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), Certificate(chain, key))
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise Refused("the key is not that of the chain's first certificate; write its own") from error
+        why = (error.reason or "unknown").lower().replace("_", " ")
+        raise Refused(f"OpenSSL does not take the chain and the key ({why}); write others") from error
+    if not facts.names:
+        raise Refused("the certificate is for no server; write one with a subjectAltName")
+    ended = datetime.fromtimestamp(facts.not_after_s, UTC)
+    if ended < datetime.now(UTC):
+        raise Refused(f"the certificate of {facts.names[0]} has ended at {ended:%Y-%m-%d %H:%M} UTC; renew it")
+    return CertificateSettings(chain, key, facts.names, facts.not_after_s)
+
+
+def check_certificates(value: object) -> object:
+    """Return a list of certificates, which are still to be read.
+
+    Raises:
+        Refused: it is no list, or empty, or too long.
+    """
+    if not isinstance(value, list):
+        raise Refused(mismatch(value, f"a list, such as {EXAMPLE}"))
+    if not value:
+        raise Refused(f"has no certificate; write one, such as {EXAMPLE}")
+    if len(value) > CERTIFICATES_MAX:
+        raise Refused(f"has {len(value)} certificates; write at most {CERTIFICATES_MAX}")
+    return value
+
+
+def _read(value: object, wanted: str) -> str:
+    if not isinstance(value, str):
+        raise Refused(mismatch(value, wanted))
+    if not value.startswith("/"):
+        raise Refused(f"{shown(value)} is not an absolute path; write {wanted}")
+    try:
+        path = Path(value)
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Refused(f"{shown(value)} is not a file; write {wanted}")
+        with path.open("rb") as file:
+            data = file.read(FILE_MAX_BYTES + 1)
+        if len(data) > FILE_MAX_BYTES:
+            raise Refused(f"{shown(value)} is larger than 1MiB; write {wanted}")
+        return data.decode("ascii")
+    except OSError as error:
+        raise Refused(f"{shown(value)}: {error.strerror}; let the user who starts gaiod read it") from error
+    except UnicodeDecodeError as error:
+        raise Refused(f"{shown(value)} is not PEM, but perhaps DER; write {wanted}") from error
+
+
+# -- what a certificate says: as much of DER as that takes -------------------------------------------------
+
+
+def facts_of(certificate: bytes) -> Facts:
+    """Return what a certificate, in DER, says of itself. Its common name counts if it has no other (RFC 6125, 6.4.4).
+
+    Raises:
+        ValueError, IndexError: it is none.
+    """
+    fields = _parts(_parts(_parts(certificate)[0][1])[0][1])
+    if fields[0][0] == CONTEXT_0:  # the version
+        del fields[0]
+    validity, subject = fields[3][1], fields[4][1]
+    names = []
+    for tag, extensions in fields[6:]:
+        if tag == CONTEXT_3:
+            for _, extension in _parts(_parts(extensions)[0][1]):
+                identifier, *_, (_, text) = _parts(extension)
+                if identifier == (OID, SUBJECT_ALT_NAME):
+                    names = [name for part in _parts(_parts(text)[0][1]) if (name := _name(*part)) is not None]
+    if not names:
+        names = [text.decode().lower() for text in _common_names(subject)]
+    return Facts(tuple(names), _time(*_parts(validity)[1]))
+
+
+def _parts(data: bytes) -> list[tuple[int, bytes]]:
+    """Return the tags and the contents of the elements that follow each other in some bytes."""
+    parts = []
+    while data:
+        tag, size, start = data[0], data[1], 2
+        if size & 0x80:
+            start += size & 0x7F
+            size = int.from_bytes(data[2:start], "big")
+        if start + size > len(data):
+            raise ValueError("an element is longer than what it is in")
+        parts.append((tag, data[start : start + size]))
+        data = data[start + size :]
+    return parts
+
+
+def _name(tag: int, value: bytes) -> str | None:
+    if tag == DNS_NAME:
+        return value.decode("ascii").lower()
+    if tag == IP_ADDRESS and len(value) == 4:
+        return ".".join(map(str, value))
+    return None
+
+
+def _common_names(subject: bytes) -> list[bytes]:
+    found = []
+    for _, group in _parts(subject):
+        for _, pair in _parts(group):
+            (_, identifier), (_, text) = _parts(pair)
+            if identifier == COMMON_NAME:
+                found.append(text)
+    return found
+
+
+def _time(tag: int, value: bytes) -> float:
+    text: Any = value.decode("ascii")
+    if tag == UTC_TIME:  # its years have two digits: from 50 on they are of the 20th century
+        text = ("19" if text >= "50" else "20") + text
+    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()

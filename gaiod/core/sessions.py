@@ -1,0 +1,403 @@
+"""TLS sessions by the standard library: `ssl.SSLObject`, and memory between it and the sockets.
+
+`_sessions.pyx` is the same interface for the compiled engine. A session makes the system calls of its connection: it
+receives and decrypts, encrypts and sends. Each call says how many plain bytes it moved, or `-errno`, and never raises
+for what the network or the peer did; attributes say the rest.
+"""
+
+import errno
+import os
+import ssl
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from gaiod.core.tls import AHEAD_BYTES, RECORD_BYTES, Certificate, ServerTls, TlsFacts
+
+RECEIVE_MAX = 256 * 1024
+"""Most bytes that one call receives: a connection's share of a pass."""
+
+RECEIVE_MIN = RECORD_BYTES + 512
+"""Fewest bytes that one call asks for: a record, whatever room there is for what is in it."""
+
+SEND_MAX = 256 * 1024
+"""Most plain bytes that one call sends."""
+
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+REASONS = {
+    "HTTP_REQUEST": "http",
+    "HTTPS_PROXY_REQUEST": "http",
+    "WRONG_VERSION_NUMBER": "not_tls",
+    "UNEXPECTED_MESSAGE": "not_tls",
+    "PACKET_LENGTH_TOO_LONG": "not_tls",
+    "UNSUPPORTED_PROTOCOL": "version",
+    "VERSION_TOO_LOW": "version",
+    "NO_SHARED_CIPHER": "no_shared_cipher",
+    "NO_SUITABLE_SIGNATURE_ALGORITHM": "no_shared_cipher",
+    "NO_SUITABLE_KEY_SHARE": "no_shared_cipher",
+}
+"""What OpenSSL calls the commonest failures (SSL_R_ in sslerr.h), as `tls.FAILURES` does. Others are `protocol`."""
+
+BEFORE_TLS = frozenset({"UNEXPECTED_MESSAGE", "PACKET_LENGTH_TOO_LONG"})
+"""Of them, what means something else once a peer has spoken TLS."""
+
+
+class TlsContext:
+    """What all sessions of a server have in common: its certificates, made ready for use."""
+
+    def __init__(self, options: ServerTls) -> None:
+        """Make it.
+
+        Raises:
+            ssl.SSLError, ValueError: a certificate or a key is none, or they are no pair.
+            OSError: there is no memory for them.
+        """
+        self.accepts_truncation = options.accepts_truncation
+        contexts = [_context_of(certificate, options) for certificate in options.certificates]
+        self._context = contexts[0]
+        self._context.sni_callback = self._choose
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        for certificate, context in zip(options.certificates, contexts, strict=True):
+            for name in certificate.names:
+                self._contexts.setdefault(name, context)
+
+    def accept(self) -> "Session":
+        """Return the session of a new connection, as its server."""
+        return Session(self)
+
+    def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+        """Return what speaks TLS between two memories."""
+        return self._context.wrap_bio(incoming, outgoing, server_side=True)
+
+    def _choose(self, session: Any, name: str | None, context: ssl.SSLContext) -> None:
+        """Show a client the certificate that is for the server it names; the first if none is."""
+        if name is not None:
+            session.requested_name = name.lower()
+            for known in names_for(session.requested_name):
+                if known in self._contexts:
+                    session.context = self._contexts[known]
+                    return
+
+
+def names_for(name: str) -> tuple[str, str]:
+    """Return the names that a certificate for a server can have, the better one first (RFC 6125, 6.4.3)."""
+    return name, f"*.{name.partition('.')[2]}"
+
+
+def _context_of(certificate: Certificate, options: ServerTls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    versions = [VERSIONS[version] for version in options.versions]
+    context.minimum_version = min(versions)
+    context.maximum_version = max(versions)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 1
+    load(context, certificate)
+    return context
+
+
+def load(context: ssl.SSLContext, certificate: Certificate) -> None:
+    """Let a context show a certificate."""
+    with as_file(f"{certificate.key.strip()}\n{certificate.chain.strip()}\n") as path:
+        context.load_cert_chain(path)
+
+
+@contextmanager
+def as_file(text: str) -> Iterator[str]:
+    """Give the path of a file with a text that nobody else may see: the standard library loads keys from paths only."""
+    if sys.platform == "linux":
+        fd = os.memfd_create("gaiod-tls", os.MFD_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+            yield f"/proc/self/fd/{fd}"
+        finally:
+            os.close(fd)
+    else:
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write(text)
+            file.flush()
+            yield file.name
+
+
+class Session:
+    """TLS with one peer.
+
+    Attributes:
+        is_open: the handshake is done.
+        is_truncated: the stream has ended without the peer's close_notify.
+        drained: 1 if the last receive got less than it asked for, 2 if the kernel said that there is no more; 0: there
+            may be more, in the kernel's queue or in here.
+        held: bytes that were encrypted, and the kernel has not taken.
+        held_plain: of the bytes given to `send`, those that are in records which the kernel has not taken whole.
+        failure: why it moves nothing any more, one of `tls.FAILURES`; "": it does.
+        message: more of that, for people.
+    """
+
+    def __init__(self, context: TlsContext) -> None:
+        self.is_open = self.is_truncated = False
+        self.drained = self.held = self.held_plain = 0
+        self.failure = self.message = ""
+        self._accepts_truncation = context.accepts_truncation
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object: Any = context.wrap(self._incoming, self._outgoing)
+        self._facts: TlsFacts | None = None
+        self._has_begun = False  # a byte of the peer's has come
+        self._has_ended = False  # its close_notify has come
+        self._has_shut = False  # ours was made
+        self._plain = b""  # what was decrypted before it was asked for
+        self._rest = bytearray()  # `held` bytes
+        self._records: deque[list[int]] = deque()  # of each piece of it: bytes, plain bytes that are counted
+
+    def handshake(self, fd: int) -> int:
+        """Take one step: 1, the handshake is done; 0, it goes on when more comes, or more is taken; `-errno`."""
+        self.drained = 0
+        error = self.flush(fd)
+        if error == -errno.EAGAIN:
+            self.drained = 2  # whatever comes is of no use before the kernel takes more
+            return 0
+        if error:
+            return self._lose("reset", error)
+        data = self._receive(fd, RECEIVE_MIN)
+        if type(data) is int:
+            return 0 if self.drained == 2 else self._lose("reset", data)
+        if not data:
+            self._fail("closed", "the peer closed the connection amid the handshake")
+            return -errno.ECONNRESET
+        try:
+            self._object.do_handshake()
+            self.is_open = True
+            self._note_facts()
+        except ssl.SSLWantReadError:
+            pass
+        except (ssl.SSLError, ValueError) as failure:
+            self._note_failure(failure)
+        self._has_begun = True
+        if self.is_open:
+            self.drained = 0  # what came behind the handshake is in here
+        self._collect(0)
+        error = self.flush(fd)
+        if self.failure:
+            return -errno.EPROTO
+        if error not in (0, -errno.EAGAIN):
+            return self._lose("reset", error)
+        return int(self.is_open)
+
+    def receive(self, fd: int, memory: Any) -> int:
+        """Receive, and decrypt into `memory`, a memoryview: return the bytes, 0 at the end of the stream, `-errno`.
+
+        -EAGAIN: what came was a part of a record, or no data; `drained` says whether there is more. What there is no
+        room for stays in here.
+        """
+        self.drained = 0
+        filled = self._decrypt(memory)
+        if filled:
+            return filled
+        if self.failure:
+            self._collect(0)
+            self.flush(fd)
+            return -errno.EPROTO
+        if self._has_ended:
+            return 0
+        data = self._receive(fd, min(max(len(memory) + 512, RECEIVE_MIN), RECEIVE_MAX))
+        if type(data) is int:
+            return data
+        if not data:
+            self.is_truncated = not self._accepts_truncation
+            return -errno.ECONNRESET if self.is_truncated else 0
+        filled = self._decrypt(memory)
+        self._collect(0)
+        if self.held:
+            self.flush(fd)  # what fails here fails again
+        if filled == len(memory) or self._has_ended or self.failure:
+            self.drained = 0
+        if filled:
+            return filled
+        if self.failure:
+            return -errno.EPROTO
+        return 0 if self._has_ended else -errno.EAGAIN
+
+    def send(self, fd: int, data: Any, offset: int, size: int) -> int:
+        """Encrypt and send some of `data[offset:offset + size]`, whose first `held_plain` bytes are encrypted already.
+
+        Returns:
+            How many of them the kernel has now, with all of their records; `-errno`.
+        """
+        view = memoryview(data)[offset : offset + size]
+        before = self.held_plain
+        place = before
+        error = self._may_send() or self.flush(fd)
+        while not error and place < len(view):
+            step = view[place : place + AHEAD_BYTES]
+            self._encrypt(step)
+            place += len(step)
+            error = self.flush(fd)
+        if error not in (0, -errno.EAGAIN):
+            self._forget()
+            return error
+        sent = place - self.held_plain
+        return sent if sent or not error else error
+
+    def take(self, fd: int, pieces: Sequence[Any]) -> int:
+        """Encrypt and send as many bytes as the kernel takes, and at most `AHEAD_BYTES` more: those are `held`.
+
+        Returns:
+            How many bytes of `pieces` were taken; they are counted nowhere else. `-errno`: none.
+        """
+        taken = 0
+        error = self._may_send() or self.flush(fd)
+        for piece in pieces:
+            view = memoryview(piece)
+            place = 0
+            while not error and place < len(view):
+                step = view[place : place + AHEAD_BYTES]
+                self._encrypt(step, counted=False)
+                place += len(step)
+                error = self.flush(fd)
+            taken += place
+            if error:
+                break
+        if error not in (0, -errno.EAGAIN):
+            self._forget()
+            return error
+        return taken if taken or not error else error
+
+    def flush(self, fd: int) -> int:
+        """Send what is held: 0, all of it went; `-errno`."""
+        while self.held:
+            try:
+                sent = os.write(fd, self._rest)
+            except InterruptedError:
+                continue
+            except OSError as error:
+                return -(error.errno or errno.EIO)
+            del self._rest[:sent]
+            self.held -= sent
+            while sent and sent >= self._records[0][0]:
+                size, plain = self._records.popleft()
+                sent -= size
+                self.held_plain -= plain
+            if sent:
+                self._records[0][0] -= sent
+        return 0
+
+    def shutdown(self) -> None:
+        """Make the close_notify, once; `flush` sends it."""
+        if self._has_shut or not self.is_open or self.failure:
+            return
+        self._has_shut = True
+        plain = bytearray()
+        # What has come is decrypted first: the object's own shutdown reads, and takes data for a mistake.
+        room = memoryview(bytearray(RECEIVE_MAX))
+        while size := self._decrypt(room):
+            plain += room[:size]
+        self._plain = bytes(plain)
+        try:
+            self._object.unwrap()
+        except (ssl.SSLError, OSError):
+            pass  # it wants the peer's, which nobody waits for
+        self._collect(0)
+
+    def disown(self) -> int:
+        """Return `held_plain`, and count none of it any more: the write that it was for is over."""
+        disowned, self.held_plain = self.held_plain, 0
+        for record in self._records:
+            record[1] = 0
+        return disowned
+
+    def facts(self) -> TlsFacts | None:
+        """Return what was agreed; None: the handshake is not done."""
+        return self._facts
+
+    def close(self) -> None:
+        """Forget what is held, and all secrets."""
+        self._forget()
+        self._object = self._incoming = self._outgoing = None  # type: ignore[assignment]
+        self._plain = b""
+        self.failure = self.failure or "closed"
+
+    # -- its parts ---------------------------------------------------------------------------------------
+
+    def _note_facts(self) -> None:
+        suite, _, _ = self._object.cipher()
+        version = self._object.version().removeprefix("TLSv")
+        name = getattr(self._object, "requested_name", None)
+        self._facts = TlsFacts(version, suite, name, bool(self._object.session_reused))
+
+    def _receive(self, fd: int, wanted: int) -> bytes | int:
+        """Receive, and let the object have it; return it, or `-errno`."""
+        try:
+            data = os.read(fd, wanted)
+        except OSError as error:
+            self.drained = 2 if error.errno == errno.EAGAIN else 0
+            return -(error.errno or errno.EIO)
+        self.drained = int(len(data) < wanted)
+        if data:
+            self._incoming.write(data)
+        return data
+
+    def _decrypt(self, memory: Any) -> int:
+        """Decrypt what is there, as far as there is room, and return how many bytes that were."""
+        filled = min(len(memory), len(self._plain))
+        if filled:
+            memory[:filled] = self._plain[:filled]
+            self._plain = self._plain[filled:]
+        while filled < len(memory) and not self._has_ended and not self.failure:
+            try:
+                size = self._object.read(len(memory) - filled, memory[filled:])
+            except ssl.SSLWantReadError:
+                break
+            except ssl.SSLError as failure:
+                self._note_failure(failure)
+                break
+            if size == 0:
+                self._has_ended = True
+            filled += size
+        return filled
+
+    def _encrypt(self, data: Any, *, counted: bool = True) -> None:
+        """Make records of some bytes."""
+        for start in range(0, len(data), RECORD_BYTES):
+            piece = data[start : start + RECORD_BYTES]
+            self._object.write(piece)
+            self._collect(len(piece) if counted else 0)
+
+    def _collect(self, plain: int) -> None:
+        """Hold what the object has made."""
+        size = self._outgoing.pending
+        if size:
+            self._rest += self._outgoing.read()
+            self._records.append([size, plain])
+            self.held += size
+            self.held_plain += plain
+
+    def _may_send(self) -> int:
+        """Return 0, or why nothing can be sent any more: `-errno`."""
+        if self._has_shut:
+            return -errno.EPIPE
+        return -errno.EPROTO if self.failure else 0
+
+    def _forget(self) -> None:
+        """Forget what is held: nobody gets it any more."""
+        self._rest.clear()
+        self._records.clear()
+        self.held = self.held_plain = 0
+
+    def _note_failure(self, error: Exception) -> None:
+        name = getattr(error, "reason", None) or "UNKNOWN"
+        reason = REASONS.get(name, "alert" if "ALERT" in name else "protocol")
+        if self._has_begun and name in BEFORE_TLS:
+            reason = "protocol"
+        self._fail(reason, name.lower().replace("_", " "))
+
+    def _fail(self, reason: str, message: str) -> None:
+        self.failure = reason
+        self.message = message
+
+    def _lose(self, reason: str, error: int) -> int:
+        """Take note that the network failed amid the handshake; return `error`."""
+        self._fail(reason, os.strerror(-error))
+        return error

@@ -1,0 +1,98 @@
+"""New connections of a listener that speaks TLS, until their handshake is done: no hook has seen them."""
+
+from collections.abc import Callable
+
+from gaiod.core.connection import Conn
+from gaiod.core.engine import open_tls
+from gaiod.core.errors import ConnClosed, DeadlineExceeded, TlsError, WatcherClosed
+from gaiod.core.operations import OpType
+from gaiod.core.results import OpResult
+from gaiod.core.sockets import peer_text
+from gaiod.core.tls import Certificate, ServerTls
+from gaiod.core.watcher import Watcher
+from gaiod.handler.termination import Termination
+from gaiod.process.dispatch import Target
+from gaiod.settings import TlsSettings
+
+REASON, PHASE = "tls", "handshake"
+
+LATE = Termination(REASON, "client", "timeout", "tls.handshake_timeout", PHASE)
+DRAINED = Termination(REASON, "gaiod", "drain", phase=PHASE)
+
+SILENT = frozenset({"closed", "reset"})
+"""Failures that are not logged: whoever looks whether a port is open connects to it, and goes."""
+
+
+class TlsWait(Target):
+    """The context of connections whose handshake is under way.
+
+    Args:
+        watcher: the worker's.
+        settings: what is shown to them, and asked of them.
+        admit: called with a connection whose handshake is done.
+        reject: called for a connection that is about to be closed, with what is wrong, for the log, and what ends it.
+            Empty: nothing to log.
+        closed: called when a connection has closed that was not admitted.
+        count: called with the name of what came of a handshake: `full_1.3`, `failed_timeout`.
+    """
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        settings: TlsSettings,
+        *,
+        admit: Callable[[Conn], None],
+        reject: Callable[[Conn, str, Termination], None],
+        closed: Callable[[], None],
+        count: Callable[[str], None],
+    ) -> None:
+        super().__init__(None, None)
+        self._watcher = watcher
+        self._timeout_s = settings.handshake_timeout_s
+        self._tls = open_tls(
+            ServerTls(
+                tuple(Certificate(each.chain, each.key, each.names) for each in settings.certificates),
+                versions=settings.versions,
+                accepts_truncation=settings.accepts_truncation,
+            )
+        )
+        self._admit = admit
+        self._reject = reject
+        self._closed = closed
+        self._count = count
+
+    def expect(self, conn: Conn) -> None:
+        """Begin the handshake of a new connection."""
+        conn.context = self
+        conn.start_tls(self._tls, deadline=conn.opened_s + self._timeout_s)
+
+    def close_all(self) -> None:
+        """Close every connection whose handshake is under way."""
+        for conn in self._watcher.connections(context=self):
+            self._end(conn, "", DRAINED)
+
+    def on_completion(self, result: OpResult) -> None:
+        """Take the end of a handshake, or of a connection."""
+        conn, error = result.conn, result.error
+        if result.operation is OpType.CLOSE:
+            self._closed()
+        elif error is None:
+            if not conn.closed:  # else its CLOSE comes, and is this one's
+                facts = conn.tls
+                self._count(f"{'resumed' if facts.resumed else 'full'}_{facts.version}")
+                self._admit(conn)
+        elif isinstance(error, DeadlineExceeded):
+            self._count("failed_timeout")
+            self._end(conn, f"its handshake was not done within {self._timeout_s:g} s", LATE)
+        elif isinstance(error, TlsError):
+            self._count(f"failed_{error.reason}")
+            wrong = "" if error.reason in SILENT else f"its handshake failed: {error.strerror}"
+            how = "reset" if error.reason == "reset" else "fin" if error.reason == "closed" else "error"
+            self._end(conn, wrong, Termination(REASON, "client", how, error.reason, PHASE))
+        elif not isinstance(error, (ConnClosed, WatcherClosed)):
+            self._end(conn, "", DRAINED)  # it was cancelled, which nobody does
+
+    def _end(self, conn: Conn, wrong: str, termination: Termination) -> None:
+        text = wrong and f"a connection from {peer_text(conn.peer_address)} is rejected: {wrong}"
+        self._reject(conn, text, termination)
+        conn.close()
