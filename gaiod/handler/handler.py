@@ -311,8 +311,9 @@ class Handler:
         Called only with a `state_version`, at a reload, an upgrade, or when the worker is replaced. Return what
         `on_arrive` needs to make `conn.data` anew: JSON, say, and at most 64 KiB. The bytes that are pending to be
         written, its relays and its groups' messages are carried without you. A pending read is not: nothing was
-        consumed. Change nothing and start nothing: the connection may stay. If it goes, `on_close` is called with the
-        reason "handed_over"; if not, it is asked for again, until the time of the hand-over is up.
+        consumed. Clients that are relayed to each other go together, and each is described. Change nothing and start
+        nothing: the connection may stay. If it goes, `on_close` is called with the reason "handed_over"; if not, it is
+        asked for again, until the time of the hand-over is up.
         """
         return b""
 

@@ -591,24 +591,40 @@ class Listener(Target):
             return "version"
         return "limit" if self.active >= self.settings.connections_max else ""
 
-    def arrive(self, conns: list[Conn], state: bytes, version: int, partner: Conn | None) -> str:
-        """Let the handler have a client's connection that may come; return why it does not, empty: it does."""
+    def arrive(self, conns: list[Conn], states: list[bytes | None], version: int, partners: list[int | None]) -> str:
+        """Let the handler have clients' connections that may come; return why they do not, empty: they do.
+
+        Args:
+            conns: them, and those tied to them.
+            states: what `on_leave` has returned for each; None: it is no client's.
+            version: of the states.
+            partners: the number of each one's partner.
+        """
         for conn in conns:
             conn.context = self
-        client = conns[0]
-        self._watch.note(self, "on_arrive", client)
+        for i in range(len(conns)):
+            state, partner = states[i], partners[i]
+            if state is not None:
+                arrival = Arrival(state, version, None if partner is None else conns[partner])
+                reason = self._arrive(conns[i], arrival)
+                if reason:
+                    self._end_here([conns[k] for k in range(i) if states[k] is not None], HANDED_BACK)
+                    return reason
+        self.active += sum(self.is_client(conn) for conn in conns)
+        return ""
+
+    def _arrive(self, conn: Conn, arrival: Arrival) -> str:
+        self._watch.note(self, "on_arrive", conn)
         reason = ""
         try:
-            self.handler.on_arrive(client, Arrival(state, version, partner))
+            self.handler.on_arrive(conn, arrival)
         except NotTaken:
             reason = "refused"
         except BaseException:
             self.failed("on_arrive", None)
             reason = "hook_error"
         if self._watch.lap():
-            self.slow("on_arrive", client, self._watch.took_ns)
-        if not reason:
-            self.active += sum(self.is_client(conn) for conn in conns)
+            self.slow("on_arrive", conn, self._watch.took_ns)
         return reason
 
     def came(self, conns: list[Conn], paused_s: float) -> None:

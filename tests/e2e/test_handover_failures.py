@@ -149,7 +149,9 @@ def hand_over(daemon: Start, tmp_path: Path) -> Run:
                 meanwhile(running, seen)
             running.wait_for(" connections over in " if "giver dies" not in fault else "ended by SIGKILL")
             before = seen()["moves"]["echo"]
-            wait_until(lambda: seen()["moves"]["echo"] > before + 3 * COUNT, "the crowd at work after it")
+            # A giver on a busy machine has offered few when it dies.
+            more = 3 * COUNT if "giver dies" not in fault else COUNT // 3
+            wait_until(lambda: seen()["moves"]["echo"] > before + more, "the crowd at work after it")
             found = seen()
         assert found["wrong"] == []
         assert echoes(running.address("mine"))
@@ -242,7 +244,7 @@ def test_giver_that_dies_costs_those_that_it_had_not_offered(
         wait_until(lambda: not is_alive(old), "the giver's death")
         wait_until(lambda: seen()["ends"], "the ends of those that it had not offered")
         before = seen()
-        wait_until(lambda: seen()["moves"]["echo"] >= before["moves"]["echo"] + 3 * most // 2, "others at work")
+        wait_until(lambda: seen()["moves"]["echo"] >= before["moves"]["echo"] + most // 2, "others at work")
         found = seen()
         active = running.scrape().total("gaiod_connections_active")
     assert found["wrong"] == []

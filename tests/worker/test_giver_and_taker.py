@@ -16,6 +16,7 @@ from e2e.support.clients import readable
 from gaiod.handlers.echo import Echo
 
 from gaiod import Arrival, Conn, Handler, NotTaken, OpResult, Termination
+from gaiod.process.dispatch import Target
 from gaiod.worker.handover import giver as giving
 from gaiod.worker.handover import taker as taking
 from gaiod.worker.handover.giver import Giver, Outcome
@@ -374,6 +375,39 @@ def test_giver_that_dies_leaves_what_it_offered_to_the_taker(request: pytest.Fix
     assert ask(both.taker, client) == b"2"
 
 
+class Tells(Counting):
+    """Has all connections in a group."""
+
+    def on_start(self) -> None:
+        self.told = self.group(limit=1000)
+
+    def on_open(self, conn: Conn) -> None:
+        super().on_open(conn)
+        self.told.add(conn)
+
+    def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
+        super().on_arrive(conn, arrival)
+        self.told.add(conn)
+
+
+@pytest.mark.parametrize(("kind", "missed"), [(Tells, 3), (Counting, 0)])
+def test_messages_that_only_a_giver_which_died_could_have_said_are_counted(
+    request: pytest.FixtureRequest, kind: type[Counting], missed: int
+) -> None:
+    """The taker's feed had come further than the giver's when the member joined there."""
+    both = both_of(request, kind(), kind())
+    client = both.giver.connect()
+    ask(both.giver, client)
+    both.feeds[both.giver] = {"front": ("key", 7)}
+    both.feeds[both.taker] = {"front": ("key", 10)}
+    both.begin()
+    step_until_said(both)
+    both.end_giver()
+    both.taker.step_until(lambda: both.taker.count("moved_in") == 1, "its being taken")
+    assert both.taker.count("feed_gaps") == missed
+    assert ask(both.taker, client) == b"2"
+
+
 def test_taker_whose_stream_ends_waits_until_it_is_known_what_the_giver_does(request: pytest.FixtureRequest) -> None:
     """A dying process closes its descriptors one after the other; and a stream may end without anybody's death."""
     both = both_of(request, Counting(), Counting())
@@ -422,6 +456,88 @@ def test_connection_that_comes_to_a_taker_on_its_way_out_is_told(request: pytest
     both.takes.is_leaving = True
     both.step_until(lambda: both.outcome is not None, "the outcome")
     assert both.late == both.taker.listener.clients() != []
+
+
+class Pairs(Handler):
+    """Relays each client to the one that came before it, both ways."""
+
+    state_version = 1
+    refuses = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: Conn | None = None
+        self.arrived: dict[str, Conn | None] = {}
+        self.closed: list[str] = []
+
+    def on_open(self, conn: Conn) -> None:
+        first, self.waits = self.waits, conn
+        conn.data = "first" if first is None else "second"
+        if first is not None:
+            conn.relay_to(first)
+            first.relay_to(conn)
+
+    def on_leave(self, conn: Conn) -> bytes | None:
+        return str(conn.data).encode()
+
+    def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
+        conn.data = arrival.state.decode()
+        if conn.data == self.refuses:
+            raise NotTaken("not here")
+        self.arrived[conn.data] = arrival.partner
+
+    def on_close(self, conn: Conn, reason: str) -> None:
+        self.closed.append(f"{conn.data} {reason}")
+
+
+@pytest.mark.parametrize("refuses", ["", "first", "second"])
+def test_clients_that_are_relayed_to_each_other_go_together_and_each_is_described(
+    request: pytest.FixtureRequest, refuses: str
+) -> None:
+    giver, taker = Pairs(), Pairs()
+    taker.refuses = refuses
+    both = both_of(request, giver, taker)
+    first, second = both.giver.connect(), both.giver.connect()
+    outcome = both.hand_over()
+    if refuses:
+        assert outcome.moved == both.taker.listener.active == 0
+        assert outcome.stayed == {"refused": 2}
+        assert taker.closed == [f"{'second' if refuses == 'first' else 'first'} handed_back"]
+        assert giver.closed == []
+    else:
+        assert (outcome.moved, both.taker.listener.active, both.taker.count("moved_in")) == (2, 2, 2)
+        partner = {conn.data: conn for conn in both.taker.listener.clients()}
+        assert taker.arrived == {"first": partner["second"], "second": partner["first"]}
+        assert sorted(giver.closed) == ["first handed_over", "second handed_over"]
+    where = both.giver if refuses else both.taker
+    first.sendall(b"hello")
+    assert where.receive(second, 5) == b"hello"
+    second.sendall(b"world")
+    assert where.receive(first, 5) == b"world"
+
+
+class Elsewhere(Target):
+    """Another listener of the same worker."""
+
+    def on_completion(self, result: OpResult) -> None:
+        pass
+
+
+def test_client_that_is_relayed_to_one_of_another_listener_stays(request: pytest.FixtureRequest) -> None:
+    """Its handler can say nothing of that one, which may not be to go anywhere."""
+    both = both_of(request, Counting(), Counting())
+    client = both.giver.connect()
+    (conn,) = both.giver.listener.clients()
+    near, far = socket.socketpair()
+    other = both.giver.watcher.delegate(near)
+    other.context = Elsewhere(None, None)
+    with far:
+        other.relay_to(conn)
+        outcome = both.hand_over()
+        assert outcome.stayed == {"handler": 1}
+        far.sendall(b"hello")
+        assert both.giver.receive(client, 5) == b"hello"
+        other.abort()
 
 
 class Wordless(Counting):

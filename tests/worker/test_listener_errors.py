@@ -138,7 +138,7 @@ def test_whatever_a_hook_raises_costs_its_own_connection(
     if hook == "on_leave":
         assert serving.listener.leave(serving.listener.clients()[0]) == (None, "hook_error")
     if hook == "on_arrive":
-        assert serving.listener.arrive(serving.listener.clients(), b"", 1, None) == "hook_error"
+        assert serving.listener.arrive(serving.listener.clients()[:1], [b""], 1, [None]) == "hook_error"
     if hook == "on_hangup":
         elsewhere.close()  # which resets the connections that wait there, of which nothing is read
     serving.step_until(lambda: serving.count(f"handler_error_{hook}"), "the hook raising")

@@ -306,7 +306,7 @@ class Giver:
 
     def _has_more(self) -> bool:
         """Tell whether there is a connection that some taker gets, or would get."""
-        listeners = {listener for listener, conns in self._waiting.items() if conns}
+        listeners = {each for each, conns in self._waiting.items() if any(not conn.closed for conn in conns)}
         listeners |= {listener for listener, conn in self._again if not conn.closed}
         if self.gives_all:
             return bool(listeners)
@@ -467,38 +467,49 @@ class _Link(Link):
     def _describe(self, each: _Offered, parts: Parts) -> dict[str, Any] | None:
         """Return what is said of a unit; None: it stays."""
         giver, listener, unit = self._giver, each.listener, each.unit
-        conn = unit.conns[0]
-        state, why_not = listener.leave(conn)
-        if state is None:
-            unit.resume()
-            if why_not == "not_quiet":
-                giver.ask_again(listener, conn)
-            else:
-                self._stays(listener, why_not)
-            return None
-        told, blobs = unit.describe()
-        size = sum(len(blob) for blob in blobs)
-        reason = "size" if size > UNIT_MAX_BYTES else self._lack_of_feed(listener, told)
+        told: list[dict[str, Any]] = []
+        blobs: list[bytes] = []
+        size = 0
+        states, reason = self._leave(listener, unit.conns)
+        if not reason:
+            told, blobs = unit.describe()
+            size = sum(len(blob) for blob in blobs)
+            reason = "size" if size > UNIT_MAX_BYTES else self._lack_of_feed(listener, told)
         if reason:
             unit.resume()
-            self._stays(listener, reason)
+            if reason == "not_quiet":
+                giver.ask_again(listener, unit.conns[0])
+            else:
+                self._stays(listener, reason)
             return None
         giver.outcome.held_bytes += size
         plain: dict[str, Any] = {
             "listener": listener.name,
             "version": listener.state_version,
-            "state": parts.add(state),
+            "states": [None if state is None else parts.add(state) for state in states],
             "conns": told,
             "clients": [listener.is_client(conn) for conn in unit.conns],
             "names": [giver.names.told_of(conn) for conn in unit.conns],
         }
         if len(unit.conns) > 1:
-            plain["partner"] = _index_of(listener.partner_of(conn), unit.conns)
+            plain["partners"] = [_partner_of(i, listener, unit.conns, told) for i in range(len(told))]
         if any(conn.proxy_header is not None for conn in unit.conns):
             plain["headers"] = [plain_header(conn.proxy_header) for conn in unit.conns]
         if blobs:
             plain["parts"] = [parts.add(blob) for blob in blobs]
         return plain
+
+    def _leave(self, listener: Listener, conns: list[Conn]) -> tuple[list[bytes | None], str]:
+        """Return what the handler says of each client's connection; and why they stay, empty: they can go."""
+        states: list[bytes | None] = []
+        for conn in conns:
+            if conn.context is not listener:
+                return states, "handler"  # of another listener, which may not be where this one goes
+            state, why_not = listener.leave(conn) if listener.is_client(conn) else (None, "")
+            if why_not and state is None:
+                return states, why_not
+            states.append(state)
+        return states, ""
 
     def _lack_of_feed(self, listener: Listener, told: list[dict[str, Any]]) -> str:
         """Return why the messages of a group's member would not go on where they end; empty: they would."""
@@ -597,7 +608,7 @@ class _Link(Link):
             conns = each.unit.conns
             if i not in offer.kept:
                 each.unit.release()
-                giver.outcome.moved += 1
+                giver.outcome.moved += sum(each.listener.is_client(conn) for conn in conns)
                 each.listener.went(conns)
                 continue
             each.unit.resume()
@@ -609,6 +620,7 @@ class _Link(Link):
                 self.wanted[each.listener.name] += each.clients
                 giver.ask_again(each.listener, conns[0])
             else:
+                self.wanted[each.listener.name] += each.clients - 1  # others of the unit have an attempt of their own
                 giver.stays(each.listener, why)
         giver.look(None)
 
@@ -671,5 +683,10 @@ class _Link(Link):
             self._giver.look(None)
 
 
-def _index_of(partner: Conn | None, conns: list[Conn]) -> int | None:
-    return conns.index(partner) if partner is not None and partner in conns else None
+def _partner_of(i: int, listener: Listener, conns: list[Conn], told: list[dict[str, Any]]) -> int | None:
+    """Return the number of a connection's partner: as its handler has it, or where it is relayed to or from."""
+    partner = listener.partner_of(conns[i])
+    if partner is not None and partner in conns:
+        return conns.index(partner)
+    relays = [(each.get("relay") or {}).get("to") for each in told]
+    return relays[i] if relays[i] is not None else relays.index(i) if i in relays else None

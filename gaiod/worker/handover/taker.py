@@ -48,7 +48,10 @@ class _Arrived:
 
 @dataclass(slots=True, eq=False)
 class _Offer:
-    """What was offered: `units` by their numbers, once they are built. `sizes`: how many connections each unit has."""
+    """What was offered: `units` by their numbers, once they are built; `joined`: how far the feeds had come then.
+
+    `sizes`: how many connections each unit has.
+    """
 
     number: int
     message: dict[str, Any]
@@ -58,6 +61,7 @@ class _Offer:
     parts: list[bytes]
     descriptors: list[int]
     units: dict[int, _Arrived] = field(default_factory=dict)
+    joined: dict[str, int] = field(default_factory=dict)
 
 
 class Taker(Target):
@@ -218,11 +222,12 @@ class _Link(Link):
             del self._waiting[0]
             refused = self._build(offer)
             self._offers[offer.number] = offer
-            positions = {name: at[1] for name, at in own.items() if name in offer.positions}
-            self._say({"accept": offer.number, "refused": refused, "positions": positions})
+            self._say({"accept": offer.number, "refused": refused, "positions": offer.joined})
 
     def _build(self, offer: _Offer) -> dict[str, str]:
         """Build what is offered; return what is refused, and why."""
+        own = self._taker.positions()
+        offer.joined = {name: own[name][1] for name in offer.positions if name in own}
         descriptors = offer.descriptors
         if self._taker.is_leaving or len(descriptors) != sum(offer.sizes):
             close_all(descriptors)
@@ -253,11 +258,13 @@ class _Link(Link):
             traffic = [listener.traffic_of(is_client) for is_client in told["clients"]]
             headers = [header_of(header) for header in told.get("headers", [None] * offer.sizes[i])]
             origins = self._taker.names.read(told["names"], offer.message["from"], lives)
-            state = offer.parts[told["state"]]
-            number = told.get("partner")
-            partner = None if number is None else range(offer.sizes[i])[number]
-            if len(headers) != offer.sizes[i] or len(origins) != offer.sizes[i]:
-                raise ValueError("a unit has as many headers and names as connections")
+            states = [None if part is None else offer.parts[part] for part in told["states"]]
+            partners = [
+                None if number is None else range(offer.sizes[i])[number]
+                for number in told.get("partners", [None] * offer.sizes[i])
+            ]
+            if {len(headers), len(origins), len(states), len(partners)} != {offer.sizes[i]}:
+                raise ValueError("a unit has as many headers, names, states and partners as connections")
             own, descriptors = descriptors, []  # the watcher's from now on
             unit = self._taker.watcher.attach(told["conns"], own, parts, traffic=traffic, parcels=parcels)
         except NONSENSE as error:
@@ -268,8 +275,7 @@ class _Link(Link):
         for conn, header, origin in zip(unit.conns, headers, origins, strict=True):
             conn.proxy_header = header
             self._taker.names.keep(conn, origin)
-        partner_conn = None if partner is None else unit.conns[partner]
-        reason = listener.arrive(unit.conns, state, told["version"], partner_conn)
+        reason = listener.arrive(unit.conns, states, told["version"], partners)
         if reason:
             unit.release()
             for conn in unit.conns:
@@ -316,9 +322,18 @@ class _Link(Link):
                 self._offers[offer.number] = offer
             self._waiting.clear()
             for offer in self._offers.values():
+                self._count_missed(offer)
                 self._commit(offer, set())
             self._offers.clear()
         self.end()
+
+    def _count_missed(self, offer: _Offer) -> None:
+        """Count what was published between an offer and its members' joining here: only the giver could have told."""
+        for name, at in offer.joined.items():
+            missed = at - offer.positions[name]
+            units = [i for i, each in offer.units.items() if each.listener.name == name]
+            if missed > 0 and any("topics" in conn for i in units for conn in offer.message["units"][i]["conns"]):
+                self._taker.listeners[name].count_missed(missed)
 
     def give_up(self) -> None:
         """As `Link.give_up`: its giver lives, and goes on with what it has not committed."""

@@ -267,7 +267,7 @@ class Crowd:
             "missed": self.missed,
             "doubled": self.doubled,
             "longest_s": max([self.longest_s, *waiting]),
-            "silent_s": max(now_s - each.heard_s for each in self.clients),
+            "silent_s": max(now_s - each.heard_s for each in self.by_fd.values()) if self.by_fd else 0.0,
         }
 
 
