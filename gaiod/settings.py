@@ -85,6 +85,8 @@ class ListenerSettings:
     """What metrics call the servers that the handler connects to: `Handler.servers_of`."""
     sources: tuple[str, ...] = ()
     """What metrics call the sources that feed it, `publish` first; none: its handler takes no messages."""
+    inlets: tuple[tuple[str, str], ...] = ()
+    """Where its sources listen: the name of a source and an address, as `bind`."""
     takes_admin_state: bool = False
     """Its handler does what an operator wants of a server: `Handler.on_admin_state`."""
     buffer_limit_bytes: int | None = None
@@ -215,8 +217,12 @@ def listener_settings_from(plain: Mapping[str, Any]) -> ListenerSettings:
     if access is not None:
         access = tuple(AccessRule(**{**rule, "networks": tuple(rule["networks"])}) for rule in access)
     tls = None if plain["tls"] is None else _tls_settings_from(plain["tls"])
-    labels = {"servers": tuple(plain["servers"]), "sources": tuple(plain["sources"])}
-    return ListenerSettings(**{**plain, **labels, "proxy_protocol": announced, "access": access, "tls": tls})
+    lists = {
+        "servers": tuple(plain["servers"]),
+        "sources": tuple(plain["sources"]),
+        "inlets": tuple((source, address) for source, address in plain["inlets"]),
+    }
+    return ListenerSettings(**{**plain, **lists, "proxy_protocol": announced, "access": access, "tls": tls})
 
 
 def _tls_settings_from(plain: Mapping[str, Any]) -> TlsSettings:

@@ -1,11 +1,12 @@
 """What no key can say alone: two that listen in one place, a group without a user, a listener that nobody may use.
 
-Looks at the values as the file has them, so that these problems are told in one go with those of single keys.
+Looks at the values as the file has them, so that these problems are told in one go with those of single keys. Where
+sources listen, their handlers say, so that is checked later.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from gaiod.addresses import SYSTEMD, UNIX
+from gaiod.addresses import SYSTEMD, UNIX, parse_address
 from gaiod.config.addresses import parse_control, parse_place
 from gaiod.config.errors import Keys, Refused, Report, dotted
 from gaiod.config.values import parse_log_file
@@ -29,17 +30,61 @@ def check_together(document: Document, report: Report) -> None:
     _check_proxy_protocol(document, report)
 
 
+def check_inlets(document: Document, report: Report, inlets: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Report each source that listens where something else does.
+
+    Args:
+        document: the file.
+        report: takes the problems.
+        inlets: by listener, the name of a source and its address.
+    """
+    taken = _taken(document)
+    for place, claim in _given(document):
+        taken.setdefault(place, claim)
+    for listener, pairs in inlets.items():
+        texts = list(document.texts_of(listener))
+        for source, address in pairs:
+            keys: Keys = ("listeners", listener, "with")
+            found = next((each for each in texts if _is_address(each[1], address)), None)
+            if found is not None:
+                texts.remove(found)  # another source that has the address has it by another text
+                keys = found[0]
+            if address in taken:
+                what = _what_of(document, taken[address], keys)
+                report.add(document.place_of(keys), keys, f"source {source} has {what} too; write another")
+            else:
+                taken[address] = keys
+
+
+def _is_address(text: str, address: str) -> bool:
+    try:
+        return str(parse_address(text, listen=True)) == address
+    except ValueError:
+        return False
+
+
 def _check_places(document: Document, report: Report) -> None:
-    given = sorted(_places(document.value), key=lambda place: document.place_of(place[0]))
-    taken: dict[str, Keys] = {}
-    if METRICS_LISTEN not in document.values:
-        taken[Settings(()).metrics_listen] = METRICS_LISTEN
-    for keys, place in given:
+    taken = _taken(document)
+    for place, keys in _given(document):
         first = taken.setdefault(place, keys)
         if first != keys:
-            where = dotted(first) if first in document.values else f"{dotted(first)} (by default)"
-            noun = "path" if LOG_FILE in (first, keys) else "address"
-            report.add(document.place_of(keys), keys, f"is the {noun} of {where} too; write another")
+            report.add(document.place_of(keys), keys, f"is {_what_of(document, first, keys)} too; write another")
+
+
+def _taken(document: Document) -> dict[str, Keys]:
+    """Return the places that are taken although no key says so."""
+    return {} if METRICS_LISTEN in document.values else {Settings(()).metrics_listen: METRICS_LISTEN}
+
+
+def _given(document: Document) -> list[tuple[str, Keys]]:
+    """Return the places that keys claim, in the order of the file."""
+    given = sorted(_places(document.value), key=lambda place: document.place_of(place[0]))
+    return [(place, keys) for keys, place in given]
+
+
+def _what_of(document: Document, first: Keys, keys: Keys) -> str:
+    where = dotted(first) if first in document.values else f"{dotted(first)} (by default)"
+    return f"the {'path' if LOG_FILE in (first, keys) else 'address'} of {where}"
 
 
 def _places(config: object) -> Iterator[tuple[Keys, str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from gaiod.addresses import parse_address
 from gaiod.config.errors import Keys, Refused, Report, dotted
 from gaiod.config.options import check_options
 from gaiod.config.references import resolve_reference
@@ -36,6 +37,7 @@ class HandlerUse:
     options: dict[str, Any]
     servers: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    inlets: tuple[tuple[str, str], ...] = ()
     takes_admin_state: bool = False
     buffer_limit_bytes: int | None = None
     notsent_lowat_bytes: int | None = None
@@ -100,11 +102,13 @@ def _use(
     """
     try:
         built = build_options(handler, options)
+        sources = _sources(handler, built)
         use = HandlerUse(
             reference,
             options,
             servers=_servers(handler, built),
-            sources=_sources(handler, built),
+            sources=(PUBLISH, *(source.name for source in sources)) if _takes_messages(handler) else (),
+            inlets=tuple(_inlets(sources)),
             takes_admin_state=handler.on_admin_state is not Handler.on_admin_state,
             buffer_limit_bytes=_bytes("buffer_limit_of", handler.buffer_limit_of(built)),
             notsent_lowat_bytes=_bytes("notsent_lowat_of", handler.notsent_lowat_of(built)),
@@ -184,8 +188,12 @@ def _servers(handler: type[Handler], options: Any) -> tuple[str, ...]:
     return servers
 
 
-def _sources(handler: type[Handler], options: Any) -> tuple[str, ...]:
-    """Return the labels of a listener's sources; none if its handler takes no messages.
+def _takes_messages(handler: type[Handler]) -> bool:
+    return handler.on_message is not Handler.on_message
+
+
+def _sources(handler: type[Handler], options: Any) -> tuple[Source, ...]:
+    """Return a listener's sources.
 
     Raises:
         Refused: there are too many, or two of the same name.
@@ -195,14 +203,32 @@ def _sources(handler: type[Handler], options: Any) -> tuple[str, ...]:
     names: tuple[Any, ...] = tuple(getattr(source, "name", None) for source in sources)
     if not (all(isinstance(source, Source) for source in sources) and _are_labels(names)):
         raise TypeError(f"sources_of() returned {sources!r} with the names {names!r}, which are not printable")
-    if handler.on_message is Handler.on_message:
-        if sources:
-            raise TypeError(f"sources_of() returned {', '.join(names)}, and there is no on_message() to take messages")
-        return ()
+    if sources and not _takes_messages(handler):
+        raise TypeError(f"sources_of() returned {', '.join(names)}, and there is no on_message() to take messages")
     if PUBLISH in names:
         raise Refused(f"has a source called {PUBLISH!r}, as `gaiod publish` is; give it another name")
     _check_labels("source", names, SOURCES_MAX)
-    return (PUBLISH, *names)
+    return sources
+
+
+def _inlets(sources: tuple[Source, ...]) -> Iterator[tuple[str, str]]:
+    """Yield where sources listen: the name of each and the address, written in the one way that there is.
+
+    Raises:
+        Refused: a source listens at what is no such address.
+    """
+    for source in sources:
+        for text in source.listens_on:
+            try:
+                address = parse_address(text, listen=True)
+            except ValueError as error:
+                raise Refused(f"source {source.name}: {error}") from error
+            if not address.is_local or address.is_any_port:
+                raise Refused(
+                    f"source {source.name}: a source serves this machine alone, and not {address}; "
+                    "write 127.0.0.1:PORT, [::1]:PORT or unix:/absolute/path"
+                )
+            yield source.name, str(address)
 
 
 def _are_labels(names: tuple[Any, ...]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gaiod.config.crosschecks import check_inlets
 from gaiod.config.errors import WHOLE_FILE, ConfigErrors, Place, Report
 from gaiod.config.handlers import HandlerUse, LoadHandler, check_handlers
 from gaiod.config.loops import check_loops
@@ -73,6 +74,7 @@ def loads(
         where = None if folder is None else Path(folder)
         handlers = check_handlers(document, report, folder=where, load_handler=load_handler, entering=entering)
         check_loops(document, report, handlers)
+        check_inlets(document, report, {name: use.inlets for name, use in handlers.items()})
     if given is None or report.errors:
         raise ConfigErrors(report.errors)
     return _settings(given, handlers)
@@ -119,6 +121,7 @@ def _listener(name: str, given: dict[str, Any], handler: HandlerUse) -> Listener
         "options": handler.options,
         "servers": handler.servers,
         "sources": handler.sources,
+        "inlets": handler.inlets,
         "takes_admin_state": handler.takes_admin_state,
         "buffer_limit_bytes": handler.buffer_limit_bytes,
     }

@@ -2,9 +2,9 @@
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gaiod.addresses import parse_address
 from gaiod.config.errors import Keys, Report
@@ -113,13 +113,4 @@ def _place_of(value: object, *, listen: bool) -> _Place | None:
 def _keys_of(document: Document, name: str, server: str) -> Keys:
     """Return the way to the text that names a server; to the listener's `with:` where it is not there as such."""
     keys: Keys = ("listeners", name, "with")
-    options = document.value["listeners"][name].get("with")
-    return next((found for found, text in _texts(options, keys) if text == server), keys)
-
-
-def _texts(value: Any, keys: Keys) -> Iterator[tuple[Keys, str]]:
-    if isinstance(value, str):
-        yield keys, value
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        yield from _texts(item, (*keys, key))
+    return next((found for found, text in document.texts_of(name) if text == server), keys)

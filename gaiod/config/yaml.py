@@ -4,6 +4,7 @@ Built on the events of PyYAML's safe loader: no tag is obeyed, no object constru
 Depth and number of values are bounded while reading. JSON is YAML, so JSON works.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,18 @@ class Document:
     def place_of_key(self, keys: Keys) -> Place:
         """Return the place of a value's key; of the value where it has none, as in a list."""
         return self.keys.get(keys) or self.values[keys]
+
+    def texts_of(self, listener: str) -> Iterator[tuple[Keys, str]]:
+        """Yield every text in the `with:` of a listener, and the way to it."""
+        return _texts(self.value["listeners"][listener].get("with"), ("listeners", listener, "with"))
+
+
+def _texts(value: Any, keys: Keys) -> Iterator[tuple[Keys, str]]:
+    if isinstance(value, str):
+        yield keys, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _texts(item, (*keys, key))
 
 
 def read_document(text: str, report: Report) -> Document | None:

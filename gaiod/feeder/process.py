@@ -5,7 +5,8 @@
 FD is its end of a channel to its supervisor, as a worker has one:
 
     supervisor -> feeder    {"log": {...}, "stats": fd, "dump": fd, "links": fd, "journal": fd, "later_fds": fd, ...}
-    supervisor -> feeder    {"run": {"number": 2, "log": {...}, "feeds": [{...}, ...]}}     with a descriptor: its code
+    supervisor -> feeder    {"run": {"number": 2, "log": {...}, "feeds": [{...}, ...], "inlets": {"unix:/in.sock": 1}}}
+                            with descriptors: of its code, and of the sockets of each inlet
     feeder -> supervisor    {"running": 2}
     supervisor -> feeder    {"ask": {"id": 7, "verb": "publish", "listener": null, "topic": "a", "message": "b"}}
     feeder -> supervisor    {"answer": 7, "result": {"listeners": ["ticks"]}}
@@ -24,6 +25,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from gaiod.core.results import OpResult
@@ -36,7 +38,7 @@ from gaiod.log.setup import LogError, configure_log, follow_log
 from gaiod.process.channel import Channel
 from gaiod.process.inheritance import FOR_SUPERVISOR, take_known_state
 from gaiod.process.main_loop import MainLoop
-from gaiod.process.startup import map_cells, receive_fd, receive_settings
+from gaiod.process.startup import map_cells, receive_fds, receive_settings
 from gaiod.settings import log_settings_from
 from gaiod.stats.feeder_cells import CODE_CHANGED, FORGOTTEN, HEARTBEAT, SIZE
 from gaiod.version import __version__
@@ -62,6 +64,7 @@ class Feeder:
     def __init__(self, channel_fd: int) -> None:
         self._first = socket.socket(fileno=channel_fd)
         self._router: Router | None = None
+        self._is_stopping = False
         self._early: list[tuple[Callable[[Any], None], Any]] = []
         self._verbs: dict[str, Callable[[Any], None]] = {
             "run": self._take_run,
@@ -139,17 +142,24 @@ class Feeder:
         if what["log"] != self._log:
             self._log = what["log"]
             self._configure_log()
-        self._run_code()
+        fds = receive_fds(self._later_fds, 1 + sum(what["inlets"].values()))
+        if fds is None:
+            log.error(
+                "no descriptors are left for the code of the sources and their sockets; they go on with what they "
+                "have; raise LimitNOFILE=, and reload"
+            )
+        else:
+            code, *fds = fds
+            self._run_code(code)
+        sockets = (socket.socket(fileno=fd) for fd in fds or ())
+        inlets = {address: list(islice(sockets, count)) for address, count in what["inlets"].items()}
+        self._router.take_inlets(inlets)
         self._router.run(what["feeds"])
         self._code.compare()
-        self._channel.send({"running": what["number"]})
+        self._router.when_settled(lambda: self._channel.send({"running": what["number"]}))
 
-    def _run_code(self) -> None:
+    def _run_code(self, fd: int) -> None:
         """Let sources that begin from now on run the code of this set's generation; others go on as they are."""
-        fd = receive_fd(self._later_fds)
-        if fd is None:
-            log.error("no descriptor is left for the code of the sources; they run what they ran; raise LimitNOFILE=")
-            return
         before, self._code = self._code, KeptCode(fd, self._count_changed)
         self._code.replace(before)
 
@@ -171,10 +181,12 @@ class Feeder:
         publish()
 
     def _stop(self) -> None:
-        if not self._loop.ended:
-            self._loop.end()
-            if self._router is not None:
-                self._router.stop()
+        if not self._is_stopping:
+            self._is_stopping = True
+            if self._router is None:
+                self._loop.end()
+            else:
+                self._router.stop(self._loop.end)
 
 
 def main() -> None:

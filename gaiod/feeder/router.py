@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -10,11 +11,11 @@ from typing import Any
 
 from gaiod.core.watcher import Watcher
 from gaiod.feeder.journal import Journal, Message, Position
-from gaiod.feeder.outlet import FeederContext, SourceOutlet
+from gaiod.feeder.outlet import Destination, FeederContext, SourceOutlet
 from gaiod.feeder.source_runner import Commands, Retry, SourceRunner
 from gaiod.feeder.thread_queue import ThreadQueue
 from gaiod.feeder.worker_links import WorkerLinks
-from gaiod.handler.handler import Handler
+from gaiod.handler.handler import Handler, Source
 from gaiod.plugins import build_options, load_handler
 from gaiod.process.feed_records import RecordError, hello, record
 
@@ -33,18 +34,14 @@ class Feed:
         stream: the messages of the listener, which are numbered there.
         handler: its class; None: it is not known yet, or cannot be loaded.
         options: the handler's.
-        runs: its sources.
         is_short: messages were not sent to who has it, because the handler was not loaded.
-        loading: tries to load the handler, and to start the sources.
     """
 
     number: int
     stream: "ListenerFeed"
     handler: type[Handler] | None = None
     options: Any = None
-    runs: list[SourceRunner] = field(default_factory=list)
     is_short: bool = False
-    loading: Retry | None = None
 
     def load(self, reference: str, options: Mapping[str, Any]) -> type[Handler]:
         """Load its handler, and return it. It may raise whatever the handler does."""
@@ -58,14 +55,6 @@ class Feed:
         assert self.handler is not None
         return self.handler.encode_message(self.options, topic, data)
 
-    def stop(self) -> None:
-        """Stop its sources."""
-        if self.loading is not None:
-            self.loading.cancel()
-        runs, self.runs = self.runs, []
-        for run in runs:
-            run.stop()
-
 
 @dataclass(slots=True, eq=False)
 class ListenerFeed:
@@ -76,12 +65,40 @@ class ListenerFeed:
         sequence: of the last message.
         feeds: by their keys.
         current: the key of the one whose sources run.
+        runs: these sources.
+        stopping: sources that were told to stop, and let their clients finish.
+        loading: tries to load the handler, and to start the sources.
     """
 
     name: str
+    settled: Callable[[], None]  # is called when nothing is stopping any more
     sequence: int = 0
     feeds: dict[str, Feed] = field(default_factory=dict)
     current: str | None = None
+    runs: list[SourceRunner] = field(default_factory=list)
+    stopping: list[SourceRunner] = field(default_factory=list)
+    loading: Retry | None = None
+    _then: Callable[[], None] | None = None
+
+    def stop(self, runs: Sequence[SourceRunner], then: Callable[[], None] | None = None) -> None:
+        """Stop some sources; call `then` when they have, and those that are stopping, unless this is called again."""
+        self._then = then
+        self.runs = [run for run in self.runs if run not in runs]
+        self.stopping += runs
+        for run in runs:
+            run.stop(self._take_stopped)
+        self._go_on()
+
+    def _take_stopped(self, run: SourceRunner) -> None:
+        self.stopping.remove(run)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self.stopping:
+            then, self._then = self._then, None
+            if then is not None:
+                then()
+            self.settled()
 
 
 class Router:
@@ -101,8 +118,11 @@ class Router:
         self.links = WorkerLinks(watcher, self._greet, self._forget)
         self._journal = journal
         self._context = FeederContext(watcher, journal, cells, inlet_cells, ThreadQueue(watcher, self.links))
-        self._streams = {name: ListenerFeed(name, sequence) for name, sequence in journal.sequences.items()}
+        self._streams = {
+            name: ListenerFeed(name, self._settle, sequence) for name, sequence in journal.sequences.items()
+        }
         self._numbers = count()
+        self._when_settled: list[Callable[[], None]] = []
 
     @property
     def is_behind(self) -> bool:
@@ -112,32 +132,74 @@ class Router:
     def run(self, wanted: Sequence[Mapping[str, Any]]) -> None:
         """Run the sources of these listeners, and no others; those that run already go on.
 
+        If a listener has other options now, sources that are like new ones go on (`Source`). The others stop first,
+        and then new ones start.
+
         Args:
             wanted: of each listener its `name`, `handler` and `options`, the `key` of these, and the `rows` of its
                 sources by their names.
         """
         keys = {each["name"]: each["key"] for each in wanted}
         for name, stream in self._streams.items():
-            if stream.current is not None and keys.get(name) != stream.current:
-                stream.feeds[stream.current].stop()
-                stream.current = None
+            if stream.current is not None and name not in keys:
+                self._stop(stream)
         self._journal.forget_others(keys)
         for each in wanted:
             stream = self._stream(each["name"])
-            if stream.current is None:
+            if stream.current != each["key"]:
+                if stream.loading is not None:
+                    stream.loading.cancel()
                 stream.current = each["key"]
-                feed = self._feed(stream, each["key"])
-                attempt = partial(self._begin, feed, each)
-                feed.loading = Retry(
+                attempt = partial(self._begin, self._feed(stream, each["key"]), each)
+                stream.loading = Retry(
                     self._context.watcher, attempt, f"the sources of listener {each['name']} do not run"
                 )
         self._forget()
 
-    def stop(self) -> None:
-        """Stop every source."""
+    def take_inlets(self, inlets: Mapping[str, list[socket.socket]]) -> None:
+        """Have sources listen at these sockets, and no others.
+
+        Args:
+            inlets: the sockets by address, which are taken over; none: those that were there.
+        """
+        before = self._context.inlets
+        self._context.inlets = {address: sockets or before.get(address, []) for address, sockets in inlets.items()}
+        for address, sockets in before.items():
+            if self._context.inlets.get(address) is not sockets:
+                for sock in sockets:
+                    sock.close()
         for stream in self._streams.values():
-            if stream.current is not None:
-                stream.feeds[stream.current].stop()
+            for run in stream.runs:
+                run.renew_inlets()
+
+    def stop(self, stopped: Callable[[], None]) -> None:
+        """Stop every source, those that have clients of their own first, and then call `stopped`."""
+
+        def stop_others() -> None:
+            for stream in self._streams.values():
+                self._stop(stream)
+            self.when_settled(stopped)
+
+        for stream in self._streams.values():
+            stream.stop([run for run in stream.runs if run.listens])
+        self.when_settled(stop_others)
+
+    def when_settled(self, call: Callable[[], None]) -> None:
+        """Call something when no source is stopping: at once, or later."""
+        self._when_settled.append(call)
+        self._settle()
+
+    def _settle(self) -> None:
+        if not any(stream.stopping for stream in self._streams.values()):
+            calls, self._when_settled = self._when_settled, []
+            for call in calls:
+                call()
+
+    def _stop(self, stream: ListenerFeed) -> None:
+        if stream.loading is not None:
+            stream.loading.cancel()
+        stream.current = None
+        stream.stop(stream.runs)
 
     def publish(self, listener: str | None, topic: str, data: bytes) -> dict[str, Any]:
         """Publish a message of an operator's, to one listener or to all that take it; return which, or an error."""
@@ -164,37 +226,43 @@ class Router:
         return {
             name: run.source
             for name, stream in self._streams.items()
-            if stream.current is not None and listener in (None, name)
-            for run in stream.feeds[stream.current].runs
+            if listener in (None, name)
+            for run in stream.runs
             if isinstance(run.source, Commands) and run.source.takes
         }
 
     # -- sources -----------------------------------------------------------------------------------------
 
     def _begin(self, feed: Feed, wanted: Mapping[str, Any]) -> None:
-        """Load a handler, and start its sources. What a source raises is its own run's business."""
+        """Load a handler, and let its sources begin or go on. What a source raises is its own run's business."""
         handler = feed.load(wanted["handler"], wanted["options"])  # perhaps anew: this set has its own code
         sources = [Commands(), *handler.sources_of(feed.options)]
         self._journal.keep_last(wanted["name"], handler.wants_last(feed.options))
         if feed.is_short:
             self.links.cut(feed.number)  # its workers come back, and get what they have missed
             feed.is_short = False
+        stream, destination = feed.stream, Destination(feed.encode, partial(self._route, feed))
+        old, new = list(stream.runs), []
         for source in sources:
-            name = f"source {source.name} of listener {wanted['name']}"
-            number = wanted["rows"].get(source.name)
+            alike = next((run for run in old if run.is_like(source)), None)
+            if alike is None:
+                new.append(source)
+            else:
+                alike.go_on(destination)
+                old.remove(alike)
+        stream.stop(old, partial(self._start, stream, new, wanted["rows"], destination))
+
+    def _start(
+        self, stream: ListenerFeed, sources: Sequence[Source], rows: Mapping[str, int], destination: Destination
+    ) -> None:
+        for source in sources:
+            name = f"source {source.name} of listener {stream.name}"
+            number = rows.get(source.name)
             if number is None:
                 log.error("%s did not exist when the configuration was read; reload to start it", name)
             else:
-                outlet = partial(
-                    SourceOutlet,
-                    self._context,
-                    wanted["name"],
-                    source.name,
-                    number,
-                    encode=feed.encode,
-                    route=partial(self._route, feed),
-                )
-                feed.runs.append(SourceRunner(self._context.watcher, source, name, outlet))
+                outlet = partial(SourceOutlet, self._context, stream.name, source.name, number)
+                stream.runs.append(SourceRunner(self._context.watcher, source, name, outlet, destination))
 
     def _route(self, feed: Feed, topic: str, data: bytes, encoded: bytes, position: Position | None) -> None:
         """Send a message: the moment that gives it its place among all others of the listener."""
@@ -254,7 +322,7 @@ class Router:
         return found
 
     def _stream(self, listener: str) -> ListenerFeed:
-        return self._streams.setdefault(listener, ListenerFeed(listener))
+        return self._streams.setdefault(listener, ListenerFeed(listener, self._settle))
 
     def _feed(self, stream: ListenerFeed, key: str) -> Feed:
         if key not in stream.feeds:

@@ -1,13 +1,12 @@
 """A source from its start to its stop, started again when it raises; and the source that every listener has."""
 
-import errno
 import logging
 import time
 from collections.abc import Callable
 
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
-from gaiod.feeder.outlet import SourceOutlet
+from gaiod.feeder.outlet import Destination, SourceOutlet
 from gaiod.handler.handler import PUBLISH, Outlet, Source
 from gaiod.process.backoff import Backoff
 
@@ -15,10 +14,6 @@ log = logging.getLogger("gaiod.feeder")
 
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 30.0
 """After a start that failed; twice as long after each further one."""
-
-BUSY_PAUSE_S = 0.01
-"""Where somebody else has the address, it begins with this, and up to `PAUSE_FIRST_S` without a word: in an upgrade it
-is the daemon before this one, which lets go of it in a moment. Nothing is ever taken over from a living process."""
 
 
 class Commands(Source):
@@ -28,6 +23,12 @@ class Commands(Source):
 
     def __init__(self) -> None:
         self._outlet: Outlet | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """All do the same."""
+        return isinstance(other, Commands)
+
+    __hash__ = None  # type: ignore[assignment]
 
     def start(self, outlet: Outlet) -> None:
         """Begin to take commands."""
@@ -57,7 +58,6 @@ class Retry:
         self._what = what
         self._backoff = Backoff(PAUSE_FIRST_S, PAUSE_MAX_S)
         self._is_over = False
-        self._busy_pause_s = BUSY_PAUSE_S
         self._try()
 
     def cancel(self) -> None:
@@ -67,49 +67,87 @@ class Retry:
     def _try(self, result: OpResult | None = None) -> None:
         if self._is_over:
             return
-        now_s = time.monotonic()
         try:
             self._attempt()
-        except BaseException as error:  # SystemExit, CancelledError: it must not end what feeds everybody
-            is_busy = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-            if is_busy and self._busy_pause_s < PAUSE_FIRST_S:
-                self._watcher.timer(now_s + self._busy_pause_s, context=self._try)
-                self._busy_pause_s *= 2
-                return
+        except BaseException:  # SystemExit, CancelledError: it must not end what feeds everybody
             pause_s = self._backoff.take()
-            if is_busy:
-                log.error("%s: another process listens there; next attempt in %g s", self._what, pause_s)
-            else:
-                log.exception("%s; next attempt in %g s", self._what, pause_s)
-            self._watcher.timer(now_s + pause_s, context=self._try)
+            log.exception("%s; next attempt in %g s", self._what, pause_s)
+            self._watcher.timer(time.monotonic() + pause_s, context=self._try)
 
 
 class SourceRunner:
-    """A source that runs. `new_outlet` makes the outlet of one start; `name` is what the log calls it."""
+    """A source that runs.
 
-    def __init__(self, watcher: Watcher, source: Source, name: str, new_outlet: Callable[[], SourceOutlet]) -> None:
+    Attributes:
+        source: the source.
+    """
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        source: Source,
+        name: str,
+        new_outlet: Callable[[Destination], SourceOutlet],
+        destination: Destination,
+    ) -> None:
+        """Start a source, again and again until that works.
+
+        Args:
+            watcher: the feeder's.
+            source: the source.
+            name: what the log calls it.
+            new_outlet: makes the outlet of one start.
+            destination: where its messages go.
+        """
         self.source = source
         self._name = name
         self._new_outlet = new_outlet
+        self._destination = destination
         self._outlet: SourceOutlet | None = None
-        self._is_stopped = False
         self._retry = Retry(watcher, self._start, f"{name} cannot be started")
 
-    def stop(self) -> None:
-        """Stop it; twice: nothing happens."""
-        if self._is_stopped:
-            return
-        self._is_stopped = True
-        self._retry.cancel()
+    @property
+    def listens(self) -> bool:
+        """Whether it has clients of its own."""
+        return self._outlet is not None and self._outlet.listens
+
+    def is_like(self, source: Source) -> bool:
+        """Tell whether it does what another source would do in its place: `Source` says how that is known."""
+        try:
+            return type(self.source) is type(source) and bool(self.source == source)
+        except BaseException:  # the author's own
+            return False
+
+    def go_on(self, destination: Destination) -> None:
+        """Send what is published from now on somewhere else."""
+        self._destination = destination
         if self._outlet is not None:
-            self._outlet.close()
-            try:
-                self.source.stop()
-            except BaseException:
-                log.exception("%s raised when it was stopped", self._name)
+            self._outlet.destination = destination
+
+    def stop(self, stopped: Callable[["SourceRunner"], None]) -> None:
+        """Stop it, and call `stopped`: at once, or when its clients are done. To be called once."""
+        self._retry.cancel()
+        if self._outlet is None:
+            stopped(self)
+        else:
+            self._outlet.finish(lambda: self._stop(stopped))
+
+    def _stop(self, stopped: Callable[["SourceRunner"], None]) -> None:
+        assert self._outlet is not None
+        self._outlet.close()
+        try:
+            self.source.stop()
+        except BaseException:
+            log.exception("%s raised when it was stopped", self._name)
+        stopped(self)
+
+    def renew_inlets(self) -> None:
+        """Have it listen at the sockets that its addresses have now."""
+        if self._outlet is not None:
+            self._outlet.renew_inlets()
 
     def _start(self) -> None:
-        outlet = self._new_outlet()
+        outlet = self._new_outlet(self._destination)
         outlet.up = True
         try:
             self.source.start(outlet)

@@ -620,20 +620,19 @@ class Outlet(Protocol):
         """
 
     def serve(self, bind: str, handler: Handler, *, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
-        """Listen, and answer with a handler, in the loop's thread: call it there. It ends with the source.
+        """Answer who connects to an address, with a handler. Call it in the loop's thread. It ends with the source.
 
-        At most 100 connections.
+        The daemon has the socket open before the source starts, and keeps it open when the feeder is replaced, in a
+        reload and in an upgrade. Clients that connect meanwhile wait. At most 8,192 connections.
 
         Args:
-            bind: `127.0.0.1:PORT`, `[::1]:PORT` or `unix:/absolute/path`. The file of a unix socket that is removed
-                is made anew. Nothing is taken over from somebody who listens there: raise what this raises, and
-                `start` is called again, first after 10 ms, for it may be the daemon that this one replaces.
+            bind: one of the source's `listens_on`.
             handler: an instance of its own; it may hold the source and the outlet.
             idle_timeout_s: a connection that has moved nothing for so long is closed.
 
         Raises:
-            ValueError: not such an address.
-            OSError: it cannot be had; EADDRINUSE: somebody listens there.
+            ValueError: it is none of these.
+            OSError: the feeder has no descriptor left for it.
         """
 
 
@@ -664,13 +663,20 @@ class Source:
                 self._number += 1
                 self._outlet.publish(b"%d" % self._number, "numbers", ("numbers", str(self._number)))
 
+    A reload of other options of its listener makes sources anew. One that equals a source that runs, by `==` and of the
+    same class, does not start: the one that runs goes on, with its connections. So define `__eq__` (a dataclass has
+    it) for a source that depends on nothing but what it compares.
+
     Making one does no I/O: `gaiod check` does it, too.
 
     Attributes:
         name: what metrics call it: unique in its listener, and not `publish`.
+        listens_on: the addresses that it serves (`Outlet.serve`): `127.0.0.1:PORT`, `[::1]:PORT` or
+            `unix:/absolute/path`. The daemon opens them, and a start or a reload fails if one cannot be had.
     """
 
     name: str = ""
+    listens_on: Sequence[str] = ()
 
     def __init_subclass__(cls) -> None:
         """Refuse a method that is async, or cannot be called with its arguments."""

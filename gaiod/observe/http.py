@@ -78,6 +78,11 @@ class Endpoint(Target):
         """Serve a listening socket, which is taken over."""
         self._listeners.append(self._watcher.accept(sock, context=self))
 
+    @property
+    def has_clients(self) -> bool:
+        """Whether somebody is connected."""
+        return bool(self._clients)
+
     def close(self) -> None:
         """Accept no more; who is connected gets an answer."""
         for listener in self._listeners:

@@ -6,6 +6,9 @@ import os
 import socket
 from typing import Any
 
+FDS_MAX = 200
+"""Descriptors in a message. The kernel passes 253 (SCM_MAX_FD)."""
+
 
 def receive_settings(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
     """Receive the first message, before there is a watcher to do it; and what came behind it."""
@@ -32,7 +35,18 @@ def map_file(fd: int) -> mmap.mmap:
     return memory
 
 
-def receive_fd(later_fds: socket.socket) -> int | None:
-    """Receive the descriptor that the supervisor has passed; None: this process has no room for another."""
-    _, fds, _, _ = socket.recv_fds(later_fds, 1, 1)
-    return fds[0] if fds else None
+def parts_of(count: int) -> list[slice]:
+    """Return what of so many descriptors goes with each message of a socket pair."""
+    return [slice(at, at + FDS_MAX) for at in range(0, count, FDS_MAX)]
+
+
+def receive_fds(later_fds: socket.socket, count: int = 1) -> list[int] | None:
+    """Receive the descriptors that the supervisor has passed; None: this process has no room for all of them."""
+    found: list[int] = []
+    for _ in parts_of(count):
+        found += socket.recv_fds(later_fds, 1, FDS_MAX)[1]
+    if len(found) == count:
+        return found
+    for fd in found:
+        os.close(fd)
+    return None

@@ -26,7 +26,7 @@ class Opening:
     """Everything that the daemon has opened.
 
     Attributes:
-        listeners: the listeners' sockets, and the one of the metrics.
+        listeners: the sockets of listeners and of sources, and the one of the metrics.
         control: the control socket; None if there is none.
         predecessor: the daemon that this one replaces, if it does.
         owns_files: no other daemon serves the files of the unix sockets: they go when this one does.
@@ -64,7 +64,7 @@ class Opening:
         prepared = self.listeners.prepare(settings)
         try:
             self.control = self._open_control(settings.control_listen)
-            files = [key.removeprefix(UNIX) for key in prepared.keys if key.startswith(UNIX)]
+            files = [key.removeprefix(UNIX) for key in prepared.by_key if key.startswith(UNIX)]
             if self.control is not None:
                 files.append(self.control.path)
             for file in files:

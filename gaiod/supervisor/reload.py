@@ -136,8 +136,7 @@ class Reloads:
         before = self._fleet.generation
         assert before is not None
         read.code.follow(before.code)
-        listeners = prepared.listeners[: len(read.settings.listeners)]
-        generation = Generation(before.number + 1, read.settings, listeners, read.code)
+        generation = Generation(before.number + 1, read.settings, prepared.listeners, read.code, prepared.inlets)
         self._fleet.launch(generation, lambda failure: self._take_launched(prepared, generation, failure))
 
     def _take_launched(self, prepared: Prepared, generation: Generation, failure: Failure | None) -> None:

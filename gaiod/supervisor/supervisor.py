@@ -46,6 +46,9 @@ INSTANCES_SPARED = 1000
 MAIN_PID_S = 1.0
 """When a new daemon tells its state to systemd once more."""
 
+LAST_CLIENTS_LOOK_S = 0.02
+"""How often an upgraded daemon looks whether operators and scrapes that had connected to it have their answers."""
+
 STOP_MARGIN_S = 5.0
 """What systemd is asked to wait for beyond the time that stopping may take."""
 
@@ -77,6 +80,7 @@ class Supervisor:
         self._state = State.STARTING
         self._exit_status = 0
         self._was_told = False  # to stop, by a signal
+        self._is_superseded = False  # by the daemon that it was upgraded to
         self._watcher = Watcher()
         self._notifier = Notifier(os.environ)
         self._opening = Opening()
@@ -97,7 +101,10 @@ class Supervisor:
         self._snapshot = Snapshot(self._fleet, self._reloads, lambda: self.state)
         collector = Collector(self._snapshot)
         self._endpoint = Endpoint(
-            self._watcher, collector, lambda: self._snapshot.is_ready, lambda: page.answer(self._snapshot.status())
+            self._watcher,
+            collector,
+            lambda: self._snapshot.is_ready or self._is_superseded,
+            lambda: page.answer(self._snapshot.status()),
         )
         commands = Commands(
             self._watcher,
@@ -175,11 +182,12 @@ class Supervisor:
             self._fleet.closes.adopt(self._opening.predecessor.closes)
             self._fleet.shared.adopt(self._opening.predecessor.shared)
             self._fleet.feeding.take_over(self._opening.predecessor.feed)
-        listeners = prepared.listeners[: len(self._settings.listeners)]
-        generation = Generation(1, self._settings, listeners, self._code)
+        generation = Generation(1, self._settings, prepared.listeners, self._code, prepared.inlets)
         del self._code  # it is the generation's, and goes with it
-        for settings, listener in zip(self._settings.listeners, prepared.listeners, strict=False):
+        for settings, listener in zip(self._settings.listeners, prepared.listeners, strict=True):
             log.info("listener %s: %s on %s", settings.name, settings.handler, listener.address)
+            for source, address in settings.inlets:
+                log.info("listener %s: source %s on %s", settings.name, source, address)
         self._fleet.launch(generation, lambda failure: self._take_launched(prepared, generation, failure))
 
     def _open_fronts(self, prepared: Prepared) -> None:
@@ -258,11 +266,10 @@ class Supervisor:
         except LogError as error:
             log.error("%s; the log stays where it was", error)
         self._settings = prepared.settings
-        sockets = sum(len(listener.sockets) for listener in prepared.listeners)
-        too_few = descriptors.warning(prepared.settings, sockets)
+        too_few = descriptors.warning(prepared.settings, prepared.sockets)
         if too_few is not None:
             log.warning("%s", too_few)
-        self._fronts.serve_metrics(prepared.listeners[-1])
+        self._fronts.serve_metrics(prepared.metrics)
 
     def _drain_one(self, name: str) -> None:
         """Stop serving a listener: its address is free, its connections drain.
@@ -326,8 +333,11 @@ class Supervisor:
             self._stop(0.0)
 
     def _take_change(self) -> None:
-        """See whether that was the last process."""
+        """See whether that was the last process, and nobody waits for an answer of a daemon that was upgraded."""
         if self._state is State.STOPPING and self._fleet.is_over:
+            if self._is_superseded and not self._was_told and (self._control.has_clients or self._endpoint.has_clients):
+                self._watcher.timer(time.monotonic() + LAST_CLIENTS_LOOK_S, context=lambda result: self._take_change())
+                return
             log.info("stopped" if self._opening.owns_files else "drained and ended: the upgraded daemon serves")
             if self._fleet.was_forced or self._fleet.feeding.was_forced:
                 self._exit_status = os.EX_SOFTWARE
@@ -372,6 +382,7 @@ class Supervisor:
         self._notifier.main_pid(int(text))
         self._notifier.close()
         self._opening.owns_files = False
+        self._is_superseded = True
         self._state = State.STOPPING
         self._endpoint.close()
         self._listeners.close(keep_files=True)

@@ -189,14 +189,10 @@ class Listener(Target):
             else:
                 sock.close()
 
-    def serve_instead(self, sock: socket.socket) -> None:
-        """Serve another listening socket instead of those that it has; none if it does not serve any more."""
-        serves = bool(self._sockets)
+    def serve_instead(self, sockets: Iterable[socket.socket]) -> None:
+        """Serve other listening sockets, which are taken over, instead of those that it has; see `open`."""
         self._free_sockets()
-        if serves:
-            self._sockets.append(self._watcher.accept(sock, context=self))
-        else:
-            sock.close()
+        self.open(sockets)
 
     def stop_accepting(self) -> None:
         """Accept no more; the connections go on."""

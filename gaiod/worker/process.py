@@ -32,7 +32,7 @@ from gaiod.process.channel import Channel
 from gaiod.process.inheritance import ignore_what_is_for_the_supervisor, take_known_state
 from gaiod.process.main_loop import MainLoop
 from gaiod.process.signals import Signals
-from gaiod.process.startup import map_cells, map_file, receive_fd, receive_settings
+from gaiod.process.startup import map_cells, map_file, receive_fds, receive_settings
 from gaiod.settings import ConnectionLogSettings, listener_settings_from, log_settings_from
 from gaiod.stats.cells import HEARTBEAT, Layout
 from gaiod.version import __version__
@@ -269,15 +269,15 @@ class Worker:
 
     def _take_socket(self, number: int) -> None:
         """Serve another socket instead of those of a listener: their file was removed."""
-        fd = receive_fd(self._later_fds)
-        if fd is None:
+        fds = receive_fds(self._later_fds)
+        if fds is None:
             log.error("no descriptor is left for the recreated socket; raise LimitNOFILE=, and reload")
             return
-        sock = socket.socket(fileno=fd)
+        sock = socket.socket(fileno=fds[0])
         if self._sockets:
             self._sockets[number] = [sock]  # it has not been told to serve yet
         else:
-            self._listeners[number].serve_instead(sock)
+            self._listeners[number].serve_instead([sock])
 
     def _take_shared(self, said: dict[str, Any]) -> None:
         for listener in self._listeners:

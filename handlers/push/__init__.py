@@ -48,7 +48,7 @@ class Push(Handler):
 
     @classmethod
     def encode_message(cls, options: PushOptions, topic: str, data: bytes) -> bytes:
-        options.check_offered(topic)
+        options.offered.check(topic)
         message = frame(options.framing, data)
         if len(message) > options.message_max_bytes:
             raise ValueError(

@@ -203,6 +203,31 @@ class SubscribeOptions:
 
 
 @dataclass(frozen=True)
+class OfferedTopics:
+    """The topics that subscribers can have.
+
+    Attributes:
+        only: every subscriber has this one; None: each chooses.
+        names: what they may choose; False: any.
+    """
+
+    only: str | None
+    names: Literal[False] | Sequence[str]
+
+    def check(self, topic: str) -> None:
+        """Refuse a topic that no subscriber can have.
+
+        Raises:
+            ValueError: it is one; the text says why.
+        """
+        check_topic(topic)
+        if self.only is not None and topic != self.only:
+            raise ValueError(f"there is no topic {shown(topic)}: every subscriber gets {self.only}")
+        if self.names is not False and topic not in self.names:
+            raise ValueError(f"there is no topic {shown(topic)}: subscribe.topics does not name it")
+
+
+@dataclass(frozen=True)
 class SlowConsumerOptions:
     """`slow_consumer:`, what becomes of subscribers that do not keep up."""
 
@@ -239,6 +264,7 @@ class PushOptions:
     half_closed_timeout: Annotated[float, Unit("duration", 0.1, 86_400.0)] = 1.0
     feeds: tuple[FeedKind, ...] = dataclasses.field(init=False)
     """`source`, one or several, as a tuple."""
+    offered: OfferedTopics = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         feeds = tuple(self.source) if isinstance(self.source, list) else (self.source,)
@@ -250,6 +276,8 @@ class PushOptions:
                 "topic and subscribe exclude each other: either the listener chooses the topics, or each client; "
                 "remove one"
             )
+        names = self.subscribe.topics if self.subscribe is not False else False
+        object.__setattr__(self, "offered", OfferedTopics(self.topic, names))
         if self.slow_consumer.limit > self.memory_limit:
             raise ValueError(
                 "slow_consumer.limit exceeds memory_limit, which applies to all subscribers together; "
@@ -268,7 +296,7 @@ class PushOptions:
             topics = [name for name in (*feed.channels, *feed.streams) if not is_pattern(name)]
         for each in topics:
             try:
-                self.check_offered(each)
+                self.offered.check(each)
             except ValueError as error:
                 raise ValueError(f"source {feed.label}: {error}; write one that there is") from None
 
@@ -280,18 +308,6 @@ class PushOptions:
     def topic_of(self, feed: FeedKind) -> str | None:
         """Return the topic of everything that a source brings; None: each message says its own."""
         return feed.topic or self.topic
-
-    def check_offered(self, topic: str) -> None:
-        """Refuse a topic that no subscriber can have.
-
-        Raises:
-            ValueError: it is one; the text says why.
-        """
-        check_topic(topic)
-        if self.subscribe is False and topic != self.topic:
-            raise ValueError(f"there is no topic {shown(topic)}: every subscriber gets {self.topic}")
-        if self.subscribe is not False and not self.subscribe.offers(topic):
-            raise ValueError(f"there is no topic {shown(topic)}: subscribe.topics does not name it")
 
 
 def is_pattern(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gaiod.config.crosschecks import check_together
+from gaiod.config.crosschecks import check_inlets, check_together
 from gaiod.config.errors import Report
 from gaiod.config.yaml import read_document
 
@@ -134,3 +134,41 @@ def test_listener_that_would_believe_nobody_is_refused() -> None:
 )
 def test_listener_that_believes_somebody_is_fine(bind: str, networks: str) -> None:
     assert not problems(f"listeners: {{a: {{bind: '{bind}', proxy_protocol: {{from: {networks}}}}}}}")
+
+
+# -- where sources listen ----------------------------------------------------------------------------------
+
+
+def inlet_problems(text: str, *inlets: tuple[str, str]) -> list[str]:
+    report = Report("f")
+    document = read_document(text, report)
+    assert document
+    check_inlets(document, report, {"a": inlets})
+    return [str(error) for error in report.errors]
+
+
+SOURCED = "listeners: {a: {bind: 'unix:/run/a', with: {x: ['127.0.0.1:7080', 'unix:/run/./x']}}}\n"
+
+
+@pytest.mark.parametrize("first", [*CLAIMS][:3])
+def test_source_has_no_place_of_anything_else(first: str) -> None:
+    noun = "path" if first == "log.file" else "address"
+    assert inlet_problems(CLAIMS[first] + SOURCED, ("one", "unix:/run/x"), ("two", "127.0.0.1:7080")) == [
+        f"f:2:67: listeners.a.with.x[1]: source one has the {noun} of {first} too; write another"
+    ]
+
+
+def test_source_that_listens_at_the_metrics_default_is_told_of_it() -> None:
+    assert inlet_problems(SOURCED, ("one", "127.0.0.1:9464")) == [
+        "f:1:44: listeners.a.with: source one has the address of metrics.listen (by default) too; write another"
+    ]
+
+
+def test_address_that_two_sources_have_is_told_though_the_file_has_it_once_or_never() -> None:
+    for address, at, first in (
+        ("127.0.0.1:7080", "f:1:44: listeners.a.with", "listeners.a.with.x[0]"),
+        ("127.0.0.1:7081", "f:1:44: listeners.a.with", "listeners.a.with"),
+    ):
+        assert inlet_problems(SOURCED, ("one", address), ("two", address)) == [
+            f"{at}: source two has the address of {first} too; write another"
+        ]

@@ -1,6 +1,9 @@
 """Handlers are found, imported and asked for their options."""
 
+import json
+import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,8 @@ import pytest
 
 from gaiod.config import ConfigErrors, handlers, loads
 from gaiod.config.handlers import SERVERS_MAX, SOURCES_MAX
-from gaiod.handler.handler import Handler
+from gaiod.handler.handler import Handler, Source
+from gaiod.settings import Settings, settings_from
 
 Loader = Callable[[str], type[Handler]]
 
@@ -135,6 +139,51 @@ def test_sources_are_bounded_because_each_may_have_a_thread(load_handler: Loader
     assert len(loads(_fed(SOURCES_MAX), load_handler=load_handler).listeners[0].sources) == SOURCES_MAX + 1
     with pytest.raises(ConfigErrors, match=rf"listeners\.a\.with: has {SOURCES_MAX + 1} sources; give at most"):
         loads(_fed(SOURCES_MAX + 1), load_handler=load_handler)
+
+
+class Listening(Source):
+    def __init__(self, *addresses: str) -> None:
+        self.name = "in"
+        self.listens_on = addresses
+
+
+def _listening(*addresses: str) -> Loader:
+    class Fed(Handler):
+        @classmethod
+        def sources_of(cls, options: Any) -> list[Source]:
+            return [Listening(*addresses)]
+
+        def on_message(self, topic: str, data: bytes) -> None: ...
+
+    return lambda reference: Fed
+
+
+def test_listener_knows_where_its_sources_listen_in_the_one_way_to_write_it() -> None:
+    load_handler = _listening("[0::1]:80", "unix:/run//in.sock", "127.0.0.1:1")
+    (listener,) = loads("listeners: {a: {bind: 127.0.0.1:1, handler: x}}", load_handler=_listening()).listeners
+    assert listener.inlets == ()
+    (listener,) = loads("listeners: {a: {bind: 127.0.0.1:2, handler: x}}", load_handler=load_handler).listeners
+    assert listener.inlets == (("in", "[::1]:80"), ("in", "unix:/run/in.sock"), ("in", "127.0.0.1:1"))
+    settings = Settings((listener,))
+    assert settings_from(json.loads(json.dumps(asdict(settings)))) == settings
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("0.0.0.0:80", "serves this machine alone, and not 0.0.0.0:80; write 127.0.0.1:PORT"),
+        ("[::]:80", "serves this machine alone"),
+        ("127.0.0.1:0", "serves this machine alone, and not 127.0.0.1:0"),
+        ("systemd:in", "serves this machine alone, and not systemd:in"),
+        ("127.0.0.1", "127.0.0.1 has no port"),
+        ("unix:in.sock", "is not an absolute path"),
+        ("unix:/" + "x" * 107, "write one of at most 107"),
+        ("localhost:80", "localhost is a host name"),
+    ],
+)
+def test_source_that_listens_where_others_reach_it_or_nowhere_is_refused(address: str, problem: str) -> None:
+    with pytest.raises(ConfigErrors, match=rf"listeners\.a\.with: source in: .*{re.escape(problem)}"):
+        loads("listeners: {a: {bind: 127.0.0.1:1, handler: x}}", load_handler=_listening(address))
 
 
 def test_source_that_is_none_is_a_bug_of_the_handler() -> None:

@@ -77,7 +77,7 @@ def test_killed_feeder_loses_no_entry_and_doubles_none(
 def test_reload_of_a_listeners_options_loses_no_entry_and_doubles_none(
     daemon: Start, tmp_path: Path, server: RedisServer
 ) -> None:
-    """The sources are started anew, and those of the workers before still get what these publish."""
+    """The sources go on, and the workers before still get what these publish."""
     path = tmp_path / "log"
     path.touch()
     running = daemon(_config(server, path))

@@ -236,7 +236,7 @@ def test_code_that_has_changed_runs_after_a_reload(daemon: Start, tmp_path: Path
     (tmp_path / "mine.py").write_text(PUSHES.replace("{self.name} {", "{self.name} tick {"))
     running.ask("reload")
     with subscribers(running, 1, but=(old,)) as (client,):
-        assert client.line().startswith("a tick ")
+        wait_until(lambda: client.line().startswith("a tick "), "a message of the new code")
 
 
 def test_reload_that_fails_leaves_the_sources_as_they_are(daemon: Start, tmp_path: Path) -> None:

@@ -86,18 +86,20 @@ def test_files_that_are_anothers_by_now_are_told_of_and_stay(running: Daemon, tm
     assert {(tmp_path / name).read_text() for name in NAMES} == {"another's"}
 
 
-@pytest.mark.parametrize("source", [LINES, '{{http: "127.0.0.1:{port}"}}'], ids=["unix", "http"])
-def test_source_takes_nothing_over_from_a_living_service(daemon: Start, tmp_path: Path, source: str) -> None:
+@pytest.mark.parametrize(("name", "source"), [("lines", LINES), ("http", '{{http: "127.0.0.1:{port}"}}')])
+def test_source_takes_nothing_over_from_a_living_service(daemon: Start, tmp_path: Path, name: str, source: str) -> None:
     with socket.socket(socket.AF_UNIX) as unix, socket.create_server(("127.0.0.1", 0), reuse_port=True) as tcp:
         unix.bind(str(tmp_path / "lines.sock"))
         unix.listen()
         source = source.format(folder=tmp_path, port=tcp.getsockname()[1])
-        running = daemon(f'listeners: {{feed: {{bind: "127.0.0.1:0", handler: push, with: {{source: {source}}}}}}}\n')
-        running.wait_for("another process listens there")
+        text = f'listeners: {{feed: {{bind: "127.0.0.1:0", handler: push, with: {{source: {source}}}}}}}\n'
+        running = daemon(text, ready=False)
+        assert running.wait() == 71
+        assert f"ERROR supervisor: listener feed: source {name}: cannot listen on" in running.log()
+        assert "another process listens there: stop it" in running.log()
         with client(tmp_path / "lines.sock"), socket.create_connection(tcp.getsockname()):
             unix.accept()[0].close()
             tcp.accept()[0].close()
-        assert [each["up"] for each in running.ask("status")["sources"] if each["source"] != "publish"] == [False]
 
 
 def test_start_that_fails_leaves_no_socket_behind(daemon: Start, tmp_path: Path) -> None:

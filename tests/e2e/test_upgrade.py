@@ -273,3 +273,45 @@ def test_new_daemon_serves_when_the_old_one_is_killed_before_it_is_told(slow: Da
     os.kill(slow.ask("status")["pid"], signal.SIGTERM)
     wait_until(lambda: not session_of(slow.pid), "its end")
     assert "Traceback" not in slow.log()
+
+
+def test_operators_and_scrapes_notice_nothing_of_upgrades(daemon: Start) -> None:
+    """They connect all the time; whoever the old daemon has accepted is answered by it."""
+    running = daemon(QUICK)
+    failures: list[str] = []
+    counts = {"status": 0, "readyz": 0}
+    has_ended = threading.Event()
+
+    def ask_on() -> None:
+        while not has_ended.wait(0.002):  # a rhythm, not a wait
+            try:
+                running.ask("status")
+                counts["status"] += 1
+            except Exception as error:
+                failures.append(repr(error))
+
+    def probe_on() -> None:
+        address = running.metrics
+        while not has_ended.wait(0.002):  # a rhythm, not a wait
+            try:
+                reply = request(address, "/readyz")
+                assert reply.status == 200, reply
+                counts["readyz"] += 1
+            except Exception as error:
+                failures.append(repr(error))
+
+    threads = [threading.Thread(target=target) for target in (ask_on, ask_on, probe_on)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            assert running.gaiod("upgrade").returncode == 0
+            before = dict(counts)
+            wait_until(lambda before=before: all(counts[key] > before[key] + 5 for key in counts), "more answers")  # type: ignore[misc]
+    finally:
+        has_ended.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    with upgraded(running, running.ask("status")["pid"]):
+        pass

@@ -1,14 +1,16 @@
 """Outlets: what a source may ask for, and that it gets nothing more once it is stopped."""
 
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from core.support.waiting import MOMENT_S
 from gaiod.handlers.echo import Echo
 
 from feeder.support.feeding import Feeding, Played
-from gaiod import Outlet
+from gaiod import Conn, Handler, OpResult, Outlet
 from gaiod.feeder import outlet as module
 from gaiod.process.feed_records import MESSAGE_MAX_BYTES, TOPIC_MAX_BYTES
 
@@ -143,17 +145,12 @@ def test_what_raises_later_is_told_and_the_source_goes_on(
 # -- afterwards ------------------------------------------------------------------------------------------------
 
 
-def test_nothing_comes_of_an_outlet_whose_source_was_stopped(feeding: Feeding, outlet: Outlet, tmp_path: Path) -> None:
+def test_nothing_comes_of_an_outlet_whose_source_was_stopped(feeding: Feeding, outlet: Outlet) -> None:
     worker = feeding.worker(ticks="key")
-    path = tmp_path / "inlet.sock"
-    outlet.serve(f"unix:{path}", Echo())
     seen: list[str] = []
     outlet.timer(0.0, lambda: seen.append("timer"))
     outlet.post(lambda: seen.append("post"))
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(path))
-        feeding.feeds.run([feeding.wanted("ticks", key="other")])
-        assert not path.exists()
+    feeding.feeds.run([feeding.wanted("ticks", key="other")])
     assert feeding.count("ticks", "one", "up") == 0
     outlet.publish(b"late", "t")
     outlet.publish(b"refuse", "t")
@@ -166,6 +163,84 @@ def test_nothing_comes_of_an_outlet_whose_source_was_stopped(feeding: Feeding, o
     assert feeding.feeds.publish(None, "t", b"the end") == {"listeners": ["ticks"]}
     assert feeding.messages(worker, 1) == [(1, b"the end")]
     assert seen == []
+
+
+def test_address_that_the_source_has_not_named_is_refused(feeding: Feeding, outlet: Outlet, tmp_path: Path) -> None:
+    feeding.listening(tmp_path / "inlet.sock")
+    with pytest.raises(ValueError, match="has not opened unix:/other; name it in listens_on of the source"):
+        outlet.serve("unix:/other", Echo())
+
+
+@pytest.mark.parametrize("written", ["{}", "{}/../inlet.sock"])
+def test_what_clients_have_sent_is_published_before_a_source_stops(
+    feeding: Feeding, outlet: Outlet, tmp_path: Path, written: str
+) -> None:
+    """Those who were accepted, at least; others wait for the source that comes next."""
+    path = tmp_path / "inlet.sock"
+    address = feeding.listening(path)
+    outlet.serve(written.format(address), Publishes(outlet))
+    clients = [_client_that_says(path, b"first") for _ in range(3)]
+    feeding.step_until(lambda: feeding.count("ticks", "one", "published") == 3, "the first messages")
+    waits = feeding.run_in_thread(lambda: _say_slowly(clients[0]))
+    stopped: list[bool] = []
+    feeding.feeds.run([])
+    feeding.feeds.when_settled(lambda: stopped.append(True))
+    late = _client_that_says(path, b"late")
+    feeding.step_until(lambda: stopped, "the end")
+    waits.join()
+    assert feeding.count("ticks", "one", "published") == 3 + 5
+    assert Played.made["one"].stops == 1
+    for sock in (*clients, late):
+        sock.close()
+
+
+def test_client_that_never_pauses_is_cut_in_the_end(
+    feeding: Feeding, outlet: Outlet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FINISH_MAX_S", 5 * MOMENT_S)
+    path = tmp_path / "inlet.sock"
+    outlet.serve(feeding.listening(path), Publishes(outlet))
+    with _client_that_says(path, b"first") as client:
+        feeding.step_until(lambda: feeding.count("ticks", "one", "published") == 1, "the first message")
+        feeding.feeds.run([])
+
+        def says() -> None:
+            with pytest.raises(BrokenPipeError):
+                while True:
+                    client.sendall(b"more")
+
+        speaking = feeding.run_in_thread(says)
+        speaking.join()
+        assert speaking.error is None
+    assert Played.made["one"].stops == 1
+
+
+class Publishes(Handler):
+    """Publishes whatever comes."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__()
+        self._outlet = outlet
+
+    def on_open(self, conn: Conn) -> None:
+        conn.read()
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        self._outlet.publish(bytes(result.buffer), "t")
+        conn.read()
+
+
+def _client_that_says(path: Path, data: bytes) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(path))
+    sock.sendall(data)
+    return sock
+
+
+def _say_slowly(sock: socket.socket) -> None:
+    for _ in range(5):
+        time.sleep(module.QUIET_S / 5)
+        sock.sendall(b"x")
 
 
 def test_post_of_a_thread_that_outlives_the_feeder_is_no_error(feeding: Feeding, outlet: Outlet) -> None:

@@ -1,10 +1,13 @@
 """The router: whose sources run, and who gets what they publish, as configurations come and go."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+from gaiod.handlers.echo import Echo
 
 from feeder.support.feeding import Feeding, Played
 from gaiod.feeder import source_runner
@@ -32,6 +35,105 @@ def test_unchanged_sources_go_on_and_others_are_stopped_and_started(feeding: Fee
     assert (one.stops, Played.made["three"].stops) == (1, 1)
     assert Played.made["one"] is not one
     assert Played.made["one"].is_running
+
+
+def test_source_that_is_like_a_new_one_goes_on_when_its_listener_has_other_options(feeding: Feeding) -> None:
+    """And what it publishes goes where the new options say, to the workers of both configurations."""
+    feeding.feeds.run([feeding.wanted("ticks", "same", "one")])
+    old = feeding.worker(ticks="key")
+    same, one = Played.made["same"], Played.made["one"]
+    feeding.feeds.run([feeding.wanted("ticks", "one", "same", key="later", prefix="new-")])
+    new = feeding.worker(None, {"prefix": "new-"}, ticks="later")
+    assert (same.starts, same.stops) == (1, 0)
+    assert Played.made["same"].starts == 0, "it was made, and not started"
+    assert (one.stops, Played.made["one"].starts) == (1, 1)
+    same.publish(b"a")
+    assert feeding.messages(old, 1) == [(41, b"a")]
+    assert feeding.messages(new, 1) == [(41, b"new-a")]
+    feeding.feeds.run([])
+    assert same.stops == 1
+
+
+def test_source_of_another_name_or_that_cannot_be_compared_is_no_other(feeding: Feeding) -> None:
+    names = ("same", "same, it raises")
+    feeding.feeds.run([feeding.wanted("ticks", *names)])
+    before = [Played.made[name] for name in names]
+    feeding.feeds.run([feeding.wanted("ticks", "same again", names[1], key="later")])
+    assert [each.stops for each in before] == [1, 1]
+    assert Played.made["same again"].is_running
+    assert Played.made[names[1]].is_running
+
+
+def test_source_that_could_not_be_started_yet_publishes_to_the_new_options(
+    feeding: Feeding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_runner, "PAUSE_FIRST_S", 0.01)
+    monkeypatch.setitem(Played.failures, "same", 1)
+    feeding.feeds.run([feeding.wanted("ticks", "same")])
+    same = Played.made["same"]
+    feeding.feeds.run([feeding.wanted("ticks", "same", key="later", prefix="new-")])
+    new = feeding.worker(None, {"prefix": "new-"}, ticks="later")
+    feeding.step_until(lambda: same.is_running, "the start that works")
+    same.publish(b"a")
+    assert (42, b"new-a") in feeding.messages(new, 1)
+
+
+def test_new_sources_start_once_those_before_have_let_their_clients_finish(feeding: Feeding, tmp_path: Path) -> None:
+    feeding.feeds.run([feeding.wanted("ticks", "one", "same")])
+    one = Played.made["one"]
+    assert one.outlet is not None
+    address = feeding.listening(tmp_path / "in.sock")
+    one.outlet.serve(address, Echo())
+    feeding.feeds.run([feeding.wanted("ticks", "one", "same", key="later")])
+    assert (one.stops, Played.made["one"].starts) == (0, 0)
+    assert feeding.feeds.publish(None, "t", b"meanwhile") == {"listeners": ["ticks"]}
+    feeding.feeds.run([feeding.wanted("ticks", "one", "two", key="last")])
+    settled: list[bool] = []
+    feeding.feeds.when_settled(lambda: settled.append(True))
+    assert not settled
+    feeding.step_until(lambda: settled, "the start of others")
+    assert (one.stops, Played.made["one"].starts, Played.made["two"].starts) == (1, 1, 1)
+
+
+def test_sources_with_clients_stop_first_and_the_others_feed_meanwhile(feeding: Feeding, tmp_path: Path) -> None:
+    feeding.feeds.run([feeding.wanted("ticks", "one", "two")])
+    one, two = Played.made["one"], Played.made["two"]
+    assert one.outlet is not None
+    one.outlet.serve(feeding.listening(tmp_path / "in.sock"), Echo())
+    stopped: list[bool] = []
+    feeding.feeds.stop(lambda: stopped.append(True))
+    assert (one.stops, two.stops) == (0, 0)
+    feeding.step_until(lambda: one.stops, "the end of the first")
+    assert (two.stops, stopped) == (1, [True])
+
+
+def test_sockets_that_are_not_needed_any_more_are_closed(feeding: Feeding, tmp_path: Path) -> None:
+    feeding.listening(tmp_path / "in.sock")
+    feeding.feeds.take_inlets({})
+    with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
+        client.connect(str(tmp_path / "in.sock"))
+
+
+def test_socket_that_was_made_anew_is_served_by_the_source_that_runs(feeding: Feeding, tmp_path: Path) -> None:
+    feeding.feeds.run([feeding.wanted("ticks", "one")])
+    outlet = Played.made["one"].outlet
+    assert outlet is not None
+    path = tmp_path / "in.sock"
+    outlet.serve(feeding.listening(path), Echo())
+    path.unlink()
+    feeding.listening(path)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(b"ping")
+        client.setblocking(False)
+
+        def look() -> bool:
+            try:
+                return client.recv(4) == b"ping"
+            except BlockingIOError:
+                return False
+
+        feeding.step_until(look, "the echo")
 
 
 def test_sources_of_a_listener_that_comes_back_run_once(feeding: Feeding) -> None:

@@ -1,6 +1,5 @@
 """Runs: a source is started, again if it raises, and stopped once."""
 
-import errno
 import time
 from collections.abc import Iterator
 
@@ -50,25 +49,6 @@ def test_source_that_is_stopped_before_it_could_be_started_is_not_started_any_mo
     feeding.watcher.timer(time.monotonic() + 0.02, context=rung.append)  # after the one that would start it
     feeding.step_until(lambda: rung, "another timer")
     assert (Played.made["one"].starts, Played.made["one"].stops) == (1, 0)
-
-
-def test_address_that_somebody_else_has_is_waited_for_in_silence_and_then_said_to_be_taken(
-    feeding: Feeding, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(module, "BUSY_PAUSE_S", 0.0001)
-    monkeypatch.setattr(module, "PAUSE_FIRST_S", 0.001)
-    told_at = []
-
-    def attempt() -> None:
-        told_at.append(len(caplog.records))
-        if len(caplog.records) < 2:
-            raise OSError(errno.EADDRINUSE, "Address already in use")
-
-    Retry(feeding.watcher, attempt, "it does not listen")
-    feeding.step_until(lambda: 2 in told_at, "a try that works")
-    assert told_at.count(0) > 2, "it is tried often before anything is said"
-    assert caplog.messages[0] == "it does not listen: another process listens there; next attempt in 0.001 s"
-    assert "Traceback" not in caplog.text
 
 
 def test_tries_are_less_and_less_often_until_one_works(

@@ -6,7 +6,7 @@ import socket
 import pytest
 from core.support.descriptors import descriptors_limited_to
 
-from gaiod.process.startup import map_cells, receive_fd, receive_settings
+from gaiod.process.startup import FDS_MAX, map_cells, parts_of, receive_fds, receive_settings
 
 
 def test_settings_are_received_in_pieces_and_what_is_behind_them_is_kept() -> None:
@@ -40,14 +40,22 @@ def test_what_is_counted_is_seen_by_whoever_has_the_memory_and_its_descriptor_is
         os.close(other)
 
 
-def test_descriptor_is_received_and_one_that_there_is_no_room_for_is_none() -> None:
+@pytest.mark.parametrize("count", [1, FDS_MAX, FDS_MAX + 1])
+def test_descriptors_are_received_and_there_is_room_for_all_of_them_or_for_none(count: int) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        socket.send_fds(theirs, [b"s"], [theirs.fileno()])
-        fd = receive_fd(ours)
-        assert fd is not None
-        assert os.fstat(fd).st_ino == os.fstat(theirs.fileno()).st_ino
-        os.close(fd)
-        socket.send_fds(theirs, [b"s"], [theirs.fileno()])
-        with descriptors_limited_to(0):
-            assert receive_fd(ours) is None
+        for limited in (False, True):
+            for part in parts_of(count):
+                socket.send_fds(theirs, [b"s"], ([theirs.fileno()] * count)[part])
+            if limited:
+                open_before = len(os.listdir("/proc/self/fd"))
+                with descriptors_limited_to(count - 1):
+                    assert receive_fds(ours, count) is None
+                assert len(os.listdir("/proc/self/fd")) == open_before
+            else:
+                fds = receive_fds(ours, count)
+                assert fds is not None
+                assert {os.fstat(fd).st_ino for fd in fds} == {os.fstat(theirs.fileno()).st_ino}
+                assert len(fds) == count
+                for fd in fds:
+                    os.close(fd)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from core.support.waiting import MOMENT_S
+from e2e.support.clients import connect
 from e2e.support.feeding import PUSHES
 from e2e.support.procfs import is_alive
 
@@ -31,19 +32,23 @@ class Fed:
         self._path = folder / "mine.py"
         self._path.write_text(PUSHES)
 
-    def generation(self, *clocks: str, takes: bool = True, handler: str | None = None, **more: Any) -> Any:
+    def generation(
+        self, *clocks: str, takes: bool = True, handler: str | None = None, inlet: str = "", **more: Any
+    ) -> Any:
         """Open what a generation needs; return that, and the generation."""
         listener = ListenerSettings(
             name="mine",
             bind="127.0.0.1:0",
             handler=handler or f"{self._path}:Pushes",
-            options={"clocks": list(clocks)},
-            sources=("publish", *clocks) if takes else (),
+            options={"clocks": list(clocks), "inlet": inlet},
+            sources=("publish", *clocks, *["inlet"][: len(inlet)]) if takes else (),
+            inlets=(("inlet", inlet),) if inlet else (),
         )
         settings = Settings((listener,), metrics_listen="127.0.0.1:0", **more)
         prepared = self.fleet.listeners.prepare(settings)
         before = self.fleet.fleet.generation
-        return prepared, Generation(1 if before is None else before.number + 1, settings, prepared.listeners[:1])
+        number = 1 if before is None else before.number + 1
+        return prepared, Generation(number, settings, prepared.listeners, inlets=prepared.inlets)
 
     def serve(self, *clocks: str, takes: bool = True, **more: Any) -> None:
         """Let a generation serve, and wait until its sources run."""
@@ -121,6 +126,30 @@ def test_feeder_goes_on_over_a_reload_and_sources_that_went_are_forgotten(fed: F
     fed.serve("b")
     assert fed.pid == pid
     assert set(fed.feeding.counts.rows()) == {("mine", "publish"), ("mine", "b")}
+
+
+def test_clients_of_a_source_wait_while_its_feeder_is_replaced(fed: Fed, tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/in.sock"
+    fed.serve(inlet=address)
+    pid = fed.pid
+    os.kill(pid, signal.SIGKILL)
+    fed.fleet.run_until(lambda: fed.feeding.process is not None and fed.pid != pid)
+    with connect(address) as client:
+        client.sendall(b"waits\n")
+    fed.fleet.run_until(lambda: fed.published("inlet") == 1)
+
+
+def test_socket_of_a_source_that_was_made_anew_is_served(fed: Fed, tmp_path: Path) -> None:
+    fed.serve(inlet=f"unix:{tmp_path}/in.sock")
+    with connect(f"unix:{tmp_path}/in.sock") as before:
+        (tmp_path / "in.sock").unlink()
+        (renewed,) = fed.fleet.listeners.renew()
+        fed.fleet.fleet.pass_socket(renewed)
+        with connect(f"unix:{tmp_path}/in.sock") as after:
+            after.sendall(b"after\n")
+            before.sendall(b"before\n")
+            fed.fleet.run_until(lambda: fed.published("inlet") == 2)
+    assert fed.feeding.restarts == 0
 
 
 def test_feeder_that_died_is_started_again_at_once_and_its_counts_are_kept(fed: Fed, monkeypatch: Any) -> None:

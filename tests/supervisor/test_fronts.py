@@ -55,7 +55,7 @@ def fronts(tmp_path: Path, served: dict[str, Served]) -> Iterator[Fronts]:
     opening.listeners.commit(prepared)
     fleet, endpoint, control = (cast(Any, served[name]) for name in NAMES)
     fronts = Fronts(opening, fleet, endpoint, control)
-    fronts.serve_metrics(prepared.listeners[-1])
+    fronts.serve_metrics(prepared.metrics)
     fronts.serve_control()
     yield fronts
     opening.close()

@@ -45,13 +45,14 @@ def _fds(listener: OpenListener) -> list[str]:
 
 
 def test_tcp_listener_has_a_socket_for_each_worker_at_one_address(listeners: Listeners) -> None:
-    listener, metrics = _serve(listeners, settings("127.0.0.1:0", workers=3)).listeners
+    prepared = _serve(listeners, settings("127.0.0.1:0", workers=3))
+    (listener,), metrics = prepared.listeners, prepared.metrics
     assert {sock.getsockname() for sock in listener.sockets} == {listener.sockets[0].getsockname()}
     assert (len(listener.sockets), len(metrics.sockets), listener.shared) == (3, 1, False)
 
 
 def test_unix_listener_has_one_socket_for_all_workers(listeners: Listeners, tmp_path: Path) -> None:
-    listener, _ = _serve(listeners, settings(f"unix:{tmp_path}/x", workers=3)).listeners
+    (listener,) = _serve(listeners, settings(f"unix:{tmp_path}/x", workers=3)).listeners
     assert (len(listener.sockets), listener.shared) == (1, True)
     assert [listener.sockets_of(worker, 3) for worker in range(3)] == [listener.sockets] * 3
 
@@ -126,6 +127,49 @@ def test_abandoned_configuration_closes_what_was_opened_for_it_and_nothing_else(
     assert len(listeners.handed_over()["127.0.0.1:0 listener l0"][0]) == 1
 
 
+# -- where sources listen --------------------------------------------------------------------------------
+
+
+def sourced(bind: str, *inlets: str, workers: int = 1, **more: object) -> Settings:
+    """Return settings with a listener whose source `in` has these addresses."""
+    listener = ListenerSettings("l0", bind, "push", inlets=tuple(("in", each) for each in inlets), **more)  # type: ignore[arg-type]
+    return Settings((listener,), workers=workers, metrics_listen="127.0.0.1:0")
+
+
+def test_address_of_a_source_has_one_socket_and_keeps_it_while_it_is_configured(
+    listeners: Listeners, tmp_path: Path
+) -> None:
+    address = f"unix:{tmp_path}/in"
+    before = _serve(listeners, sourced("127.0.0.1:0", address, workers=2)).inlets[address]
+    connect(address).close()
+    after = _serve(listeners, sourced("127.0.0.1:0", address, workers=3, backlog=9)).inlets[address]
+    assert _fds(before) == _fds(after)
+    assert len(after.sockets) == 1
+    assert set(listeners.handed_over()) >= {address}, "the next daemon gets it"
+    _serve(listeners, sourced("127.0.0.1:0"))
+    assert not (tmp_path / "in").exists()
+
+
+def test_address_of_a_source_that_another_process_has_is_told_with_the_name_of_the_source(
+    listeners: Listeners, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(BindError, match=f"listener l0: source in: cannot listen on {address}: Address already in"):
+            listeners.prepare(sourced(f"unix:{tmp_path}/x", f"unix:{tmp_path}/in", address))
+    assert not list(tmp_path.iterdir())
+
+
+def test_address_can_become_that_of_a_source_and_of_a_listener_again(listeners: Listeners) -> None:
+    """Clients may wait at each of its sockets, so none is closed, and a source serves all."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    before = _serve(listeners, settings(address, workers=3)).listeners[0]
+    inlet = _serve(listeners, sourced("127.0.0.1:0", address)).inlets[address]
+    assert _fds(inlet) == _fds(before)
+    assert _fds(_serve(listeners, settings(address, workers=2)).listeners[0]) == _fds(before)
+
+
 # -- sockets of others -----------------------------------------------------------------------------------
 
 
@@ -145,7 +189,7 @@ def test_socket_of_systemd_is_kept_whether_it_is_configured_or_not(listeners: Li
     listeners.adopt(f"{SYSTEMD}web", [sock], shared=True)
     _serve(listeners, settings("127.0.0.1:0"))
     assert sock.fileno() >= 0
-    listener, _ = _serve(listeners, settings("systemd:web", workers=2)).listeners
+    (listener,) = _serve(listeners, settings("systemd:web", workers=2)).listeners
     assert listener.sockets == [sock]
     assert listener.shared
 
@@ -163,7 +207,7 @@ def test_files_stay_when_somebody_else_serves_the_sockets(tmp_path: Path) -> Non
 
 
 def test_one_listener_is_closed_alone(listeners: Listeners, tmp_path: Path) -> None:
-    one, two, _ = _serve(listeners, settings(f"unix:{tmp_path}/x", "127.0.0.1:0")).listeners
+    one, two = _serve(listeners, settings(f"unix:{tmp_path}/x", "127.0.0.1:0")).listeners
     listeners.close_one(one)
     assert not (tmp_path / "x").exists()
     connect(two.address).close()

@@ -73,7 +73,7 @@ def test_sockets_of_the_daemon_before_are_taken_over_and_their_files_are_left_to
     opening: Opening, old: dict[str, socket.socket], tmp_path: Path
 ) -> None:
     prepared = opening.open(_settings(tmp_path), tmp_path)
-    inodes = {os.fstat(sock.fileno()).st_ino for each in prepared.listeners for sock in each.sockets}
+    inodes = {os.fstat(sock.fileno()).st_ino for each in prepared.by_key.values() for sock in each.sockets}
     assert opening.control is not None
     inodes.add(os.fstat(opening.control.fileno()).st_ino)
     assert inodes == {os.fstat(sock.fileno()).st_ino for sock in old.values()}

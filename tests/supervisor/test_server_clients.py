@@ -142,22 +142,38 @@ def test_close_takes_no_more_clients_and_answers_those_that_wait(control: Contro
     control.step_until(lambda: replies and control.clients() == 2, "the request")
     control.control.close()
     control.wait_for_end(idle)
+    assert control.control.has_clients
     replies[0](succeeded({"n": 1}))
     assert control.receive_line(waiting)["result"] == {"n": 1}
     control.wait_for_end(waiting)
     assert len(replies) == 1
     control.step_until(lambda: control.clients() == 0, "their end")
+    assert not control.control.has_clients
 
 
-def test_client_that_was_accepted_with_the_end_is_told_so(control: ControlUnderTest) -> None:
-    """Its completion was there already when the socket was closed."""
-    control.step()
+def test_client_that_was_accepted_with_the_end_gets_an_answer_to_one_request(control: ControlUnderTest) -> None:
+    """Its completion was there already when the socket was closed, or its request is on the way."""
+    early = control.connect()
+    control.step_until(lambda: control.clients() == 1, "the client")
     late = control.connect()
     done = control.watcher.wait_io(LIMIT_S)
     control.control.close()
     dispatch(done)
-    assert control.receive_line(late) == refused("gaiod is about to end; try again when it is there again", 69)
-    control.wait_for_end(late)
+    for sock in (early, late):
+        sock.sendall(STATUS_LINE * 2)
+        assert control.receive_line(sock)["ok"]
+        control.wait_for_end(sock)
+
+
+def test_request_that_does_not_come_soon_after_the_end_is_not_waited_for(
+    control: ControlUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LAST_REQUEST_S", MOMENT_S)
+    half = control.connect()
+    half.sendall(STATUS_LINE[:5])
+    control.step_until(lambda: control.clients() == 1, "the client")
+    control.control.close()
+    control.wait_for_end(half)
 
 
 def test_close_is_for_once_and_for_all(control: ControlUnderTest) -> None:

@@ -324,7 +324,7 @@ def test_listener_whose_socket_was_made_anew_goes_on_ticking_without_clients(ser
     handler = Ticking()
     serving = serve(handler)
     with listen() as sock:
-        serving.listener.serve_instead(sock.dup())
+        serving.listener.serve_instead([sock.dup()])
         serving.address = sock.getsockname()
         before = handler.ticks
         serving.step_until(lambda: handler.ticks > before + 3, "ticks")

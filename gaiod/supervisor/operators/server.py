@@ -42,6 +42,9 @@ REQUEST_TIMEOUT_S = 10.0
 IDLE_TIMEOUT_S = 60.0
 """Between requests."""
 
+LAST_REQUEST_S = 0.5
+"""How long a daemon that was upgraded waits for the requests of clients that it has accepted."""
+
 TOO_SLOW = f"half a request, and the rest did not come within {REQUEST_TIMEOUT_S:g} s"
 
 Reply = Callable[[dict[str, Any]], None]
@@ -98,25 +101,35 @@ class Control(Target):
             self._watcher.free(self._socket)
         self._socket = self._watcher.accept(sock, context=self)
 
+    @property
+    def has_clients(self) -> bool:
+        """Whether somebody is connected."""
+        return bool(self._clients)
+
     def close(self) -> None:
-        """Take no more clients and no more requests; those taken get their answers."""
+        """Take no more clients; those that are connected get an answer to one more request, if it comes soon."""
         if self._socket is not None:
             self._watcher.free(self._socket)
             self._socket = None
+            self._watcher.timer(time.monotonic() + LAST_REQUEST_S, context=self._end_quiet)
+        for client in self._clients:
+            client.is_last = True
+
+    def _end_quiet(self, result: OpResult) -> None:
         for client in tuple(self._clients):
-            client.finish()
+            client.end_if_quiet()
 
     def on_completion(self, result: OpResult) -> None:
         """Take a new client, or the failure of accepting one."""
         if result.error is not None:
             if not isinstance(result.error, (ConnClosed, WatcherClosed)):
                 self._limited.tell(logging.WARNING, "accept", "accepting failed: %s; trying again", result.error)
-        elif self._socket is None:
-            _turn_away(result.conn, "gaiod is about to end; try again when it is there again")
         elif len(self._clients) >= CLIENTS_MAX:
             _turn_away(result.conn, f"{CLIENTS_MAX} clients are connected already; try again when one is done")
         else:
-            self._clients.add(_Client(result.conn, self._answer, self._clients.discard, self._limited))
+            client = _Client(result.conn, self._answer, self._clients.discard, self._limited)
+            client.is_last = self._socket is None  # it was accepted as the last
+            self._clients.add(client)
 
 
 class _TurnedAway(Target):
@@ -142,7 +155,11 @@ def _turn_away(conn: Conn, why: str) -> None:
 
 
 class _Client(Target):
-    """One connection: its requests, one after the other. `gone` is told of its end."""
+    """One connection: its requests, one after the other. `gone` is told of its end.
+
+    Attributes:
+        is_last: after the next answer it ends.
+    """
 
     def __init__(self, conn: Conn, answer: Answer, gone: Callable[["_Client"], None], limited: LimitedLog) -> None:
         super().__init__(self._read, self._written)
@@ -154,13 +171,12 @@ class _Client(Target):
         self._received = bytearray()
         self._request_until_s: float | None = None  # None: no byte of the next request is there
         self._is_answering = False
-        self._is_last = False  # after this answer it ends
+        self.is_last = False
         conn.context = self
         self._next()
 
-    def finish(self) -> None:
-        """End, after the answer if one is due."""
-        self._is_last = True
+    def end_if_quiet(self) -> None:
+        """End, unless an answer is due."""
         if not self._is_answering:
             self._end()
 
@@ -187,7 +203,7 @@ class _Client(Target):
     def _written(self, conn: Conn, result: OpResult) -> None:
         """The answer is with the kernel."""
         self._is_answering = False
-        if self._is_last:
+        if self.is_last:
             self._end()
         else:
             self._next()
@@ -233,7 +249,7 @@ class _Client(Target):
     def _refuse_the_rest(self, text: str) -> None:
         """Say why, and end: where the next request would begin nobody can tell."""
         self._received.clear()
-        self._is_last = self._is_answering = True
+        self.is_last = self._is_answering = True
         self._send(refused(text, os.EX_USAGE))
 
     def _send(self, answer: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from gaiod.core.watcher import Watcher
 from gaiod.process.channel import Channel
 from gaiod.process.inheritance import ignore_what_is_for_the_supervisor
+from gaiod.process.startup import parts_of
 from gaiod.settings import RecycleSettings
 from gaiod.supervisor.processes.slots import Memory, anonymous_file
 
@@ -145,13 +146,14 @@ class ChildProcess:
         """Tell it something."""
         self._channel.send(message)
 
-    def pass_fd(self, fd: int) -> None:
-        """Hand it a descriptor, over a socket pair of its own: what is sent next says what for.
+    def pass_fds(self, fds: Sequence[int]) -> None:
+        """Hand it descriptors, over a socket pair of its own: what is sent next says what for, and how many they are.
 
         Raises:
             OSError: it cannot be.
         """
-        socket.send_fds(self._handing, [b"s"], [fd])
+        for part in parts_of(len(fds)):
+            socket.send_fds(self._handing, [b"s"], fds[part])
 
     def ask(self, question: dict[str, Any], take: Callable[[dict[str, Any] | None], None]) -> None:
         """Ask it something; `take` gets the answer, or None if it ends before."""
@@ -283,7 +285,7 @@ class WorkerProcess(ChildProcess):
     def pass_socket(self, listener: int, sock: socket.socket) -> None:
         """Have it serve another socket instead of those of a listener, by its number in the settings."""
         try:
-            self.pass_fd(sock.fileno())
+            self.pass_fds([sock.fileno()])
         except OSError as error:
             if not self.silent:
                 log.error("worker %d cannot be given a socket: %s; restart it", self.number, error.strerror)

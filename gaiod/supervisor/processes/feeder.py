@@ -16,6 +16,7 @@ from gaiod.supervisor.processes.child import ChildProcess, WorkerProcess
 from gaiod.supervisor.processes.feeder_counts import FeederMemory, SourceCounts, SourceKey
 from gaiod.supervisor.processes.generation import Generation
 from gaiod.supervisor.sockets.feeder_socket import FeederSocket
+from gaiod.supervisor.sockets.listeners import OpenListener
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -170,6 +171,16 @@ class Feeding:
         self._needed = self._adopted if self._adopted is not None and self._adopted.feed_keys else None
         if self._needed is None:
             self._stop_process()
+
+    def serves(self, inlet: OpenListener) -> bool:
+        """Tell whether the feeder listens there."""
+        return self._adopted is not None and any(each is inlet for each in self._adopted.inlets.values())
+
+    def renew_inlets(self) -> None:
+        """Have the feeder listen at the sockets that there are now: one of them has been made anew."""
+        if self._process is not None and self._process.generation is self._adopted:
+            self._process.generation = None
+            self._run()
 
     # -- another daemon --------------------------------------------------------------------------------
 
@@ -358,11 +369,13 @@ class Feeding:
         process, generation = self._process, self._adopted
         if process is None or generation is None or process.is_stopping or process.generation is generation:
             return
+        inlets = generation.inlets
+        fds = [sock.fileno() for inlet in inlets.values() for sock in inlet.sockets]
         try:
-            process.pass_fd(generation.code.fd)
+            process.pass_fds([generation.code.fd, *fds])
         except OSError as error:
             if not process.silent:
-                log.error("the feeder cannot be given its code: %s; ending it", error.strerror)
+                log.error("the feeder cannot be given its code and sockets: %s; ending it", error.strerror)
                 process.kill()
             return  # the next one gets it
         process.generation = generation
@@ -384,5 +397,14 @@ class Feeding:
             for listener in generation.settings.listeners
             if listener.sources
         ]
-        process.send({"run": {"number": self._sets, "log": asdict(generation.settings.log), "feeds": feeds}})
+        process.send(
+            {
+                "run": {
+                    "number": self._sets,
+                    "log": asdict(generation.settings.log),
+                    "feeds": feeds,
+                    "inlets": {address: len(inlet.sockets) for address, inlet in inlets.items()},
+                }
+            }
+        )
         self._publish_early()

@@ -171,7 +171,9 @@ class Fleet:
             took_over(False)
 
     def pass_socket(self, listener: OpenListener) -> None:
-        """Have workers serve the one socket that a listener has now, instead of the one that it had."""
+        """Have workers, or the feeder, serve the one socket that a listener has now, instead of the one that it had."""
+        if self.feeding.serves(listener):
+            self.feeding.renew_inlets()
         for member in self._members:
             if member.process.phase in (Phase.STARTING, Phase.SERVING):
                 for number, each in enumerate(member.generation.listeners):

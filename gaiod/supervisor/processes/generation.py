@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import weakref
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +62,7 @@ class Generation:
         settings: the configuration.
         listeners: the sockets of `settings.listeners`, in their order.
         code: what its workers and its feeder run.
+        inlets: the sockets at which its sources listen, by address.
         feed_keys: of each listener that takes messages what tells its sources from others: of two generations with the
             same key one's sources are the other's, and go on.
     """
@@ -70,6 +71,7 @@ class Generation:
     settings: Settings
     listeners: list[OpenListener]
     code: Code = field(default_factory=Code)
+    inlets: Mapping[str, OpenListener] = field(default_factory=dict)
     feed_keys: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:

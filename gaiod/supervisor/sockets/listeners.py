@@ -29,6 +29,10 @@ from gaiod.supervisor.sockets.bind import (
 
 log = logging.getLogger("gaiod.supervisor")
 
+INLET_OPTIONS = SocketOptions(backlog=4096)
+"""Of where sources listen. Clients wait there while the feeder is replaced, which takes a second or two: a full queue
+refuses those that do not wait (EAGAIN, of a unix socket). Linux limits it to net.core.somaxconn, which is 4096."""
+
 
 @dataclass(slots=True)
 class OpenListener:
@@ -49,15 +53,26 @@ class Prepared:
 
     Attributes:
         settings: the configuration.
-        listeners: in the order of its listeners, and that of the metrics behind them.
-        keys: what each is found by.
+        listeners: in the order of its listeners.
+        inlets: where sources listen, by address.
+        metrics: where it is scraped.
+        by_key: all of them, by what each is found by.
+        options: what their sockets are to have, by the same key, with what messages call it.
         opened: what was not there before.
     """
 
     settings: Settings
     listeners: list[OpenListener] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
+    inlets: dict[str, OpenListener] = field(default_factory=dict)
+    metrics: OpenListener = field(init=False)
+    by_key: dict[str, OpenListener] = field(default_factory=dict)
+    options: dict[str, tuple[str, SocketOptions]] = field(default_factory=dict)
     opened: dict[str, list[socket.socket]] = field(default_factory=dict)
+
+    @property
+    def sockets(self) -> int:
+        """How many there are."""
+        return sum(len(each.sockets) for each in self.by_key.values())
 
 
 class Listeners:
@@ -89,8 +104,12 @@ class Listeners:
                 name = f"listener {listener.name}"
                 if listener.congestion is not None:
                     check_congestion(name, listener.congestion)
-                self._prepare(prepared, name, listener.bind, options_of(listener), settings.workers)
-            self._prepare(prepared, "metrics", settings.metrics_listen, SocketOptions(), 1)
+                found = self._prepare(prepared, name, listener.bind, options_of(listener), settings.workers)
+                prepared.listeners.append(found)
+                for source, address in listener.inlets:
+                    inlet = self._prepare(prepared, f"{name}: source {source}", address, INLET_OPTIONS, 1)
+                    prepared.inlets[address] = inlet
+            prepared.metrics = self._prepare(prepared, "metrics", settings.metrics_listen, SocketOptions(), 1)
         except BaseException:
             self.abandon(prepared)
             raise
@@ -98,18 +117,17 @@ class Listeners:
 
     def commit(self, prepared: Prepared) -> None:
         """Make it what is open, and let all of it listen. What is not needed is closed, but never what is systemd's."""
-        for key in self._open.keys() - set(prepared.keys):
+        for key in self._open.keys() - prepared.by_key.keys():
             if not key.startswith(SYSTEMD):
                 for sock in self._open.pop(key).sockets:
                     close_listener(sock)
-        for key, listener in zip(prepared.keys, prepared.listeners, strict=True):
-            self._open[key] = listener
-        for settings, listener in zip(prepared.settings.listeners, prepared.listeners, strict=False):
-            for sock in listener.sockets if not settings.bind.startswith(SYSTEMD) else ():
+        self._open.update(prepared.by_key)
+        for key, (name, options) in prepared.options.items():
+            for sock in prepared.by_key[key].sockets if not key.startswith(SYSTEMD) else ():
                 try:
-                    retune(sock, options_of(settings))
+                    retune(sock, options)
                 except OSError as error:
-                    log.error("listener %s: some socket options could not be set: %s", settings.name, error)
+                    log.error("%s: some socket options could not be set: %s", name, error)
 
     def abandon(self, prepared: Prepared) -> None:
         """Close what was opened for it."""
@@ -155,7 +173,7 @@ class Listeners:
                 close_listener(sock)
             listener.sockets.clear()
 
-    def _prepare(self, prepared: Prepared, name: str, bind: str, options: SocketOptions, count: int) -> None:
+    def _prepare(self, prepared: Prepared, name: str, bind: str, options: SocketOptions, count: int) -> OpenListener:
         address = parse_address(bind, listen=True)
         key = f"{bind} {name}" if address.is_any_port else bind
         found = self._open.get(key)
@@ -172,8 +190,9 @@ class Listeners:
             is_ours = True
             sockets.append(sock)
             opened.append(sock)
-        prepared.keys.append(key)
-        prepared.listeners.append(OpenListener(str(bound_address(sockets[0])), sockets, shared))
+        prepared.options[key] = name, options
+        prepared.by_key[key] = OpenListener(str(bound_address(sockets[0])), sockets, shared)
+        return prepared.by_key[key]
 
 
 def _overlap(one: Address, other: Address) -> bool:

@@ -38,7 +38,7 @@ def source_of(feed: FeedKind, options: PushOptions, encode: Encode) -> Source:
         case HttpOptions():
             from .http import HttpSource  # late: h11 is not for everybody who checks a configuration
 
-            return HttpSource(feed, topic, options.message_max_bytes, options.check_offered)
+            return HttpSource(feed, topic, options.message_max_bytes, options.offered)
         case RedisOptions():
             return _redis_source(feed, topic, suffix)
 

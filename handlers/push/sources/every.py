@@ -3,12 +3,13 @@
 import math
 import time
 
-from gaiod import Outlet, Source
+from gaiod import Outlet
 
 from ..options import EveryOptions
+from .alike import AlikeSource
 
 
-class EverySource(Source):
+class EverySource(AlikeSource):
     """Publishes a message at every multiple of its interval after its start.
 
     It does not drift: what is late is on time again with the next one. What a pause or workers that are behind
@@ -16,6 +17,7 @@ class EverySource(Source):
     """
 
     def __init__(self, options: EveryOptions, topic: str) -> None:
+        super().__init__(options, topic)
         self.name = options.label
         self._options = options
         self._topic = topic

@@ -1,16 +1,16 @@
 """Messages by HTTP: `POST /TOPIC`, and the body is one message."""
 
 import time
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import h11
 
-from gaiod import Conn, Handler, OpResult, Outlet, Source
+from gaiod import Conn, Handler, OpResult, Outlet
 
-from ..options import HttpOptions
+from ..options import HttpOptions, OfferedTopics
+from .alike import AlikeSource
 
 HEAD_MAX_BYTES = 8192
 LINGER_S = 5.0
@@ -19,28 +19,27 @@ LINGER_S = 5.0
 TEXT = "text/plain; charset=utf-8"
 
 
-class HttpSource(Source):
+class HttpSource(AlikeSource):
     """Listens on the loopback or a unix socket, and publishes what is posted there."""
 
-    def __init__(
-        self, options: HttpOptions, topic: str | None, body_max_bytes: int, check_offered: Callable[[str], None]
-    ) -> None:
+    def __init__(self, options: HttpOptions, topic: str | None, body_max_bytes: int, offered: OfferedTopics) -> None:
         """Make a source.
 
         Args:
             options: where it listens.
             topic: what the path `/` means; None: nothing.
             body_max_bytes: the longest message.
-            check_offered: raises ValueError for a topic that nobody can have.
+            offered: what topics there are.
         """
+        super().__init__(options, topic, body_max_bytes, offered)
         self.name = options.label
         self.topic = topic
         self.body_max_bytes = body_max_bytes
-        self.check_offered = check_offered
-        self._bind = options.http
+        self.offered = offered
+        self.listens_on = (options.http,)
 
     def start(self, outlet: Outlet) -> None:
-        outlet.serve(self._bind, HttpHandler(self, outlet))
+        outlet.serve(self.listens_on[0], HttpHandler(self, outlet))
 
 
 class Refused(Exception):
@@ -178,7 +177,7 @@ class Exchange:
             raise Refused(404, "the path names no topic; POST /TOPIC")
         topic = topic or self._source.topic or ""
         try:
-            self._source.check_offered(topic)
+            self._source.offered.check(topic)
         except ValueError as error:
             raise Refused(404, str(error)) from None
         return topic

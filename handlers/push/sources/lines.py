@@ -1,8 +1,9 @@
 """Lines of a file, a FIFO, standard input or a unix socket: each is a message."""
 
-from gaiod import Conn, Handler, OpResult, Outlet, Source
+from gaiod import Conn, Handler, OpResult, Outlet
 
 from ..options import LinesOptions
+from .alike import AlikeSource
 from .cutting import Cutter
 from .publisher import Publisher
 from .reading import Reader
@@ -14,12 +15,14 @@ QUIET_MAX_S = 86_400.0
 """How long one who writes to the unix socket may say nothing: it cannot know that it was closed, and loses a line."""
 
 
-class LinesSource(Source):
+class LinesSource(AlikeSource):
     """Takes lines from where its options say."""
 
     def __init__(self, options: LinesOptions, topic: str, line_max_bytes: int, suffix: str) -> None:
+        super().__init__(options, topic, line_max_bytes, suffix)
         self._suffix = suffix
         self.name = options.label
+        self.listens_on = (options.lines,) if options.is_socket else ()
         self._options = options
         self._topic = topic
         self._line_max_bytes = line_max_bytes

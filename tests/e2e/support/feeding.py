@@ -74,10 +74,10 @@ class Inlet(gaiod.Source):
     name = "inlet"
 
     def __init__(self, bind):
-        self._bind = bind
+        self.listens_on = [bind]
 
     def start(self, outlet):
-        outlet.serve(self._bind, Lines(outlet))
+        outlet.serve(self.listens_on[0], Lines(outlet))
 
 
 class Lines(gaiod.Handler):

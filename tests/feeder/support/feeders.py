@@ -63,7 +63,7 @@ class FeederUnderTest(ChildUnderTest):
             "rows": {name: index for index, name in enumerate(names, 1)},
         }
         socket.send_fds(self._handing, [b"s"], [self._code])
-        self.send({"run": {"number": number, "log": asdict(LogSettings()), "feeds": [feed]}})
+        self.send({"run": {"number": number, "log": asdict(LogSettings()), "feeds": [feed], "inlets": {}}})
 
     def messages(self, count: int) -> list[bytes]:
         """Connect as a worker, and return the first messages that come."""

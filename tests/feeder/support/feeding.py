@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from core.support.waiting import LIMIT_S
@@ -63,9 +64,20 @@ class Played(Source):
         self.outlet.publish(data, topic, position)
 
 
+class PlayedAlike(Played):
+    """One that equals others of its name."""
+
+    def __eq__(self, other: object) -> bool:
+        if self.name == "same, it raises":
+            raise SystemExit("it has no equal")
+        return isinstance(other, Played) and self.name == other.name
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass
 class TakesOptions:
-    """Names of sources."""
+    """Names of sources; those whose names begin with `same` are alike."""
 
     sources: list[str]
     prefix: str = ""
@@ -80,7 +92,7 @@ class Takes(Handler):
 
     @classmethod
     def sources_of(cls, options: TakesOptions) -> list[Source]:
-        return [Played(name) for name in options.sources]
+        return [PlayedAlike(name) if name.startswith("same") else Played(name) for name in options.sources]
 
     @classmethod
     def encode_message(cls, options: TakesOptions, topic: str, data: bytes) -> bytes:
@@ -178,6 +190,15 @@ class Feeding(Stepped):
         """Return a cell of a source."""
         return self.cells[row(self.number(listener, source)) + SOURCE_CELL[cell]]
 
+    def listening(self, path: Path) -> str:
+        """Have a socket for sources that listens at a path; return its address."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(path))
+        sock.listen()
+        address = f"unix:{path}"
+        self.feeds.take_inlets({**{key: [] for key in self.feeds._context.inlets}, address: [sock]})
+        return address
+
     def worker(self, sequence: int | None = None, options: dict[str, Any] | None = None, **keys: str) -> PlayedWorker:
         """Return a worker that has connected, and was answered if it has said hello."""
         worker = PlayedWorker(self._stack.enter_context(socket.socket(socket.AF_UNIX)))
@@ -235,7 +256,7 @@ class Feeding(Stepped):
         if self._is_closed:
             return
         self._is_closed = True
-        self.feeds.stop()
+        self.feeds.stop(lambda: None)
         self._stack.close()
         self.watcher.close()
         try:
@@ -243,6 +264,7 @@ class Feeding(Stepped):
                 dispatch(self.watcher.wait_io())
         except WatcherClosed:
             pass
+        self.feeds.take_inlets({})
         self.journal.close()
 
     def successor(self) -> "Feeding":

@@ -39,7 +39,7 @@ class FleetUnderTest:
         listener = ListenerSettings(name="echo", bind="127.0.0.1:0", handler=handler, handover=False)
         prepared = self.listeners.prepare(Settings((listener,), workers, metrics_listen="127.0.0.1:0", **more))
         number = 1 if self.fleet.generation is None else self.fleet.generation.number + 1
-        return prepared, Generation(number, prepared.settings, prepared.listeners[:1])
+        return prepared, Generation(number, prepared.settings, prepared.listeners)
 
     def launch(self, generation: Generation) -> Failure | None:
         """Launch a generation; return how that went."""

@@ -11,10 +11,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from gaiod import Outlet, Source
+from gaiod import Outlet
 
 from ...addresses import without_password
 from ...options import RedisOptions
+from ..alike import AlikeSource
 from .channels import Channels
 from .feed import Feed
 from .streams import Streams
@@ -30,10 +31,11 @@ ANSWER_TIMEOUT_S = 10.0
 """How long a Redis may take for an answer until it is taken for dead."""
 
 
-class RedisSource(Source):
+class RedisSource(AlikeSource):
     """Reads channels or streams in a thread of its own, and connects again whenever it must."""
 
     def __init__(self, options: RedisOptions, topic: str | None, suffix: str) -> None:
+        super().__init__(options, topic, suffix)
         self.name = options.label
         self._suffix = suffix
         self._options = options
