@@ -108,18 +108,21 @@ def _packaged_default() -> AbstractContextManager[Path]:
 def check(file: Path) -> None:
     """Check a configuration file and its handlers, and report every mistake.
 
-    A separate process imports and instantiates each handler, as `serve` and `reload` do.
+    A separate process imports and instantiates each handler, as `serve` and `reload` do. What can be served and looks
+    dangerous is a warning.
 
     Exit status: 0 it can be served, 78 it cannot, 70 the code of a handler hangs or ends its process.
     """
     take_known_state()
-    from gaiod.supervisor.preflight import PreflightFailed, read_configuration
+    from gaiod.supervisor.preflight import PreflightFailed, open_to_all, read_configuration
 
     try:
         settings = read_configuration(file, check_rights=False).settings
     except PreflightFailed as failure:
         click.echo(failure, err=True)
         sys.exit(failure.status)
+    for warning in open_to_all(settings):
+        click.echo(f"{file}: warning: {warning}", err=True)
     names = ", ".join(listener.name for listener in settings.listeners)
     click.echo(f"{file}: fine; listeners: {names}")
 

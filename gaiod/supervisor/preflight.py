@@ -15,9 +15,11 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from gaiod.addresses import parse_address
 from gaiod.core.connection import Conn
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
@@ -284,3 +286,20 @@ def _wait(child: int) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     except ChildProcessError:
         return 0  # whoever started us has SIGCHLD ignored: the kernel has forgotten it
+
+
+def open_to_all(settings: Settings) -> list[str]:
+    """Return what to say of each listener that serves whoever reaches it, at an address that the internet may reach."""
+    said = []
+    for listener in settings.listeners:
+        guarded = listener.tls is not None or listener.access is not None or listener.proxy_protocol is not None
+        address = parse_address(listener.bind, listen=True)
+        if guarded or address.kind not in ("ipv4", "ipv6"):
+            continue
+        host = ip_address(address.host)
+        if host.is_unspecified or host.is_global:
+            said.append(
+                f"listener {listener.name} is on {listener.bind} with neither tls nor access, so whoever reaches it is "
+                "served unencrypted; add one, or bind an address of your own network"
+            )
+    return said

@@ -30,6 +30,16 @@ def test_check_names_the_listeners_when_all_is_well(config: Path, tmp_path: Path
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{config}: fine; listeners: a, b\n", "")
 
 
+def test_check_warns_of_a_listener_that_serves_whoever_reaches_it(config: Path, tmp_path: Path) -> None:
+    config.write_text("listeners: {app: {bind: 0.0.0.0:7001, handler: echo}}\n")
+    done = check(config, tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"{config}: fine; listeners: app\n")
+    assert done.stderr == (
+        f"{config}: warning: listener app is on 0.0.0.0:7001 with neither tls nor access, so whoever reaches it is "
+        "served unencrypted; add one, or bind an address of your own network\n"
+    )
+
+
 def test_check_binds_nothing(config: Path, tmp_path: Path) -> None:
     """It runs beside the daemon that has the port."""
     config.write_text("listeners: {a: {bind: 192.0.2.1:7001, handler: echo}}\n")

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from core.support.waiting import LIMIT_S, MOMENT_S, TIME_UNIT
@@ -15,8 +16,9 @@ from e2e.support.handlers import IMPORTS, SHOUT, beside
 from gaiod import Watcher
 from gaiod.config import load
 from gaiod.process.dispatch import dispatch
+from gaiod.settings import AccessRule, ListenerSettings, ProxyProtocolSettings, Settings, TlsSettings
 from gaiod.supervisor import preflight
-from gaiod.supervisor.preflight import Checked, Preflight, PreflightFailed, read_configuration
+from gaiod.supervisor.preflight import Checked, Preflight, PreflightFailed, open_to_all, read_configuration
 
 MINE = "class Mine(gaiod.Handler):\n    pass\n"
 
@@ -230,3 +232,32 @@ def test_reading_that_takes_too_long_is_ended(
     assert failed.status == 70
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+# -- who may come in -------------------------------------------------------------------------------------
+
+
+RULE = AccessRule(False, "all", ("all",))
+
+
+@pytest.mark.parametrize(
+    ("bind", "guards", "is_open"),
+    [
+        ("0.0.0.0:7000", {}, True),
+        ("[::]:7000", {}, True),
+        ("8.8.8.8:7000", {}, True),
+        ("[2606:4700::1]:7000", {}, True),
+        ("127.0.0.1:7000", {}, False),
+        ("10.1.2.3:7000", {}, False),
+        ("[fd00::1]:7000", {}, False),
+        ("unix:/run/app.sock", {}, False),
+        ("systemd:app.socket", {}, False),
+        ("0.0.0.0:7000", {"access": (RULE,)}, False),
+        ("0.0.0.0:7000", {"proxy_protocol": ProxyProtocolSettings(("10.0.0.0/8",))}, False),
+        ("0.0.0.0:7000", {"tls": TlsSettings(())}, False),
+    ],
+)
+def test_listener_that_serves_whoever_reaches_it_is_warned_of(bind: str, guards: dict[str, Any], is_open: bool) -> None:
+    settings = Settings(listeners=(ListenerSettings(name="app", bind=bind, handler="echo", **guards),))
+    said = open_to_all(settings)
+    assert [f"listener app is on {bind} with neither tls nor access" in text for text in said] == [True] * is_open
