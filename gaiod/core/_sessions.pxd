@@ -1,7 +1,5 @@
 """What the compiled watcher sees of `_sessions.pyx`: types and calls without Python in between."""
 
-cimport cython
-
 
 cdef class Session:
     cdef bint is_open
@@ -18,11 +16,5 @@ cdef class Session:
     cdef Py_ssize_t disown(self) except -1
     cdef int close(self) except -1
     cdef object facts(self)
-    cdef readonly str failure
-    cdef readonly str message
-
-
-@cython.final
-cdef class ObjectSession(Session):
-    cdef object session
-    cdef int look(self) except -1
+    cdef str reason(self)
+    cdef str words(self)

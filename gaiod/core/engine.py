@@ -69,7 +69,7 @@ def open_tls(options: ServerTls) -> Any:
     """
     # Late: `ssl` takes 2 MB, which only those who serve TLS should pay for.
     if TYPE_CHECKING or ENGINE == "interpreted":
-        from gaiod.core.sessions import TlsContext
+        from gaiod.core.sessions import open_tls as make
     else:
-        from gaiod.core._sessions import TlsContext
-    return TlsContext(options)
+        from gaiod.core._sessions import open_tls as make
+    return make(options)

@@ -354,9 +354,10 @@ class Operations(Submitter):
         """Return what an errno means that a receive on a connection had; with TLS there is more to say."""
         session = conn.secure
         if session is not None:
-            if session.failure:
-                failed = TlsError(EPROTO, f"TLS failed: {session.message}")
-                failed.reason = session.failure
+            reason = session.reason()
+            if reason:
+                failed = TlsError(EPROTO, f"TLS failed: {session.words()}")
+                failed.reason = reason
                 return failed
             if session.is_truncated:
                 return TlsTruncated(ECONNRESET, "the stream ended without the peer's close_notify")

@@ -46,6 +46,17 @@ BEFORE_TLS = frozenset({"UNEXPECTED_MESSAGE", "PACKET_LENGTH_TOO_LONG"})
 """Of them, what means something else once a peer has spoken TLS."""
 
 
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2: those with forward secrecy and authenticated encryption (RFC 7525). Those of 1.3 all have both."""
+
+
+def reason_of(name: str, has_begun: bool) -> str:
+    """Return which of `tls.FAILURES` it is that OpenSSL calls so; `has_begun`: the peer has spoken TLS before."""
+    if has_begun and name in BEFORE_TLS:
+        return "protocol"
+    return REASONS.get(name, "alert" if "ALERT" in name else "protocol")
+
+
 class TlsContext:
     """What all sessions of a server have in common: its certificates, made ready for use."""
 
@@ -83,6 +94,11 @@ class TlsContext:
                     return
 
 
+def open_tls(options: ServerTls) -> TlsContext:
+    """As `engine.open_tls`."""
+    return TlsContext(options)
+
+
 def names_for(name: str) -> tuple[str, str]:
     """Return the names that a certificate for a server can have, the better one first (RFC 6125, 6.4.3)."""
     return name, f"*.{name.partition('.')[2]}"
@@ -95,6 +111,7 @@ def _context_of(certificate: Certificate, options: ServerTls) -> ssl.SSLContext:
     context.maximum_version = max(versions)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 1
+    context.set_ciphers(CIPHERS)
     load(context, certificate)
     return context
 
@@ -132,8 +149,6 @@ class Session:
             may be more, in the kernel's queue or in here.
         held: bytes that were encrypted, and the kernel has not taken.
         held_plain: of the bytes given to `send`, those that are in records which the kernel has not taken whole.
-        failure: why it moves nothing any more, one of `tls.FAILURES`; "": it does.
-        message: more of that, for people.
     """
 
     def __init__(self, context: TlsContext) -> None:
@@ -312,6 +327,14 @@ class Session:
         """Return what was agreed; None: the handshake is not done."""
         return self._facts
 
+    def reason(self) -> str:
+        """Return why it moves nothing any more, one of `tls.FAILURES`; "": it does."""
+        return self.failure
+
+    def words(self) -> str:
+        """Return more of that, for people."""
+        return self.message
+
     def close(self) -> None:
         """Forget what is held, and all secrets."""
         self._forget()
@@ -388,10 +411,7 @@ class Session:
 
     def _note_failure(self, error: Exception) -> None:
         name = getattr(error, "reason", None) or "UNKNOWN"
-        reason = REASONS.get(name, "alert" if "ALERT" in name else "protocol")
-        if self._has_begun and name in BEFORE_TLS:
-            reason = "protocol"
-        self._fail(reason, name.lower().replace("_", " "))
+        self._fail(reason_of(name, self._has_begun), name.lower().replace("_", " "))
 
     def _fail(self, reason: str, message: str) -> None:
         self.failure = reason

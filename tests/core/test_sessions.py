@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.support.sockets import NewPair, connected_pair, fill, listen, pattern, pump, receive, reset
-from core.support.tls import TlsPeer, TlsWatcher, server, shake_hands, tls_socket
+from core.support.tls import LAYERS, TlsPeer, TlsWatcher, server, shake_hands, tls_socket, use_layer
 from core.support.waiting import LIMIT_S, assert_quiet, collect, collect_one, collect_until, soon, spin
 from gaiod.core.connection import Conn
 from gaiod.core.errors import DeadlineExceeded, TlsError, TlsTruncated
@@ -18,6 +18,12 @@ from gaiod.core.tls import AHEAD_BYTES
 from gaiod.core.watcher import Watcher
 
 Open = tuple[Conn, TlsPeer]
+
+
+@pytest.fixture(autouse=True, params=LAYERS)
+def layer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test runs with all that can make sessions."""
+    use_layer(request.param, monkeypatch)
 
 
 @pytest.fixture
@@ -380,6 +386,38 @@ def test_openssl_is_answered(watcher: Any, version: str) -> None:
         process.terminate()
     conn.abort()
     watcher.close()
+
+
+def test_key_update_of_a_peer_is_followed_and_answered(watcher: Any) -> None:
+    """`k` and `K` are commands of `openssl s_client`: new keys of its own, and of both."""
+    listener = listen()
+    host, port = listener.getsockname()
+    watcher.accept(listener)
+    with subprocess.Popen(
+        ["openssl", "s_client", "-connect", f"{host}:{port}", "-tls1_3"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        conn = collect_one(watcher).conn
+        conn.start_tls(server())
+        assert collect_one(watcher).error is None
+        for command in (b"k\n", b"K\n", b"K\n"):
+            process.stdin.write(command)
+            process.stdin.flush()
+            assert_quiet(watcher)
+            for text in (b"hello\n", b"again\n"):
+                process.stdin.write(text)
+                process.stdin.flush()
+                conn.read()
+                assert bytes(collect_one(watcher).buffer) == text
+                conn.write(text.upper())
+                collect_one(watcher)
+                while process.stdout.readline() != text.upper():
+                    pass
+        process.stdin.close()
+        process.terminate()
+    conn.abort()
 
 
 def test_reset_of_a_peer_is_what_it_is_without_tls(watcher: Any, tcp_pair: NewPair) -> None:

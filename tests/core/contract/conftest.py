@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.support.sockets import NewPair, connected_pair
-from core.support.tls import TlsWatcher, tls_socket
+from core.support.tls import LAYERS, TlsWatcher, tls_socket, use_layer
 from core.support.waiting import LIMIT_S
 from gaiod.core.watcher import Watcher
 
@@ -25,7 +25,7 @@ PLAIN_ONLY = frozenset({
     "test_connection_with_a_pending_operation_is_not_collected",
     "test_room_that_is_there_beats_a_deadline_that_is_past",
     # Its deadline is in the past before 20 MB are encrypted.
-    "test_write_tells_how_much_the_kernel_took_when_it_is_ended[tls_pair-deadline]",
+    *(f"test_write_tells_how_much_the_kernel_took_when_it_is_ended[tls_pair_{layer}-deadline]" for layer in LAYERS),
 })  # fmt: skip
 """Tests that cannot be over TLS as they are. `test_sessions.py` has what is different then."""
 
@@ -74,8 +74,11 @@ def tls_pair(watcher: TlsWatcher) -> Iterator[NewPair]:
             end.close()
 
 
-@pytest.fixture(params=["tcp_pair", "tcp6_pair", "unix_pair", "tls_pair"])
-def stream_pair(request: pytest.FixtureRequest) -> NewPair:
+@pytest.fixture(params=["tcp_pair", "tcp6_pair", "unix_pair", *(f"tls_pair_{layer}" for layer in LAYERS)])
+def stream_pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> NewPair:
     """A maker of connected sockets, for TCP over IPv4, over IPv6, for unix, and for TLS."""
-    new_pair: NewPair = request.getfixturevalue(request.param)
+    name, _, layer = request.param.partition("_pair_")
+    if layer:
+        use_layer(layer, monkeypatch)
+    new_pair: NewPair = request.getfixturevalue(f"{name}_pair" if layer else name)
     return new_pair

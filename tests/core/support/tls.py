@@ -7,10 +7,14 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from core.support.waiting import LIMIT_S
+from gaiod.core import ENGINE
 from gaiod.core.connection import Conn
 from gaiod.core.engine import open_tls
 from gaiod.core.operations import OpType
@@ -35,10 +39,34 @@ def certificate(name: str = "localhost", days: int = 30) -> Certificate:
         return Certificate(chain.read_text(), key.read_text())
 
 
-@cache
+LAYERS: dict[str, Callable[[ServerTls], Any]] = {"usual": open_tls}
+"""What makes sessions: what the engine has for that, and on the compiled one also the standard library."""
+
+if ENGINE == "compiled":
+    LAYERS["ssl"] = import_module("gaiod.core._sessions").ObjectContext
+
+layer = "usual"
+"""Of `LAYERS`, for the sessions of a test: see `use_layer`."""
+
+
+def use_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a test use one of `LAYERS`."""
+    monkeypatch.setattr("core.support.tls.layer", name)
+
+
+def server_of(options: ServerTls) -> Any:
+    """Return what `Watcher.start_tls` takes."""
+    return LAYERS[layer](options)
+
+
 def server(**options: Any) -> Any:
     """Return what `Watcher.start_tls` takes."""
-    return open_tls(ServerTls((certificate(),), **options))
+    return _server(layer, **options)
+
+
+@cache
+def _server(layer: str, **options: Any) -> Any:
+    return LAYERS[layer](ServerTls((certificate(),), **options))
 
 
 @cache
