@@ -89,6 +89,8 @@ class ListenerSettings:
     """Where its sources listen: the name of a source and an address, as `bind`."""
     takes_admin_state: bool = False
     """Its handler does what an operator wants of a server: `Handler.on_admin_state`."""
+    has_state: bool = False
+    """Its handler can describe its connections: `Handler.state_version`."""
     buffer_limit_bytes: int | None = None
     """What the handler lets one direction of a connection hold at most: `Handler.buffer_limit_of`; None: unsaid."""
     connections_max: int = 10_000

@@ -39,6 +39,7 @@ class HandlerUse:
     sources: tuple[str, ...] = ()
     inlets: tuple[tuple[str, str], ...] = ()
     takes_admin_state: bool = False
+    has_state: bool = False
     buffer_limit_bytes: int | None = None
     notsent_lowat_bytes: int | None = None
 
@@ -110,6 +111,7 @@ def _use(
             sources=(PUBLISH, *(source.name for source in sources)) if _takes_messages(handler) else (),
             inlets=tuple(_inlets(sources)),
             takes_admin_state=handler.on_admin_state is not Handler.on_admin_state,
+            has_state=handler.state_version is not None,
             buffer_limit_bytes=_bytes("buffer_limit_of", handler.buffer_limit_of(built)),
             notsent_lowat_bytes=_bytes("notsent_lowat_of", handler.notsent_lowat_of(built)),
         )

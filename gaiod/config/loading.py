@@ -123,6 +123,7 @@ def _listener(name: str, given: dict[str, Any], handler: HandlerUse) -> Listener
         "sources": handler.sources,
         "inlets": handler.inlets,
         "takes_admin_state": handler.takes_admin_state,
+        "has_state": handler.has_state,
         "buffer_limit_bytes": handler.buffer_limit_bytes,
     }
     wanted = {"notsent_lowat_bytes": handler.notsent_lowat_bytes}  # unless the file says it, be it nothing at all

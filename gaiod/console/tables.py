@@ -52,6 +52,22 @@ def connections_text(result: Row) -> str:
     return "\n".join(lines)
 
 
+def balance_text(result: Row) -> str:
+    """Return what `gaiod rebalance` prints."""
+    moved, stayed, listeners = result["moved"], result["stayed"], result["listeners"]
+    lines = [f"moved: {moved} connection{'s'[: moved != 1]}{'' if result['even'] else '; they are not even yet'}"]
+    if all(len(row["workers"]) < 2 for row in listeners):
+        lines = ["nothing to do: one worker serves"]
+    for row in listeners:
+        counts = ", ".join(f"worker {each['worker']}: {each['before']} -> {each['after']}" for each in row["workers"])
+        lines.append(f"  {shown(row['listener'])}: {counts}")
+    if stayed:
+        reasons = ", ".join(f"{count} {shown(reason)}" for reason, count in sorted(stayed.items()))
+        lines.append(f"  {sum(stayed.values())} did not move: {reasons}")
+    lines += [f"  {shown(name)} was left out: {shown(why)}" for name, why in result["left_out"].items()]
+    return "\n".join(lines)
+
+
 def table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     """Return the lines of a table: text to the left, numbers to the right."""
     columns = in_text(columns)

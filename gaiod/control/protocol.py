@@ -115,6 +115,12 @@ VERBS = {
     ),
     "kill": Verb("close a connection at once", is_admin=True, arguments={"connection": CONNECTION}),
     "restart": Verb("replace every worker, one after the other", is_admin=True, timeout_s=SLOW_S),
+    "rebalance": Verb(
+        "even out established connections over the workers",
+        is_admin=True,
+        timeout_s=SLOW_S,
+        arguments={"listener": Argument("the name of a listener (null: all)")},
+    ),
     "reload": Verb("read the configuration again, and serve it", is_admin=True, timeout_s=SLOW_S),
     "upgrade": Verb("replace the whole daemon by what is installed now", is_admin=True, timeout_s=SLOW_S),
     "drain": Verb(

@@ -30,6 +30,7 @@ from gaiod.supervisor.preflight import Checked
 from gaiod.supervisor.processes.fleet import Fleet
 from gaiod.supervisor.processes.generation import Failure, Generation
 from gaiod.supervisor.processes.health import Health
+from gaiod.supervisor.processes.rebalance import Rebalancing
 from gaiod.supervisor.reload import Asker, Outcome, Reloads, check_change
 from gaiod.supervisor.sockets.bind import BindError
 from gaiod.supervisor.sockets.fronts import Fronts
@@ -88,6 +89,7 @@ class Supervisor:
         self._upgrade: Upgrade | None = None
         self._fleet = Fleet(self._watcher, crash_looping=self._take_crash_loop, changed=self._take_change)
         self._health = Health(self._watcher, self._fleet, self._tick)
+        self._rebalancing = Rebalancing(self._watcher, self._fleet)
         self._reloads = Reloads(
             self._watcher,
             path,
@@ -112,6 +114,7 @@ class Supervisor:
             self._fleet,
             self._health,
             path,
+            rebalancing=self._rebalancing,
             reload=self.reload,
             upgrade=self.upgrade,
             drain=self._drain_one,
@@ -404,6 +407,7 @@ class Supervisor:
         follow_log()
         if self.state == "serving" and not self._is_upgrading:  # else others hold the sockets, too
             self._fronts.look_after_files()
+            self._rebalancing.look()
         now_s, interval_s = time.monotonic(), self._notifier.watchdog_interval_s
         if interval_s is not None and now_s - self._fed_s >= interval_s / 2 and self._health.all_beat:
             self._fed_s = now_s

@@ -93,7 +93,7 @@ def test_every_field_of_the_settings_is_filled_by_one_key(section: Section, kind
 
 
 def test_every_field_of_a_listener_is_filled_by_one_key_or_by_its_name_and_handler() -> None:
-    others = ["name", "servers", "sources", "inlets", "buffer_limit_bytes", "takes_admin_state"]
+    others = ["name", "servers", "sources", "inlets", "buffer_limit_bytes", "takes_admin_state", "has_state"]
     assert sorted([*fields_of(LISTENER), *others]) == sorted(field.name for field in fields(ListenerSettings))
 
 

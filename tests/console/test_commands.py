@@ -1,6 +1,7 @@
 """The commands that speak to a running daemon: what they ask, print, and exit with."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,20 @@ from gaiod.control.protocol import VERBS, parse_request, refused, succeeded
 
 Outcome = tuple[int, str, str]
 
+ALONE = {"worker": 0, "before": 3, "after": 3}
+BALANCE: dict[str, Any] = {
+    "moved": 500,
+    "stayed": {},
+    "even": True,
+    "listeners": [
+        {
+            "listener": "db",
+            "workers": [{"worker": 0, "before": 1000, "after": 500}, {"worker": 1, "before": 0, "after": 500}],
+        }
+    ],
+    "left_out": {"raw": "it has handover: false"},
+}
+
 EVERY_COMMAND = [
     ["status"],
     ["health"],
@@ -29,6 +44,7 @@ EVERY_COMMAND = [
     ["explain", "3-1831"],
     ["kill", "3-1831"],
     ["workers", "restart"],
+    ["rebalance"],
     ["reload"],
     ["upgrade"],
     ["drain", "echo"],
@@ -90,6 +106,23 @@ def test_connections_are_asked_for_as_wanted(path: Path) -> None:
         (["kill", "3-1831"], {"verb": "kill", "connection": "3-1831"}, {}, "closed: 3-1831"),
         (["workers", "restart"], {"verb": "restart"}, {"workers": [0, 1]}, "restarted: workers 0, 1"),
         (
+            ["rebalance"],
+            {"verb": "rebalance", "listener": None},
+            BALANCE,
+            "moved: 500 connections\n  db: worker 0: 1000 -> 500, worker 1: 0 -> 500\n"
+            "  raw was left out: it has handover: false",
+        ),
+        (
+            ["rebalance", "db"],
+            {"verb": "rebalance", "listener": "db"},
+            {
+                **BALANCE,
+                "listeners": [{"listener": "db", "workers": [{"worker": 0, "before": 3, "after": 3}]}],
+                "left_out": {},
+            },
+            "nothing to do: one worker serves\n  db: worker 0: 3 -> 3",
+        ),
+        (
             ["reload"],
             {"verb": "reload"},
             {"generation": 4, "changes": ["listener echo: changed: backlog", "changed: workers"]},
@@ -138,6 +171,19 @@ def test_command_asks_and_says_what_was_done(
     path: Path, arguments: list[str], request_: dict[str, Any], result: dict[str, Any], text: str
 ) -> None:
     assert _answered(path, succeeded(result), *arguments) == (request_, (0, f"{text}\n", ""))
+
+
+def test_connections_that_are_not_even_are_said_to_be_so(path: Path) -> None:
+    balance = {**BALANCE, "moved": 1, "even": False, "stayed": {"not_quiet": 498, "limit": 1}, "left_out": {}}
+    _, (status, out, _) = _answered(path, succeeded(balance), "rebalance")
+    assert status == os.EX_TEMPFAIL
+    assert out.splitlines()[0] == "moved: 1 connection; they are not even yet"
+    assert out.splitlines()[-1] == "  499 did not move: 1 limit, 498 not_quiet"
+
+
+def test_balance_is_printed_as_json_for_programs(path: Path) -> None:
+    _, (status, out, _) = _answered(path, succeeded(BALANCE), "rebalance", "--json")
+    assert (status, json.loads(out)) == (0, BALANCE)
 
 
 def test_every_verb_has_a_command(path: Path) -> None:

@@ -71,7 +71,7 @@ def test_arguments_are_taken_as_they_are() -> None:
 
 def test_only_what_waits_for_connections_to_end_is_waited_for_long() -> None:
     slow = {name for name, verb in VERBS.items() if verb.timeout_s == SLOW_S}
-    assert slow == {"restart", "reload", "upgrade"}
+    assert slow == {"restart", "rebalance", "reload", "upgrade"}
     assert {verb.timeout_s for verb in VERBS.values()} == {QUICK_S, SLOW_S}
 
 
@@ -114,8 +114,8 @@ def test_what_is_no_request_is_refused(line: bytes) -> None:
         (_line("statu"), "unknown verb 'statu'; did you mean status?"),
         (
             _line("fly"),
-            "unknown verb 'fly'; there is status, connections, explain, kill, restart, reload, upgrade, drain, server, "
-            "publish",
+            "unknown verb 'fly'; there is status, connections, explain, kill, restart, rebalance, reload, upgrade, "
+            "drain, server, publish",
         ),
         (_line("status", verbose=True), "status: unknown argument 'verbose'; it takes none"),
         (

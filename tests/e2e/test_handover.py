@@ -115,6 +115,11 @@ def all_kinds(file: Path) -> str:
     return f'{TOP}listeners:\n  back: {{bind: "{back}", handler: echo}}\n{ECHO}{front}{TICKS}'
 
 
+def moved_of(running: Daemon, listener: str) -> float:
+    """Return how many connections of a listener were taken over; who takes them counts when it gets to it."""
+    return running.scrape().value("gaiod_handover_connections_total", listener=listener, result="moved")
+
+
 def test_no_client_notices_reloads_of_options_and_restarts_of_workers(daemon: Start, file: Path) -> None:
     text = all_kinds(file)
     running = daemon(text)
@@ -129,9 +134,10 @@ def test_no_client_notices_reloads_of_options_and_restarts_of_workers(daemon: St
         before = set(running.workers)
         assert running.gaiod("workers", "restart").returncode == 0
         wait_until(lambda: not before & set(running.workers), "the old workers' end")
+    moved = {"echo": 6 * 4, "front": 4 * 4, "ticks": 4 * 4}
+    wait_until(lambda: all(moved_of(running, name) >= least for name, least in moved.items()), "their being counted")
     samples = running.scrape()
-    for listener, least in (("echo", 6 * 4), ("front", 4 * 4), ("ticks", 4 * 4)):
-        assert samples.value("gaiod_handover_connections_total", listener=listener, result="moved") >= least
+    for listener in moved:
         assert samples.value("gaiod_handover_connections_total", listener=listener, result="stayed") == 0
     assert samples.value("gaiod_push_feed_gaps_total", listener="ticks") == 0
     assert max(client.longest_s for client in clients if isinstance(client, Echoed)) < LIMIT_S
@@ -233,3 +239,31 @@ def test_each_connection_that_moves_has_a_line_if_that_is_wanted(daemon: Start, 
         assert " from_generation=1 " in line
         assert " moves=1 paused_s=" in line
         running.wait_for(f"connection closed conn={row['id']} listener=echo peer={row['peer']} ")
+
+
+def test_rebalance_evens_out_connections_of_which_one_worker_has_all(daemon: Start) -> None:
+    """Each byte that the clients get back meanwhile is compared."""
+    running = daemon(f"{TOP}listeners:\n{ECHO}")
+    with ExitStack() as stack:
+        clients: list[Echoed | Subscribed] = []
+        while len(clients) < 20:
+            client = Echoed(running.address("echo"))
+            stack.callback(client.sock.close)
+            assert exchange(client.sock, b"ping") == b"ping"
+            rows = running.ask("connections", limit=1000)["connections"]
+            name = "{}:{}".format(*client.sock.getsockname())
+            if next(row["worker"] for row in rows if row["peer"] == name) == 0:
+                clients.append(client)
+            else:
+                client.sock.close()
+        workers = running.workers
+        with busy(clients):
+            done = running.gaiod("rebalance", "echo")
+            time.sleep(0.2)  # they go on
+        assert done.returncode == 0, done
+        assert done.stdout == "moved: 10 connections\n  echo: worker 0: 20 -> 10, worker 1: 0 -> 10\n"
+        assert running.workers == workers
+        running.wait_for("handed 10 of 10 connections over")
+        samples = running.scrape()
+        assert samples.value("gaiod_handover_connections_total", listener="echo", result="moved") == 10
+        assert samples.value("gaiod_handover_connections_total", listener="echo", result="stayed") == 0

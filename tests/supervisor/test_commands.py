@@ -13,7 +13,8 @@ from gaiod.control.protocol import ControlError
 from gaiod.supervisor.operators import commands as module
 from gaiod.supervisor.operators.commands import Commands
 from gaiod.supervisor.processes.health import Health
-from supervisor.support.fleets import FleetUnderTest
+from gaiod.supervisor.processes.rebalance import Rebalancing
+from supervisor.support.fleets import FleetUnderTest, skewed
 from supervisor.test_snapshot import Seen
 
 
@@ -25,12 +26,14 @@ class Asked:
         self.drained: list[str] = []
         self.outcome = (0, "7")
         self.is_changing = False
+        self.rebalancing = Rebalancing(fleet.watcher, fleet.fleet)
         self._commands = Commands(
             fleet.watcher,
             Seen(fleet).subject,
             fleet.fleet,
             Health(fleet.watcher, fleet.fleet, lambda: None),
             Path("gaiod.yaml"),
+            rebalancing=self.rebalancing,
             reload=lambda asker: asker(self.outcome),
             upgrade=lambda asker: asker(self.outcome),
             drain=self._drain,
@@ -123,6 +126,61 @@ def test_restart_tells_which_workers_were_replaced(fleet: FleetUnderTest, asked:
     assert asked.ask("restart") == {"ok": True, "result": {"workers": [0, 1]}}
 
 
+def test_connections_are_evened_out_and_it_is_told_who_has_how_many(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve(workers=2, handover=True)
+    with skewed(fleet, 10):
+        answer = asked.ask("rebalance", listener=None)["result"]
+        assert (answer["moved"], answer["stayed"], answer["even"], answer["left_out"]) == (5, {}, True, {})
+        workers = [
+            {"worker": 0, "before": 10, "after": 5},
+            {"worker": 1, "before": 0, "after": 5},
+        ]
+        assert answer["listeners"] == [{"listener": "echo", "workers": workers}]
+        again = asked.ask("rebalance", listener="echo")["result"]
+        assert (again["moved"], again["even"]) == (0, True)
+
+
+def test_one_worker_has_nothing_to_even_out(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve(handover=True)
+    answer = asked.ask("rebalance", listener=None)["result"]
+    assert (answer["moved"], answer["even"]) == (0, True)
+    assert answer["listeners"] == [{"listener": "echo", "workers": [{"worker": 0, "before": 0, "after": 0}]}]
+
+
+@pytest.mark.parametrize(
+    ("how", "listener", "why", "status"),
+    [
+        ({}, "echo", "connections of listener echo cannot move: it has handover: false", os.EX_USAGE),
+        ({}, None, "connections of listener echo cannot move: it has handover: false", os.EX_USAGE),
+        ({"handover": True}, "nothing", "there is no listener nothing; there is echo", os.EX_USAGE),
+        ({"handover": True, "off": True}, "echo", "cannot move: handover.enabled is false", os.EX_USAGE),
+        ({"handover": True, "drained": True}, "echo", "cannot move: it is drained", os.EX_TEMPFAIL),
+        ({"handover": True, "changing": True}, None, "a reload or an upgrade is under way", os.EX_TEMPFAIL),
+    ],
+)
+def test_what_cannot_be_evened_out_is_refused(
+    fleet: FleetUnderTest, asked: Asked, how: dict[str, Any], listener: str | None, why: str, status: int
+) -> None:
+    fleet.serve(workers=2, handover=how.get("handover", False), allowed=not how.get("off", False))
+    if how.get("drained"):
+        fleet.fleet.drain_listener("echo", LIMIT_S)
+    asked.is_changing = how.get("changing", False)
+    with pytest.raises(ControlError, match=why) as refused:
+        asked.ask("rebalance", listener=listener)
+    assert refused.value.status == status
+
+
+def test_connections_are_evened_out_once_at_a_time(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve(workers=2, handover=True)
+    with skewed(fleet, 4):
+        outcomes: list[object] = []
+        asked.rebalancing.begin(["echo"], outcomes.append)
+        with pytest.raises(ControlError, match="are being evened out already") as refused:
+            asked.ask("rebalance", listener=None)
+        assert refused.value.status == os.EX_TEMPFAIL
+        fleet.run_until(lambda: outcomes)
+
+
 def test_restart_during_a_reload_is_refused_and_says_why(fleet: FleetUnderTest, asked: Asked) -> None:
     fleet.serve()
     asked.is_changing = True
@@ -143,7 +201,9 @@ def test_drain_tells_how_many_connections_go_on(fleet: FleetUnderTest, asked: As
         asked.ask("drain", listener="nothing")
 
 
-@pytest.mark.parametrize(("verb", "arguments"), [("restart", {}), ("drain", {"listener": "echo"})])
+@pytest.mark.parametrize(
+    ("verb", "arguments"), [("restart", {}), ("rebalance", {"listener": None}), ("drain", {"listener": "echo"})]
+)
 def test_commands_are_refused_before_it_serves(asked: Asked, verb: str, arguments: dict[str, Any]) -> None:
     with pytest.raises(ControlError) as refused:
         asked.ask(verb, **arguments)

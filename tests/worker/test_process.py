@@ -481,6 +481,49 @@ def test_worker_that_hands_over_does_so_again_when_others_serve_meanwhile(worker
         assert exchange(client, b"after") == b"after"
 
 
+def test_worker_hands_some_connections_over_when_asked_to_and_none_on_its_way_out(worker: WorkerUnderTest) -> None:
+    with ExitStack() as stack:
+        taker = stack.enter_context(socket.socket(socket.AF_UNIX))
+        taker.settimeout(LIMIT_S)
+        taker.bind("")
+        taker.listen()
+        name = "\0" + taker.getsockname()[1:].decode()
+        to = [{"stream": name, "descriptors": name, "counts": {"listener-0": 1}}]
+        worker.serve()
+        clients = [stack.enter_context(connect(worker.address())) for _ in range(3)]
+        assert [exchange(client, b"before") for client in clients] == [b"before"] * 3
+        worker.send({"ask": {"id": 1, "verb": "rebalance", "to": to, "handover_timeout_s": 0.1}})
+        stack.enter_context(taker.accept()[0])  # and says nothing
+        answer = worker.receive()
+        assert (answer["answer"], answer["result"]["moved"], answer["result"]["stayed"]) == (1, 0, {"timeout": 1})
+        assert [exchange(client, b"after") for client in clients] == [b"after"] * 3
+        worker.send({"drain": {"timeout_s": 3600, "eager": False}})
+        worker.send({"ask": {"id": 2, "verb": "rebalance", "to": to, "handover_timeout_s": 3600}})
+        assert worker.receive()["result"]["moved"] == 0
+
+
+def test_who_is_asked_for_some_and_then_leaves_hands_over_to_those_that_come(worker: WorkerUnderTest) -> None:
+    with ExitStack() as stack:
+        takers = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2)]
+        to = []
+        for taker in takers:
+            taker.settimeout(LIMIT_S)
+            taker.bind("")
+            taker.listen()
+            name = "\0" + taker.getsockname()[1:].decode()
+            to.append({"stream": name, "descriptors": name})
+        worker.serve()
+        client = stack.enter_context(connect(worker.address()))
+        assert exchange(client, b"before") == b"before"
+        some = [{**to[0], "counts": {"listener-0": 1}}]
+        worker.send({"ask": {"id": 1, "verb": "rebalance", "to": some, "handover_timeout_s": 3600}})
+        stack.enter_context(takers[0].accept()[0])
+        worker.send({"drain": {"timeout_s": 3600, "eager": False, "to": [to[1]], "handover_timeout_s": 0.1}})
+        stack.enter_context(takers[1].accept()[0])
+        assert worker.receive()["result"]["stayed"] == {}
+        assert worker.receive()["handed_over"]["stayed"] == {"timeout": 1}
+
+
 def test_worker_says_that_it_is_fed_by_a_feeder_when_it_is_and_not_by_one_before(
     worker: WorkerUnderTest, feeder: socket.socket, tmp_path: Path
 ) -> None:

@@ -18,6 +18,8 @@ from gaiod.supervisor.processes.child import Phase
 from gaiod.supervisor.processes.fleet import Fleet
 from gaiod.supervisor.processes.generation import Member
 from gaiod.supervisor.processes.health import Health
+from gaiod.supervisor.processes.rebalance import Outcome as Balance
+from gaiod.supervisor.processes.rebalance import Rebalancing
 from gaiod.supervisor.reload import Asker, Outcome
 
 Found = tuple[Member, dict[str, Any]]
@@ -41,6 +43,7 @@ class Commands:
         health: Health,
         path: Path,
         *,
+        rebalancing: Rebalancing,
         reload: Callable[[Asker], None],
         upgrade: Callable[[Asker], None],
         drain: Callable[[str], None],
@@ -54,6 +57,7 @@ class Commands:
             fleet: its workers.
             health: who replaces them.
             path: the configuration file.
+            rebalancing: evens out the workers' connections.
             reload: starts a reload, and has its outcome told.
             upgrade: starts an upgrade, and has its outcome told.
             drain: stops serving a listener.
@@ -63,6 +67,7 @@ class Commands:
         self._snapshot = snapshot
         self._fleet = fleet
         self._health = health
+        self._rebalancing = rebalancing
         self._path = path
         self._reload = reload
         self._upgrade = upgrade
@@ -86,6 +91,8 @@ class Commands:
                 if self._is_changing():
                     raise ControlError("a reload or an upgrade is under way, which starts new workers", os.EX_TEMPFAIL)
                 self._health.replace_all("admin", partial(_tell_replaced, reply))
+            case "rebalance":
+                self._rebalance(request["listener"], reply)
             case "reload":
                 self._reload(
                     _telling(reply, "generation", lambda: {"changes": self._snapshot.last_changes, **self._warnings()})
@@ -266,6 +273,29 @@ class Commands:
             raise ControlError(f"what listener {name} shares leaves no room for it; its log says more", os.EX_SOFTWARE)
         return {"listener": name, "server": label, "mode": after.mode, "weight": after.weight}
 
+    def _rebalance(self, name: str | None, reply: Reply) -> None:
+        """Even out the connections of a listener, or of all whose connections can move."""
+        self._check_serving()
+        if name is not None:
+            self._check_listener(name)
+        if self._is_changing():
+            raise ControlError("a reload or an upgrade is under way, which moves connections itself", os.EX_TEMPFAIL)
+        if self._rebalancing.is_running:
+            raise ControlError("connections are being evened out already; try again when it is done", os.EX_TEMPFAIL)
+        listeners = [each.settings for each in self._snapshot.listeners() if name in (None, each.settings.name)]
+        obstacles = {each.name: self._rebalancing.obstacle(each) for each in listeners}
+        left_out = {each: why[0] for each, why in obstacles.items() if why is not None}
+        names = [each for each in obstacles if each not in left_out]
+        if not names:
+            each, why = next((each, why) for each, why in obstacles.items() if why is not None)
+            others = "" if len(obstacles) == 1 else ", and there is none whose can"
+            raise ControlError(f"connections of listener {each} cannot move: {why[0]}{others}", why[1])
+
+        def tell(balance: Balance) -> None:
+            reply(succeeded({**_facts_of(balance), "left_out": left_out}))
+
+        self._rebalancing.begin(names, tell)
+
     def _drain_listener(self, name: str, reply: Reply) -> None:
         self._check_serving()
         self._check_listener(name)
@@ -299,6 +329,26 @@ def _missing(connection: str, why: str, silent: list[int]) -> dict[str, Any]:
     hint = f"{'its loop is' if len(silent) == 1 else 'their loops are'} busy, or hang{'s'[: len(silent) == 1]}"
     text = f"{who} did not answer within {PATIENCE_S:g} s: {hint}; see the log. The others do not know {connection}"
     return refused(text, os.EX_TEMPFAIL)
+
+
+def _facts_of(balance: Balance) -> dict[str, Any]:
+    """Return what a client is told of how connections were evened out."""
+    listeners = [
+        {
+            "listener": name,
+            "workers": [
+                {"worker": number, "before": before, "after": balance.after[name][number]}
+                for number, before in counts.items()
+            ],
+        }
+        for name, counts in balance.before.items()
+    ]
+    return {
+        "moved": balance.moved,
+        "stayed": dict(balance.stayed),
+        "even": balance.is_even,
+        "listeners": listeners,
+    }
 
 
 def _tell_replaced(reply: Reply, replaced: list[int], failed: list[int]) -> None:

@@ -358,7 +358,8 @@ class WorkerProcess(ChildProcess):
                 return f"it has {resident / 2**20:.0f} MiB of memory"
         return None
 
-    def _log_handover(self, told: dict[str, Any]) -> None:
+    def log_handover(self, told: dict[str, Any]) -> None:
+        """Write down what became of its connections, as it has told."""
         moved, stayed = told["moved"], told["stayed"]
         if moved or stayed:
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(stayed.items()))
@@ -379,7 +380,7 @@ class WorkerProcess(ChildProcess):
             self.ready_s = time.monotonic()
             self.takes = message.get("takes")
         elif "handed_over" in message:
-            self._log_handover(message["handed_over"])
+            self.log_handover(message["handed_over"])
         elif "leaving" in message:
             self.leaving = True
         else:

@@ -234,7 +234,7 @@ class Fleet:
         generation: Generation,
         *,
         launch: Launch | None = None,
-        why: str = "exit",
+        why: str = "reload",
         took_over: Callable[[bool], None] | None = None,
     ) -> Member:
         slot = self.slots.setdefault(number, Slot(number))

@@ -145,7 +145,7 @@ class Member:
     Attributes:
         closes: the descriptor of the memory of connections that closed.
         launch: the start of a generation that it is a part of, until that is over.
-        why: why it replaces another: one of `stats.cells.RESTART_REASONS`.
+        why: why it replaces another, if it does: one of `stats.cells.RESTART_REASONS`.
         took_over: called once it serves (True) or has failed to (False).
         kept: the names of listeners whose connections it keeps, though a later generation serves; None: it may of all.
         kill_s: when it is killed, if it has not ended.
@@ -158,7 +158,7 @@ class Member:
     generation: Generation
     closes: int
     launch: "Launch | None" = None
-    why: str = "exit"
+    why: str = "reload"
     took_over: Callable[[bool], None] | None = None
     kept: frozenset[str] | None = None
     kill_s: float | None = None

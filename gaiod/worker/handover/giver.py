@@ -450,7 +450,7 @@ class _Link(Link):
             self._stays(listener, "version")
             return None
         if conn.tls is not None:
-            giver.stays(listener, "tls")
+            self._stays(listener, "tls")
             return None
         if conn.busy:
             giver.ask_again(listener, conn)

@@ -1,14 +1,17 @@
 """A fleet of real workers, in a loop like their supervisor's."""
 
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from core.support.waiting import LIMIT_S
+from e2e.support.clients import connect, exchange
 
 from gaiod import Watcher
 from gaiod.process.dispatch import dispatch
-from gaiod.settings import ListenerSettings, Settings
+from gaiod.settings import HandoverSettings, ListenerSettings, Settings
 from gaiod.supervisor.processes.fleet import Fleet
 from gaiod.supervisor.processes.generation import Failure, Generation
 from gaiod.supervisor.sockets.listeners import Listeners, Prepared
@@ -34,10 +37,14 @@ class FleetUnderTest:
     def _give_up(self) -> None:
         self.crash_looping += 1
 
-    def prepare(self, workers: int = 1, handler: str = ECHO, **more: Any) -> tuple[Prepared, Generation]:
+    def prepare(
+        self, workers: int = 1, handler: str = ECHO, *, handover: bool = False, allowed: bool = True, **more: Any
+    ) -> tuple[Prepared, Generation]:
         """Open what a generation with one listener needs."""
-        listener = ListenerSettings(name="echo", bind="127.0.0.1:0", handler=handler, handover=False)
-        prepared = self.listeners.prepare(Settings((listener,), workers, metrics_listen="127.0.0.1:0", **more))
+        own = {"handover": handover, "has_state": True}
+        listener = ListenerSettings(name="echo", bind="127.0.0.1:0", handler=handler, **own)  # type: ignore[arg-type]
+        more = {"metrics_listen": "127.0.0.1:0", "handover": HandoverSettings(enabled=allowed), **more}
+        prepared = self.listeners.prepare(Settings((listener,), workers, **more))
         number = 1 if self.fleet.generation is None else self.fleet.generation.number + 1
         return prepared, Generation(number, prepared.settings, prepared.listeners)
 
@@ -87,3 +94,27 @@ class FleetUnderTest:
         self.fleet.kill()
         self.run_until(lambda: self.fleet.is_over)
         self.listeners.close()
+
+
+@contextmanager
+def skewed(fleet: FleetUnderTest, count: int) -> Iterator[list[socket.socket]]:
+    """Give clients of which worker 0 has all."""
+    clients: list[socket.socket] = []
+    try:
+        while len(clients) < count:
+            before = _connections(fleet, 0)
+            sock = connect(fleet.address)
+            assert exchange(sock, b"ping") == b"ping"
+            if _connections(fleet, 0) > before:
+                clients.append(sock)
+                continue
+            sock.close()
+            fleet.run_until(lambda: _connections(fleet, 1) == 0)
+        yield clients
+    finally:
+        for sock in clients:
+            sock.close()
+
+
+def _connections(fleet: FleetUnderTest, slot: int) -> int:
+    return fleet.fleet.serving[slot].process.memory.connections
