@@ -11,7 +11,9 @@
     supervisor -> worker    {"socket": 0}     of the first listener: comes over a socket pair of its own, as descriptor
     supervisor -> worker    {"drain_listener": {"listener": "echo", "timeout_s": 30}}
     supervisor -> worker    {"keep": {"listeners": ["echo"], "timeout_s": 30}}     drain the others
-    supervisor -> worker    {"drain": {"timeout_s": 30, "eager": true}}
+    supervisor -> worker    {"drain": {"timeout_s": 30, "eager": true}}     `to`, there and in `keep`: who takes over
+    supervisor -> worker    {"takers": [{"stream": "...", "descriptors": "..."}]}     others that serve since a moment
+    worker -> supervisor    {"handed_over": {"moved": 1187, ...}}
 
 The end of the stream says that the other side is gone.
 """

@@ -4,6 +4,7 @@ import random
 import signal
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,7 +82,7 @@ def settle(running: Daemon, seen: Seen, counts: dict[str, int]) -> dict[str, Any
     while (found := seen())["silent_s"] >= 3 * TIME_UNIT:
         assert time.monotonic() < until_s, f"not everybody is served: {found}\n{running.log()[-3000:]}"
         time.sleep(0.5)
-    assert found["connected"] == counts
+    assert found["connected"] == counts, what_ended(found, running)
     assert found["wrong"] == []
     assert found["doubled"] == 0
     return found
@@ -90,7 +91,7 @@ def settle(running: Daemon, seen: Seen, counts: dict[str, int]) -> dict[str, Any
 def victims_of(running: Daemon) -> list[int]:
     """Return workers that may die: five that do before they have served for a second end the daemon."""
     rows = running.ask("status")["workers"]
-    return [row["pid"] for row in rows if row["state"] == "draining" or row["age_s"] > 3.0]
+    return [row["pid"] for row in rows if row["state"] == "draining" or (row["age_s"] or 0.0) > 3.0]
 
 
 def stop_recycling(running: Daemon) -> None:
@@ -112,6 +113,13 @@ def pauses(samples: Samples) -> str:
 def le(bound: float) -> str:
     """Return a bound as Prometheus writes it."""
     return str(bound)
+
+
+def what_ended(found: dict[str, Any], running: Daemon) -> str:
+    """Return how many connections ended how, and what the daemon says of it."""
+    ends = Counter((kind, how) for kind, _, how in found["ends"])
+    told = [line for line in running.log().splitlines() if any(word in line for word in ("stay", "ended", "killed"))]
+    return "\n".join([str(ends), *told])
 
 
 def spare_descriptors(running: Daemon) -> int:
