@@ -566,7 +566,7 @@ def test_taker_that_hangs_while_it_is_offered_much_gets_nothing_when_it_wakes_up
     assert ask(both.giver, small) == b"1"
     large.sendall(b"!")
     both.giver.step_until(lambda: both.giver.watcher.connections()[1].pending_write_bytes, "an answer that waits")
-    both.begin()
+    both.begin(timeout_s=0.3)
     both.step_until(lambda: both.gives is not None and both.gives._links[0]._hello, "the taker's first word")
     outcome = both.step_until_over()
     assert outcome.stayed == {"timeout": 3}  # two were offered, one was not: nobody is left to take it
@@ -578,13 +578,51 @@ def test_taker_that_hangs_while_it_is_offered_much_gets_nothing_when_it_wakes_up
     assert (ask(both.giver, small), ask(both.giver, large)) == (b"3", b"2")
 
 
-def test_client_sees_the_end_of_its_connection_although_a_taker_that_hangs_has_a_copy(
+def test_taker_that_hung_takes_over_once_it_goes_on(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(giving, "PROGRESS_TIMEOUT_S", 0.05)
+    both = both_of(request, Counting(), Counting())
+    clients = [both.giver.connect() for _ in range(150)]
+    both.begin()
+    assert both.gives is not None
+    (hung,) = both.gives._links
+    both.step_until(lambda: hung._hello, "the taker's first word")
+    until_s = time.monotonic() + LIMIT_S
+    while not hung.is_over:
+        assert time.monotonic() < until_s
+        both.step(taker=False)
+    assert [ask(both.giver, client) for client in clients] == [b"1"] * 150
+    both.step_until(lambda: both.outcome is not None, "the outcome")
+    assert both.outcome is not None
+    assert (both.outcome.moved, both.outcome.stayed) == (150, {})
+    assert [ask(both.taker, client) for client in clients] == [b"2"] * 150
+
+
+def test_client_stands_still_only_once_for_a_taker_that_hangs_again_and_again(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(giving, "PROGRESS_TIMEOUT_S", 0.05)
     both = both_of(request, Counting(), Counting())
     client = both.giver.connect()
     both.begin()
+    for _ in range(2):
+        both.step_until_detached()
+        until_s = time.monotonic() + LIMIT_S
+        while not both.giver.watcher.connections(context=both.giver.listener):
+            assert time.monotonic() < until_s
+            both.step(taker=False)
+    assert both.step_until_over().stayed == {"timeout": 1}
+    assert ask(both.giver, client) == b"1"
+
+
+def test_client_sees_the_end_of_its_connection_although_a_taker_that_hangs_has_a_copy(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(giving, "PROGRESS_TIMEOUT_S", 0.05)
+    both = both_of(request, Counting(), Counting())
+    client = both.giver.connect()
+    both.begin(timeout_s=0.3)
     both.step_until_detached()
     assert both.step_until_over().stayed == {"timeout": 1}
     both.giver.stop()
@@ -601,7 +639,7 @@ def test_commit_of_which_the_taker_has_a_part_leaves_the_connections_to_the_give
     both = both_of(request, Counting(), Counting())
     client = both.giver.connect()
     ask(both.giver, client)
-    both.begin()
+    both.begin(timeout_s=0.3)
     both.step_until_detached()
     both.step_until(lambda: both.taker.listener.active, "an offer that is built")
     assert both.step_until_over().stayed == {"timeout": 1}
@@ -639,7 +677,7 @@ def test_accept_that_does_not_come_is_not_waited_for(
     monkeypatch.setattr(giving, "PROGRESS_TIMEOUT_S", 0.05)
     both = both_of(request, Counting(), Counting())
     client = both.giver.connect()
-    both.begin()
+    both.begin(timeout_s=0.3)
     both.step_until_detached()
     assert both.step_until_over().stayed == {"timeout": 1}
     assert ask(both.giver, client) == b"1"
@@ -656,7 +694,7 @@ def test_accept_that_comes_too_late_changes_nothing(
     both = both_of(request, Counting(), Counting())
     client = both.giver.connect()
     ask(both.giver, client)
-    both.begin()
+    both.begin(timeout_s=0.3)
     both.step_until_detached()
     both.step_until(lambda: both.taker.listener.active, "an offer that is built")
     both.step_until_over()

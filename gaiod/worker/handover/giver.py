@@ -14,7 +14,8 @@ A commit counts from when all of it is with the kernel. A taker that lives is go
 part goes by the lifeline. Until then the giver neither lets go of what is to go, nor touches what is to stay.
 
 The giver takes everything back when the taker has died, says what makes no sense, or shows no progress for 2 s: it
-hangs, perhaps before it has received all of an offer. The link is over then. Clients stand still for no longer.
+hangs, perhaps before it has received all of an offer. The link is over then. Clients stand still for no longer, and for
+that only once. A taker that hung gets a new link, and more when it has said something there.
 
 What was asked of a connection after it was offered is not in the offer. So that one is kept, and the commit says so.
 
@@ -194,6 +195,7 @@ class Giver:
                 self.stays(listener, "handler")
         self._links: list[_Link] = []
         self._known: set[str] = set()  # where takers are, or were
+        self._have_waited: set[Conn] = set()
         if any(self._waiting.values()):
             self.add_takers(takers)
         self._share()
@@ -211,6 +213,16 @@ class Giver:
         """Hand over this connection, too: it has come since."""
         self._unshared[listener.name] += 1
         self.ask_again(listener, conn)
+
+    def call_again(self, stream: str, descriptors: str) -> None:
+        """Hand over to a taker that hung, once it does not any more: then it says what it takes."""
+        self._links.append(_Link(self, stream, descriptors, Counter()))
+
+    def has_waited(self, conn: Conn) -> bool:
+        """Tell whether a connection has stood still for a taker that hung before; from now on it has."""
+        has_waited = conn in self._have_waited
+        self._have_waited.add(conn)
+        return has_waited
 
     def cut_short(self) -> None:
         """Offer nothing more: all connections are to go, and no longer just some."""
@@ -257,7 +269,7 @@ class Giver:
                 self._waiting[listener].append(conn)
             self._again.clear()
             self._again_s = now_s + AGAIN_S
-        for link in self._links:
+        for link in list(self._links):
             link.look(now_s)
         self._take_shares(now_s)
         if not is_late:
@@ -350,6 +362,7 @@ class _Link(Link):
         self.is_over = False
         self.is_full = False  # the taker has too few descriptors left for the next unit
         self._giver = giver
+        self._stream = stream
         self._descriptors = descriptors
         self._hello: _Hello | None = None
         self._next = 1
@@ -399,6 +412,8 @@ class _Link(Link):
         for offer in self.offers.values():
             self._take_back(offer.units, has_copies=True)
         self.offers.clear()
+        if self._broken == "timeout":
+            self._giver.call_again(self._stream, self._descriptors)
 
     # -- offering --------------------------------------------------------------------------------------
 
@@ -550,12 +565,12 @@ class _Link(Link):
         self._say(message, parts)
 
     def _take_back(self, offered: Sequence[_Offered], *, has_copies: bool = False) -> None:
-        """Go on with connections here, and offer them again; not if their clients have waited for too long."""
+        """Go on with connections here, and offer them again; but no client waits for a taker that hangs twice."""
         for each in offered:
             each.unit.resume(has_copies=has_copies)  # a taker that hangs does not close them
             if each.unit.conns[0].closed:
                 continue
-            if self._broken == "timeout":
+            if self._broken == "timeout" and self._giver.has_waited(each.unit.conns[0]):
                 self._giver.stays(each.listener, "timeout")
             else:
                 self.wanted[each.listener.name] += each.clients
@@ -575,6 +590,7 @@ class _Link(Link):
             self._take_all_back()
             return
         if self._is_leaving and not self.offers:
+            self._giver.why = "lost"
             self.close()
             return
         for offer in self.offers.values():
