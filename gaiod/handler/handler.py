@@ -322,7 +322,10 @@ class Handler:
 
         Make `conn.data` of `arrival.state`, and start what `on_open` would: a read, unless a write is pending whose
         `on_write` reads. Operations begin once the connection is really here; if it then stays where it was,
-        `on_close` is called with the reason "handed_back". Raise `gaiod.NotTaken` if you cannot serve it.
+        `on_close` is called with the reason "handed_back".
+
+        The options may be others than where it came from. Raise `gaiod.NotTaken` if it cannot go on with these: its
+        topic is gone, say, or messages are encoded in another way than its client was promised.
         """
         raise NotImplementedError
 

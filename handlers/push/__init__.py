@@ -129,7 +129,8 @@ class Push(Handler):
         if conn.data is not None:
             return None  # its subscription is on its way, and comes soon or never
         left_s = self._half_closed.left_s(conn, time.monotonic())
-        return json.dumps({"topics": self.subscribers.topics_of(conn), "left_s": left_s}).encode()
+        topics = self.subscribers.topics_of(conn)
+        return json.dumps({"topics": topics, "framing": self.options.framing, "left_s": left_s}).encode()
 
     def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
         told = json.loads(arrival.state)
@@ -141,6 +142,8 @@ class Push(Handler):
             offered = [topic for topic in topics if subscribe.offers(topic)]
         if offered != topics:
             raise NotTaken(f"of {topics}, {offered} are here")
+        if told["framing"] != self.options.framing:
+            raise NotTaken(f"{told['framing']} was promised, and {self.options.framing} is what comes now")
         for topic in topics:
             self.subscribers.add(conn, topic)
         if told["left_s"] is None:

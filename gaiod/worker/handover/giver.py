@@ -531,8 +531,8 @@ class _Link(Link):
         assert self._hello is not None
         if not any("topics" in each for each in told):
             return ""
-        own, theirs = self._giver.positions().get(listener.name), self._hello.feeds[listener.name]
-        return "" if (own and own[0]) == theirs else "feed"
+        has_own, has_theirs = listener.name in self._giver.positions(), self._hello.feeds[listener.name] is not None
+        return "" if has_own == has_theirs else "feed"  # of other options they have the same numbers
 
     def _send_offer(self, offered: list[_Offered], told: list[dict[str, Any]], parts: Parts) -> None:
         assert self._hello is not None

@@ -108,15 +108,15 @@ class Daemon:
         """Return the result of a request over the control socket."""
         return ask(self.control, verb, **arguments)
 
-    def gaiod(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run one of the commands that speak to it."""
+    def gaiod(self, *command: str, limit_s: float = LIMIT_S) -> subprocess.CompletedProcess[str]:
+        """Run one of the commands that speak to it, and fail if that takes longer."""
         return subprocess.run(
             [sys.executable, "-m", "gaiod", *command],
             cwd=self.folder,
             env={**os.environ, "GAIOD_CONTROL": self.control},
             capture_output=True,
             text=True,
-            timeout=LIMIT_S,
+            timeout=limit_s,
             check=False,
         )
 

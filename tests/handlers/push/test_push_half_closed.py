@@ -168,7 +168,7 @@ def test_timer_is_set_once_and_not_again_when_nobody_is_left(clock: Clock) -> No
 
 
 def test_those_that_come_from_another_worker_go_on_without_a_read_and_with_one_timer_for_all(clock: Clock) -> None:
-    state = b'{"topics": ["default"], "left_s": 1.0}'
+    state = b'{"topics": ["default"], "framing": "lines", "left_s": 1.0}'
     assert_script(
         push(),
         (Started(), [GROUP]),
@@ -182,7 +182,7 @@ def test_those_that_come_from_another_worker_go_on_without_a_read_and_with_one_t
         (Opened(), [Join("default"), Read()]),
         (PeerDone(), [Timer(1.0, 101.0)]),
         (Arrives(state, version=1), []),
-        (Arrives(b'{"topics": ["default"], "left_s": 0.25}', version=1), [Timer(0.25, 100.25)]),
+        (Arrives(b'{"topics": ["default"], "framing": "lines", "left_s": 0.25}', version=1), [Timer(0.25, 100.25)]),
         (Timed(100.25), [Timer(0.25, 100.25)]),
         (Timed(101.0), []),
     )

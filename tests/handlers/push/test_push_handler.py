@@ -55,7 +55,7 @@ def test_client_gets_the_listeners_topic_and_what_it_says_is_ignored() -> None:
     )
 
 
-ON_TICKS = b'{"topics": ["ticks"], "left_s": null}'
+ON_TICKS = b'{"topics": ["ticks"], "framing": "lines", "left_s": null}'
 
 
 def test_subscriber_goes_on_in_another_worker_with_its_topics() -> None:
@@ -91,6 +91,12 @@ def test_subscriber_does_not_leave_before_it_has_said_its_topics() -> None:
 def test_subscriber_is_not_taken_where_its_topic_is_not_offered(values: dict[str, Any]) -> None:
     with pytest.raises(NotTaken, match="ticks"):
         assert_script(push(**values), (Started(), [GROUP]), (Arrives(ON_TICKS, version=1), []))
+
+
+@pytest.mark.parametrize("framing", ["length_prefixed", "raw"])
+def test_subscriber_is_not_taken_where_messages_are_framed_in_another_way_than_it_was_promised(framing: str) -> None:
+    with pytest.raises(NotTaken, match=f"lines was promised, and {framing} is what comes now"):
+        assert_script(push(topic="ticks", framing=framing), (Started(), [GROUP]), (Arrives(ON_TICKS, version=1), []))
 
 
 def test_group_gets_the_limits_of_the_options() -> None:
