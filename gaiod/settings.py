@@ -63,6 +63,10 @@ class TlsSettings:
     certificates: tuple[CertificateSettings, ...]
     """The first is for clients that name no server, or one that no certificate is for."""
     versions: tuple[str, ...] = ("1.2", "1.3")
+    refuses_unknown_names: bool = False
+    """A client that names no server, or one that no certificate is for, is shown none."""
+    alpn: tuple[str, ...] = ()
+    """Protocols that are spoken, the preferred first; none: whatever a client offers is left unanswered."""
     handshake_timeout_s: float = 10.0
     """From the accept, or the end of the PROXY header, to the end of the handshake."""
     accepts_truncation: bool = False
@@ -231,7 +235,9 @@ def _tls_settings_from(plain: Mapping[str, Any]) -> TlsSettings:
     certificates = tuple(
         CertificateSettings(**{**each, "names": tuple(each["names"])}) for each in plain["certificates"]
     )
-    return TlsSettings(**{**plain, "certificates": certificates, "versions": tuple(plain["versions"])})
+    return TlsSettings(
+        **{**plain, "certificates": certificates, **{key: tuple(plain[key]) for key in ("versions", "alpn")}}
+    )
 
 
 def log_settings_from(plain: Mapping[str, Any]) -> LogSettings:

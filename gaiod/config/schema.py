@@ -21,6 +21,7 @@ from gaiod.config.references import WANTED as REFERENCE_WANTED
 from gaiod.config.units import DAY_S, HOUR_S, SIZE_MAX_BYTES, YEAR_S, parse_duration, parse_size, parse_whole
 from gaiod.config.values import (
     parse_account,
+    parse_alpn,
     parse_choice,
     parse_congestion,
     parse_keepalive,
@@ -28,6 +29,7 @@ from gaiod.config.values import (
     parse_mode,
     parse_tls_versions,
     parse_truncation,
+    parse_unknown_name,
     parse_workers,
 )
 from gaiod.config.yaml import Document
@@ -138,6 +140,8 @@ TLS = Section(
             "certificates", Items(CERTIFICATE, check_certificates, tuple), example=CERTIFICATES_EXAMPLE
         ),
         "versions": Key("versions", Value(parse_tls_versions)),
+        "unknown_name": Key("refuses_unknown_names", Value(parse_unknown_name)),
+        "alpn": Key("alpn", Value(parse_alpn)),
         "handshake_timeout": Key("handshake_timeout_s", _duration(0.1, 60.0)),
         "truncation": Key("accepts_truncation", Value(parse_truncation)),
     },

@@ -158,3 +158,33 @@ def parse_truncation(value: object) -> bool:
         Refused: it is no answer.
     """
     return parse_choice(value, ("refuse", "accept")) == "accept"
+
+
+ALPN_WANTED = "a list of protocols such as [h2, http/1.1]"
+ALPN_BYTES_MAX = 255
+"""Of a name (RFC 7301, 3.1)."""
+
+
+def parse_unknown_name(value: object) -> bool:
+    """Return whether a client that names no server which is known is refused.
+
+    Raises:
+        Refused: it is no answer.
+    """
+    return parse_choice(value, ("first", "refuse")) == "refuse"
+
+
+def parse_alpn(value: object) -> tuple[str, ...]:
+    """Return the protocols that are spoken, the preferred first.
+
+    Raises:
+        Refused: it is no list, is empty, or has something else in it.
+    """
+    if not isinstance(value, list):
+        raise Refused(mismatch(value, ALPN_WANTED))
+    if not value:
+        raise Refused(f"has no protocol; write {ALPN_WANTED}, or remove the key")
+    for name in value:
+        if not (isinstance(name, str) and name.isascii() and name.isprintable() and 0 < len(name) <= ALPN_BYTES_MAX):
+            raise Refused(f"{quoted(str(name))} is no name of a protocol; write {ALPN_WANTED}")
+    return tuple(dict.fromkeys(value))

@@ -143,7 +143,8 @@ def _side(side: Told, *, is_pair: bool) -> Iterator[str]:
 def _tls(tls: Told) -> str:
     name = "no server name" if tls["server_name"] is None else f"server name {shown(tls['server_name'])}"
     how = "a resumed session" if tls["resumed"] else "a full handshake"
-    return f"TLS {tls['version']}, {shown(tls['suite'])}, {name}, {how}."
+    alpn = "" if tls["alpn"] is None else f", protocol {shown(tls['alpn'])}"
+    return f"TLS {tls['version']}, {shown(tls['suite'])}, {name}{alpn}, {how}."
 
 
 def _reading(side: Told, who: str, other: str) -> str:

@@ -106,6 +106,9 @@ cdef enum:                          # of openssl/ssl.h, bio.h and tls1.h: a stab
     SSL_OP_NO_COMPRESSION = 0x20000
     SSL_OP_NO_RENEGOTIATION = 0x40000000
     SSL_TLSEXT_ERR_OK = 0
+    SSL_TLSEXT_ERR_ALERT_FATAL = 2
+    SSL_AD_UNRECOGNIZED_NAME = 112
+    OPENSSL_NPN_NEGOTIATED = 1
     BIO_CTRL_FLUSH = 11
     BIO_TYPE_SOURCE_SINK = 0x400
     BIO_FLAGS_RETRY_READ = 0x09
@@ -136,6 +139,11 @@ cdef int (*SSL_CTX_set_cipher_list)(SSL_CTX*, const char*) noexcept nogil
 cdef int (*SSL_CTX_use_certificate)(SSL_CTX*, void*) noexcept nogil
 cdef int (*SSL_CTX_use_PrivateKey)(SSL_CTX*, void*) noexcept nogil
 cdef int (*SSL_CTX_check_private_key)(SSL_CTX*) noexcept nogil
+cdef void (*SSL_CTX_set_alpn_select_cb)(SSL_CTX*, void*, void*) noexcept nogil
+cdef int (*SSL_select_next_proto)(
+    unsigned char**, unsigned char*, const unsigned char*, unsigned int, const unsigned char*, unsigned int
+) noexcept nogil
+cdef void (*SSL_get0_alpn_selected)(SSL*, const unsigned char**, unsigned int*) noexcept nogil
 cdef SSL* (*SSL_new)(SSL_CTX*) noexcept nogil
 cdef void (*SSL_free)(SSL*) noexcept nogil
 cdef void (*SSL_set_bio)(SSL*, BIO*, BIO*) noexcept nogil
@@ -248,6 +256,9 @@ cdef int find_contexts() except -1:
     find(<void**>&SSL_CTX_use_certificate, b"SSL_CTX_use_certificate")
     find(<void**>&SSL_CTX_use_PrivateKey, b"SSL_CTX_use_PrivateKey")
     find(<void**>&SSL_CTX_check_private_key, b"SSL_CTX_check_private_key")
+    find(<void**>&SSL_CTX_set_alpn_select_cb, b"SSL_CTX_set_alpn_select_cb")
+    find(<void**>&SSL_select_next_proto, b"SSL_select_next_proto")
+    find(<void**>&SSL_get0_alpn_selected, b"SSL_get0_alpn_selected")
     find(<void**>&PEM_read_bio_X509, b"PEM_read_bio_X509")
     find(<void**>&PEM_read_bio_PrivateKey, b"PEM_read_bio_PrivateKey")
     find(<void**>&X509_free, b"X509_free")
@@ -519,11 +530,15 @@ cdef class OwnSession(Session):
 
     cdef object facts(self):
         cdef const char* name
+        cdef const unsigned char* alpn = NULL
+        cdef unsigned int alpn_size = 0
         if self.known is None and self.is_open and self.ssl != NULL:
             name = SSL_get_servername(self.ssl, 0)
+            SSL_get0_alpn_selected(self.ssl, &alpn, &alpn_size)
             self.known = TlsFacts(
                 SSL_get_version(self.ssl).decode().removeprefix("TLSv"),
                 SSL_CIPHER_get_name(SSL_get_current_cipher(self.ssl)).decode(),
+                (<char*>alpn)[:alpn_size].decode("ascii", "replace") if alpn_size else None,
                 None if name == NULL else name.decode("ascii", "replace").lower(),
                 SSL_session_reused(self.ssl) == 1,
             )
@@ -534,16 +549,16 @@ cdef class OwnSession(Session):
             return "closed" if self.lost == ECONNRESET and self.has_closed else "reset"
         if not self.code:
             return ""
-        from gaiod.core.sessions import reason_of
+        from gaiod.core.sessions import reason_of  # late: it imports ssl
 
-        return reason_of(self.words().upper().replace(" ", "_"), self.has_begun)
+        return reason_of(name_of(self.code), self.has_begun)
 
     cdef str words(self):
-        cdef const char* text
         if self.lost:
             return "the peer closed the connection amid the handshake" if self.has_closed else strerror(self.lost)
-        text = ERR_reason_error_string(self.code)
-        return "unknown" if text == NULL else text.decode("ascii", "replace")
+        from gaiod.core.sessions import words_of  # late: it imports ssl
+
+        return words_of(name_of(self.code))
 
     # -- its parts ---------------------------------------------------------------------------------------
 
@@ -662,6 +677,12 @@ cdef class OwnSession(Session):
         return error
 
 
+cdef str name_of(unsigned long code):
+    """Return what OpenSSL calls a failure, as Python's `ssl` does: `HTTP_REQUEST`."""
+    cdef const char* text = ERR_reason_error_string(code)
+    return "UNKNOWN" if text == NULL else text.decode("ascii", "replace").upper().replace(" ", "_")
+
+
 @cython.final
 cdef class OwnContext:
     """What all sessions of a server have in common: an `SSL_CTX` for each certificate, and the names they are for."""
@@ -672,11 +693,19 @@ cdef class OwnContext:
     cdef Py_ssize_t name_count
     cdef list texts                 # what they point into
     cdef bint accepts_truncation
+    cdef bint refuses_unknown_names
+    cdef bytes alpn                 # each with its length before it
+    cdef const unsigned char* protocols
+    cdef unsigned int protocols_size
 
     def __cinit__(self, options):
         cdef Py_ssize_t count = len(options.certificates)
         cdef Py_ssize_t i
         self.accepts_truncation = options.accepts_truncation
+        self.refuses_unknown_names = options.refuses_unknown_names
+        self.alpn = b"".join(bytes([len(name)]) + name.encode() for name in options.alpn)
+        self.protocols = <const unsigned char*>PyBytes_AS_STRING(self.alpn)
+        self.protocols_size = <unsigned int>PyBytes_GET_SIZE(self.alpn)
         self.contexts = <SSL_CTX**>calloc(count, sizeof(void*))
         if self.contexts == NULL:
             raise MemoryError
@@ -684,6 +713,8 @@ cdef class OwnContext:
         by_name = {}
         for i in range(count):
             self.contexts[i] = make_context(options, options.certificates[i])
+            if options.alpn:
+                SSL_CTX_set_alpn_select_cb(self.contexts[i], <void*>&choose_protocol, <void*>self)
             for name in options.certificates[i].names:
                 by_name.setdefault(name.encode("ascii", "replace"), i)
         self.texts = sorted(by_name)
@@ -728,14 +759,18 @@ cdef class OwnContext:
 
 
 cdef int choose(SSL* ssl, int* alert, void* argument) noexcept nogil:
-    """Show a client the certificate that is for the server it names; the first if none is."""
+    """Show a client the certificate that is for the server it names; if none is, the first, or an alert."""
     cdef const char* asked = SSL_get_servername(ssl, 0)
     cdef char name[NAME_MAX]
     cdef SSL_CTX* found
     cdef Py_ssize_t size = 0
     cdef Py_ssize_t dot = -1
+    cdef int unknown = SSL_TLSEXT_ERR_OK
+    if (<OwnContext>argument).refuses_unknown_names:
+        alert[0] = SSL_AD_UNRECOGNIZED_NAME
+        unknown = SSL_TLSEXT_ERR_ALERT_FATAL
     if asked == NULL:
-        return SSL_TLSEXT_ERR_OK
+        return unknown
     while asked[size] and size < NAME_MAX - 1:
         name[size] = asked[size] + 32 if c"A" <= asked[size] <= c"Z" else asked[size]
         if dot < 0 and name[size] == c".":
@@ -746,8 +781,25 @@ cdef int choose(SSL* ssl, int* alert, void* argument) noexcept nogil:
     if found == NULL and dot > 0:           # a wildcard stands for the first label
         name[dot - 1] = c"*"
         found = (<OwnContext>argument).find(name + dot - 1)
-    if found != NULL:
-        SSL_set_SSL_CTX(ssl, found)
+    if found == NULL:
+        return unknown
+    SSL_set_SSL_CTX(ssl, found)
+    return SSL_TLSEXT_ERR_OK
+
+
+cdef int choose_protocol(
+    SSL* ssl, const unsigned char** chosen, unsigned char* chosen_size, const unsigned char* offered,
+    unsigned int offered_size, void* argument
+) noexcept nogil:
+    """Choose one of a client's protocols, by our preference; an alert if it has none that is spoken."""
+    cdef unsigned char* found = NULL
+    cdef int outcome = SSL_select_next_proto(
+        &found, chosen_size, (<OwnContext>argument).protocols, (<OwnContext>argument).protocols_size, offered,
+        offered_size,
+    )
+    if outcome != OPENSSL_NPN_NEGOTIATED:
+        return SSL_TLSEXT_ERR_ALERT_FATAL   # OpenSSL makes no_application_protocol of it
+    chosen[0] = found
     return SSL_TLSEXT_ERR_OK
 
 

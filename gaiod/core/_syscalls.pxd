@@ -20,7 +20,6 @@ cdef struct Call:
     Py_ssize_t wanted
     Py_ssize_t result
     void* operation                 # a reference, until the batch is reset
-    void* session                   # that it goes through; NULL: none. The operation's connection has it
 
 
 cdef struct Owner:
@@ -58,6 +57,8 @@ cdef class Pin:
 cdef class Batch:
     cdef int exhausted
     cdef Call calls[512]
+    cdef void* sessions[512]        # that calls go through; NULL: plain. The operation's connection has it
+    cdef int secure_count           # how many there are: a batch of plain calls looks at none of them
     cdef int count
     cdef Py_ssize_t buffer_size
     cdef Py_ssize_t arena_size

@@ -287,6 +287,9 @@ cdef class Batch:
 
     cdef int reset(self) except -1:
         """Forget the last batch."""
+        if self.secure_count:
+            memset(self.sessions, 0, self.count * sizeof(void*))
+            self.secure_count = 0
         while self.count > 0:
             self.count -= 1
             Py_DECREF(<object>self.calls[self.count].operation)
@@ -314,7 +317,8 @@ cdef class Batch:
 
     cdef void secure(self, Session session) noexcept:
         """Let the call that was added last go through a TLS session."""
-        self.calls[self.count - 1].session = <void*>session
+        self.sessions[self.count - 1] = <void*>session
+        self.secure_count += 1
 
     cdef void send(self) noexcept:
         """Make the sends."""
@@ -338,12 +342,13 @@ cdef class Batch:
         cdef Call* call = &self.calls[0]
         cdef Call* end = call + self.count
         while call < end:
-            if call.session != NULL:
-                call.result = (<Session>call.session).send(call.fd, call.data, call.wanted)
-            else:
-                call.result = c_send(call.fd, call.data, call.wanted, MSG_NOSIGNAL | MSG_DONTWAIT)
-                if call.result < 0:
-                    call.result = -errno
+            if self.secure_count and self.sessions[call - &self.calls[0]] != NULL:
+                call.result = (<Session>self.sessions[call - &self.calls[0]]).send(call.fd, call.data, call.wanted)
+                call += 1
+                continue
+            call.result = c_send(call.fd, call.data, call.wanted, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if call.result < 0:
+                call.result = -errno
             call += 1
 
     cdef int add_receive(self, int fd, object data, Py_ssize_t offset, object operation) except -1:
@@ -364,7 +369,6 @@ cdef class Batch:
     cdef void add(self, Call* call, object operation) noexcept:
         Py_INCREF(operation)
         call.operation = <void*>operation
-        call.session = NULL
         self.count += 1
 
     cdef int receive(self) except -1:
@@ -384,8 +388,8 @@ cdef class Batch:
         while call < end and free <= last:
             if call.data == NULL:
                 call.data = free
-            if call.session != NULL:
-                call.result = (<Session>call.session).receive(call.fd, call.data, call.wanted)
+            if self.secure_count and self.sessions[call - &self.calls[0]] != NULL:
+                call.result = (<Session>self.sessions[call - &self.calls[0]]).receive(call.fd, call.data, call.wanted)
             else:
                 call.result = c_recv(call.fd, call.data, call.wanted, MSG_DONTWAIT)
                 if call.result < 0:

@@ -39,8 +39,16 @@ REASONS = {
     "NO_SHARED_CIPHER": "no_shared_cipher",
     "NO_SUITABLE_SIGNATURE_ALGORITHM": "no_shared_cipher",
     "NO_SUITABLE_KEY_SHARE": "no_shared_cipher",
+    "CALLBACK_FAILED": "unknown_name",
+    "NO_APPLICATION_PROTOCOL": "alpn",
 }
 """What OpenSSL calls the commonest failures (SSL_R_ in sslerr.h), as `tls.FAILURES` does. Others are `protocol`."""
+
+WORDS = {
+    "CALLBACK_FAILED": "no certificate is for the server that it names",
+    "NO_APPLICATION_PROTOCOL": "it offers none of the protocols of alpn",
+}
+"""Where OpenSSL's own words say nothing to an operator."""
 
 BEFORE_TLS = frozenset({"UNEXPECTED_MESSAGE", "PACKET_LENGTH_TOO_LONG"})
 """Of them, what means something else once a peer has spoken TLS."""
@@ -57,6 +65,11 @@ def reason_of(name: str, has_begun: bool) -> str:
     return REASONS.get(name, "alert" if "ALERT" in name else "protocol")
 
 
+def words_of(name: str) -> str:
+    """Return what OpenSSL calls so, for people."""
+    return WORDS.get(name, name.lower().replace("_", " "))
+
+
 class TlsContext:
     """What all sessions of a server have in common: its certificates, made ready for use."""
 
@@ -68,6 +81,7 @@ class TlsContext:
             OSError: there is no memory for them.
         """
         self.accepts_truncation = options.accepts_truncation
+        self._refuses_unknown_names = options.refuses_unknown_names
         contexts = [_context_of(certificate, options) for certificate in options.certificates]
         self._context = contexts[0]
         self._context.sni_callback = self._choose
@@ -84,14 +98,15 @@ class TlsContext:
         """Return what speaks TLS between two memories."""
         return self._context.wrap_bio(incoming, outgoing, server_side=True)
 
-    def _choose(self, session: Any, name: str | None, context: ssl.SSLContext) -> None:
-        """Show a client the certificate that is for the server it names; the first if none is."""
+    def _choose(self, session: Any, name: str | None, context: ssl.SSLContext) -> int | None:
+        """Show a client the certificate that is for the server it names; if none is, the first, or an alert."""
         if name is not None:
             session.requested_name = name.lower()
             for known in names_for(session.requested_name):
                 if known in self._contexts:
                     session.context = self._contexts[known]
-                    return
+                    return None
+        return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME if self._refuses_unknown_names else None
 
 
 def open_tls(options: ServerTls) -> TlsContext:
@@ -112,6 +127,8 @@ def _context_of(certificate: Certificate, options: ServerTls) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 1
     context.set_ciphers(CIPHERS)
+    if options.alpn:
+        context.set_alpn_protocols(options.alpn)
     load(context, certificate)
     return context
 
@@ -348,7 +365,8 @@ class Session:
         suite, _, _ = self._object.cipher()
         version = self._object.version().removeprefix("TLSv")
         name = getattr(self._object, "requested_name", None)
-        self._facts = TlsFacts(version, suite, name, bool(self._object.session_reused))
+        alpn = self._object.selected_alpn_protocol()
+        self._facts = TlsFacts(version, suite, alpn, name, bool(self._object.session_reused))
 
     def _receive(self, fd: int, wanted: int) -> bytes | int:
         """Receive, and let the object have it; return it, or `-errno`."""
@@ -411,7 +429,7 @@ class Session:
 
     def _note_failure(self, error: Exception) -> None:
         name = getattr(error, "reason", None) or "UNKNOWN"
-        self._fail(reason_of(name, self._has_begun), name.lower().replace("_", " "))
+        self._fail(reason_of(name, self._has_begun), words_of(name))
 
     def _fail(self, reason: str, message: str) -> None:
         self.failure = reason

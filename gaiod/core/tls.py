@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 
 FAILURES = (
-    "timeout", "closed", "reset", "http", "not_tls", "version", "no_shared_cipher", "alert", "protocol",
+    "timeout", "closed", "reset", "http", "not_tls", "version", "no_shared_cipher", "unknown_name", "alpn", "alert",
+    "protocol",
 )  # fmt: skip
 """Why TLS with a peer failed. `timeout` is its owner's; `closed`, `reset`: the network's end came before that of the
-handshake; `http`: what came first was a request without TLS; `not_tls`: it was something else; `alert`: the peer
-refused us, and the message has its alert; `protocol`: anything else that is against the rules."""
+handshake; `http`: what came first was a request without TLS; `not_tls`: it was something else; `unknown_name`: no
+certificate is for the server that it has named; `alpn`: none of its protocols is spoken; `alert`: the peer refused us,
+and the message has its alert; `protocol`: anything else that is against the rules."""
 
 VERSIONS = ("1.2", "1.3")
 """Others have known weaknesses (RFC 8996)."""
@@ -38,6 +40,10 @@ class ServerTls:
     """The first is for clients that name no server, or one that no certificate has."""
     versions: tuple[str, ...] = VERSIONS
     """Of `VERSIONS`."""
+    refuses_unknown_names: bool = False
+    """A client that names no server, or one that no certificate is for, is shown none."""
+    alpn: tuple[str, ...] = ()
+    """Protocols that are spoken, the preferred first (RFC 7301). A client that offers others only is refused."""
     accepts_truncation: bool = False
     """A stream that ends without a close_notify ended in order."""
 
@@ -50,6 +56,8 @@ class TlsFacts:
     """`1.2` or `1.3`."""
     suite: str
     """As OpenSSL calls it: `TLS_AES_256_GCM_SHA384`."""
+    alpn: str | None
+    """The protocol that both speak; None: the client offered none, or none was asked for."""
     server_name: str | None
     """The server that the client has asked for, in lower case; None: it has named none."""
     resumed: bool

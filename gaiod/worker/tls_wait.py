@@ -53,6 +53,8 @@ class TlsWait(Target):
             ServerTls(
                 tuple(Certificate(each.chain, each.key, each.names) for each in settings.certificates),
                 versions=settings.versions,
+                refuses_unknown_names=settings.refuses_unknown_names,
+                alpn=settings.alpn,
                 accepts_truncation=settings.accepts_truncation,
             )
         )

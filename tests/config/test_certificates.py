@@ -63,8 +63,10 @@ def test_certificates_are_read_and_what_they_say_is_known(files: Path) -> None:
 
 
 def test_other_keys_are_what_they_say(files: Path) -> None:
-    tls = tls_of(f"{{certificates: [{pair(files)}], versions: ['1.3'], handshake_timeout: 5s, truncation: accept}}")
+    more = "versions: ['1.3'], unknown_name: refuse, alpn: [h2, http/1.1], handshake_timeout: 5s, truncation: accept"
+    tls = tls_of(f"{{certificates: [{pair(files)}], {more}}}")
     assert (tls.versions, tls.handshake_timeout_s, tls.accepts_truncation) == (("1.3",), 5.0, True)
+    assert (tls.refuses_unknown_names, tls.alpn) == (True, ("h2", "http/1.1"))
 
 
 def test_key_is_in_no_text_of_the_settings_and_survives_the_way_to_a_worker(files: Path) -> None:

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from core.support.sockets import NewPair, connected_pair, receive, reset
-from core.support.tls import LAYERS, TlsPeer, certificate, client, server, server_of, shake_hands, use_layer
+from core.support.tls import (
+    LAYERS,
+    TlsPeer,
+    can_refuse_protocols,
+    certificate,
+    client,
+    server,
+    server_of,
+    shake_hands,
+    use_layer,
+)
 from core.support.waiting import assert_quiet, collect, collect_one, collect_until, contexts, later, soon
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, NotQuiet, TlsError, UsageError
@@ -281,6 +291,67 @@ def test_client_is_shown_the_certificate_for_the_server_that_it_names(watcher: W
         "a.example.org": "example.org", "A.Example.NET": "example.net", "a.b.example.org": "localhost",
         "elsewhere.test": "localhost", None: "localhost",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("offered", "chosen"), [(["two", "one"], "one"), (["two"], "two"), (None, None)])
+def test_protocol_is_the_preferred_one_of_those_that_the_client_offers(
+    watcher: Watcher, tcp_pair: NewPair, offered: list[str] | None, chosen: str | None
+) -> None:
+    near, far = tcp_pair()
+    conn, peer = watcher.delegate(near), TlsPeer(far)
+    peer.object = _client_that_offers(offered).wrap_bio(peer.incoming, peer.outgoing, server_hostname="localhost")
+    result = shake_hands(watcher, conn, peer, [], server(alpn=("one", "two")))
+    assert result.error is None
+    assert conn.tls.alpn == peer.object.selected_alpn_protocol() == chosen
+
+
+def _client_that_offers(protocols: list[str] | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=certificate().chain)
+    if protocols is not None:
+        context.set_alpn_protocols(protocols)
+    return context
+
+
+def test_client_of_other_protocols_fails_with_the_reason(watcher: Watcher, tcp_pair: NewPair) -> None:
+    """The standard library leaves its offer unanswered: it cannot do otherwise."""
+    near, far = tcp_pair()
+    conn, peer = watcher.delegate(near), TlsPeer(far)
+    peer.object = _client_that_offers(["three"]).wrap_bio(peer.incoming, peer.outgoing, server_hostname="localhost")
+    conn.start_tls(server(alpn=("one", "two")))
+    peer.step()
+    if can_refuse_protocols():
+        error = collect_one(watcher).error
+        assert isinstance(error, TlsError)
+        assert error.reason == "alpn"
+    else:
+        assert_quiet(watcher)
+        peer.step()
+        assert collect_one(watcher).error is None
+        assert conn.tls.alpn is None
+
+
+@pytest.mark.parametrize("asked", ["elsewhere.test", None])
+def test_client_of_an_unknown_server_is_refused_where_that_is_wanted(
+    watcher: Watcher, tcp_pair: NewPair, asked: str | None
+) -> None:
+    tls = server_of(
+        ServerTls((Certificate(certificate().chain, certificate().key, ("localhost",)),), refuses_unknown_names=True)
+    )
+    near, far = tcp_pair()
+    assert shake_hands(watcher, watcher.delegate(near), TlsPeer(far), [], tls).error is None
+    near, far = tcp_pair()
+    peer = TlsPeer(far)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    peer.object = context.wrap_bio(peer.incoming, peer.outgoing, server_hostname=asked)
+    watcher.delegate(near).start_tls(tls)
+    peer.step()
+    error = collect_one(watcher).error
+    assert isinstance(error, TlsError)
+    assert error.reason == "unknown_name"
+    with pytest.raises(ssl.SSLError, match="unrecognized name"):
+        peer.step()
 
 
 def test_key_of_another_certificate_is_refused() -> None:

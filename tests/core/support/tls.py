@@ -54,6 +54,11 @@ def use_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.support.tls.layer", name)
 
 
+def can_refuse_protocols() -> bool:
+    """Tell whether sessions can refuse a client for its protocols: the standard library's cannot."""
+    return layer == "usual" and ENGINE == "compiled"
+
+
 def server_of(options: ServerTls) -> Any:
     """Return what `Watcher.start_tls` takes."""
     return LAYERS[layer](options)
