@@ -37,8 +37,12 @@ COMPILED = [
     "core/turns.py",
     "core/watcher.py",
     "process/dispatch.py",
+    "worker/handover/giver.py",
+    "worker/handover/taker.py",
+    "worker/handover/wire.py",
     "worker/ledger.py",
     "worker/listener.py",
+    "worker/names.py",
 ]
 
 

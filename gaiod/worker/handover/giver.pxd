@@ -1,0 +1,1 @@
+"""Types for `giver.py`: its own are plain."""

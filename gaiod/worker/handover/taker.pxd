@@ -1,0 +1,1 @@
+"""Types for `taker.py`: its own are plain."""

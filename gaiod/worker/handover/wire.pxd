@@ -1,0 +1,1 @@
+"""Types for `wire.py`: its own are plain."""

@@ -1,0 +1,1 @@
+"""Types for `names.py`: its own are plain."""
