@@ -322,6 +322,9 @@ cdef class Batch:
 
     cdef void send(self) noexcept:
         """Make the sends."""
+        if self.secure_count:
+            make_secure_sends(self)
+            return
         if self.is_small():
             self.make_sends()
             return
@@ -342,10 +345,6 @@ cdef class Batch:
         cdef Call* call = &self.calls[0]
         cdef Call* end = call + self.count
         while call < end:
-            if self.secure_count and self.sessions[call - &self.calls[0]] != NULL:
-                call.result = (<Session>self.sessions[call - &self.calls[0]]).send(call.fd, call.data, call.wanted)
-                call += 1
-                continue
             call.result = c_send(call.fd, call.data, call.wanted, MSG_NOSIGNAL | MSG_DONTWAIT)
             if call.result < 0:
                 call.result = -errno
@@ -375,6 +374,8 @@ cdef class Batch:
         """Make the receives, as many as fit, and return how many that were."""
         cdef char* memory = self.arena.memory
         cdef int received_count
+        if self.secure_count:
+            return make_secure_receives(self, memory)
         if self.is_small():
             return self.make_receives(memory)
         with nogil:
@@ -388,13 +389,10 @@ cdef class Batch:
         while call < end and free <= last:
             if call.data == NULL:
                 call.data = free
-            if self.secure_count and self.sessions[call - &self.calls[0]] != NULL:
-                call.result = (<Session>self.sessions[call - &self.calls[0]]).receive(call.fd, call.data, call.wanted)
-            else:
-                call.result = c_recv(call.fd, call.data, call.wanted, MSG_DONTWAIT)
-                if call.result < 0:
-                    call.result = -errno
-            if call.result > 0 and call.data == free:
+            call.result = c_recv(call.fd, call.data, call.wanted, MSG_DONTWAIT)
+            if call.result < 0:
+                call.result = -errno
+            elif call.data == free:
                 free += (call.result + 63) & ~63    # a cache line is one connection's
             call += 1
         return <int>(call - &self.calls[0])
@@ -485,6 +483,43 @@ cdef class Batch:
         """Release every view."""
         self.recycle()
         self.recycle()
+
+
+cdef void make_secure_sends(Batch batch) noexcept:
+    """As `Batch.send`, where some calls go through sessions. Beside it, so that plain ones are as they were."""
+    cdef Call* call
+    cdef int i
+    with nogil:
+        for i in range(batch.count):
+            call = &batch.calls[i]
+            if batch.sessions[i] != NULL:
+                call.result = (<Session>batch.sessions[i]).send(call.fd, call.data, call.wanted)
+            else:
+                call.result = c_send(call.fd, call.data, call.wanted, MSG_NOSIGNAL | MSG_DONTWAIT)
+                if call.result < 0:
+                    call.result = -errno
+
+
+cdef int make_secure_receives(Batch batch, char* free) noexcept:
+    """As `Batch.receive`, where some calls go through sessions."""
+    cdef char* last = free + batch.arena_size - batch.buffer_size
+    cdef Call* call
+    cdef int count = 0
+    with nogil:
+        while count < batch.count and free <= last:
+            call = &batch.calls[count]
+            if call.data == NULL:
+                call.data = free
+            if batch.sessions[count] != NULL:
+                call.result = (<Session>batch.sessions[count]).receive(call.fd, call.data, call.wanted)
+            else:
+                call.result = c_recv(call.fd, call.data, call.wanted, MSG_DONTWAIT)
+                if call.result < 0:
+                    call.result = -errno
+            if call.result > 0 and call.data == free:
+                free += (call.result + 63) & ~63
+            count += 1
+    return count
 
 
 cdef class Poller:

@@ -24,12 +24,14 @@ QUICK = [
     "contract/test_forgotten.py",
     "test_reentrancy.py",
     "test_outboxes.py",
+    "test_sessions.py",
     "test_threads.py",
 ]
 """Where memory is shared, taken back, or looked at after somebody else let go of it."""
 
-IPV4 = "not tcp6_pair and not unix_pair"
-"""Of each test once: what is done to memory does not depend on the kind of the address. The slow form runs all."""
+IPV4 = "not tcp6_pair and not unix_pair and not openssl and not key_update"
+"""Of each test once: what is done to memory does not depend on the kind of the address. The slow form runs all. Nor
+those of sessions with `openssl`, a process that the libraries to be preloaded are not for."""
 
 pytestmark = [compiled_only, pytest.mark.thorough]
 
