@@ -1,5 +1,6 @@
 """Evening out established connections over the workers."""
 
+import logging
 import os
 import signal
 from typing import Any
@@ -100,8 +101,9 @@ def test_worker_that_dies_meanwhile_ends_it(evened: Evened) -> None:
 
 
 def test_worker_in_place_of_a_dead_one_gets_its_share_once_it_has_served_for_a_while(
-    evened: Evened, monkeypatch: pytest.MonkeyPatch
+    evened: Evened, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     fleet = evened.fleet
     with skewed(fleet, 8):
         before = fleet.pid(1)
@@ -115,6 +117,7 @@ def test_worker_in_place_of_a_dead_one_gets_its_share_once_it_has_served_for_a_w
         evened.subject.look()
         fleet.run_until(lambda: not evened.subject.is_running)
         assert evened.counts() == [4, 4]
+        assert "connections are uneven since a worker died: evening out those of echo" in caplog.text
         monkeypatch.setattr(evened.subject, "begin", lambda *arguments: pytest.fail("it is done once"))
         evened.subject.look()
 

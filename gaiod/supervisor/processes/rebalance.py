@@ -115,7 +115,11 @@ class Rebalancing:
         if not is_due or self.is_running or generation is None or len(serving) < generation.settings.workers:
             return
         self._evened_s = last_s
-        self.begin([each.name for each in generation.settings.listeners if self.obstacle(each) is None], _log)
+        names = [each.name for each in generation.settings.listeners if self.obstacle(each) is None]
+        uneven = [name for name in names if not is_even(_counts(self._fleet.serving, name))]
+        if uneven:
+            log.info("connections are uneven since a worker died: evening out those of %s", ", ".join(uneven))
+            self.begin(uneven, _log)
 
     def _take(
         self, member: Member, members: Mapping[int, Member], arrived: int, outcome: dict[str, Any] | None
