@@ -73,8 +73,11 @@ class Fanout:
         return len(topic.places)
 
     def end_stalled(self, operations: Operations, group: Group, since_s: float) -> int:
-        """Close the members for whom something waits and who have taken nothing since then; return how many."""
-        stalled = [conn for conn in group.behind if conn.outbox.progress_s <= since_s]
+        """Close the members for whom something waits and who have taken nothing since then; return how many.
+
+        Not those that are detached: nobody sends to them.
+        """
+        stalled = [conn for conn in group.behind if conn.outbox.progress_s <= since_s and conn.unit is None]
         for conn in stalled:
             self._disconnect(operations, conn)
         return len(stalled)

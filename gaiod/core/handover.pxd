@@ -26,6 +26,7 @@ cdef class Unit:
     cdef readonly list requests
     cdef dict waiting
     cdef dict serials
+    cdef double taken_s
 
     @cython.locals(conn=Conn, operations=Operations, request=OpResult)
     cpdef resume(self, bint has_copies=*)
@@ -40,7 +41,7 @@ cdef class Unit:
     cdef take_out(self)
     @cython.locals(conn=Conn)
     cdef _end(self)
-    @cython.locals(operations=Operations, operation=OpResult, next_s=double, reading=bint)
+    @cython.locals(operations=Operations, operation=OpResult, outbox=Queue, next_s=double, now_s=double, reading=bint)
     cdef _rouse(self, Conn conn)
     @cython.locals(operation=OpResult)
     cdef _describe_writes(self, Conn conn, list told, list blobs)

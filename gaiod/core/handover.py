@@ -63,6 +63,7 @@ class Unit:
         self.is_over = False
         self.requests: list[OpResult] = []  # and the operations that were submitted after the first of them
         self.waiting: dict[Conn, list[tuple[str, bytes]]] = {}  # messages, until it is resumed
+        self.taken_s = 0.0  # when it was taken out
         self.serials: dict[Conn, int] = {}  # of the last messages that `describe` has told of, by member
 
     def resume(self, *, has_copies: bool = False) -> None:
@@ -173,6 +174,7 @@ class Unit:
     def take_out(self) -> None:
         """Take the connections out of their loop. `Operations` has found them quiet."""
         operations = self.operations
+        self.taken_s = operations.poller.now()
         operations.away.add(self)
         for conn in self.conns:
             conn.unit = self
@@ -209,6 +211,10 @@ class Unit:
         if conn.read_head is not None or conn.write_head is not None:
             operations.held[conn.fd] = conn
         operations.timers.forget(conn)
+        outbox = conn.outbox
+        if outbox is not None:  # that nothing was sent to it was not its peer's fault
+            now_s = operations.poller.now()
+            outbox.progress_s = min(now_s, outbox.progress_s + now_s - self.taken_s)
         for reading in (True, False):
             next_s = inf
             operation = conn.read_head if reading else conn.write_head

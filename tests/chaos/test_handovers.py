@@ -118,8 +118,11 @@ def le(bound: float) -> str:
 def what_ended(found: dict[str, Any], running: Daemon) -> str:
     """Return how many connections ended how, and what the daemon says of it."""
     ends = Counter((kind, how) for kind, _, how in found["ends"])
+    samples = running.scrape()
+    name = "gaiod_connections_closed_total"
+    reasons = [(each["listener"], each["reason"], samples.value(name, **each)) for each in samples.labels(name)]
     told = [line for line in running.log().splitlines() if any(word in line for word in ("stay", "ended", "killed"))]
-    return "\n".join([str(ends), *told])
+    return "\n".join([str(ends), str([each for each in reasons if each[2]]), *told])
 
 
 def spare_descriptors(running: Daemon) -> int:

@@ -566,6 +566,26 @@ def test_relay_to_a_connection_that_was_handed_over_ends(
 # -- groups --------------------------------------------------------------------------------------------
 
 
+def test_time_for_which_a_member_is_detached_is_not_its_own(watcher: Watcher, stream_pair: NewPair) -> None:
+    """Nobody sends to it: who closes those that take nothing must not find it."""
+    near, _ = stream_pair()
+    conn = watcher.delegate(near)
+    group = watcher.group(limit=1 << 25, memory_limit=1 << 26)
+    group.add(conn)
+    group.publish(pattern(16 << 20))
+    for _ in range(20):
+        watcher.wait_io(0)
+    assert conn.pending_write_bytes > 0
+    unit = watcher.detach(conn)
+    time.sleep(3 * MOMENT_S)
+    assert group.disconnect_stalled(2 * MOMENT_S) == 0
+    assert not unit.is_touched
+    unit.resume()
+    assert group.disconnect_stalled(2 * MOMENT_S) == 0
+    time.sleep(3 * MOMENT_S)
+    assert group.disconnect_stalled(2 * MOMENT_S) == 1
+
+
 def test_messages_that_wait_are_carried(watcher: Watcher, taker: Watcher, stream_pair: NewPair) -> None:
     near, far = stream_pair()
     taken = fill_kernel(near, far)
