@@ -13,6 +13,7 @@ import pytest
 import yaml
 from core.support.processes import REPOSITORY
 from core.support.sockets import reset
+from core.support.tls import certificate
 
 from e2e.support.blocks import Block, Terminal, blocks_of, terminal
 from e2e.support.clients import connect
