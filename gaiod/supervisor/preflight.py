@@ -6,6 +6,7 @@ changed on disk could not be imported a second time. What the child has imported
 which the processes of the generation load it: they run what was checked.
 """
 
+import gc
 import json
 import os
 import signal
@@ -163,7 +164,11 @@ class _Child:
         self._answer: dict[str, Any] = {}
         self._phase = "reading it"
         self._code = Code()
-        self._pid, self.channel = _fork(path, check_rights, self._code.fd)
+        try:
+            self._pid, self.channel = _fork(path, check_rights, self._code.fd)
+        except OSError:
+            self._code.close()
+            raise
 
     def take(self, part: bytes) -> None:
         """Take what it has said."""
@@ -185,6 +190,7 @@ class _Child:
         """End it."""
         os.kill(self._pid, signal.SIGKILL)
         _wait(self._pid)
+        self._code.close()
 
     def checked(self) -> Checked:
         """Wait for its end, and return what it has read.
@@ -192,15 +198,22 @@ class _Child:
         Raises:
             PreflightFailed: nothing that can be used.
         """
-        status = _wait(self._pid)
+        failure = self._failure(_wait(self._pid))
+        if failure is not None:
+            self._code.close()
+            raise failure
+        self._code.take(self._answer["files"])
+        return Checked(settings_from(self._answer["settings"]), self._code)
+
+    def _failure(self, status: int) -> PreflightFailed | None:
+        """Return why what it has said cannot be used, now that it has ended; None: it can."""
         if not self.is_done:
             how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
             text = f"{self._path}: {self._phase} ended the process {how}; correct the handler"
-            raise PreflightFailed(text, SOFTWARE_ERROR)
+            return PreflightFailed(text, SOFTWARE_ERROR)
         if "errors" in self._answer:
-            raise PreflightFailed(self._answer["errors"], self._answer["status"])
-        self._code.take(self._answer["files"])
-        return Checked(settings_from(self._answer["settings"]), self._code)
+            return PreflightFailed(self._answer["errors"], self._answer["status"])
+        return None
 
 
 def _fork(path: Path, check_rights: bool, code: int) -> tuple[int, socket.socket]:
@@ -215,6 +228,9 @@ def _fork(path: Path, check_rights: bool, code: int) -> tuple[int, socket.socket
         raise
     if child == 0:
         try:
+            # What the supervisor has not collected yet is its own: here a finalizer would close, by its number, a
+            # descriptor that is closed below, or that is another one's by then.
+            gc.freeze()
             if obey is not None:
                 obey()
             signal.set_wakeup_fd(-1)

@@ -126,11 +126,13 @@ class Reloads:
             return
         refusal = self._check(read.settings)
         if refusal is not None:
+            read.code.close()
             self._end((CONFIG_ERROR, refusal))
             return
         try:
             prepared = self._listeners.prepare(read.settings)
         except BindError as error:
+            read.code.close()
             self._end((os.EX_OSERR, str(error)))
             return
         before = self._fleet.generation

@@ -1,17 +1,21 @@
 """The configuration is read in a process of its own, of which nothing stays."""
 
 import errno
+import gc
 import os
 import signal
 import sys
 import threading
 import time
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from core.support.waiting import LIMIT_S, MOMENT_S, TIME_UNIT
 from e2e.support.handlers import IMPORTS, SHOUT, beside
+from e2e.support.procfs import codes_of
 
 from gaiod import Watcher
 from gaiod.config import load
@@ -189,6 +193,64 @@ def test_nothing_is_left_open_and_no_process_is_left(tmp_path: Path) -> None:
     _failure(_write(tmp_path, "raise RuntimeError\n"))
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """What is left to the collection of garbage stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize("handler", ["raise RuntimeError\n", "os._exit(0)\n", "time.sleep(3600)\n"])
+def test_code_is_closed_at_once_when_reading_fails(
+    watcher: Watcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handler: str
+) -> None:
+    """The supervisor runs for months, and has little garbage to collect."""
+    path = _write(tmp_path, handler)
+    if "sleep" in handler:
+        monkeypatch.setattr(preflight, "TIMEOUT_S", MOMENT_S)
+    assert codes_of(os.getpid()) == 0
+    failures = [_failure(path), _read(watcher, path)]  # kept, with the frames that they came through
+    assert codes_of(os.getpid()) == 0
+    assert all(isinstance(each, PreflightFailed) for each in failures)
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_code_is_closed_at_once_when_reading_is_given_up_or_cannot_begin(
+    watcher: Watcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    path = _write(tmp_path, "time.sleep(3600)\n")
+    Preflight(watcher, path, lambda read: None).cancel()
+    assert codes_of(os.getpid()) == 0
+    monkeypatch.setattr(os, "fork", fail)
+    failure = _failure(path)
+    assert codes_of(os.getpid()) == 0
+    assert failure.status == 71
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_garbage_of_the_supervisor_is_not_collected_by_who_reads(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What it would close has numbers that are others' in that process."""
+
+    class Garbage:
+        def __init__(self) -> None:
+            self.own = self
+            weakref.finalize(self, os.write, 2, b"collected")
+
+    path = _write(tmp_path, "import gc\ngc.collect()\nos.write(2, b'read')\n" + MINE)
+    Garbage()
+    read_configuration(path)
+    assert capfd.readouterr().err == "read"
+    gc.collect()
 
 
 # -- while the daemon serves -----------------------------------------------------------------------------

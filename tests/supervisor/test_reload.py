@@ -1,12 +1,13 @@
 """Reloads, one after the other: what they need, what they change, what they leave."""
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
 from e2e.support.clients import echoes
 from e2e.support.handlers import IMPORTS
-from e2e.support.procfs import children_of
+from e2e.support.procfs import children_of, codes_of
 
 from gaiod.settings import ListenerSettings, Settings
 from gaiod.supervisor.processes.generation import Code, Generation
@@ -98,6 +99,29 @@ def test_reload_that_fails_says_why_and_changes_nothing(
 def test_refused_settings_are_a_failure_of_the_configuration(reloading: Reloading) -> None:
     reloading.refusal = "user: a reload cannot change it"
     assert reloading.reload() == (78, "user: a reload cannot change it")
+
+
+def test_code_of_a_reload_that_fails_is_closed_at_once(
+    fleet: FleetUnderTest, reloading: Reloading, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        IMPORTS + "class Mine(gaiod.Handler):\n    def on_start(self):\n        raise LookupError\n"
+    )
+    gc.disable()
+    try:
+        reloading.reload("listeners: {}\n")
+        assert codes_of(os.getpid()) == 1
+        reloading.reload(GOOD.replace('bind: "127.0.0.1:0"', 'bind: "192.0.2.1:1"'))
+        assert codes_of(os.getpid()) == 1
+        reloading.refusal = "user: a reload cannot change it"
+        reloading.reload()
+        assert codes_of(os.getpid()) == 1
+        reloading.refusal = None
+        reloading.reload(GOOD.replace("echo}}", "./mine.py}}"))
+        fleet.run_until(lambda: codes_of(os.getpid()) == 1)
+        assert reloading.reloads.results == {"success": 0, "failure": 4}
+    finally:
+        gc.enable()
 
 
 def test_requests_during_a_reload_make_one_more(fleet: FleetUnderTest, reloading: Reloading) -> None:

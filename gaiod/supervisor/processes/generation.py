@@ -26,8 +26,8 @@ class Code:
 
     Attributes:
         fd: of the anonymous file that `gaiod.kept_code` writes and reads.
-        close: closes it. The fleet does, of a generation that nobody is started with any more; of one that never was
-            launched, it is closed with the last who has this.
+        close: closes it. The fleet does, of a generation that was launched, once nobody is started with it any more.
+            Until then whoever has it does, if it comes to nothing: the supervisor collects its garbage rarely.
         versions: by reference of a handler, what is another if its code is, or that of what it imports.
     """
 

@@ -73,6 +73,15 @@ def targets_of(pid: int) -> set[str]:
     return targets
 
 
+def codes_of(pid: int) -> int:
+    """Return how many descriptors a process has of files with the code of a generation."""
+    found = 0
+    for fd in descriptors_of(pid):
+        with suppress(FileNotFoundError):
+            found += "gaiod-code" in os.readlink(PROC / str(pid) / "fd" / str(fd))
+    return found
+
+
 def is_stopped(pid: int) -> bool:
     """Tell whether a process was stopped by a signal."""
     return _stat(pid)[:1] == ["T"]
