@@ -13,7 +13,7 @@ from gaiod.stats.cells import (
     bucket_of,
 )
 
-CONNECTIONS, CLOSED = SERVER_CELL["connections"], SERVER_CELL["closed"]
+CONNECTIONS, ARRIVED, CLOSED = SERVER_CELL["connections"], SERVER_CELL["arrived"], SERVER_CELL["closed"]
 CONNECT_NS = CELL["connect_ns"]
 FIRST_CONNECT = CELL[f"connect_le_{CONNECT_BOUNDS_S[0]}"]
 
@@ -44,8 +44,11 @@ class ServerStats:
         cells[row + FIRST_CONNECT + bucket_of(duration_s, CONNECT_BOUNDS_S)] += 1
 
     def arrived(self) -> None:
-        """Tell of a connection that came from another worker (`Handler.on_arrive`). One `closed()` belongs to it."""
-        self._cells[self._first + CONNECTIONS] += 1
+        """Tell of a connection that came from another worker (`Handler.on_arrive`), and is no new one to the server.
+
+        One `closed()` belongs to it.
+        """
+        self._cells[self._first + ARRIVED] += 1
 
     def closed(self) -> None:
         """Tell of the end of a connection that was `connected()`, or `arrived()`."""

@@ -126,6 +126,7 @@ SERVER_FAILURES = ("refused", "timeout", "unreachable", "reset", "other")
 
 SERVER_CELLS = (
     "connections",
+    "arrived",
     "closed",
     *(f"failed_{reason}" for reason in SERVER_FAILURES),
     "checks_passed",
@@ -183,7 +184,8 @@ def open_connections(row: list[int]) -> int:
 
 def open_to_server(row: list[int]) -> int:
     """Return the same for connections to a server, according to its cells."""
-    return max(0, row[SERVER_CELL["connections"]] - row[SERVER_CELL["closed"]])
+    came = row[SERVER_CELL["connections"]] + row[SERVER_CELL["arrived"]]
+    return max(0, came - row[SERVER_CELL["closed"]])
 
 
 def bucket_of(value: float, bounds: tuple[float, ...]) -> int:

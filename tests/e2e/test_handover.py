@@ -144,6 +144,23 @@ def test_no_client_notices_reloads_of_options_and_restarts_of_workers(daemon: St
     running.wait_for(" connections over in ")
 
 
+def test_connection_that_is_handed_over_is_not_a_new_one_to_its_server(daemon: Start, file: Path) -> None:
+    text = all_kinds(file)
+    running = daemon(text)
+    with connect(running.address("front")) as client:
+        exchange(client, b"before")
+        file.write_text(text.replace("handler: proxy", "handler: proxy, idle_timeout: 1h"))
+        running.ask("reload")
+        wait_until(lambda: moved_of(running, "front") == 1, "its being handed over")
+        exchange(client, b"after")
+        samples = running.scrape()
+        assert samples.total("gaiod_upstream_connections_total", upstream="front") == 1
+        assert samples.total("gaiod_upstream_connections_active", upstream="front") == 1
+    wait_until(
+        lambda: running.scrape().total("gaiod_upstream_connections_active", upstream="front") == 0, "its being closed"
+    )
+
+
 def test_no_client_notices_an_upgrade(daemon: Start, file: Path) -> None:
     running = daemon(all_kinds(file))
     with busy(clients_of(running)):

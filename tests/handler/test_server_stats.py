@@ -45,6 +45,13 @@ def test_connections_are_counted_for_their_server_and_their_time_for_the_listene
     }
 
 
+def test_connection_that_arrives_is_not_counted_as_one_that_was_established(counting: Counting) -> None:
+    server = counting.counts.server("a")
+    server.arrived()
+    server.closed()
+    assert counting.changed() == {"a.arrived": 1, "a.closed": 1}
+
+
 @pytest.mark.parametrize("bound_s", CONNECT_BOUNDS_S)
 def test_time_to_connect_falls_into_the_bucket_of_its_length(counting: Counting, bound_s: float) -> None:
     counting.counts.server("a").connected(bound_s)

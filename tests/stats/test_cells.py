@@ -92,10 +92,15 @@ def test_bucket_is_the_unbounded_one_when_there_are_no_bounds() -> None:
     assert bucket_of(1.0, ()) == 0
 
 
-@pytest.mark.parametrize(("connections", "closed", "is_open"), [(0, 0, 0), (5, 2, 3), (1, 2, 0)])
-def test_connections_to_a_server_are_those_established_and_not_closed(
-    connections: int, closed: int, is_open: int
+@pytest.mark.parametrize(
+    ("connections", "arrived", "closed", "is_open"),
+    [(0, 0, 0, 0), (5, 0, 2, 3), (5, 4, 2, 7), (0, 3, 1, 2), (1, 0, 2, 0)],
+)
+def test_connections_to_a_server_are_those_that_came_and_were_not_closed(
+    connections: int, arrived: int, closed: int, is_open: int
 ) -> None:
+    """They were established here, or came from another worker."""
     row = [0] * len(SERVER_CELL)
-    row[SERVER_CELL["connections"]], row[SERVER_CELL["closed"]] = connections, closed
+    row[SERVER_CELL["connections"]], row[SERVER_CELL["arrived"]] = connections, arrived
+    row[SERVER_CELL["closed"]] = closed
     assert open_to_server(row) == is_open

@@ -186,13 +186,13 @@ def test_gauges_of_a_listener_are_those_of_workers_that_live() -> None:
 def test_servers_counts_are_kept_when_a_worker_is_gone_and_its_open_connections_are_closed() -> None:
     slot = Slot(0)
     memory = slot.open({ONE: ("a",)})
-    _count_server(memory, 0, 0, connections=5, closed=2, failed_timeout=3, checks_failed=4, down=1)
+    _count_server(memory, 0, 0, connections=5, arrived=1, closed=2, failed_timeout=3, checks_failed=4, down=1)
     assert _of_servers(slot, "down") == {(ONE, "a"): 1}
     slot.retire(memory)
     (row,) = slot.server_rows().values()
     assert open_to_server(row) == 0
     kept = {name: row[cell] for name, cell in SERVER_CELL.items() if row[cell]}
-    assert kept == {"connections": 5, "closed": 5, "failed_timeout": 3, "checks_failed": 4}
+    assert kept == {"connections": 5, "arrived": 1, "closed": 6, "failed_timeout": 3, "checks_failed": 4}
 
 
 def test_servers_are_told_apart_by_their_label_wherever_their_row_is() -> None:

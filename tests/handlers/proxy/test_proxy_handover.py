@@ -35,7 +35,7 @@ def test_session_goes_on_as_it_was(half_closed_s: float | None) -> None:
     )
     (endpoint,) = handler.pool.servers[0].endpoints
     assert endpoint.active == 1
-    assert conn.servers == {ADDRESS: {"connections": 1}}
+    assert conn.servers == {ADDRESS: {"arrived": 1}}
     assert handler.partner_of(cast(Conn, conn)) is cast(Conn, server)
     assert handler.partner_of(cast(Conn, server)) is cast(Conn, conn)
 
