@@ -22,7 +22,7 @@ control_option = click.option(
     show_envvar=True,
     help="The control socket of the daemon. Default: that of a daemon of the same user.",
 )
-NO_CHANGES = "nothing has changed; connections stay where they are"
+NO_CHANGES = "nothing has changed; connections go on"
 SORTS = [order for order in VERBS["connections"].arguments["sort"].choices if order != "traffic"]
 """Of `connections`: for how fast each one is, somebody has to look twice."""
 

@@ -54,10 +54,10 @@ class Handshakes:
         if outcome == 0:
             return
         conn.active_s = operations.now_s
-        conn.stall_s = 0.0
         operations._pop_read(conn)
         if outcome > 0:
             conn.writable = True
+            conn.stall_s = 0.0
             operations._finish(operation, None, COMPLETE)
             operations._flush_later(conn)
             operations._schedule_write(conn)

@@ -80,6 +80,10 @@ class Host(Protocol):
         """Call `on_post` in the worker's thread: `Handler.post`."""
 
 
+VERSION_END = 1 << 63
+"""Versions of a handler's state are below it."""
+
+
 class Handler:
     """Serves the connections of one listener. There is one instance per listener and worker, in one thread.
 
@@ -139,11 +143,22 @@ class Handler:
         for name in vars(cls):
             check_hook(name, cls.__qualname__)
         check_methods(cls, Handler, CALLED)
-        if cls.state_version is not None and cls.on_arrive is Handler.on_arrive:
-            raise TypeError(f"{cls.__qualname__} has a state_version; define on_arrive(self, conn, arrival), too")
+        cls._check_versions()
         interval_s: Any = cls.tick_interval_s
         if isinstance(interval_s, int | float) and not 0 < interval_s < inf:
             raise TypeError(f"{cls.__qualname__}.tick_interval_s is {interval_s!r}; write seconds, more than 0")
+
+    @classmethod
+    def _check_versions(cls) -> None:
+        """Refuse versions of the state that are none: workers compare them when they hand connections over."""
+        version: Any = cls.state_version
+        accepts: Any = cls.state_accepts
+        if version is not None and not _is_version(version):
+            raise TypeError(f"{cls.__qualname__}.state_version is {version!r}; write a whole number from 0 on, or None")
+        if not isinstance(accepts, frozenset | set) or not all(map(_is_version, accepts)):
+            raise TypeError(f"{cls.__qualname__}.state_accepts is {accepts!r}; write a set of versions: {{1, 2}}")
+        if version is not None and cls.on_arrive is Handler.on_arrive:
+            raise TypeError(f"{cls.__qualname__} has a state_version; define on_arrive(self, conn, arrival), too")
 
     # -- what the configuration asks -----------------------------------------------------------------
 
@@ -699,3 +714,7 @@ class Source:
 
         Timers, posts and sockets of the outlet have ended by then.
         """
+
+
+def _is_version(value: Any) -> bool:
+    return type(value) is int and 0 <= value < VERSION_END

@@ -25,7 +25,7 @@ from gaiod.supervisor.sockets.listeners import Listeners, Prepared
 log = logging.getLogger("gaiod.supervisor")
 
 
-NO_CHANGES = "nothing has changed; connections stay where they are"
+NO_CHANGES = "nothing has changed; connections go on"
 STOPPING = (os.EX_TEMPFAIL, "the daemon is stopping: nothing is reloaded")
 
 Outcome = tuple[int, str]

@@ -402,7 +402,7 @@ class Listener(Target):
 
     def describe(self, hook: str, conn: Conn | None) -> tuple[str, str, str]:
         """Return how log lines about a call of a hook name the listener and handler, the hook, and the connection."""
-        where = f"listener {self.name}, handler {label_of(self.settings.handler)}"
+        where = f"listener {self.name}, handler {self.label}"
         return where, hook, "" if conn is None else f"; connection {self._name_of(conn)}"
 
     def _name_of(self, conn: Conn) -> str:
@@ -523,6 +523,11 @@ class Listener(Target):
         self._call("on_close", None, self.handler.on_close, (conn, reason))
 
     # -- connections that go to another worker, or come from one ---------------------------------------
+
+    @property
+    def label(self) -> str:
+        """What metrics and the log call its handler."""
+        return label_of(self.settings.handler)
 
     @property
     def state_version(self) -> int | None:

@@ -132,7 +132,7 @@ def test_connections_are_asked_for_as_wanted(path: Path) -> None:
             ["reload"],
             {"verb": "reload"},
             {"generation": 5, "changes": []},
-            "reloaded: generation 5\n  nothing has changed; connections stay where they are",
+            "reloaded: generation 5\n  nothing has changed; connections go on",
         ),
         (["upgrade"], {"verb": "upgrade"}, {"pid": 913}, "upgraded: process 913 serves"),
         (

@@ -3,6 +3,7 @@
 import errno
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ from core.support.tls import (
     shake_hands,
     use_layer,
 )
-from core.support.waiting import assert_quiet, collect, collect_one, collect_until, contexts, later, soon
+from core.support.waiting import LIMIT_S, assert_quiet, collect, collect_one, collect_until, contexts, later, soon
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, NotQuiet, TlsError, UsageError
 from gaiod.core.handshakes import STEPS_PER_PASS
@@ -96,6 +97,7 @@ def test_peer_that_does_not_speak_tls_fails_with_the_reason(watcher: Watcher, tc
     error = collect_one(watcher).error
     assert isinstance(error, TlsError)
     assert (error.reason, error.errno) == (reason, errno.EPROTO)
+    assert conn.stalled_s(time.monotonic()) < LIMIT_S  # and not since this machine was started
     assert conn.tls is None
 
 

@@ -95,7 +95,7 @@ def test_first_minutes(reader: Terminal) -> None:
 @runs("gaiod check gaiod.yaml")
 def test_configuration_is_checked_served_and_reloaded(reader: Terminal) -> None:
     printed = reader.run_as_a_reader(text_of("gaiod check gaiod.yaml"))
-    unchanged = "  nothing has changed; connections stay where they are\n"
+    unchanged = "  nothing has changed; connections go on\n"
     assert printed == f"gaiod.yaml: fine; listeners: echo\nreloaded: generation 2\n{unchanged}"
 
 

@@ -76,7 +76,7 @@ def test_reload_that_changes_nothing_says_so_and_starts_new_workers(daemon: Star
     (old,) = running.workers
     with _connected(running, "one") as one:
         done = running.gaiod("reload")
-        assert done.stdout == "reloaded: generation 2\n  nothing has changed; connections stay where they are\n"
+        assert done.stdout == "reloaded: generation 2\n  nothing has changed; connections go on\n"
         assert running.workers != [old]
         assert exchange(one, b"after") == b"after"
         assert echoes(running.address("one"))

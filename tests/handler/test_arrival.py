@@ -1,8 +1,17 @@
 """What a handler says of connections that go from one worker to another, where its class is made."""
 
+from typing import Any
+
 import pytest
 
 from gaiod import Arrival, Conn, GaiodError, Handler, NotTaken
+
+
+class Counted(Handler):
+    """Takes connections, once it has a version."""
+
+    def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
+        """Take it."""
 
 
 def test_handler_that_describes_connections_has_to_take_them() -> None:
@@ -10,6 +19,18 @@ def test_handler_that_describes_connections_has_to_take_them() -> None:
 
         class Half(Handler):
             state_version = 1
+
+
+@pytest.mark.parametrize("version", ["1", 1.5, True, -1, 1 << 63, (1,)])
+def test_version_is_a_number(version: Any) -> None:
+    with pytest.raises(TypeError, match=r"Counts\.state_version is .*; write a whole number from 0 on, or None"):
+        type("Counts", (Counted,), {"__qualname__": "Counts", "state_version": version})
+
+
+@pytest.mark.parametrize("accepts", [3, "12", [1, 2], {"1"}, frozenset({1.5}), {True}, {-1}, None])
+def test_versions_that_are_accepted_are_a_set_of_numbers(accepts: Any) -> None:
+    with pytest.raises(TypeError, match=r"Counts\.state_accepts is .*; write a set of versions: {1, 2}"):
+        type("Counts", (Counted,), {"__qualname__": "Counts", "state_version": 3, "state_accepts": accepts})
 
 
 def test_handler_without_a_version_takes_none() -> None:

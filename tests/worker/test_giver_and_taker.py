@@ -278,13 +278,14 @@ class Breaking(Counting):
         (Counting, Refusing, {}, "refused"),
         (Counting, Breaking, {}, "hook_error"),
         (Counting, Counting, {"connections_max": 0}, "limit"),
+        (Counting, Counting, {"kind": "another"}, "handler"),
     ],
 )
 def test_who_cannot_go_stays_and_is_served(
     request: pytest.FixtureRequest,
     giver: type[Handler],
     taker: type[Handler],
-    limits: dict[str, int],
+    limits: dict[str, Any],
     reason: str,
 ) -> None:
     both = both_of(request, giver(), taker(), **limits)
@@ -893,8 +894,8 @@ HELLO = {"format": FORMAT, "token": "00" * 16, "descriptors": 100, "listeners": 
                 {"token": 3},
                 {"descriptors": "many"},
                 {"listeners": [3]},
-                {"listeners": {"front": {"versions": 1, "feed": None}}},
-                {"listeners": {"front": {"versions": [1]}}},
+                {"listeners": {"front": {"handler": "test", "versions": 1, "feed": None}}},
+                {"listeners": {"front": {"handler": "test", "versions": [1]}}},
             )
         ),
         (Parts().frame({"accept": 7, "refused": {}, "positions": {}}), "lost"),
@@ -923,7 +924,7 @@ def test_other_takers_get_what_one_that_speaks_nonsense_was_offered(echoes: Both
             sock.bind("")
         listening.listen()
         stream, descriptors = ("\0" + sock.getsockname()[1:].decode("ascii") for sock in (listening, datagrams))
-        listeners = {"front": {"versions": [1], "feed": None}}
+        listeners = {"front": {"handler": "test", "versions": [1], "feed": None}}
         echoes.begin(takers=[{"stream": stream, "descriptors": descriptors}, echoes.takes.address])
         taker, _ = listening.accept()
         with taker:

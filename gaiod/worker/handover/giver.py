@@ -116,10 +116,11 @@ class _Offer:
 
 @dataclass(slots=True, eq=False)
 class _Hello:
-    """What the taker is: how many descriptors it has room for yet; the versions and the feed of each listener."""
+    """What the taker is: how many descriptors it has room for yet; each listener's handler, its versions, its feed."""
 
     token: bytes
     descriptors: int
+    handlers: dict[str, str]
     versions: dict[str, set[int]]
     feeds: dict[str, Any]
 
@@ -461,6 +462,9 @@ class _Link(Link):
         """Take a connection out of the loop, if the taker may have it and it is quiet."""
         assert self._hello is not None
         giver = self._giver
+        if self._hello.handlers.get(listener.name, listener.label) != listener.label:
+            self._stays(listener, "handler")  # the state is another handler's, whatever its version
+            return None
         if listener.state_version not in self._hello.versions.get(listener.name, ()):
             self._stays(listener, "version")
             return None
@@ -674,6 +678,7 @@ class _Link(Link):
         self._hello = _Hello(
             bytes.fromhex(message["token"]),
             index(message["descriptors"]),
+            {name: str(each["handler"]) for name, each in listeners.items()},
             {name: {index(version) for version in each["versions"]} for name, each in listeners.items()},
             {name: each["feed"] for name, each in listeners.items()},
         )

@@ -176,7 +176,11 @@ class _Link(Link):
         for name, listener in self._taker.listeners.items():
             if listener.hands_over:
                 feed = positions.get(name)
-                listeners[name] = {"versions": listener.versions, "feed": None if feed is None else feed[0]}
+                listeners[name] = {
+                    "handler": listener.label,
+                    "versions": listener.versions,
+                    "feed": None if feed is None else feed[0],
+                }
         return {"format": FORMAT, "token": self._token.hex(), "descriptors": _room(), "listeners": listeners}
 
     # -- what comes ------------------------------------------------------------------------------------

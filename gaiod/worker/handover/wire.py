@@ -1,6 +1,6 @@
 """What two workers say to each other while one hands its connections to the other.
 
-    taker -> giver    hello     {"format": 1, "token": "...", "listeners": {"echo": {"versions": [1], "feed": null}}}
+    taker -> giver    hello     {"format": 1, "token": "...", "listeners": {"echo": {"versions": [1], ...}}}
     giver -> taker    offer     {"offer": 7, "quiet_s": ..., "from": {...}, "units": [...], "positions": {"ticks": 42}}
     taker -> giver    accept    {"accept": 7, "refused": {"3": "limit"}, "positions": {"ticks": 44}}
     giver -> taker    commit    {"commit": 7, "kept": [5], "messages": [[0, 0, [["topic", 2]]]]}

@@ -54,12 +54,13 @@ class Serving(Stepped):
         handler: Handler,
         *,
         name: str = "front",
+        kind: str = "test",
         sock: socket.socket | None = None,
         connection_log: ConnectionLog | None = None,
         names: Names | None = None,
         **settings: Any,
     ) -> None:
-        plain = ListenerSettings(name=name, bind="127.0.0.1:0", handler="test", **settings)
+        plain = ListenerSettings(name=name, bind="127.0.0.1:0", handler=kind, **settings)
         self._layout = Layout((len(plain.servers),))
         self.cells = memoryview(bytearray(8 * self._layout.size)).cast("q")
         super().__init__(Watcher(counters=self.cells, report_closes=True, report_hangups=True))
