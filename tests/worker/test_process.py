@@ -263,7 +263,7 @@ def test_kept_connections_have_timers_and_an_idle_timeout_as_before(worker: Work
         "    def on_write(self, conn, result):\n"
         "        pass\n"
     )
-    worker.serve(str(tmp_path / "mine.py"), ECHO, idle_timeout_s=MOMENT_S)
+    worker.serve(str(tmp_path / "mine.py"), ECHO, idle_timeout_s=10 * MOMENT_S)
     with connect(worker.address(0)) as ticking, connect(worker.address(1)) as idle:
         assert exchange(idle, b"ping") == b"ping"
         worker.send({"keep": {"listeners": ["listener-0", "listener-1"], "timeout_s": 3600}})

@@ -3,13 +3,14 @@
 import array
 import errno
 import mmap
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from core.support.sockets import NewPair, fill, pattern, pump, receive, reset
-from core.support.waiting import assert_quiet, collect, collect_one, collect_until, contexts, soon
+from core.support.waiting import MOMENT_S, assert_quiet, collect, collect_one, collect_until, contexts, soon
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, EmptyBuffer
 from gaiod.core.operations import OpType
@@ -259,7 +260,8 @@ def partial_write(watcher: Watcher, new_pair: NewPair, **options: Any) -> tuple[
 def test_write_tells_how_much_the_kernel_took_when_it_is_ended(
     watcher: Watcher, stream_pair: NewPair, end: str
 ) -> None:
-    conn, far = partial_write(watcher, stream_pair, deadline=soon() if end == "deadline" else None)
+    deadline = time.monotonic() + 10 * MOMENT_S if end == "deadline" else None  # time enough to fill the kernel
+    conn, far = partial_write(watcher, stream_pair, deadline=deadline)
     if end != "deadline":
         getattr(conn, end)()
     result = collect_one(watcher)
