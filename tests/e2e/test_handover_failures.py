@@ -198,6 +198,13 @@ def test_taker_that_dies_before_the_commit_costs_nobody_anything_and_the_next_on
     assert found["longest_s"] < LIMIT_S
 
 
+def test_handler_that_ends_each_process_where_its_connections_arrive_does_not_end_the_daemon(hand_over: Run) -> None:
+    running, found = hand_over("def arrive(count):\n    os._exit(3)\n", timeout="20s")
+    assert running.log().count("ended with exit status 3") == 3
+    assert outcome(running) == (0, {"lost": COUNT})
+    assert found["ends"] == []
+
+
 def test_taker_that_dies_after_the_commit_costs_those_that_were_committed(hand_over: Run) -> None:
     running, found = hand_over(
         "def put_fault(is_later):\n    giver.UNITS_MAX = 40\n"

@@ -17,6 +17,10 @@ The giver takes everything back when the taker has died, says what makes no sens
 hangs, perhaps before it has received all of an offer. The link is over then. Clients stand still for no longer, and for
 that only once. A taker that hung gets a new link, and more when it has said something there.
 
+A connection may be what its takers die of: its handler's `on_arrive` ends the process. So what a taker had not accepted
+when it died is suspect, and is offered once more, before all else and alone. Who cost its taker its life again stays.
+After two of these, all of the listener stays: then it is the handler, and no longer one connection.
+
 What was asked of a connection after it was offered is not in the offer. So that one is kept, and the commit says so.
 
 What is published for the member of a group meanwhile is known by its position in the feed: the taker says which
@@ -78,6 +82,9 @@ PASS_S = 0.002
 
 AGAIN_S = 0.05
 """When to ask again for what was not quiet."""
+
+DEATHS_MAX = 2
+"""Takers that one connection may cost, and of which connections of one listener may be the cause for certain."""
 
 PROGRESS_TIMEOUT_S = 2.0
 """For how long the taker may show no progress, while connections are offered: it has received or said nothing."""
@@ -197,6 +204,8 @@ class Giver:
         self._links: list[_Link] = []
         self._known: set[str] = set()  # where takers are, or were
         self._have_waited: set[Conn] = set()
+        self._deaths: Counter[Conn] = Counter()  # of takers that were building it
+        self._deaths_alone: Counter[Listener] = Counter()  # of takers that were building nothing else
         if any(self._waiting.values()):
             self.add_takers(takers)
         self._share()
@@ -225,6 +234,26 @@ class Giver:
         self._have_waited.add(conn)
         return has_waited
 
+    def is_suspect(self, conn: Conn) -> bool:
+        """Tell whether a taker may have died of a connection."""
+        return self._deaths[conn] > 0
+
+    def is_deadly(self, listener: Listener, conn: Conn) -> bool:
+        """Tell whether a connection costs too many takers, or its listener does."""
+        return self._deaths[conn] >= DEATHS_MAX or self._deaths_alone[listener] >= DEATHS_MAX
+
+    def note_death(self, units: Sequence[_Offered]) -> None:
+        """Take note of what a taker was building when it died; it is still to be taken back."""
+        if self.is_suspect(units[0].unit.conns[0]):
+            self._deaths_alone[units[0].listener] += 1
+            log.error(
+                "a worker ended again while it took over a connection of listener %s, which stays here; "
+                "look at what on_arrive of its handler does",
+                units[0].listener.name,
+            )
+        for each in units:
+            self._deaths.update(each.unit.conns)
+
     def cut_short(self) -> None:
         """Offer nothing more: all connections are to go, and no longer just some."""
         for link in self._links:
@@ -245,6 +274,10 @@ class Giver:
     def ask_again(self, listener: Listener, conn: Conn) -> None:
         """Offer a connection later."""
         self._again.append((listener, conn))
+
+    def ask_next(self, listener: Listener, conn: Conn) -> None:
+        """Offer a connection before the others of its listener."""
+        self._waiting[listener].appendleft(conn)
 
     def next_for(self, wanted: Mapping[str, int]) -> tuple[Listener, Conn] | None:
         """Return a connection to offer to who gets so many of each listener; None: there is none now."""
@@ -391,8 +424,13 @@ class _Link(Link):
 
     @property
     def has_room(self) -> bool:
-        """Whether it can take another offer."""
-        return self.is_usable and sum(offer.kept is None for offer in self.offers.values()) < OFFERS_MAX
+        """Whether it can take another offer. None is made beside one of a suspect."""
+        is_tried = any(
+            offer.accepted is None and self._giver.is_suspect(offer.units[0].unit.conns[0])
+            for offer in self.offers.values()
+        )
+        is_free = sum(offer.kept is None for offer in self.offers.values()) < OFFERS_MAX
+        return self.is_usable and is_free and not is_tried
 
     def close(self) -> None:
         """End it in order: nothing is offered."""
@@ -411,6 +449,8 @@ class _Link(Link):
         close_all(self._lifeline)
         self._giver.why = self._broken
         for offer in self.offers.values():
+            if self._broken == "lost" and offer.accepted is None:
+                self._giver.note_death(offer.units)
             self._take_back(offer.units, has_copies=True)
         self.offers.clear()
         if self._broken == "timeout":
@@ -430,6 +470,10 @@ class _Link(Link):
             waiting = giver.next_for(self.wanted)
             if waiting is None:
                 break
+            is_suspect = giver.is_suspect(waiting[1])
+            if is_suspect and offered:
+                giver.ask_next(*waiting)
+                break
             each = self._detach(*waiting)
             if each is None:
                 continue
@@ -448,6 +492,8 @@ class _Link(Link):
                 told.append(plain)
                 count += size
                 self.wanted[each.listener.name] -= each.clients
+                if is_suspect:
+                    break
         if not offered:
             return False
         self._send_offer(offered, told, parts)
@@ -470,6 +516,9 @@ class _Link(Link):
             return None
         if conn.tls is not None:
             self._stays(listener, "tls")
+            return None
+        if giver.is_deadly(listener, conn):
+            self._stays(listener, "lost")
             return None
         if conn.busy:
             giver.ask_again(listener, conn)
@@ -576,8 +625,11 @@ class _Link(Link):
                 continue
             if self._broken == "timeout" and self._giver.has_waited(each.unit.conns[0]):
                 self._giver.stays(each.listener, "timeout")
+                continue
+            self.wanted[each.listener.name] += each.clients
+            if self._broken == "lost" and self._giver.is_suspect(each.unit.conns[0]):
+                self._giver.ask_next(each.listener, each.unit.conns[0])
             else:
-                self.wanted[each.listener.name] += each.clients
                 self._giver.ask_again(each.listener, each.unit.conns[0])
 
     # -- what becomes of it ----------------------------------------------------------------------------
