@@ -18,6 +18,7 @@ cdef class Listener(Target):
     cdef object __weakref__
     cdef readonly object settings
     cdef readonly str name
+    cdef readonly str label
     cdef readonly int active
     cdef readonly object handler
     cdef readonly object counts

@@ -106,6 +106,7 @@ class Listener(Target):
         super().__init__(handler.on_read, handler.on_write)
         self.settings = settings
         self.name = settings.name
+        self.label = label_of(settings.handler)
         self.active = 0
         self.handler = handler
         self._watcher = watcher
@@ -523,11 +524,6 @@ class Listener(Target):
         self._call("on_close", None, self.handler.on_close, (conn, reason))
 
     # -- connections that go to another worker, or come from one ---------------------------------------
-
-    @property
-    def label(self) -> str:
-        """What metrics and the log call its handler."""
-        return label_of(self.settings.handler)
 
     @property
     def state_version(self) -> int | None:
