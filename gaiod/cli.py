@@ -7,6 +7,7 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -67,7 +68,12 @@ def serve(config: Path | None, allow_root: bool) -> None:
     from gaiod.supervisor.host.privileges import PrivilegeError, check_start
     from gaiod.supervisor.preflight import PreflightFailed, read_configuration
     from gaiod.supervisor.supervisor import Supervisor
-    from gaiod.supervisor.upgrade import own_command
+    from gaiod.supervisor.upgrade import own_command, tell_failure
+
+    def refuse(why: Exception, status: int) -> NoReturn:
+        click.echo(why, err=True)
+        tell_failure(os.environ, str(why))
+        sys.exit(status)
 
     with _packaged_default() if config is None else nullcontext(_absolute(config)) as path:
         try:
@@ -75,11 +81,9 @@ def serve(config: Path | None, allow_root: bool) -> None:
             check_start(checked.settings, config, allow_root=allow_root)
             configure_log(LogSettings(format=checked.settings.log.format), role="supervisor")
         except PreflightFailed as failure:
-            click.echo(failure, err=True)
-            sys.exit(failure.status)
+            refuse(failure, failure.status)
         except PrivilegeError as error:
-            click.echo(error, err=True)
-            sys.exit(os.EX_NOPERM)
+            refuse(error, os.EX_NOPERM)
         if config is None:
             log.info("no --config was given: serving the packaged default, %s", path)
             if os.geteuid() == 0 and not allow_root:

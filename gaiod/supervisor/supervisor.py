@@ -139,7 +139,7 @@ class Supervisor:
         try:
             prepared = self._opening.open(self._settings, self._path)
         except (BindError, OSError, privileges.PrivilegeError, LogError) as error:
-            log.error("%s", error)
+            self._tell_failure(str(error))
             signals.close()
             self._close()
             match error:
@@ -202,7 +202,7 @@ class Supervisor:
         if failure is not None:
             self._listeners.abandon(prepared)
             if self._state is not State.STOPPING:
-                log.error("%s", failure.text)
+                self._tell_failure(failure.text)
                 self._exit_status = failure.status
                 self._stop(0.0)
             return
@@ -223,6 +223,12 @@ class Supervisor:
             self._watcher.timer(time.monotonic() + MAIN_PID_S, context=lambda result: self._tell_status())
         pids = ", ".join(str(member.process.pid) for member in self._fleet)
         log.info("ready: %d worker%s, process %s", len(self._fleet), "s"[: len(self._fleet) != 1], pids)
+
+    def _tell_failure(self, text: str) -> None:
+        """Say why this daemon cannot serve: in the log, and to the one that it was to replace."""
+        log.error("%s", text)
+        if self._opening.predecessor is not None:
+            self._opening.predecessor.tell_failure(text)
 
     def _loop(self) -> None:
         while self._state is not State.STOPPED:
@@ -378,7 +384,7 @@ class Supervisor:
 
     def _take_upgraded(self, asker: Asker, status: int, text: str) -> None:
         if status:
-            log.error("the upgrade failed, and everything stays as it was: %s", text)
+            log.error("the upgrade failed, and everything stays as it was:\n%s", text)
             asker((status, text))
             return
         log.info("upgraded: process %s serves; draining", text)

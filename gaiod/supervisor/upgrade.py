@@ -24,12 +24,19 @@ from gaiod.process.channel import Channel
 from gaiod.process.socket_files import Inode
 from gaiod.supervisor.processes.kept_closes import Inherited
 from gaiod.supervisor.processes.shared_state import HandedOverValues
-from gaiod.supervisor.processes.slots import Key
+from gaiod.supervisor.processes.slots import Key, anonymous_file
 
 log = logging.getLogger("gaiod.supervisor")
 
 VARIABLE = "GAIOD_UPGRADE"
 """Holds the descriptor of the new daemon's end of the channel."""
+
+FAILURE_VARIABLE = "GAIOD_UPGRADE_FAILURE"
+"""Holds the descriptor of an anonymous file, into which the new daemon writes why it cannot serve. It may have no log
+yet. On the channel, a daemon of up to 0.5 takes whatever comes for success."""
+
+FAILURE_MAX_BYTES = 1 << 16
+"""What is read of it."""
 
 KILL_S = 2.0
 """What a new daemon that is given up has to end."""
@@ -123,17 +130,19 @@ class Upgrade:
         if handed_over.closes is not None:
             fds += [handed_over.closes["past"], *handed_over.closes["live"]]
         environment = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
-        environment[VARIABLE] = str(theirs.fileno())
+        self._failure = anonymous_file("gaiod-failure")
+        environment |= {VARIABLE: str(theirs.fileno()), FAILURE_VARIABLE: str(self._failure)}
         with theirs:
             try:
                 self._process = subprocess.Popen(
                     command,
-                    pass_fds=[theirs.fileno(), *fds],
+                    pass_fds=[theirs.fileno(), self._failure, *fds],
                     env=environment,
                     stdin=subprocess.DEVNULL,
                 )
             except BaseException:
                 ours.close()
+                os.close(self._failure)
                 raise
         self._channel = Channel(watcher.delegate(ours), self._take)
         self._channel.send(asdict(handed_over))
@@ -173,6 +182,7 @@ class Upgrade:
         done, self._done = self._done, None
         if done is not None:
             self._channel.end()
+            os.close(self._failure)
             done(status, text)
 
     def reap(self) -> bool:
@@ -181,9 +191,15 @@ class Upgrade:
         if status is None:
             return False
         how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
-        text = f"the new daemon, process {self._process.pid}, ended {how} before it served; the log says why"
-        self._end(status if status > 0 else os.EX_SOFTWARE, text)
+        if self._done is not None:
+            text = f"the new daemon, process {self._process.pid}, ended {how} before it served"
+            self._end(status if status > 0 else os.EX_SOFTWARE, f"{text}{self._why()}")
         return True
+
+    def _why(self) -> str:
+        """Return what the new daemon has written down, to be added to how it ended."""
+        why = os.pread(self._failure, FAILURE_MAX_BYTES, 0).decode(errors="replace")
+        return f":\n{why}" if why else "; the log or the daemon's standard error says why"
 
 
 class Predecessor:
@@ -194,12 +210,19 @@ class Predecessor:
             does not have all of them.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, failure: int | None = None) -> None:
         """Receive it.
+
+        Args:
+            fd: our end of the channel.
+            failure: the file for why this one cannot serve; None: the old daemon is one that does not ask.
 
         Raises:
             OSError: there is no old daemon any more.
         """
+        self._failure = failure
+        if failure is not None:
+            os.set_inheritable(failure, False)
         self._channel = socket.socket(fileno=fd)
         self._channel.set_inheritable(False)
         self._channel.settimeout(TIMEOUT_S)
@@ -222,6 +245,14 @@ class Predecessor:
         """Hang up: to one that was not told that this one serves, it does not."""
         self._stream.close()
         self._channel.close()
+        if self._failure is not None:
+            os.close(self._failure)
+            self._failure = None
+
+    def tell_failure(self, text: str) -> None:
+        """Tell why this one cannot serve, before it ends. The old one says so to whoever wanted the upgrade."""
+        if self._failure is not None:
+            _write_failure(self._failure, text)
 
     def tell_ready(self, handover: Mapping[str, Any]) -> list[tuple[Key, str, Any]]:
         """Have it end. If it has ended without that, this one serves all the same.
@@ -253,5 +284,15 @@ def predecessor(environment: MutableMapping[str, str]) -> Predecessor | None:
     Raises:
         OSError: it is gone.
     """
-    fd = environment.pop(VARIABLE, None)
-    return None if fd is None else Predecessor(int(fd))
+    fd, failure = environment.pop(VARIABLE, None), environment.pop(FAILURE_VARIABLE, None)
+    return None if fd is None else Predecessor(int(fd), None if failure is None else int(failure))
+
+
+def tell_failure(environment: Mapping[str, str], text: str) -> None:
+    """Tell the daemon that this one was to replace why it ends; before `predecessor` takes over what it handed over."""
+    if FAILURE_VARIABLE in environment:
+        _write_failure(int(environment[FAILURE_VARIABLE]), text)
+
+
+def _write_failure(fd: int, text: str) -> None:
+    os.pwrite(fd, text.encode(errors="backslashreplace"), 0)

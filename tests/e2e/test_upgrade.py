@@ -1,5 +1,6 @@
 """Upgrading: the program is replaced, and nobody who connects or is connected sees more than that."""
 
+import json
 import os
 import signal
 import threading
@@ -175,8 +176,8 @@ def test_old_daemon_serves_on_when_the_new_one_refuses_the_configuration(daemon:
     text = f'{ECHO}  more: {{bind: "unix:{path}", handler: echo}}\n'
     running = daemon(text)
     (tmp_path / "gaiod.yaml").write_text("listeners: {}\n")
-    _assert_as_it_was(running, 78, "ended with exit status 78 before it served")
-    assert "gaiod.yaml:1:12: listeners" in running.log()
+    _assert_as_it_was(running, 78, "ended with exit status 78 before it served:\n")
+    assert "gaiod.yaml:1:12: listeners" in running.gaiod("upgrade").stderr
     assert echoes(running.address("echo"))
     assert echoes(f"unix:{path}")
 
@@ -190,8 +191,7 @@ def test_old_daemon_serves_on_when_the_new_ones_worker_fails(daemon: Start, tmp_
         IMPORTS + "class Mine(gaiod.Handler):\n    def on_start(self):\n        raise LookupError('no key')\n"
     )
     (tmp_path / "gaiod.yaml").write_text(f'{ECHO}  mine: {{bind: "127.0.0.1:0", handler: ./mine.py}}\n')
-    _assert_as_it_was(running, 70, "ended with exit status 70 before it served")
-    assert "raised LookupError: no key" in running.log()
+    _assert_as_it_was(running, 70, "raised LookupError: no key")
     assert echoes(running.address("echo"))
     assert echoes(f"unix:{path}"), "the file of a socket that is served was removed"
 
@@ -199,8 +199,18 @@ def test_old_daemon_serves_on_when_the_new_ones_worker_fails(daemon: Start, tmp_
 def test_old_daemon_serves_on_when_the_new_one_finds_an_address_taken(daemon: Start, tmp_path: Path) -> None:
     running, other = daemon(), daemon(name="other.yaml")
     (tmp_path / "gaiod.yaml").write_text(f'{ECHO}  mine: {{bind: "{other.address()}", handler: echo}}\n')
-    _assert_as_it_was(running, 71, "ended with exit status 71 before it served")
+    _assert_as_it_was(running, 71, f"cannot listen on {other.address()}: Address already in use")
     assert echoes(running.address())
+
+
+def test_reason_of_an_upgrade_that_failed_is_in_the_log_where_that_is_a_file(daemon: Start, tmp_path: Path) -> None:
+    file = tmp_path / "gaiod.log"
+    running = daemon(f"log: {{format: json, file: {file}}}\n{ECHO}", ready=False)
+    wait_until(lambda: file.exists() and "ready:" in file.read_text(), "readiness")
+    (tmp_path / "gaiod.yaml").write_text("listeners: {}\n")
+    assert running.gaiod("upgrade").returncode == 78
+    (line,) = (line for line in map(json.loads, file.read_text().splitlines()) if "the upgrade failed" in str(line))
+    assert "gaiod.yaml:1:12: listeners: has no listener" in line["message"]
 
 
 def test_upgrade_works_after_one_that_failed(daemon: Start, tmp_path: Path) -> None:

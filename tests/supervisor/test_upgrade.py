@@ -1,6 +1,7 @@
 """Both sides of an upgrade, the other one played by a few lines of Python."""
 
 import json
+import os
 import socket
 import sys
 import time
@@ -14,7 +15,16 @@ from core.support.waiting import LIMIT_S, MOMENT_S
 from gaiod import Watcher
 from gaiod.process.dispatch import dispatch
 from gaiod.supervisor import upgrade as module
-from gaiod.supervisor.upgrade import VARIABLE, HandedOver, Predecessor, Upgrade, own_command, predecessor
+from gaiod.supervisor.upgrade import (
+    FAILURE_VARIABLE,
+    VARIABLE,
+    HandedOver,
+    Predecessor,
+    Upgrade,
+    own_command,
+    predecessor,
+    tell_failure,
+)
 
 READY = "from gaiod.supervisor.upgrade import predecessor\nimport os, sys, time\nold = predecessor(os.environ)\n"
 
@@ -145,6 +155,26 @@ def test_end_of_the_new_daemon_is_told(
     assert how in outcome[1]
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import os, sys\nfrom gaiod.supervisor.upgrade import tell_failure\ntell_failure(os.environ, 'no\\nmemory')\n",
+        f"{READY}old.tell_failure('no\\nmemory')\nold.close()\n",
+    ],
+    ids=["before the sockets are taken over", "after it"],
+)
+def test_reason_of_the_new_daemon_is_told(watcher: Watcher, start: list[Upgrading], code: str) -> None:
+    start.append(Upgrading(watcher, code + "sys.exit(78)"))
+    status, text = start[0].run()
+    assert status == 78
+    assert text.endswith("ended with exit status 78 before it served:\nno\nmemory")
+
+
+def test_reason_that_was_not_told_is_to_be_found_elsewhere(watcher: Watcher, start: list[Upgrading]) -> None:
+    start.append(Upgrading(watcher, "import sys; sys.exit(78)"))
+    assert start[0].run()[1].endswith("before it served; the log or the daemon's standard error says why")
+
+
 def test_new_daemon_that_hangs_up_and_lives_is_given_up(
     watcher: Watcher, start: list[Upgrading], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +228,33 @@ def test_predecessor_hands_over_and_is_told_to_end() -> None:
         ours.shutdown(socket.SHUT_WR)
         assert old.tell_ready({"to": [{"stream": "a"}]}) == [(("db", "proxy"), "a", 1)]
         assert json.loads(ours.makefile().readline()) == {"ready": True, "to": [{"stream": "a"}]}
+
+
+def test_predecessor_that_does_not_ask_is_not_told_why_this_one_ends() -> None:
+    """It is of an older version."""
+    tell_failure({}, "no memory")
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.sendall(b'{"sockets": {}, "control": {}}\n')
+        old = Predecessor(theirs.detach())
+        old.tell_failure("no memory")
+        old.close()
+        assert ours.recv(1) == b""
+
+
+def test_nothing_is_left_for_the_next_upgrade_once_this_one_serves(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    file = os.open(tmp_path / "failure", os.O_CREAT | os.O_RDWR)
+    with ours:
+        ours.sendall(b'{"sockets": {}, "control": {}}\n')
+        ours.shutdown(socket.SHUT_WR)
+        environment = {VARIABLE: str(theirs.detach()), FAILURE_VARIABLE: str(file)}
+        old = predecessor(environment)
+        assert old is not None
+        assert environment == {}
+        old.tell_ready({})
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(file)
 
 
 def test_predecessor_that_does_not_hang_up_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
