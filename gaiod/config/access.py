@@ -1,5 +1,7 @@
 """Access rules: `allow 10.0.0.0/8`, `deny file:/etc/gaiod/blocked.txt`, `deny all`. The first that matches decides."""
 
+import os
+import stat
 from collections.abc import Sequence
 from ipaddress import ip_address
 
@@ -95,6 +97,8 @@ def read_networks(path: str) -> tuple[str, ...]:
     if not path.startswith("/"):
         raise Refused(f"{shown(FILE + path)} is not an absolute path; write file:/etc/gaiod/blocked.txt or so")
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # who opens a FIFO waits for who writes to it
+            raise Refused(f"{shown(path)} is not a file; write the path of a list of networks")
         with open(path, "rb") as file:
             data = file.read(FILE_MAX_BYTES + 1)
     except (OSError, ValueError) as error:

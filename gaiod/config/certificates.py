@@ -12,6 +12,9 @@ from gaiod.core.tls import Certificate
 from gaiod.settings import CertificateSettings
 from gaiod.wording import shown
 
+PAIR_REASONS = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+"""What OpenSSL says of a key that is not the certificate's: of the same kind, or of another (RSA, EC)."""
+
 EXAMPLE = "[{chain: /etc/gaiod/app.pem, key: /etc/gaiod/app.key}]"
 CHAIN_WANTED = (
     "the absolute path of a PEM file such as /etc/gaiod/app.pem: the certificate, then those that lead to a root"
@@ -38,10 +41,12 @@ class Facts:
 
     Attributes:
         names: of the servers that it is for, in lower case: `example.org`, `*.example.org`, `192.0.2.1`.
-        not_after_s: when it ends, in seconds since 1970.
+        not_before_s: when it begins, in seconds since 1970.
+        not_after_s: when it ends.
     """
 
     names: tuple[str, ...]
+    not_before_s: float
     not_after_s: float
 
 
@@ -75,7 +80,7 @@ def certificate_of(chain: str, key: str) -> CertificateSettings:
     """Return a certificate and its key, which belong together.
 
     Raises:
-        Refused: they do not, OpenSSL makes nothing of them, or the certificate has ended.
+        Refused: they do not, OpenSSL makes nothing of them, or the certificate has ended or not begun.
     """
     import ssl  # late, as it takes 10 ms, which only those who serve TLS should wait for
 
@@ -88,15 +93,20 @@ def certificate_of(chain: str, key: str) -> CertificateSettings:
     try:
         load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), Certificate(chain, key))
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+        if error.reason in PAIR_REASONS:
             raise Refused("the key is not that of the chain's first certificate; write its own") from error
         why = (error.reason or "unknown").lower().replace("_", " ")
         raise Refused(f"OpenSSL does not take the chain and the key ({why}); write others") from error
     if not facts.names:
         raise Refused("the certificate is for no server; write one with a subjectAltName")
-    ended = datetime.fromtimestamp(facts.not_after_s, UTC)
-    if ended < datetime.now(UTC):
-        raise Refused(f"the certificate of {facts.names[0]} has ended at {ended:%Y-%m-%d %H:%M} UTC; renew it")
+    begins, ends = (datetime.fromtimestamp(s, UTC) for s in (facts.not_before_s, facts.not_after_s))
+    if ends < datetime.now(UTC):
+        raise Refused(f"the certificate of {facts.names[0]} has ended at {ends:%Y-%m-%d %H:%M} UTC; renew it")
+    if begins > datetime.now(UTC):
+        raise Refused(
+            f"the certificate of {facts.names[0]} begins at {begins:%Y-%m-%d %H:%M} UTC, and no client "
+            "takes it before; write one that has begun, and look whether the clock here is right"
+        )
     return CertificateSettings(chain, key, facts.names, facts.not_after_s)
 
 
@@ -130,7 +140,8 @@ def _read(value: object, wanted: str) -> str:
             raise Refused(f"{shown(value)} is larger than 1MiB; write {wanted}")
         return data.decode("ascii")
     except OSError as error:
-        raise Refused(f"{shown(value)}: {error.strerror}; let the user who starts gaiod read it") from error
+        remedy = "let the user who starts gaiod read it" if isinstance(error, PermissionError) else f"write {wanted}"
+        raise Refused(f"{shown(value)}: {error.strerror}; {remedy}") from error
     except UnicodeDecodeError as error:
         raise Refused(f"{shown(value)} is not PEM, but perhaps DER; write {wanted}") from error
 
@@ -157,7 +168,8 @@ def facts_of(certificate: bytes) -> Facts:
                     names = [name for part in _parts(_parts(text)[0][1]) if (name := _name(*part)) is not None]
     if not names:
         names = [text.decode().lower() for text in _common_names(subject)]
-    return Facts(tuple(names), _time(*_parts(validity)[1]))
+    begins, ends = _parts(validity)
+    return Facts(tuple(names), _time(*begins), _time(*ends))
 
 
 def _parts(data: bytes) -> list[tuple[int, bytes]]:

@@ -164,6 +164,8 @@ class Section:
 
     def read(self, value: Any, keys: Keys, reader: Reader) -> Any:
         """Return what is made of the fields; None where something in it was refused."""
+        if isinstance(value, bool) and "enabled" in self.keys:
+            raise Refused(f"is a boolean; write {{enabled: {str(value).lower()}}}")
         a_mapping(value)
         before = reader.holes
         for name, key in self.keys.items():

@@ -146,6 +146,8 @@ def parse_tls_versions(value: object) -> tuple[str, ...]:
     if not value:
         raise Refused(f"has no version; write {TLS_VERSIONS_WANTED}")
     for version in value:
+        if isinstance(version, float):
+            raise Refused(f"has {version} without quotes, which is a number; write {TLS_VERSIONS_WANTED}")
         if version not in VERSIONS:
             raise Refused(f"{shown(str(version))} is no version that is safe; write {TLS_VERSIONS_WANTED}")
     return tuple(sorted(set(value)))

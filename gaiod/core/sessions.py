@@ -46,6 +46,8 @@ REASONS = {
 
 WORDS = {
     "CALLBACK_FAILED": "no certificate is for the server that it names",
+    "HTTP_REQUEST": "the client speaks HTTP without TLS",
+    "HTTPS_PROXY_REQUEST": "the client takes this for an HTTP proxy, and speaks without TLS",
     "NO_APPLICATION_PROTOCOL": "it offers none of the protocols of alpn",
 }
 """Where OpenSSL's own words say nothing to an operator."""

@@ -1,5 +1,6 @@
 """Access rules as a file writes them. What is said of wrong ones: see refused/access-*.yaml."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,18 @@ def test_file_that_is_too_long_is_refused(tmp_path: Path, lines: int, why: str) 
         read_networks(str(path))
 
 
-@pytest.mark.parametrize("path", ["/nowhere/blocked.txt", "/proc/self", "/a\0b"])
+@pytest.mark.parametrize("path", ["/nowhere/blocked.txt", "/proc/self/mem", "/a\0b"])
 def test_file_that_cannot_be_read_is_refused(path: str) -> None:
     with pytest.raises(Refused, match="cannot read"):
         read_networks(path)
+
+
+def test_what_is_no_regular_file_is_refused_without_being_opened(tmp_path: Path) -> None:
+    path = tmp_path / "blocked.txt"
+    os.mkfifo(path)
+    for each in (path, tmp_path, "/dev/zero"):
+        with pytest.raises(Refused, match="is not a file; write the path of a list of networks"):
+            read_networks(str(each))
 
 
 def test_rules_that_can_decide_something_are_in_order() -> None:

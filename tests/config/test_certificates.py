@@ -85,6 +85,37 @@ def test_certificate_that_has_ended_is_refused(files: Path) -> None:
     assert said.startswith("listeners.app.tls.certificates[0]: the certificate of localhost has ended at 20")
 
 
+def test_certificate_that_has_not_begun_is_refused(files: Path) -> None:
+    subprocess.run(
+        ["openssl", "req", "-new", "-key", files / "localhost.key", "-subj", "/CN=localhost", "-out", files / "asked"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    (files / "index").touch()
+    (files / "ca.cnf").write_text(
+        f"[ca]\ndefault_ca = own\n[own]\ndatabase = {files}/index\nnew_certs_dir = {files}\npolicy = any\n"
+        f"default_md = sha256\nrand_serial = yes\n[any]\ncommonName = supplied\n"
+    )
+    subprocess.run(
+        ["openssl", "ca", "-batch", "-config", files / "ca.cnf", "-selfsign", "-keyfile", files / "localhost.key",
+         "-in", files / "asked", "-startdate", "20490101000000Z", "-enddate", "20491231000000Z", "-notext",
+         "-out", files / "early.pem"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    said = refusal(f"{{certificates: [{pair(files, 'early.pem')}]}}")
+    assert "the certificate of localhost begins at 2049-01-01 00:00 UTC" in said
+
+
+def test_key_of_another_kind_is_not_that_of_the_certificate(files: Path) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
+         "-keyout", files / "rsa.key", "-out", files / "rsa.pem"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    for chain, key in (("rsa.pem", "localhost.key"), ("localhost.pem", "rsa.key")):
+        said = refusal(f"{{certificates: [{pair(files, chain, key)}]}}")
+        assert "the key is not that of the chain's first certificate; write its own" in said
+
+
 def test_what_is_wrong_with_a_file_is_said_with_its_path(files: Path) -> None:
     (files / "empty").write_text("")
     (files / "half.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
@@ -98,7 +129,7 @@ def test_what_is_wrong_with_a_file_is_said_with_its_path(files: Path) -> None:
     for given, key, why in (
         (pair(files, key="example.org.key"), "", "the key is not that of the chain's first certificate; write its own"),
         (pair(files, key="locked.key"), ".key", "has a passphrase; write it without: openssl pkey -in OLD -out NEW"),
-        (pair(files, key="none"), ".key", "No such file or directory; let the user who starts gaiod read it"),
+        (pair(files, key="none"), ".key", "No such file or directory; write the absolute path of a PEM file such as"),
         (pair(files, key="."), ".key", "is not a file"),
         (pair(files, key="localhost.pem"), ".key", "has no private key"),
         (pair(files, chain="empty"), ".chain", "has no certificate"),
@@ -114,10 +145,12 @@ def test_names_and_end_are_those_that_openssl_tells(files: Path) -> None:
     for name in ("localhost", "example.org"):
         facts = facts_of(ssl.PEM_cert_to_DER_cert((files / f"{name}.pem").read_text()))
         told = subprocess.run(
-            ["openssl", "x509", "-in", files / f"{name}.pem", "-noout", "-enddate"],
+            ["openssl", "x509", "-in", files / f"{name}.pem", "-noout", "-dates"],
             check=True, capture_output=True, text=True, timeout=60,
         ).stdout  # fmt: skip
-        assert facts.not_after_s == ssl.cert_time_to_seconds(told.strip().removeprefix("notAfter="))
+        begins, ends = (line.partition("=")[2] for line in told.splitlines())
+        assert facts.not_before_s == ssl.cert_time_to_seconds(begins)
+        assert facts.not_after_s == ssl.cert_time_to_seconds(ends)
         assert facts.names == (name, f"*.{name}")
 
 

@@ -95,7 +95,7 @@ def test_client_without_tls_is_counted_with_the_reason(daemon: Start, tls: str) 
         sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
         while sock.recv(100):
             pass
-    wait_until(lambda: "http request" in running.log(), "the line about the client")
+    wait_until(lambda: "the client speaks HTTP without TLS" in running.log(), "the line about the client")
     samples = running.scrape()
     assert samples.value("gaiod_tls_failures_total", listener="echo", reason="http") == 1
     assert samples.value("gaiod_connections_rejected_total", listener="echo", reason="tls") == 1

@@ -86,7 +86,7 @@ def test_client_without_tls_is_rejected_and_no_hook_sees_it(serve: Serve, caplog
     wait_until_rejected(serving)
     assert handler.calls == []
     assert failures(serving) == {"http": 1}
-    assert "is rejected: its handshake failed: TLS failed: http request" in caplog.text
+    assert "is rejected: its handshake failed: TLS failed: the client speaks HTTP without TLS" in caplog.text
 
 
 def test_silent_client_is_rejected_in_time(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

@@ -78,6 +78,8 @@ def check_is_roots_alone(path: Path) -> None:
             problem = _who_can_change(each)
             if problem:
                 raise PrivilegeError(f"{path}: root would execute what others can change: {each} {problem}")
+    except FileNotFoundError as error:
+        raise PrivilegeError(f"{path}: {error.strerror}; give the path of a file that is there") from error
     except OSError as error:
         raise PrivilegeError(f"{path}: cannot tell who can change it: {error.strerror}; correct the path") from error
 
