@@ -309,6 +309,9 @@ def publish(topic: str, message: str | None, listener: str | None, control: str 
     """Publish MESSAGE to the subscribers of TOPIC.
 
     Without MESSAGE, or with `-`, publish each line of standard input as soon as it arrives.
+
+    Exit status: 0 each is published; 64 there is no such listener, or none takes messages; 65 a message is refused, too
+    long or no UTF-8; 69 the handler could not be loaded, or no daemon runs; 75 not just now.
     """
     count, listeners = 0, {}
     with Conversation(control) as conversation:

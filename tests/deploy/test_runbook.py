@@ -57,6 +57,15 @@ def test_each_reason_why_a_connection_is_not_handed_over_has_its_remedy() -> Non
     assert sorted(rows) == sorted(STAY_REASONS)
 
 
+def test_statuses_of_publish_are_those_that_its_help_tells() -> None:
+    table = TEXT.partition("| exit status |")[2].partition("\n\n")[0]
+    rows = dict(re.findall(r"^\| (\d+) \| (.+) \|$", table, re.MULTILINE))
+    told = (main.commands["publish"].help or "").partition("Exit status:")[2]
+    help_says = set(re.findall(r"\b(\d\d)\b", told))
+    assert help_says == {status for status, text in rows.items() if "`publish`" in text} | {"75"}
+    assert "no handler takes messages" in rows["64"]
+
+
 @pytest.mark.parametrize("link", LINKS)
 def test_link_leads_somewhere(link: str) -> None:
     path, _, heading = link.partition("#")
