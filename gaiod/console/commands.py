@@ -196,8 +196,8 @@ def workers() -> None:
 def restart(control: str | None) -> None:
     """Replace all workers, one after the other, and wait until it is done.
 
-    New connections go to the new worker, and the old one drains. So do workers that have kept connections since earlier
-    reloads.
+    New connections go to the new worker. The old one hands its connections over to it, where their handler can describe
+    them (handover), and drains the others. So do workers that have kept connections since earlier reloads.
     """
     replaced = _ask(control, "restart")["workers"]
     click.echo(f"restarted: workers {', '.join(map(str, replaced))}")
@@ -230,8 +230,9 @@ def rebalance(listener: str | None, control: str | None, as_json: bool) -> None:
 def reload(control: str | None) -> None:
     """Apply the configuration file, and wait until it is served.
 
-    New workers start in any case. Connections of listeners that have not changed, in their settings and their handler's
-    code, stay with the old workers; others may finish, for up to drain_timeout. `gaiod workers restart` ends them.
+    New workers start in any case, and established connections go over to them, where their handler can describe them
+    (handover). Of the others, those of listeners that have not changed, in their settings and their handler's code,
+    stay with the old workers; the rest may finish, for up to drain_timeout. `gaiod workers restart` ends all of them.
 
     Exit status: 0 it is served. Otherwise the daemon keeps the configuration that it had: 78 the new one is wrong, 70 a
     worker could not start with it, for example because on_start of a handler raised.

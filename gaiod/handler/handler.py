@@ -325,19 +325,21 @@ class Handler:
 
         Called only with a `state_version`, at a reload, an upgrade, or when the worker is replaced. Return what
         `on_arrive` needs to make `conn.data` anew: JSON, say, and at most 64 KiB. The bytes that are pending to be
-        written, its relays and its groups' messages are carried without you. A pending read is not: nothing was
-        consumed. Clients that are relayed to each other go together, and each is described. Change nothing and start
-        nothing: the connection may stay. If it goes, `on_close` is called with the reason "handed_over"; if not, it is
-        asked for again, until the time of the hand-over is up.
+        written, its relays and its groups' messages are carried without you. That it is in a group is not: tell its
+        topics, and `on_arrive` adds it again. Nor is a pending read: nothing was consumed. Clients that are relayed to
+        each other go together, and each is described. Change nothing and start nothing: the connection may stay. If it
+        goes, `on_close` is called with the reason "handed_over"; if not, it is asked for again, until the time of the
+        hand-over is up.
         """
         return b""
 
     def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
         """Go on with a connection that another worker has served until now, instead of `on_open`.
 
-        Make `conn.data` of `arrival.state`, and start what `on_open` would: a read, unless a write is pending whose
-        `on_write` reads. Operations begin once the connection is really here; if it then stays where it was,
-        `on_close` is called with the reason "handed_back".
+        Make `conn.data` of `arrival.state`, add it to its groups again (`group.add(conn)`; messages that wait for it
+        follow by themselves), and start what `on_open` would: a read, unless a write is pending whose `on_write` reads.
+        A connection for which nothing was started is closed with the reason "forgotten". Operations begin once it is
+        really here; if it then stays where it was, `on_close` is called with the reason "handed_back".
 
         The options may be others than where it came from. Raise `gaiod.NotTaken` if it cannot go on with these: its
         topic is gone, say, or messages are encoded in another way than its client was promised.

@@ -282,9 +282,9 @@ METRICS = (
     Metric(
         "gaiod_handover_stayed_total",
         "counter",
-        "Connections that stayed with their worker and drain, by reason: handler (it cannot describe them), version, "
-        "not_quiet, hook_error, refused (by the handler), limit, descriptors, feed, size, timeout, lost (the worker "
-        "that was to take them), tls.",
+        "Connections that stayed with their worker (those of changed listeners drain), by reason: handler "
+        "(it cannot describe them), version, not_quiet, hook_error, refused (by the handler), limit, descriptors, "
+        "feed, size, timeout, lost (the worker that was to take them), tls.",
         ("listener", "reason"),
     ),
     Metric(
