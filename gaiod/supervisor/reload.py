@@ -9,13 +9,14 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gaiod.core.watcher import Watcher
 from gaiod.log.setup import LogError, check_log
-from gaiod.settings import Settings
+from gaiod.settings import ListenerSettings, Settings, default_user_timeout_s
 from gaiod.supervisor.preflight import CONFIG_ERROR, Checked, Preflight, PreflightFailed, cannot_start
 from gaiod.supervisor.processes.fleet import Fleet
 from gaiod.supervisor.processes.generation import Failure, Generation
@@ -179,17 +180,40 @@ class Reloads:
                 self._start(later)
 
 
-FIXED = {"user": "user", "group": "group", "control_listen": "control.listen"}
-"""Settings that stay as they are while the daemon runs, and their keys."""
+FIXED = ("user", "group", "control_listen")
+"""Settings that stay as they are while the daemon runs."""
+
+KEYS = {
+    "accepts_truncation": "truncation",
+    "closed": "close",
+    "control_listen": "control.listen",
+    "metrics_listen": "metrics.listen",
+    "moved": "move",
+    "networks": "from",
+    "opened": "open",
+    "options": "with",
+    "refuses_unknown_names": "unknown_name",
+}
+"""What the file calls settings that have another name. All others are called as their key, with the unit behind it."""
+
+HANDLERS_OWN = ("servers", "sources", "inlets", "takes_admin_state", "has_state", "buffer_limit_bytes")
+"""Settings of a listener that follow from its handler and its options."""
+
+ABSENT = object()
+
+
+def key_of(setting: str) -> str:
+    """Return the key of the file that fills a setting."""
+    return KEYS.get(setting, setting.removesuffix("_s").removesuffix("_bytes"))
 
 
 def check_change(before: Settings, after: Settings) -> str | None:
     """Return why settings cannot be taken on while the daemon runs; None: they can."""
-    for name, key in FIXED.items():
+    for name in FIXED:
         old, new = getattr(before, name), getattr(after, name)
         if old != new:
             change = f"from {old or 'false'} to {new or 'false'}"
-            return f"{key}: a reload cannot change it {change}; restart gaiod, or leave it"
+            return f"{key_of(name)}: a reload cannot change it {change}; restart gaiod, or leave it"
     try:
         check_log(after.log)
     except LogError as error:
@@ -206,12 +230,40 @@ def changes(before: Generation, after: Generation) -> list[str]:
         if name not in old:
             lines.append(f"listener {name}: added, {listener.handler} on {listener.bind}")
             continue
-        keys = [each.name for each in fields(listener) if getattr(listener, each.name) != getattr(old[name], each.name)]
+        keys = _changed(_own_settings(old[name]), _own_settings(listener))
         if not after.has_same_code(before, listener.handler):
             keys.append("code")
-        if keys:
-            lines.append(f"listener {name}: changed: {', '.join(keys)}")
-    one, other = before.settings, after.settings
-    others = [each.name for each in fields(other) if getattr(other, each.name) != getattr(one, each.name)]
-    lines += [f"changed: {name}" for name in others if name != "listeners"]
+        if keys or listener != old[name]:
+            lines.append(f"listener {name}: changed: {', '.join(keys) or 'what its handler makes of its options'}")
+    one, other = (replace(each.settings, listeners=()) for each in (before, after))
+    lines += [f"changed: {key}" for key in _changed(one, other)]
     return lines
+
+
+def _own_settings(listener: ListenerSettings) -> dict[str, Any]:
+    """Return the settings of a listener, by their keys, but for those that follow from others."""
+    own = {each.name: getattr(listener, each.name) for each in fields(listener) if each.name not in HANDLERS_OWN}
+    if listener.user_timeout_s == default_user_timeout_s(listener.idle_timeout_s):
+        own["user_timeout_s"] = ABSENT
+    return {key_of(name): value for name, value in own.items()}
+
+
+def _parts(value: Any) -> dict[str, Any] | None:
+    """Return what a setting consists of, by the keys of the file; None: it has none."""
+    if is_dataclass(value):
+        return {key_of(each.name): getattr(value, each.name) for each in fields(value)}
+    return dict(value) if isinstance(value, Mapping) else None
+
+
+def _changed(old: Any, new: Any, at: str = "") -> list[str]:
+    """Return the keys at which two settings differ, each with those above it, as far down as both have keys."""
+    if old == new:
+        return []
+    parts, others = _parts(old), _parts(new)
+    if parts is None or others is None:
+        return [at]
+    changed = []
+    for key in {**parts, **others}:
+        below = f"{at}.{key}" if at else str(key)
+        changed += _changed(parts.get(key, ABSENT), others.get(key, ABSENT), below)
+    return changed

@@ -53,7 +53,7 @@ def _connected(running: Daemon, name: str) -> socket.socket:
 def test_connections_of_unchanged_listeners_outlive_drain_timeout_and_others_do_not(daemon: Start, file: Path) -> None:
     running = daemon(config(ONE, TWO))
     with _connected(running, "one") as one, _connected(running, "two") as two:
-        assert _reload(running, file, config(ONE, CHANGED)) == ["listener two: changed: idle_timeout_s, user_timeout_s"]
+        assert _reload(running, file, config(ONE, CHANGED)) == ["listener two: changed: idle_timeout"]
         assert is_ended(two)
         assert exchange(one, b"after") == b"after"
         assert _states(running) == [("keeping", 1), ("serving", 2)]

@@ -3,15 +3,18 @@
 import gc
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e.support.clients import echoes
 from e2e.support.handlers import IMPORTS
 from e2e.support.procfs import children_of, codes_of
 
-from gaiod.settings import ListenerSettings, Settings
+from gaiod.config import schema
+from gaiod.config.reader import Section
+from gaiod.settings import ConnectionLogSettings, ListenerSettings, LogSettings, Settings, TlsSettings
 from gaiod.supervisor.processes.generation import Code, Generation
-from gaiod.supervisor.reload import STOPPING, Outcome, Reloads, changes
+from gaiod.supervisor.reload import KEYS, STOPPING, Outcome, Reloads, changes, key_of
 from gaiod.supervisor.sockets.listeners import Prepared
 from supervisor.support.fleets import FleetUnderTest
 
@@ -164,4 +167,62 @@ def test_changes_are_told_by_listener_and_key() -> None:
         "changed: workers",
     ]
     assert changes(_generation(one), _generation(one)) == []
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Return how a listener is said to have changed; empty: not."""
+    old, new = (ListenerSettings("one", "127.0.0.1:1", "echo", **each) for each in (before, after))
+    lines = changes(_generation(old), _generation(new))
+    return lines[0].removeprefix("listener one: changed: ") if lines else ""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ({}, {"keepalive_s": 5.0, "notsent_lowat_bytes": 4096}, "keepalive, notsent_lowat"),
+        ({"idle_timeout_s": 300.0}, {"idle_timeout_s": 60.0, "user_timeout_s": 120.0}, "idle_timeout"),
+        ({"user_timeout_s": 9.0}, {"user_timeout_s": 8.0}, "user_timeout"),
+        ({"user_timeout_s": 9.0}, {}, "user_timeout"),
+        (
+            {"options": {"servers": ["a"], "check": False, "queue": {"limit": 1, "timeout": 2.0}}},
+            {"options": {"servers": ["b"], "queue": {"limit": 1, "timeout": 3.0}}, "servers": ("b",)},
+            "with.servers, with.check, with.queue.timeout",
+        ),
+        ({}, {"options": {"greeting": None}}, "with.greeting"),
+        ({}, {"tls": TlsSettings(())}, "tls"),
+        ({"tls": TlsSettings(())}, {"tls": TlsSettings((), refuses_unknown_names=True)}, "tls.unknown_name"),
+        ({}, {"has_state": True}, "what its handler makes of its options"),
+    ],
+)
+def test_changes_of_a_listener_have_the_keys_of_the_file_and_not_what_follows_from_them(
+    before: dict[str, Any], after: dict[str, Any], said: str
+) -> None:
+    assert _changed(before, after) == said
+
+
+def test_changes_within_a_section_have_the_keys_above_them() -> None:
+    log = LogSettings("json", connections=ConnectionLogSettings(closed=True, every_s=9.0))
+    before, after = Settings(()), Settings((), metrics_listen="127.0.0.1:1", slow_hook_s=1.0, log=log)
+    lines = changes(Generation(1, before, []), Generation(2, after, []))
+    assert lines == [
+        "changed: slow_hook",
+        "changed: metrics.listen",
+        "changed: log.format",
+        "changed: log.connections.close",
+        "changed: log.connections.every",
+    ]
+
+
+def test_settings_are_called_by_the_keys_that_fill_them() -> None:
+    sections: list[tuple[str, Section]] = [("", schema.CONFIG), ("", schema.LISTENER), ("", schema.PROXY_PROTOCOL)]
+    sections += [("", schema.TLS), ("metrics.", schema.METRICS), ("control.", schema.CONTROL)]
+    sections += [("", schema.RECYCLE), ("", schema.HANDOVER), ("", schema.LOG), ("", schema.LOG_CONNECTIONS)]
+    named = {key.setting: above + name for above, section in sections for name, key in section.keys.items()}
+    del named[""]
+    assert {setting: key_of(setting) for setting in named} == named
+    assert set(KEYS) <= set(named)
+
+
+def test_code_that_has_changed_is_told() -> None:
+    one = ListenerSettings("one", "127.0.0.1:1", "echo")
     assert changes(_generation(one), _generation(one, code="another digest")) == ["listener one: changed: code"]
