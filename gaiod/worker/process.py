@@ -349,6 +349,7 @@ class Worker:
                 timeout_s=how["handover_timeout_s"],
                 after_pass=self._loop.after_pass,
                 done=partial(self._take_outcome, how),
+                before=self._giver,
             )
 
     def _leave_to_others(self, how: dict[str, Any]) -> None:

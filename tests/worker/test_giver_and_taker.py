@@ -45,7 +45,7 @@ class Both:
         self._after: list[Callable[[], None]] = []
         self.gives: Giver | None = None
 
-    def begin(self, timeout_s: float = LIMIT_S, *, takers: Sequence[Mapping[str, str]] = ()) -> None:
+    def begin(self, timeout_s: float = LIMIT_S, *, takers: Sequence[Mapping[str, Any]] = ()) -> None:
         """Begin to hand over: to these, or else to the taker."""
         self.gives = Giver(
             self.giver.watcher,
@@ -56,6 +56,7 @@ class Both:
             timeout_s=timeout_s,
             after_pass=self._after.append,
             done=self._take,
+            before=self.gives,
         )
 
     def _take(self, outcome: Outcome) -> None:

@@ -77,3 +77,30 @@ def test_listener_of_which_each_connection_is_deadly_costs_three_takers(request:
     assert both.outcome is not None
     assert (both.outcome.moved, both.outcome.stayed) == (0, {"lost": 20})
     assert both.giver.listener.active == 20
+
+
+@pytest.mark.usefixtures("deadly")
+def test_deaths_are_remembered_where_connections_are_evened_out_again_and_again(request: pytest.FixtureRequest) -> None:
+    both = both_of(request, Counting(), Counting())
+    client = both.giver.connect()
+    for _ in range(9):
+        ask(both.giver, client)
+    deaths: list[bool] = []
+    for _ in range(4):
+        taker = both_of(request, Counting(), Counting())
+        both.outcome = None
+        both.begin(takers=[{**taker.takes.address, "counts": {"front": 1}}])
+        until_s = time.monotonic() + LIMIT_S
+        is_dead = False
+        while both.outcome is None:
+            assert time.monotonic() < until_s
+            both.step(taker=False)
+            try:
+                if not is_dead:
+                    taker.taker.step()
+            except Dies:
+                taker.taker.watcher.close()
+                is_dead = True
+        deaths.append(is_dead)
+    assert deaths == [True, True, False, False]
+    assert ask(both.giver, client) == b"1"  # of 10

@@ -162,6 +162,8 @@ class Giver:
         timeout_s: what it may take; then what is left stays.
         after_pass: has something called once the completions of a pass are dealt with.
         done: called with the outcome.
+        before: the worker's last one, which knows of what takers have died. It counts where some connections are to go:
+            that is tried again and again. All go because somebody wants it, perhaps with another handler.
 
     Attributes:
         why: why what is left stays, if no taker is left either.
@@ -178,6 +180,7 @@ class Giver:
         timeout_s: float,
         after_pass: Callable[[Callable[[], None]], None],
         done: Callable[[Outcome], None],
+        before: "Giver | None" = None,
     ) -> None:
         self.watcher = watcher
         self.names = names
@@ -206,6 +209,9 @@ class Giver:
         self._have_waited: set[Conn] = set()
         self._deaths: Counter[Conn] = Counter()  # of takers that were building it
         self._deaths_alone: Counter[Listener] = Counter()  # of takers that were building nothing else
+        if before is not None and not self.gives_all:
+            self._deaths.update({conn: deaths for conn, deaths in before._deaths.items() if not conn.closed})
+            self._deaths_alone.update(before._deaths_alone)
         if any(self._waiting.values()):
             self.add_takers(takers)
         self._share()
