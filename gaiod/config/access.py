@@ -98,7 +98,7 @@ def read_networks(path: str) -> tuple[str, ...]:
         raise Refused(f"{shown(FILE + path)} is not an absolute path; write file:/etc/gaiod/blocked.txt or so")
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # who opens a FIFO waits for who writes to it
-            raise Refused(f"{shown(path)} is not a file; write the path of a list of networks")
+            raise OSError(None, "it is not a file")
         with open(path, "rb") as file:
             data = file.read(FILE_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
