@@ -103,9 +103,11 @@ class Flow:
             data = os.read(self._fds[0], self.wanted) if session is None else self._decrypt(session)
         except OSError as error:
             self._note_failure(error)
+            if session is not None:
+                self.drained = session.drained
             return
-        finally:
-            self.drained = 0 if session is None else session.drained
+        if session is not None:
+            self.drained = session.drained
         if not data:
             self.ended = True
             return

@@ -40,8 +40,7 @@ class Batch:
         self.exhausted = 0  # always: a `bytes` of one's own cannot be held against others
         self._buffer_size = buffer_size
         self.count = 0
-        self._calls: list[tuple[int, Any, int]] = []
-        self._sessions: list[Any] = []
+        self._calls: list[tuple[int, Any, int, Any]] = []
         self._operations: list[Any] = []
         self._results: list[int] = []
         self._wanted: list[int] = []
@@ -69,7 +68,6 @@ class Batch:
         """Forget the last batch."""
         self.count = 0
         self._calls.clear()
-        self._sessions.clear()
         self._operations.clear()
         self._results.clear()
         self._wanted.clear()
@@ -81,7 +79,7 @@ class Batch:
 
     def send(self) -> None:
         """Make all the sends."""
-        for (fd, data, offset), session in zip(self._calls, self._sessions, strict=True):
+        for fd, data, offset, session in self._calls:
             wanted = min(len(data) - offset, SEND_MAX)
             self._wanted.append(wanted)
             if session is not None:
@@ -99,18 +97,17 @@ class Batch:
         self._add(fd, data, offset, operation)
 
     def _add(self, fd: int, data: Any, offset: int, operation: Any) -> None:
-        self._calls.append((fd, data, offset))
-        self._sessions.append(None)
+        self._calls.append((fd, data, offset, None))
         self._operations.append(operation)
         self.count += 1
 
     def secure(self, session: Any) -> None:
         """Let the call that was added last go through a TLS session."""
-        self._sessions[-1] = session
+        self._calls[-1] = (*self._calls[-1][:3], session)
 
     def receive(self) -> int:
         """Make the receives, and return how many were made (here always all)."""
-        for (fd, data, offset), session in zip(self._calls, self._sessions, strict=True):
+        for fd, data, offset, session in self._calls:
             wanted = self._buffer_size if data is None else min(len(data) - offset, SEND_MAX)
             received: Any = None
             try:

@@ -125,7 +125,7 @@ IMAGINED = (
     Mutation("a relay forgets what its sink did not take", flows.Flow, "_send_copy",
              "self._data[sent:] if self.left", "self._data[sent + 1 :] if self.left"),
     Mutation("a write's own bytes come within a message", pending.Operations, "_schedule_write",
-             "if outbox.offset or operation is None or operation.kind > POST:",
+             "if outbox.offset or operation is None or (operation.kind > POST and operation.kind != FLUSH):",
              "if operation is None or operation.kind > POST:"),
     Mutation("a message that was begun is dropped", outboxes.Outbox, "_keep_limit",
              "begun = int(self.offset > 0)", "begun = 0"),
