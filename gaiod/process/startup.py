@@ -1,9 +1,12 @@
 """What the processes that a supervisor starts do first."""
 
+import fcntl
 import json
 import mmap
 import os
+import resource
 import socket
+from contextlib import suppress
 from typing import Any
 
 FDS_MAX = 200
@@ -21,6 +24,22 @@ def receive_settings(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
     line, _, rest = bytes(data).partition(b"\n")
     message: dict[str, Any] = json.loads(line)
     return message, rest
+
+
+DESCRIPTORS_TABLE = 16_384
+"""Descriptors that the kernel's table has room for from the start: 128 KiB of its memory."""
+
+
+def make_room_for_descriptors(fd: int) -> None:
+    """Have the kernel's table of this process's descriptors be large at once; `fd` is any that is open.
+
+    The kernel doubles the table when it is full. If there is more than one thread by then, it waits for all CPUs to
+    have left the old one: some 15 ms, for which a loop stands still while it accepts.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS_TABLE if soft == resource.RLIM_INFINITY else min(soft, DESCRIPTORS_TABLE)
+    with suppress(OSError):  # the last one is taken: then the table is that large
+        os.close(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, most - 1))
 
 
 def map_cells(fd: int) -> Any:

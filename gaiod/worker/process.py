@@ -32,7 +32,7 @@ from gaiod.process.channel import Channel
 from gaiod.process.inheritance import ignore_what_is_for_the_supervisor, take_known_state
 from gaiod.process.main_loop import MainLoop
 from gaiod.process.signals import Signals
-from gaiod.process.startup import map_cells, map_file, receive_fds, receive_settings
+from gaiod.process.startup import make_room_for_descriptors, map_cells, map_file, receive_fds, receive_settings
 from gaiod.settings import ConnectionLogSettings, listener_settings_from, log_settings_from
 from gaiod.stats.cells import HEARTBEAT, Layout
 from gaiod.version import __version__
@@ -439,6 +439,7 @@ def _refuse(channel: socket.socket, why: str) -> NoReturn:
 def main() -> None:
     """Run as a process of its own."""
     take_known_state()
+    make_room_for_descriptors(int(sys.argv[1]))  # now: there is one thread
     sys.exit(Worker(int(sys.argv[1])).run())
 
 

@@ -1,12 +1,16 @@
 """What a process does first: its settings, and its cells."""
 
 import os
+import resource
 import socket
+import subprocess
+import sys
 
 import pytest
 from core.support.descriptors import descriptors_limited_to
+from core.support.waiting import LIMIT_S
 
-from gaiod.process.startup import FDS_MAX, map_cells, parts_of, receive_fds, receive_settings
+from gaiod.process.startup import DESCRIPTORS_TABLE, FDS_MAX, map_cells, parts_of, receive_fds, receive_settings
 
 
 def test_settings_are_received_in_pieces_and_what_is_behind_them_is_kept() -> None:
@@ -59,3 +63,23 @@ def test_descriptors_are_received_and_there_is_room_for_all_of_them_or_for_none(
                 assert len(fds) == count
                 for fd in fds:
                     os.close(fd)
+
+
+def test_room_for_descriptors_is_made_once() -> None:
+    """In a process of its own: a table never shrinks."""
+    code = (
+        "import os, sys\n"
+        "from gaiod.process.startup import make_room_for_descriptors\n"
+        "before = sorted(os.listdir('/proc/self/fd'))\n"
+        "make_room_for_descriptors(0)\n"
+        "assert sorted(os.listdir('/proc/self/fd')) == before\n"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('FDSize')))\n"
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "make_room_for_descriptors(0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=True
+    )
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert int(done.stdout) >= min(soft, DESCRIPTORS_TABLE)

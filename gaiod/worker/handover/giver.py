@@ -309,10 +309,9 @@ class Giver:
                 self._waiting[listener].append(conn)
             self._again.clear()
             self._again_s = now_s + AGAIN_S
-        for link in list(self._links):
-            link.look(now_s)
+        commits = sum([link.look(now_s) for link in self._links])
         self._take_shares(now_s)
-        if not is_late:
+        if not is_late and not commits:  # a commit is on its way first: clients wait for it, and the taker
             self._offer(now_s + PASS_S)
         if not any(link.offers for link in self._links):
             if is_late:
@@ -325,7 +324,8 @@ class Giver:
             if is_hopeless or not self._has_more():
                 self._end(self.why, self.why)
                 return
-        wait_s = 0.0 if any(link.has_room and self._has_for(link) for link in self._links) else LOOK_S
+        is_busy = commits or any(link.has_room and self._has_for(link) for link in self._links)
+        wait_s = 0.0 if is_busy else LOOK_S
         self.watcher.timer(now_s + wait_s, context=self.look)
 
     def _take_shares(self, now_s: float) -> None:
@@ -640,8 +640,12 @@ class _Link(Link):
 
     # -- what becomes of it ----------------------------------------------------------------------------
 
-    def look(self, now_s: float) -> None:
-        """Commit what both feeds have come far enough for; take everything back if the taker does not go on."""
+    def look(self, now_s: float) -> int:
+        """Commit what both feeds have come far enough for; take everything back if the taker does not go on.
+
+        Returns:
+            How many offers were committed.
+        """
         unsent_bytes = 0 if self._conn is None else self._conn.pending_write_bytes
         if unsent_bytes < self._unsent_bytes:
             self._progress_s = now_s
@@ -650,14 +654,17 @@ class _Link(Link):
             self._broken = self._broken or "timeout"
         if self._broken:
             self._take_all_back()
-            return
+            return 0
         if self._is_leaving and not self.offers:
             self._giver.why = "lost"
             self.close()
-            return
+            return 0
+        commits = 0
         for offer in self.offers.values():
             if offer.accepted is not None and offer.kept is None and self._is_fed(offer.accepted.positions):
                 self._commit(offer, offer.accepted)
+                commits += 1
+        return commits
 
     def _is_fed(self, positions: Mapping[str, int]) -> bool:
         own = self._giver.positions()
