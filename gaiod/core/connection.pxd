@@ -54,20 +54,20 @@ cdef class Conn:
     cdef int64_t read_timer
     cdef int64_t write_timer
     cdef int fd
-    cdef int read_count
-    cdef int write_count
-    cdef int fault
-    cdef char hung
-    cdef char has_copies
     cdef public int traffic
     cdef readonly bint closed
     cdef readonly bint at_eof
     cdef readonly bint unanswered
-    cdef bint readable
-    cdef bint writable
-    cdef bint broken
-    cdef bint closing
-    cdef bint is_listener
-    cdef bint reading
-    cdef bint writing
-    cdef bint working
+    cdef int read_count
+    cdef int write_count
+    cdef short fault                # short, and a byte each: a connection has 32 bytes less than with an int for each
+    cdef char hung
+    cdef char has_copies
+    cdef char readable
+    cdef char writable
+    cdef char broken
+    cdef char closing
+    cdef char is_listener
+    cdef char reading
+    cdef char writing
+    cdef char working
