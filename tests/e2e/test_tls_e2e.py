@@ -147,7 +147,8 @@ def test_certificate_that_is_renewed_is_shown_after_a_reload_and_open_connection
         # Until the old workers have heard that the new ones accept, either may.
         wait_until(lambda: shown(running) == ssl.PEM_cert_to_DER_cert(renewed.chain), "the renewed certificate")
         assert exchange(sock, b"still") == b"still"
-    assert running.scrape().value("gaiod_handover_stayed_total", listener="echo", reason="tls") >= 1
+        stayed = "gaiod_handover_stayed_total"
+        wait_until(lambda: running.scrape().value(stayed, listener="echo", reason="tls") >= 1, "its being told of")
 
 
 def test_key_of_another_certificate_is_refused_with_its_place(daemon: Start, tls: str, tmp_path: Path) -> None:
