@@ -15,7 +15,7 @@ part goes by the lifeline. Until then the giver neither lets go of what is to go
 
 The giver takes everything back when the taker has died, says what makes no sense, or shows no progress for 2 s: it
 hangs, perhaps before it has received all of an offer. The link is over then. Clients stand still for no longer, and for
-that only once. A taker that hung gets a new link, and more when it has said something there.
+that twice at most. A taker that hung gets a new link, and more when it has said something there.
 
 A connection may be what its takers die of: its handler's `on_arrive` ends the process. So what a taker had not accepted
 when it died is suspect, and is offered once more, before all else and alone. Who cost its taker its life again stays.
