@@ -39,6 +39,7 @@ HANDLER = (
     IMPORTS
     + f"""
 import resource
+import select
 import socket
 
 from gaiod.worker.handover import giver, taker
@@ -62,12 +63,14 @@ def once_other(link, number):
         return
     with socket.socket(fileno=os.dup(link._conn.fileno())) as sock:
         pid = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
-    os.kill(pid, number)
-    try:
-        while open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split()[0] not in "TZ":
-            time.sleep(0.001)
-    except OSError:
-        pass  # it is gone
+        os.kill(pid, number)
+        if number == signal.SIGKILL:  # a zombie's other threads may still hold its sockets
+            poll = select.poll()
+            poll.register(sock, select.POLLRDHUP)
+            assert poll.poll(10_000)
+            return
+    while open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.001)
 
 
 class Mine(gaiod.Handler):
