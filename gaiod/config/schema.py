@@ -7,17 +7,17 @@ import re
 from functools import partial
 from typing import Any, Final
 
-from gaiod.config.access import EXAMPLE as ACCESS_EXAMPLE
-from gaiod.config.access import check_order, check_rules, parse_rule
 from gaiod.config.addresses import parse_bind, parse_control
-from gaiod.config.certificates import EXAMPLE as CERTIFICATES_EXAMPLE
-from gaiod.config.certificates import certificate_of, check_certificates, parse_chain, parse_key
+from gaiod.config.admission.access import EXAMPLE as ACCESS_EXAMPLE
+from gaiod.config.admission.access import check_order, check_rules, parse_rule
 from gaiod.config.crosschecks import check_together
 from gaiod.config.errors import Refused, Report
 from gaiod.config.networks import EXAMPLE as NETWORKS_EXAMPLE
 from gaiod.config.networks import check_networks, parse_network
 from gaiod.config.reader import Checked, Chosen, Items, Key, Kind, Named, Reader, Section, Value, a_mapping, of_type
 from gaiod.config.references import WANTED as REFERENCE_WANTED
+from gaiod.config.tls.certificates import EXAMPLE as CERTIFICATES_EXAMPLE
+from gaiod.config.tls.certificates import certificate_of, check_certificates, parse_chain, parse_key
 from gaiod.config.units import DAY_S, HOUR_S, SIZE_MAX_BYTES, YEAR_S, parse_duration, parse_size, parse_whole
 from gaiod.config.values import (
     parse_account,

@@ -28,17 +28,17 @@ from gaiod.plugins import label_of
 from gaiod.process.dispatch import Target
 from gaiod.settings import ListenerSettings, ProxyProtocolSettings, TlsSettings
 from gaiod.stats.cells import ACCEPT_ERRORS, CELL, HANDOVER_BOUNDS_S, Layout, bucket_of
-from gaiod.worker.accept_pauses import AcceptPauses
-from gaiod.worker.access import Access
+from gaiod.worker.admission.accept_pauses import AcceptPauses
+from gaiod.worker.admission.access import Access
+from gaiod.worker.admission.proxy_header_wait import ProxyHeaderWait
+from gaiod.worker.admission.tls_wait import TlsWait
 from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.ledger import Ledger, phase_at_end, server_of
 from gaiod.worker.listener_timers import Timers
 from gaiod.worker.names import Names
-from gaiod.worker.proxy_header_wait import ProxyHeaderWait
 from gaiod.worker.shared_state import RATE, SharedState
 from gaiod.worker.slow_hooks.report import SlowHooks
-from gaiod.worker.tls_wait import TlsWait
 
 log = logging.getLogger("gaiod.worker")
 

@@ -11,7 +11,7 @@ import pytest
 from core.support.tls import certificate
 
 from gaiod.config import ConfigErrors, loads
-from gaiod.config.certificates import facts_of
+from gaiod.config.tls.certificates import facts_of
 from gaiod.settings import TlsSettings, listener_settings_from
 
 

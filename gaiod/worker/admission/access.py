@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gaiod.settings import AccessRule
-from gaiod.worker.networks import Networks
+from gaiod.worker.admission.networks import Networks
 
 
 class Access:

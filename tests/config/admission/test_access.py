@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gaiod.config.access import FILE_MAX_BYTES, NETWORKS_MAX, check_order, parse_rule, read_networks
+from gaiod.config.admission.access import FILE_MAX_BYTES, NETWORKS_MAX, check_order, parse_rule, read_networks
 from gaiod.config.errors import Refused
 from gaiod.settings import AccessRule
 

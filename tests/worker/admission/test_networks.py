@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gaiod.worker.networks import Networks
+from gaiod.worker.admission.networks import Networks
 
 NETWORKS = ("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32", "::1/128", "fe80::/64")
 

@@ -16,7 +16,7 @@ from gaiod.handler.termination import Termination, of_error
 from gaiod.process.dispatch import Target
 from gaiod.proxy_protocol import HeaderReader, ProxyProtocolError
 from gaiod.settings import ProxyProtocolSettings
-from gaiod.worker.networks import Networks
+from gaiod.worker.admission.networks import Networks
 
 REASON, PHASE = "proxy_protocol", "proxy_header"
 

@@ -1,0 +1,1 @@
+"""What a new connection passes before a hook sees it."""
