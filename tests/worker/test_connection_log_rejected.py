@@ -9,9 +9,9 @@ import pytest
 from gaiod.settings import ConnectionLogSettings, ProxyProtocolSettings
 from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.names import Names
+from worker.admission.test_proxy_header_wait import LOOPBACK, SHORT, wait_until_rejected
 from worker.conftest import Serve
 from worker.support.serving import Recorder
-from worker.test_proxy_header_wait import LOOPBACK, SHORT, wait_until_rejected
 
 
 def test_connection_over_the_limit_has_a_line(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 from core.support.descriptors import descriptors_limited_to
-from worker.conftest import Serve
-from worker.support.serving import Recorder
 
 from gaiod.worker.admission.accept_pauses import AcceptPauses
+from worker.conftest import Serve
+from worker.support.serving import Recorder
 
 
 class Resting:

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from core.support.sockets import unix_listener
 from core.support.waiting import LIMIT_S
-from worker.conftest import Serve
-from worker.support.serving import Recorder, Serving
 
 from gaiod import ProxyHeader
 from gaiod.settings import AccessRule, ProxyProtocolSettings
 from gaiod.worker.admission.access import Access
+from worker.conftest import Serve
+from worker.support.serving import Recorder, Serving
 
 
 def rule(text: str, *networks: str) -> AccessRule:

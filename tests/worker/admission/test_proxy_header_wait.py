@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from core.support.sockets import reset, unix_listener
 from core.support.waiting import MOMENT_S
-from worker.conftest import Serve
-from worker.support.serving import Recorder, Serving
 
 from gaiod import Conn, OpResult, ProxyHeader
 from gaiod.log import rate_limit
 from gaiod.settings import ProxyProtocolSettings
 from gaiod.worker.drain import Drain
 from gaiod.worker.inspect.questions import Questions
+from worker.conftest import Serve
+from worker.support.serving import Recorder, Serving
 
 LOOPBACK = ProxyProtocolSettings(("127.0.0.0/8",))
 SHORT = ProxyProtocolSettings(("127.0.0.0/8",), timeout_s=4 * MOMENT_S)

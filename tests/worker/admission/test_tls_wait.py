@@ -6,14 +6,14 @@ import pytest
 from core.support.sockets import reset
 from core.support.tls import TlsPeer, certificate
 from core.support.waiting import MOMENT_S
-from worker.conftest import Serve
-from worker.support.serving import Recorder, Serving
 
 from gaiod import Conn, ProxyHeader
 from gaiod.core.tls import FAILURES
 from gaiod.settings import CertificateSettings, ProxyProtocolSettings, TlsSettings
 from gaiod.worker.drain import Drain
 from gaiod.worker.inspect.questions import Questions
+from worker.conftest import Serve
+from worker.support.serving import Recorder, Serving
 
 PROXIED = ProxyProtocolSettings(("127.0.0.0/8",))
 
