@@ -17,7 +17,9 @@ from setuptools.command.build_ext import build_ext
 PACKAGE = Path("gaiod")
 GENERATED = Path("build/cython")
 COMPILED = [
+    "core/_contexts.pyx",
     "core/_flows.pyx",
+    "core/_openssl.pyx",
     "core/_outboxes.pyx",
     "core/_sessions.pyx",
     "core/_stopwatch.pyx",

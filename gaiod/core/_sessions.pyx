@@ -6,10 +6,19 @@
 
 cimport cython
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, ENOMEM, EPIPE, EPROTO, errno
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove, strcmp
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove
+
+from gaiod.core._contexts cimport Contexts
+from gaiod.core._openssl cimport (
+    BIO, BIO_CTRL_FLUSH, BIO_FLAGS_ALL, BIO_FLAGS_RETRY_READ, BIO_TYPE_SOURCE_SINK, BIO_clear_flags, BIO_get_data,
+    BIO_get_new_index, BIO_meth_new, BIO_meth_set_ctrl, BIO_meth_set_read, BIO_meth_set_write, BIO_new, BIO_set_data,
+    BIO_set_flags, BIO_set_init, ERR_clear_error, ERR_peek_error, ERR_reason_error_string, SSL, SSL_CIPHER_get_name,
+    SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN, SSL_do_handshake, SSL_free, SSL_get0_alpn_selected,
+    SSL_get_current_cipher, SSL_get_error, SSL_get_servername, SSL_get_version, SSL_new, SSL_pending, SSL_read,
+    SSL_session_reused, SSL_set_accept_state, SSL_set_bio, SSL_shutdown, SSL_write, has_openssl,
+)
 
 from os import strerror
 
@@ -56,12 +65,7 @@ cdef class Session:
         return ""
 
 
-# -- the libssl that is loaded already ---------------------------------------------------------------------
-
-cdef extern from "dlfcn.h" nogil:
-    void* dlopen(const char*, int)
-    void* dlsym(void*, const char*)
-    int RTLD_NOW, RTLD_LOCAL, RTLD_NOLOAD
+# -- by OpenSSL itself: the memory between a session's SSL and its socket ------------------------------------
 
 cdef extern from "sys/socket.h" nogil:
     ssize_t c_recv "recv"(int, void*, size_t, int)
@@ -83,227 +87,12 @@ cdef struct Piece:                  # of what is held: a record of the owner's, 
     Py_ssize_t plain                # bytes of the owner's that are counted
 
 
-cdef struct Name:
-    const char* text
-    void* context
-
-
-ctypedef void SSL
-ctypedef void SSL_CTX
-ctypedef void BIO
-
-cdef enum:                          # of openssl/ssl.h, bio.h and tls1.h: a stable ABI from 1.1.1 on
-    SSL_ERROR_WANT_READ = 2
-    SSL_ERROR_ZERO_RETURN = 6
-    SSL_CTRL_EXTRA_CHAIN_CERT = 14
-    SSL_CTRL_MODE = 33
-    SSL_CTRL_SET_SESS_CACHE_MODE = 44
-    SSL_CTRL_SET_TLSEXT_SERVERNAME_CB = 53
-    SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG = 54
-    SSL_CTRL_SET_MIN_PROTO_VERSION = 123
-    SSL_CTRL_SET_MAX_PROTO_VERSION = 124
-    SSL_MODE_RELEASE_BUFFERS = 0x10
-    SSL_OP_NO_COMPRESSION = 0x20000
-    SSL_OP_NO_RENEGOTIATION = 0x40000000
-    SSL_TLSEXT_ERR_OK = 0
-    SSL_TLSEXT_ERR_ALERT_FATAL = 2
-    SSL_AD_UNRECOGNIZED_NAME = 112
-    OPENSSL_NPN_NEGOTIATED = 1
-    BIO_CTRL_FLUSH = 11
-    BIO_TYPE_SOURCE_SINK = 0x400
-    BIO_FLAGS_RETRY_READ = 0x09
-    BIO_FLAGS_ALL = 0x0F
-    OPENSSL_MIN = 0x10101000        # 1.1.1
-
 cdef enum:                          # as in sessions.py, which says what they are for
     RECORD_BYTES = 16384
     AHEAD_BYTES = 65536
     RECEIVE_MAX = 262144
     RECEIVE_MIN = 16896
-    NAME_MAX = 256                  # a server name has 255 bytes at most
     PIECES_MAX = 8                  # four records at most are held, and what the session says itself between them
-
-cdef unsigned long (*OpenSSL_version_num)() noexcept nogil
-cdef const char* (*OpenSSL_version)(int) noexcept nogil
-cdef void (*ERR_clear_error)() noexcept nogil
-cdef unsigned long (*ERR_peek_error)() noexcept nogil
-cdef const char* (*ERR_reason_error_string)(unsigned long) noexcept nogil
-cdef const void* (*TLS_server_method)() noexcept nogil
-cdef SSL_CTX* (*SSL_CTX_new)(const void*) noexcept nogil
-cdef void (*SSL_CTX_free)(SSL_CTX*) noexcept nogil
-cdef long (*SSL_CTX_ctrl)(SSL_CTX*, int, long, void*) noexcept nogil
-cdef long (*SSL_CTX_callback_ctrl)(SSL_CTX*, int, void*) noexcept nogil
-cdef unsigned long (*SSL_CTX_set_options)(SSL_CTX*, unsigned long) noexcept nogil
-cdef int (*SSL_CTX_set_num_tickets)(SSL_CTX*, size_t) noexcept nogil
-cdef int (*SSL_CTX_set_cipher_list)(SSL_CTX*, const char*) noexcept nogil
-cdef int (*SSL_CTX_use_certificate)(SSL_CTX*, void*) noexcept nogil
-cdef int (*SSL_CTX_use_PrivateKey)(SSL_CTX*, void*) noexcept nogil
-cdef int (*SSL_CTX_check_private_key)(SSL_CTX*) noexcept nogil
-cdef void (*SSL_CTX_set_alpn_select_cb)(SSL_CTX*, void*, void*) noexcept nogil
-cdef int (*SSL_select_next_proto)(
-    unsigned char**, unsigned char*, const unsigned char*, unsigned int, const unsigned char*, unsigned int
-) noexcept nogil
-cdef void (*SSL_get0_alpn_selected)(SSL*, const unsigned char**, unsigned int*) noexcept nogil
-cdef SSL* (*SSL_new)(SSL_CTX*) noexcept nogil
-cdef void (*SSL_free)(SSL*) noexcept nogil
-cdef void (*SSL_set_bio)(SSL*, BIO*, BIO*) noexcept nogil
-cdef void (*SSL_set_accept_state)(SSL*) noexcept nogil
-cdef SSL_CTX* (*SSL_set_SSL_CTX)(SSL*, SSL_CTX*) noexcept nogil
-cdef const char* (*SSL_get_servername)(SSL*, int) noexcept nogil
-cdef int (*SSL_do_handshake)(SSL*) noexcept nogil
-cdef int (*SSL_read)(SSL*, void*, int) noexcept nogil
-cdef int (*SSL_write)(SSL*, const void*, int) noexcept nogil
-cdef int (*SSL_shutdown)(SSL*) noexcept nogil
-cdef int (*SSL_pending)(SSL*) noexcept nogil
-cdef int (*SSL_get_error)(SSL*, int) noexcept nogil
-cdef const char* (*SSL_get_version)(SSL*) noexcept nogil
-cdef void* (*SSL_get_current_cipher)(SSL*) noexcept nogil
-cdef const char* (*SSL_CIPHER_get_name)(void*) noexcept nogil
-cdef int (*SSL_session_reused)(SSL*) noexcept nogil
-cdef void* (*BIO_meth_new)(int, const char*) noexcept nogil
-cdef int (*BIO_get_new_index)() noexcept nogil
-cdef int (*BIO_meth_set_read)(void*, void*) noexcept nogil
-cdef int (*BIO_meth_set_write)(void*, void*) noexcept nogil
-cdef int (*BIO_meth_set_ctrl)(void*, void*) noexcept nogil
-cdef BIO* (*BIO_new)(void*) noexcept nogil
-cdef BIO* (*BIO_new_mem_buf)(const void*, int) noexcept nogil
-cdef int (*BIO_free)(BIO*) noexcept nogil
-cdef void (*BIO_set_data)(BIO*, void*) noexcept nogil
-cdef void* (*BIO_get_data)(BIO*) noexcept nogil
-cdef void (*BIO_set_init)(BIO*, int) noexcept nogil
-cdef void (*BIO_set_flags)(BIO*, int) noexcept nogil
-cdef void (*BIO_clear_flags)(BIO*, int) noexcept nogil
-cdef void* (*PEM_read_bio_X509)(BIO*, void*, void*, void*) noexcept nogil
-cdef void* (*PEM_read_bio_PrivateKey)(BIO*, void*, void*, void*) noexcept nogil
-cdef void (*X509_free)(void*) noexcept nogil
-cdef void (*EVP_PKEY_free)(void*) noexcept nogil
-
-cdef void* libssl = NULL
-cdef void* wire_method = NULL
-cdef bint was_looked_for = False
-
-
-cdef int find(void** function, const char* name) except -1:
-    function[0] = dlsym(libssl, name)
-    if function[0] == NULL:
-        raise ImportError(name.decode())
-    return 0
-
-
-cdef bint has_openssl():
-    """Tell whether there is an OpenSSL in this process that can be used, and make it ready."""
-    global was_looked_for
-    if not was_looked_for:
-        was_looked_for = True
-        try:
-            load_openssl()
-        except ImportError:
-            pass
-    return wire_method != NULL
-
-
-cdef int load_openssl() except -1:
-    """Find the functions in the libssl that Python's `ssl` has loaded, or else in the system's.
-
-    No headers, and nothing linked: so there is one copy of OpenSSL in the process, which the system keeps up to date.
-
-    Raises:
-        ImportError: there is none, it is too old, or another library by its name: LibreSSL, AWS-LC, BoringSSL.
-    """
-    global libssl, wire_method
-    import _ssl  # late: it loads libssl
-
-    for name in (b"libssl.so.3", b"libssl.so.1.1"):
-        libssl = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD)
-        if libssl != NULL:
-            break
-    else:
-        for name in (b"libssl.so.3", b"libssl.so.1.1"):
-            libssl = dlopen(name, RTLD_NOW | RTLD_LOCAL)
-            if libssl != NULL:
-                break
-        else:
-            raise ImportError("libssl")
-    find(<void**>&OpenSSL_version_num, b"OpenSSL_version_num")
-    find(<void**>&OpenSSL_version, b"OpenSSL_version")
-    if OpenSSL_version_num() < OPENSSL_MIN or not OpenSSL_version(0).startswith(b"OpenSSL "):
-        raise ImportError("OpenSSL")
-    find(<void**>&ERR_clear_error, b"ERR_clear_error")
-    find(<void**>&ERR_peek_error, b"ERR_peek_error")
-    find(<void**>&ERR_reason_error_string, b"ERR_reason_error_string")
-    find_contexts()
-    find_sessions()
-    find_bios()
-    cdef void* method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, b"gaiod")
-    if method == NULL:
-        raise MemoryError
-    BIO_meth_set_read(method, <void*>&read_wire)
-    BIO_meth_set_write(method, <void*>&write_wire)
-    BIO_meth_set_ctrl(method, <void*>&control_wire)
-    wire_method = method
-    return 0
-
-
-cdef int find_contexts() except -1:
-    find(<void**>&TLS_server_method, b"TLS_server_method")
-    find(<void**>&SSL_CTX_new, b"SSL_CTX_new")
-    find(<void**>&SSL_CTX_free, b"SSL_CTX_free")
-    find(<void**>&SSL_CTX_ctrl, b"SSL_CTX_ctrl")
-    find(<void**>&SSL_CTX_callback_ctrl, b"SSL_CTX_callback_ctrl")
-    find(<void**>&SSL_CTX_set_options, b"SSL_CTX_set_options")
-    find(<void**>&SSL_CTX_set_num_tickets, b"SSL_CTX_set_num_tickets")
-    find(<void**>&SSL_CTX_set_cipher_list, b"SSL_CTX_set_cipher_list")
-    find(<void**>&SSL_CTX_use_certificate, b"SSL_CTX_use_certificate")
-    find(<void**>&SSL_CTX_use_PrivateKey, b"SSL_CTX_use_PrivateKey")
-    find(<void**>&SSL_CTX_check_private_key, b"SSL_CTX_check_private_key")
-    find(<void**>&SSL_CTX_set_alpn_select_cb, b"SSL_CTX_set_alpn_select_cb")
-    find(<void**>&SSL_select_next_proto, b"SSL_select_next_proto")
-    find(<void**>&SSL_get0_alpn_selected, b"SSL_get0_alpn_selected")
-    find(<void**>&PEM_read_bio_X509, b"PEM_read_bio_X509")
-    find(<void**>&PEM_read_bio_PrivateKey, b"PEM_read_bio_PrivateKey")
-    find(<void**>&X509_free, b"X509_free")
-    find(<void**>&EVP_PKEY_free, b"EVP_PKEY_free")
-    return 0
-
-
-cdef int find_sessions() except -1:
-    find(<void**>&SSL_new, b"SSL_new")
-    find(<void**>&SSL_free, b"SSL_free")
-    find(<void**>&SSL_set_bio, b"SSL_set_bio")
-    find(<void**>&SSL_set_accept_state, b"SSL_set_accept_state")
-    find(<void**>&SSL_set_SSL_CTX, b"SSL_set_SSL_CTX")
-    find(<void**>&SSL_get_servername, b"SSL_get_servername")
-    find(<void**>&SSL_do_handshake, b"SSL_do_handshake")
-    find(<void**>&SSL_read, b"SSL_read")
-    find(<void**>&SSL_write, b"SSL_write")
-    find(<void**>&SSL_shutdown, b"SSL_shutdown")
-    find(<void**>&SSL_pending, b"SSL_pending")
-    find(<void**>&SSL_get_error, b"SSL_get_error")
-    find(<void**>&SSL_get_version, b"SSL_get_version")
-    find(<void**>&SSL_get_current_cipher, b"SSL_get_current_cipher")
-    find(<void**>&SSL_CIPHER_get_name, b"SSL_CIPHER_get_name")
-    find(<void**>&SSL_session_reused, b"SSL_session_reused")
-    return 0
-
-
-cdef int find_bios() except -1:
-    find(<void**>&BIO_meth_new, b"BIO_meth_new")
-    find(<void**>&BIO_get_new_index, b"BIO_get_new_index")
-    find(<void**>&BIO_meth_set_read, b"BIO_meth_set_read")
-    find(<void**>&BIO_meth_set_write, b"BIO_meth_set_write")
-    find(<void**>&BIO_meth_set_ctrl, b"BIO_meth_set_ctrl")
-    find(<void**>&BIO_new, b"BIO_new")
-    find(<void**>&BIO_new_mem_buf, b"BIO_new_mem_buf")
-    find(<void**>&BIO_free, b"BIO_free")
-    find(<void**>&BIO_set_data, b"BIO_set_data")
-    find(<void**>&BIO_get_data, b"BIO_get_data")
-    find(<void**>&BIO_set_init, b"BIO_set_init")
-    find(<void**>&BIO_set_flags, b"BIO_set_flags")
-    find(<void**>&BIO_clear_flags, b"BIO_clear_flags")
-    return 0
-
-
-# -- the memory between a session's SSL and its socket -----------------------------------------------------
 
 cdef int read_wire(BIO* bio, char* memory, int size) noexcept nogil:
     """Let OpenSSL have what was received."""
@@ -342,11 +131,27 @@ cdef long control_wire(BIO* bio, int command, long number, void* pointer) noexce
     return 1 if command == BIO_CTRL_FLUSH else 0
 
 
+cdef void* wire_method = NULL
+
+
+cdef void* method_of_wires() except NULL:
+    """Return what makes a BIO of OpenSSL's an end of a session's `Wire`."""
+    global wire_method
+    if wire_method == NULL:
+        wire_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, b"gaiod")
+        if wire_method == NULL:
+            raise MemoryError
+        BIO_meth_set_read(wire_method, <void*>&read_wire)
+        BIO_meth_set_write(wire_method, <void*>&write_wire)
+        BIO_meth_set_ctrl(wire_method, <void*>&control_wire)
+    return wire_method
+
+
 @cython.final
 cdef class OwnSession(Session):
     """A session by an `SSL` of OpenSSL's, called without the GIL."""
 
-    cdef OwnContext context
+    cdef Contexts contexts
     cdef void* ssl                  # NULL: it is closed
     cdef Wire wire
     cdef Piece pieces[8]
@@ -359,13 +164,13 @@ cdef class OwnSession(Session):
     cdef bint has_closed            # the peer's FIN has come
     cdef object known               # the facts
 
-    def __cinit__(self, OwnContext context not None):
+    def __cinit__(self, Contexts contexts not None):
         cdef BIO* bio
-        self.context = context
-        self.ssl = SSL_new(context.contexts[0])
+        self.contexts = contexts
+        self.ssl = SSL_new(contexts.contexts[0])
         if self.ssl == NULL:
             raise MemoryError
-        bio = BIO_new(wire_method)
+        bio = BIO_new(method_of_wires())
         if bio == NULL:
             raise MemoryError
         BIO_set_data(bio, &self.wire)
@@ -432,7 +237,7 @@ cdef class OwnSession(Session):
         if received < 0:
             return received
         if received == 0:
-            self.is_truncated = not self.context.accepts_truncation
+            self.is_truncated = not self.contexts.accepts_truncation
             return -ECONNRESET if self.is_truncated else 0
         filled = self.decrypt(fd, memory, size)
         if filled == size or self.has_ended or self.code:
@@ -685,193 +490,16 @@ cdef str name_of(unsigned long code):
 
 @cython.final
 cdef class OwnContext:
-    """What all sessions of a server have in common: an `SSL_CTX` for each certificate, and the names they are for."""
+    """What a server's sessions are made from, by OpenSSL itself."""
 
-    cdef void** contexts
-    cdef Py_ssize_t count
-    cdef Name* names                # sorted
-    cdef Py_ssize_t name_count
-    cdef list texts                 # what they point into
-    cdef bint accepts_truncation
-    cdef bint refuses_unknown_names
-    cdef bytes alpn                 # each with its length before it
-    cdef const unsigned char* protocols
-    cdef unsigned int protocols_size
+    cdef Contexts contexts
 
     def __cinit__(self, options):
-        cdef Py_ssize_t count = len(options.certificates)
-        cdef Py_ssize_t i
-        self.accepts_truncation = options.accepts_truncation
-        self.refuses_unknown_names = options.refuses_unknown_names
-        self.alpn = b"".join(bytes([len(name)]) + name.encode() for name in options.alpn)
-        self.protocols = <const unsigned char*>PyBytes_AS_STRING(self.alpn)
-        self.protocols_size = <unsigned int>PyBytes_GET_SIZE(self.alpn)
-        self.contexts = <SSL_CTX**>calloc(count, sizeof(void*))
-        if self.contexts == NULL:
-            raise MemoryError
-        self.count = count
-        by_name = {}
-        for i in range(count):
-            self.contexts[i] = make_context(options, options.certificates[i])
-            if options.alpn:
-                SSL_CTX_set_alpn_select_cb(self.contexts[i], <void*>&choose_protocol, <void*>self)
-            for name in options.certificates[i].names:
-                by_name.setdefault(name.encode("ascii", "replace"), i)
-        self.texts = sorted(by_name)
-        self.name_count = len(self.texts)
-        self.names = <Name*>calloc(max(1, self.name_count), sizeof(Name))
-        if self.names == NULL:
-            raise MemoryError
-        for i in range(self.name_count):
-            self.names[i].text = PyBytes_AS_STRING(self.texts[i])
-            self.names[i].context = self.contexts[<Py_ssize_t>by_name[self.texts[i]]]
-        SSL_CTX_callback_ctrl(self.contexts[0], SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, <void*>&choose)
-        SSL_CTX_ctrl(self.contexts[0], SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG, 0, <void*>self)
-
-    def __dealloc__(self):
-        cdef Py_ssize_t i
-        for i in range(self.count):
-            if self.contexts[i] != NULL:
-                SSL_CTX_free(self.contexts[i])
-        free(self.contexts)
-        free(self.names)
+        self.contexts = Contexts(options)
 
     def accept(self):
         """Return the session of a new connection, as its server."""
-        return OwnSession(self)
-
-    cdef SSL_CTX* find(self, const char* name) noexcept nogil:
-        """Return the context for a name, which is in lower case; NULL: there is none."""
-        cdef Py_ssize_t low = 0
-        cdef Py_ssize_t high = self.name_count
-        cdef Py_ssize_t middle
-        cdef int order
-        while low < high:
-            middle = (low + high) // 2
-            order = strcmp(name, self.names[middle].text)
-            if order == 0:
-                return self.names[middle].context
-            if order < 0:
-                high = middle
-            else:
-                low = middle + 1
-        return NULL
-
-
-cdef int choose(SSL* ssl, int* alert, void* argument) noexcept nogil:
-    """Show a client the certificate that is for the server it names; if none is, the first, or an alert."""
-    cdef const char* asked = SSL_get_servername(ssl, 0)
-    cdef char name[NAME_MAX]
-    cdef SSL_CTX* found
-    cdef Py_ssize_t size = 0
-    cdef Py_ssize_t dot = -1
-    cdef int unknown = SSL_TLSEXT_ERR_OK
-    if (<OwnContext>argument).refuses_unknown_names:
-        alert[0] = SSL_AD_UNRECOGNIZED_NAME
-        unknown = SSL_TLSEXT_ERR_ALERT_FATAL
-    if asked == NULL:
-        return unknown
-    while asked[size] and size < NAME_MAX - 1:
-        name[size] = asked[size] + 32 if c"A" <= asked[size] <= c"Z" else asked[size]
-        if dot < 0 and name[size] == c".":
-            dot = size
-        size += 1
-    name[size] = 0
-    found = (<OwnContext>argument).find(name)
-    if found == NULL and dot > 0:           # a wildcard stands for the first label
-        name[dot - 1] = c"*"
-        found = (<OwnContext>argument).find(name + dot - 1)
-    if found == NULL:
-        return unknown
-    SSL_set_SSL_CTX(ssl, found)
-    return SSL_TLSEXT_ERR_OK
-
-
-cdef int choose_protocol(
-    SSL* ssl, const unsigned char** chosen, unsigned char* chosen_size, const unsigned char* offered,
-    unsigned int offered_size, void* argument
-) noexcept nogil:
-    """Choose one of a client's protocols, by our preference; an alert if it has none that is spoken."""
-    cdef unsigned char* found = NULL
-    cdef int outcome = SSL_select_next_proto(
-        &found, chosen_size, (<OwnContext>argument).protocols, (<OwnContext>argument).protocols_size, offered,
-        offered_size,
-    )
-    if outcome != OPENSSL_NPN_NEGOTIATED:
-        return SSL_TLSEXT_ERR_ALERT_FATAL   # OpenSSL makes no_application_protocol of it
-    chosen[0] = found
-    return SSL_TLSEXT_ERR_OK
-
-
-cdef SSL_CTX* make_context(options, certificate) except NULL:
-    """Make the context of a certificate.
-
-    Raises:
-        ValueError: a certificate or a key is none, or they are no pair.
-    """
-    from gaiod.core.sessions import CIPHERS
-
-    cdef SSL_CTX* context = SSL_CTX_new(TLS_server_method())
-    cdef bytes ciphers = CIPHERS.encode()
-    if context == NULL:
-        raise MemoryError
-    try:
-        versions = [{"1.2": 0x0303, "1.3": 0x0304}[version] for version in options.versions]
-        SSL_CTX_ctrl(context, SSL_CTRL_SET_MIN_PROTO_VERSION, <int>min(versions), NULL)
-        SSL_CTX_ctrl(context, SSL_CTRL_SET_MAX_PROTO_VERSION, <int>max(versions), NULL)
-        SSL_CTX_ctrl(context, SSL_CTRL_MODE, SSL_MODE_RELEASE_BUFFERS, NULL)    # 38 KB of an idle connection
-        SSL_CTX_ctrl(context, SSL_CTRL_SET_SESS_CACHE_MODE, 0, NULL)            # tickets only
-        SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION)
-        SSL_CTX_set_num_tickets(context, 1)
-        if SSL_CTX_set_cipher_list(context, ciphers) != 1:
-            raise ValueError(f"OpenSSL knows none of the suites {CIPHERS}")
-        use_certificate(context, certificate)
-    except BaseException:
-        SSL_CTX_free(context)
-        raise
-    return context
-
-
-cdef int use_certificate(SSL_CTX* context, certificate) except -1:
-    """Let a context show a certificate."""
-    cdef bytes chain = certificate.chain.encode()
-    cdef bytes key = certificate.key.encode()
-    cdef BIO* bio = BIO_new_mem_buf(PyBytes_AS_STRING(chain), <int>PyBytes_GET_SIZE(chain))
-    cdef void* found
-    cdef bint is_first = True
-    ERR_clear_error()
-    while True:
-        found = PEM_read_bio_X509(bio, NULL, NULL, NULL)
-        if found == NULL:
-            break
-        if is_first:
-            is_first = False
-            SSL_CTX_use_certificate(context, found)
-            X509_free(found)
-        elif SSL_CTX_ctrl(context, SSL_CTRL_EXTRA_CHAIN_CERT, 0, found) != 1:   # takes the reference
-            X509_free(found)
-    BIO_free(bio)
-    ERR_clear_error()                       # the last one found no further certificate
-    if is_first:
-        raise ValueError("the chain has no certificate")
-    bio = BIO_new_mem_buf(PyBytes_AS_STRING(key), <int>PyBytes_GET_SIZE(key))
-    found = PEM_read_bio_PrivateKey(bio, NULL, <void*>&no_passphrase, NULL)
-    BIO_free(bio)
-    if found == NULL:
-        ERR_clear_error()
-        raise ValueError("the key is none, or a passphrase protects it")
-    SSL_CTX_use_PrivateKey(context, found)
-    EVP_PKEY_free(found)
-    ERR_clear_error()
-    if SSL_CTX_check_private_key(context) != 1:
-        ERR_clear_error()
-        raise ValueError("the key is not that of the certificate")
-    return 0
-
-
-cdef int no_passphrase(char* memory, int size, int is_writing, void* argument) noexcept nogil:
-    """Ask nobody: OpenSSL's own asks the terminal."""
-    return -1
+        return OwnSession(self.contexts)
 
 
 # -- by the standard library ---------------------------------------------------------------------------------

@@ -8,14 +8,12 @@ for what the network or the peer did; attributes say the rest.
 import errno
 import os
 import ssl
-import sys
-import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-from gaiod.core.tls import AHEAD_BYTES, RECORD_BYTES, Certificate, ServerTls, TlsFacts
+from gaiod.core.contexts import Contexts
+from gaiod.core.tls import AHEAD_BYTES, RECORD_BYTES, ServerTls, TlsFacts
 
 RECEIVE_MAX = 256 * 1024
 """Most bytes that one call receives: a connection's share of a pass."""
@@ -25,8 +23,6 @@ RECEIVE_MIN = RECORD_BYTES + 512
 
 SEND_MAX = 256 * 1024
 """Most plain bytes that one call sends."""
-
-VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 REASONS = {
     "HTTP_REQUEST": "http",
@@ -56,10 +52,6 @@ BEFORE_TLS = frozenset({"UNEXPECTED_MESSAGE", "PACKET_LENGTH_TOO_LONG"})
 """Of them, what means something else once a peer has spoken TLS."""
 
 
-CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""Of TLS 1.2: those with forward secrecy and authenticated encryption (RFC 7525). Those of 1.3 all have both."""
-
-
 def reason_of(name: str, has_begun: bool) -> str:
     """Return which of `tls.FAILURES` it is that OpenSSL calls so; `has_begun`: the peer has spoken TLS before."""
     if has_begun and name in BEFORE_TLS:
@@ -73,89 +65,23 @@ def words_of(name: str) -> str:
 
 
 class TlsContext:
-    """What all sessions of a server have in common: its certificates, made ready for use."""
+    """What a server's sessions are made from.
+
+    Args:
+        options: as `engine.open_tls`, and what it raises.
+    """
 
     def __init__(self, options: ServerTls) -> None:
-        """Make it.
-
-        Raises:
-            ssl.SSLError, ValueError: a certificate or a key is none, or they are no pair.
-            OSError: there is no memory for them.
-        """
-        self.accepts_truncation = options.accepts_truncation
-        self._refuses_unknown_names = options.refuses_unknown_names
-        contexts = [_context_of(certificate, options) for certificate in options.certificates]
-        self._context = contexts[0]
-        self._context.sni_callback = self._choose
-        self._contexts: dict[str, ssl.SSLContext] = {}
-        for certificate, context in zip(options.certificates, contexts, strict=True):
-            for name in certificate.names:
-                self._contexts.setdefault(name, context)
+        self._contexts = Contexts(options)
 
     def accept(self) -> "Session":
         """Return the session of a new connection, as its server."""
-        return Session(self)
-
-    def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
-        """Return what speaks TLS between two memories."""
-        return self._context.wrap_bio(incoming, outgoing, server_side=True)
-
-    def _choose(self, session: Any, name: str | None, context: ssl.SSLContext) -> int | None:
-        """Show a client the certificate that is for the server it names; if none is, the first, or an alert."""
-        if name is not None:
-            session.requested_name = name.lower()
-            for known in names_for(session.requested_name):
-                if known in self._contexts:
-                    session.context = self._contexts[known]
-                    return None
-        return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME if self._refuses_unknown_names else None
+        return Session(self._contexts)
 
 
 def open_tls(options: ServerTls) -> TlsContext:
     """As `engine.open_tls`."""
     return TlsContext(options)
-
-
-def names_for(name: str) -> tuple[str, str]:
-    """Return the names that a certificate for a server can have, the better one first (RFC 6125, 6.4.3)."""
-    return name, f"*.{name.partition('.')[2]}"
-
-
-def _context_of(certificate: Certificate, options: ServerTls) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    versions = [VERSIONS[version] for version in options.versions]
-    context.minimum_version = min(versions)
-    context.maximum_version = max(versions)
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.num_tickets = 1
-    context.set_ciphers(CIPHERS)
-    if options.alpn:
-        context.set_alpn_protocols(options.alpn)
-    load(context, certificate)
-    return context
-
-
-def load(context: ssl.SSLContext, certificate: Certificate) -> None:
-    """Let a context show a certificate."""
-    with as_file(f"{certificate.key.strip()}\n{certificate.chain.strip()}\n") as path:
-        context.load_cert_chain(path)
-
-
-@contextmanager
-def as_file(text: str) -> Iterator[str]:
-    """Give the path of a file with a text that nobody else may see: the standard library loads keys from paths only."""
-    if sys.platform == "linux":
-        fd = os.memfd_create("gaiod-tls", os.MFD_CLOEXEC)
-        try:
-            os.write(fd, text.encode())
-            yield f"/proc/self/fd/{fd}"
-        finally:
-            os.close(fd)
-    else:
-        with tempfile.NamedTemporaryFile("w") as file:
-            file.write(text)
-            file.flush()
-            yield file.name
 
 
 class Session:
@@ -170,14 +96,14 @@ class Session:
         held_plain: of the bytes given to `send`, those that are in records which the kernel has not taken whole.
     """
 
-    def __init__(self, context: TlsContext) -> None:
+    def __init__(self, contexts: Contexts) -> None:
         self.is_open = self.is_truncated = False
         self.drained = self.held = self.held_plain = 0
         self.failure = self.message = ""
-        self._accepts_truncation = context.accepts_truncation
+        self._accepts_truncation = contexts.accepts_truncation
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._object: Any = context.wrap(self._incoming, self._outgoing)
+        self._object: Any = contexts.wrap(self._incoming, self._outgoing)
         self._facts: TlsFacts | None = None
         self._has_begun = False  # a byte of the peer's has come
         self._has_ended = False  # its close_notify has come

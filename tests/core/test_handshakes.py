@@ -13,11 +13,8 @@ from core.support.sockets import NewPair, connected_pair, receive, reset
 from core.support.tls import (
     LAYERS,
     TlsPeer,
-    can_refuse_protocols,
     certificate,
-    client,
     server,
-    server_of,
     shake_hands,
     use_layer,
 )
@@ -26,7 +23,6 @@ from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, NotQuiet, TlsError, UsageError
 from gaiod.core.handshakes import STEPS_PER_PASS
 from gaiod.core.operations import OpType
-from gaiod.core.tls import Certificate, ServerTls
 from gaiod.core.watcher import Watcher
 
 
@@ -261,117 +257,3 @@ def _has_answer(peer: TlsPeer) -> bool:
 
 
 # -- what a server is -------------------------------------------------------------------------------------
-
-
-def test_client_is_shown_the_certificate_for_the_server_that_it_names(watcher: Watcher, tcp_pair: NewPair) -> None:
-    names = ["localhost", "example.org", "example.net"]
-    made = [certificate(name) for name in names]
-    tls = server_of(
-        ServerTls(
-            tuple(
-                Certificate(each.chain, each.key, (name, f"*.{name}")) for each, name in zip(made, names, strict=True)
-            )
-        )
-    )
-    shown = {}
-    for asked in (*names, "a.example.org", "A.Example.NET", "a.b.example.org", "elsewhere.test", None):
-        near, far = tcp_pair()
-        conn, peer = watcher.delegate(near), TlsPeer(far)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        peer.object = context.wrap_bio(peer.incoming, peer.outgoing, server_hostname=asked)
-        shake_hands(watcher, conn, peer, [], tls)
-        der = peer.object.getpeercert(True)
-        shown[asked] = next(
-            name for name, each in zip(names, made, strict=True) if ssl.PEM_cert_to_DER_cert(each.chain) == der
-        )
-        assert conn.tls.server_name == (None if asked is None else asked.lower())
-        conn.abort()
-    assert shown == {
-        "localhost": "localhost", "example.org": "example.org", "example.net": "example.net",
-        "a.example.org": "example.org", "A.Example.NET": "example.net", "a.b.example.org": "localhost",
-        "elsewhere.test": "localhost", None: "localhost",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(("offered", "chosen"), [(["two", "one"], "one"), (["two"], "two"), (None, None)])
-def test_protocol_is_the_preferred_one_of_those_that_the_client_offers(
-    watcher: Watcher, tcp_pair: NewPair, offered: list[str] | None, chosen: str | None
-) -> None:
-    near, far = tcp_pair()
-    conn, peer = watcher.delegate(near), TlsPeer(far)
-    peer.object = _client_that_offers(offered).wrap_bio(peer.incoming, peer.outgoing, server_hostname="localhost")
-    result = shake_hands(watcher, conn, peer, [], server(alpn=("one", "two")))
-    assert result.error is None
-    assert conn.tls.alpn == peer.object.selected_alpn_protocol() == chosen
-
-
-def _client_that_offers(protocols: list[str] | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=certificate().chain)
-    if protocols is not None:
-        context.set_alpn_protocols(protocols)
-    return context
-
-
-def test_client_of_other_protocols_fails_with_the_reason(watcher: Watcher, tcp_pair: NewPair) -> None:
-    """The standard library leaves its offer unanswered: it cannot do otherwise."""
-    near, far = tcp_pair()
-    conn, peer = watcher.delegate(near), TlsPeer(far)
-    peer.object = _client_that_offers(["three"]).wrap_bio(peer.incoming, peer.outgoing, server_hostname="localhost")
-    conn.start_tls(server(alpn=("one", "two")))
-    peer.step()
-    if can_refuse_protocols():
-        error = collect_one(watcher).error
-        assert isinstance(error, TlsError)
-        assert error.reason == "alpn"
-    else:
-        assert_quiet(watcher)
-        peer.step()
-        assert collect_one(watcher).error is None
-        assert conn.tls.alpn is None
-
-
-@pytest.mark.parametrize("asked", ["elsewhere.test", None])
-def test_client_of_an_unknown_server_is_refused_where_that_is_wanted(
-    watcher: Watcher, tcp_pair: NewPair, asked: str | None
-) -> None:
-    tls = server_of(
-        ServerTls((Certificate(certificate().chain, certificate().key, ("localhost",)),), refuses_unknown_names=True)
-    )
-    near, far = tcp_pair()
-    assert shake_hands(watcher, watcher.delegate(near), TlsPeer(far), [], tls).error is None
-    near, far = tcp_pair()
-    peer = TlsPeer(far)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    peer.object = context.wrap_bio(peer.incoming, peer.outgoing, server_hostname=asked)
-    watcher.delegate(near).start_tls(tls)
-    peer.step()
-    error = collect_one(watcher).error
-    assert isinstance(error, TlsError)
-    assert error.reason == "unknown_name"
-    with pytest.raises(ssl.SSLError, match="unrecognized name"):
-        peer.step()
-
-
-def test_key_of_another_certificate_is_refused() -> None:
-    with pytest.raises((ssl.SSLError, ValueError)):
-        server_of(ServerTls((Certificate(certificate().chain, certificate("example.org").key),)))
-
-
-def test_client_resumes_its_session(watcher: Watcher, tcp_pair: NewPair) -> None:
-    resumed = []
-    session = None
-    for _ in range(2):
-        near, far = tcp_pair()
-        conn, peer = watcher.delegate(near), TlsPeer(far)
-        peer.object = client().wrap_bio(peer.incoming, peer.outgoing, server_hostname="localhost", session=session)
-        shake_hands(watcher, conn, peer, [])
-        conn.write(b"a")
-        collect_one(watcher)
-        assert peer.recv(1) == b"a"
-        session = peer.object.session
-        resumed.append(conn.tls.resumed)
-    assert resumed == [False, True]

@@ -84,7 +84,7 @@ def certificate_of(chain: str, key: str) -> CertificateSettings:
     """
     import ssl  # late, as it takes 10 ms, which only those who serve TLS should wait for
 
-    from gaiod.core.sessions import load
+    from gaiod.core.contexts import load
 
     try:
         facts = facts_of(ssl.PEM_cert_to_DER_cert(BEGIN + chain.partition(BEGIN)[2].partition(END)[0] + END + "\n"))

@@ -1,0 +1,1 @@
+"""Tests of what a new connection passes before a hook sees it."""

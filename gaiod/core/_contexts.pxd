@@ -1,0 +1,25 @@
+"""What sessions see of `_contexts.pyx`."""
+
+cimport cython
+
+from gaiod.core._openssl cimport SSL_CTX
+
+
+cdef struct Name:
+    const char* text
+    void* context
+
+
+@cython.final
+cdef class Contexts:
+    cdef void** contexts
+    cdef Py_ssize_t count
+    cdef Name* names                # sorted
+    cdef Py_ssize_t name_count
+    cdef list texts                 # what they point into
+    cdef bint accepts_truncation
+    cdef bint refuses_unknown_names
+    cdef bytes alpn                 # each with its length before it
+    cdef const unsigned char* protocols
+    cdef unsigned int protocols_size
+    cdef SSL_CTX* find(self, const char* name) noexcept nogil

@@ -1,0 +1,198 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""What OpenSSL is told of a server: its certificates, who is shown which, and what may be agreed with a client."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdlib cimport calloc, free
+from libc.string cimport strcmp
+
+from gaiod.core._openssl cimport (
+    BIO, BIO_free, BIO_new_mem_buf, ERR_clear_error, EVP_PKEY_free, OPENSSL_NPN_NEGOTIATED, PEM_read_bio_PrivateKey,
+    PEM_read_bio_X509, SSL, SSL_AD_UNRECOGNIZED_NAME, SSL_CTRL_EXTRA_CHAIN_CERT, SSL_CTRL_MODE,
+    SSL_CTRL_SET_MAX_PROTO_VERSION, SSL_CTRL_SET_MIN_PROTO_VERSION, SSL_CTRL_SET_SESS_CACHE_MODE,
+    SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, SSL_CTX, SSL_CTX_callback_ctrl,
+    SSL_CTX_check_private_key, SSL_CTX_ctrl, SSL_CTX_free, SSL_CTX_new, SSL_CTX_set_alpn_select_cb,
+    SSL_CTX_set_cipher_list, SSL_CTX_set_num_tickets, SSL_CTX_set_options, SSL_CTX_use_PrivateKey,
+    SSL_CTX_use_certificate, SSL_MODE_RELEASE_BUFFERS, SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION,
+    SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK, SSL_get_servername, SSL_select_next_proto, SSL_set_SSL_CTX,
+    TLS_server_method, X509_free,
+)
+
+cdef enum:
+    NAME_MAX = 256                  # a server name has 255 bytes at most
+
+
+@cython.final
+cdef class Contexts:
+    """What all sessions of a server have in common: an `SSL_CTX` for each certificate, and the names they are for."""
+
+    def __cinit__(self, options):
+        cdef Py_ssize_t count = len(options.certificates)
+        cdef Py_ssize_t i
+        self.accepts_truncation = options.accepts_truncation
+        self.refuses_unknown_names = options.refuses_unknown_names
+        self.alpn = b"".join(bytes([len(name)]) + name.encode() for name in options.alpn)
+        self.protocols = <const unsigned char*>PyBytes_AS_STRING(self.alpn)
+        self.protocols_size = <unsigned int>PyBytes_GET_SIZE(self.alpn)
+        self.contexts = <SSL_CTX**>calloc(count, sizeof(void*))
+        if self.contexts == NULL:
+            raise MemoryError
+        self.count = count
+        by_name = {}
+        for i in range(count):
+            self.contexts[i] = make_context(options, options.certificates[i])
+            if options.alpn:
+                SSL_CTX_set_alpn_select_cb(self.contexts[i], <void*>&choose_protocol, <void*>self)
+            for name in options.certificates[i].names:
+                by_name.setdefault(name.encode("ascii", "replace"), i)
+        self.texts = sorted(by_name)
+        self.name_count = len(self.texts)
+        self.names = <Name*>calloc(max(1, self.name_count), sizeof(Name))
+        if self.names == NULL:
+            raise MemoryError
+        for i in range(self.name_count):
+            self.names[i].text = PyBytes_AS_STRING(self.texts[i])
+            self.names[i].context = self.contexts[<Py_ssize_t>by_name[self.texts[i]]]
+        SSL_CTX_callback_ctrl(self.contexts[0], SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, <void*>&choose)
+        SSL_CTX_ctrl(self.contexts[0], SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG, 0, <void*>self)
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            if self.contexts[i] != NULL:
+                SSL_CTX_free(self.contexts[i])
+        free(self.contexts)
+        free(self.names)
+
+    cdef SSL_CTX* find(self, const char* name) noexcept nogil:
+        """Return the context for a name, which is in lower case; NULL: there is none."""
+        cdef Py_ssize_t low = 0
+        cdef Py_ssize_t high = self.name_count
+        cdef Py_ssize_t middle
+        cdef int order
+        while low < high:
+            middle = (low + high) // 2
+            order = strcmp(name, self.names[middle].text)
+            if order == 0:
+                return self.names[middle].context
+            if order < 0:
+                high = middle
+            else:
+                low = middle + 1
+        return NULL
+
+
+cdef int choose(SSL* ssl, int* alert, void* argument) noexcept nogil:
+    """Show a client the certificate that is for the server it names; if none is, the first, or an alert."""
+    cdef const char* asked = SSL_get_servername(ssl, 0)
+    cdef char name[NAME_MAX]
+    cdef SSL_CTX* found
+    cdef Py_ssize_t size = 0
+    cdef Py_ssize_t dot = -1
+    cdef int unknown = SSL_TLSEXT_ERR_OK
+    if (<Contexts>argument).refuses_unknown_names:
+        alert[0] = SSL_AD_UNRECOGNIZED_NAME
+        unknown = SSL_TLSEXT_ERR_ALERT_FATAL
+    if asked == NULL:
+        return unknown
+    while asked[size] and size < NAME_MAX - 1:
+        name[size] = asked[size] + 32 if c"A" <= asked[size] <= c"Z" else asked[size]
+        if dot < 0 and name[size] == c".":
+            dot = size
+        size += 1
+    name[size] = 0
+    found = (<Contexts>argument).find(name)
+    if found == NULL and dot > 0:           # a wildcard stands for the first label
+        name[dot - 1] = c"*"
+        found = (<Contexts>argument).find(name + dot - 1)
+    if found == NULL:
+        return unknown
+    SSL_set_SSL_CTX(ssl, found)
+    return SSL_TLSEXT_ERR_OK
+
+
+cdef int choose_protocol(
+    SSL* ssl, const unsigned char** chosen, unsigned char* chosen_size, const unsigned char* offered,
+    unsigned int offered_size, void* argument
+) noexcept nogil:
+    """Choose one of a client's protocols, by our preference; an alert if it has none that is spoken."""
+    cdef unsigned char* found = NULL
+    cdef int outcome = SSL_select_next_proto(
+        &found, chosen_size, (<Contexts>argument).protocols, (<Contexts>argument).protocols_size, offered,
+        offered_size,
+    )
+    if outcome != OPENSSL_NPN_NEGOTIATED:
+        return SSL_TLSEXT_ERR_ALERT_FATAL   # OpenSSL makes no_application_protocol of it
+    chosen[0] = found
+    return SSL_TLSEXT_ERR_OK
+
+
+cdef SSL_CTX* make_context(options, certificate) except NULL:
+    """Make the context of a certificate.
+
+    Raises:
+        ValueError: a certificate or a key is none, or they are no pair.
+    """
+    from gaiod.core.contexts import CIPHERS
+
+    cdef SSL_CTX* context = SSL_CTX_new(TLS_server_method())
+    cdef bytes ciphers = CIPHERS.encode()
+    if context == NULL:
+        raise MemoryError
+    try:
+        versions = [{"1.2": 0x0303, "1.3": 0x0304}[version] for version in options.versions]
+        SSL_CTX_ctrl(context, SSL_CTRL_SET_MIN_PROTO_VERSION, <int>min(versions), NULL)
+        SSL_CTX_ctrl(context, SSL_CTRL_SET_MAX_PROTO_VERSION, <int>max(versions), NULL)
+        SSL_CTX_ctrl(context, SSL_CTRL_MODE, SSL_MODE_RELEASE_BUFFERS, NULL)    # 38 KB of an idle connection
+        SSL_CTX_ctrl(context, SSL_CTRL_SET_SESS_CACHE_MODE, 0, NULL)            # tickets only
+        SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION)
+        SSL_CTX_set_num_tickets(context, 1)
+        if SSL_CTX_set_cipher_list(context, ciphers) != 1:
+            raise ValueError(f"OpenSSL knows none of the suites {CIPHERS}")
+        use_certificate(context, certificate)
+    except BaseException:
+        SSL_CTX_free(context)
+        raise
+    return context
+
+
+cdef int use_certificate(SSL_CTX* context, certificate) except -1:
+    """Let a context show a certificate."""
+    cdef bytes chain = certificate.chain.encode()
+    cdef bytes key = certificate.key.encode()
+    cdef BIO* bio = BIO_new_mem_buf(PyBytes_AS_STRING(chain), <int>PyBytes_GET_SIZE(chain))
+    cdef void* found
+    cdef bint is_first = True
+    ERR_clear_error()
+    while True:
+        found = PEM_read_bio_X509(bio, NULL, NULL, NULL)
+        if found == NULL:
+            break
+        if is_first:
+            is_first = False
+            SSL_CTX_use_certificate(context, found)
+            X509_free(found)
+        elif SSL_CTX_ctrl(context, SSL_CTRL_EXTRA_CHAIN_CERT, 0, found) != 1:   # takes the reference
+            X509_free(found)
+    BIO_free(bio)
+    ERR_clear_error()                       # the last one found no further certificate
+    if is_first:
+        raise ValueError("the chain has no certificate")
+    bio = BIO_new_mem_buf(PyBytes_AS_STRING(key), <int>PyBytes_GET_SIZE(key))
+    found = PEM_read_bio_PrivateKey(bio, NULL, <void*>&no_passphrase, NULL)
+    BIO_free(bio)
+    if found == NULL:
+        ERR_clear_error()
+        raise ValueError("the key is none, or a passphrase protects it")
+    SSL_CTX_use_PrivateKey(context, found)
+    EVP_PKEY_free(found)
+    ERR_clear_error()
+    if SSL_CTX_check_private_key(context) != 1:
+        ERR_clear_error()
+        raise ValueError("the key is not that of the certificate")
+    return 0
+
+
+cdef int no_passphrase(char* memory, int size, int is_writing, void* argument) noexcept nogil:
+    """Ask nobody: OpenSSL's own asks the terminal."""
+    return -1

@@ -1,0 +1,125 @@
+# cython: language_level=3
+"""The libssl that is loaded already: its functions, without headers and without linking it."""
+
+cdef extern from "dlfcn.h" nogil:
+    void* dlopen(const char*, int)
+    void* dlsym(void*, const char*)
+    int RTLD_NOW, RTLD_LOCAL, RTLD_NOLOAD
+
+cdef void* libssl = NULL
+cdef bint was_looked_for = False
+cdef bint is_usable = False
+
+
+cdef int find(void** function, const char* name) except -1:
+    function[0] = dlsym(libssl, name)
+    if function[0] == NULL:
+        raise ImportError(name.decode())
+    return 0
+
+
+cdef bint has_openssl() except -1:
+    """Tell whether there is an OpenSSL in this process that can be used, and find its functions."""
+    global was_looked_for, is_usable
+    if not was_looked_for:
+        was_looked_for = True
+        try:
+            load_openssl()
+            is_usable = True
+        except ImportError:
+            pass
+    return is_usable
+
+
+cdef int load_openssl() except -1:
+    """Find the functions in the libssl that Python's `ssl` has loaded, or else in the system's.
+
+    No headers, and nothing linked: so there is one copy of OpenSSL in the process, which the system keeps up to date.
+
+    Raises:
+        ImportError: there is none, it is too old, or another library by its name: LibreSSL, AWS-LC, BoringSSL.
+    """
+    global libssl
+    import _ssl  # late: it loads libssl
+
+    for name in (b"libssl.so.3", b"libssl.so.1.1"):
+        libssl = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD)
+        if libssl != NULL:
+            break
+    else:
+        for name in (b"libssl.so.3", b"libssl.so.1.1"):
+            libssl = dlopen(name, RTLD_NOW | RTLD_LOCAL)
+            if libssl != NULL:
+                break
+        else:
+            raise ImportError("libssl")
+    find(<void**>&OpenSSL_version_num, b"OpenSSL_version_num")
+    find(<void**>&OpenSSL_version, b"OpenSSL_version")
+    if OpenSSL_version_num() < OPENSSL_MIN or not OpenSSL_version(0).startswith(b"OpenSSL "):
+        raise ImportError("OpenSSL")
+    find(<void**>&ERR_clear_error, b"ERR_clear_error")
+    find(<void**>&ERR_peek_error, b"ERR_peek_error")
+    find(<void**>&ERR_reason_error_string, b"ERR_reason_error_string")
+    find_contexts()
+    find_sessions()
+    find_bios()
+    return 0
+
+
+cdef int find_contexts() except -1:
+    find(<void**>&TLS_server_method, b"TLS_server_method")
+    find(<void**>&SSL_CTX_new, b"SSL_CTX_new")
+    find(<void**>&SSL_CTX_free, b"SSL_CTX_free")
+    find(<void**>&SSL_CTX_ctrl, b"SSL_CTX_ctrl")
+    find(<void**>&SSL_CTX_callback_ctrl, b"SSL_CTX_callback_ctrl")
+    find(<void**>&SSL_CTX_set_options, b"SSL_CTX_set_options")
+    find(<void**>&SSL_CTX_set_num_tickets, b"SSL_CTX_set_num_tickets")
+    find(<void**>&SSL_CTX_set_cipher_list, b"SSL_CTX_set_cipher_list")
+    find(<void**>&SSL_CTX_use_certificate, b"SSL_CTX_use_certificate")
+    find(<void**>&SSL_CTX_use_PrivateKey, b"SSL_CTX_use_PrivateKey")
+    find(<void**>&SSL_CTX_check_private_key, b"SSL_CTX_check_private_key")
+    find(<void**>&SSL_CTX_set_alpn_select_cb, b"SSL_CTX_set_alpn_select_cb")
+    find(<void**>&SSL_select_next_proto, b"SSL_select_next_proto")
+    find(<void**>&SSL_get0_alpn_selected, b"SSL_get0_alpn_selected")
+    find(<void**>&PEM_read_bio_X509, b"PEM_read_bio_X509")
+    find(<void**>&PEM_read_bio_PrivateKey, b"PEM_read_bio_PrivateKey")
+    find(<void**>&X509_free, b"X509_free")
+    find(<void**>&EVP_PKEY_free, b"EVP_PKEY_free")
+    return 0
+
+
+cdef int find_sessions() except -1:
+    find(<void**>&SSL_new, b"SSL_new")
+    find(<void**>&SSL_free, b"SSL_free")
+    find(<void**>&SSL_set_bio, b"SSL_set_bio")
+    find(<void**>&SSL_set_accept_state, b"SSL_set_accept_state")
+    find(<void**>&SSL_set_SSL_CTX, b"SSL_set_SSL_CTX")
+    find(<void**>&SSL_get_servername, b"SSL_get_servername")
+    find(<void**>&SSL_do_handshake, b"SSL_do_handshake")
+    find(<void**>&SSL_read, b"SSL_read")
+    find(<void**>&SSL_write, b"SSL_write")
+    find(<void**>&SSL_shutdown, b"SSL_shutdown")
+    find(<void**>&SSL_pending, b"SSL_pending")
+    find(<void**>&SSL_get_error, b"SSL_get_error")
+    find(<void**>&SSL_get_version, b"SSL_get_version")
+    find(<void**>&SSL_get_current_cipher, b"SSL_get_current_cipher")
+    find(<void**>&SSL_CIPHER_get_name, b"SSL_CIPHER_get_name")
+    find(<void**>&SSL_session_reused, b"SSL_session_reused")
+    return 0
+
+
+cdef int find_bios() except -1:
+    find(<void**>&BIO_meth_new, b"BIO_meth_new")
+    find(<void**>&BIO_get_new_index, b"BIO_get_new_index")
+    find(<void**>&BIO_meth_set_read, b"BIO_meth_set_read")
+    find(<void**>&BIO_meth_set_write, b"BIO_meth_set_write")
+    find(<void**>&BIO_meth_set_ctrl, b"BIO_meth_set_ctrl")
+    find(<void**>&BIO_new, b"BIO_new")
+    find(<void**>&BIO_new_mem_buf, b"BIO_new_mem_buf")
+    find(<void**>&BIO_free, b"BIO_free")
+    find(<void**>&BIO_set_data, b"BIO_set_data")
+    find(<void**>&BIO_get_data, b"BIO_get_data")
+    find(<void**>&BIO_set_init, b"BIO_set_init")
+    find(<void**>&BIO_set_flags, b"BIO_set_flags")
+    find(<void**>&BIO_clear_flags, b"BIO_clear_flags")
+    return 0

@@ -1,0 +1,96 @@
+"""What the standard library's `ssl` is told of a server: its certificates, who is shown which, and what may be agreed.
+
+`_contexts.pyx` is the same for the compiled engine.
+"""
+
+import os
+import ssl
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gaiod.core.tls import Certificate, ServerTls
+
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2: those with forward secrecy and authenticated encryption (RFC 7525). Those of 1.3 all have both."""
+
+
+class Contexts:
+    """What all sessions of a server have in common: its certificates, made ready for use."""
+
+    def __init__(self, options: ServerTls) -> None:
+        """Make it.
+
+        Raises:
+            ssl.SSLError, ValueError: a certificate or a key is none, or they are no pair.
+            OSError: there is no memory for them.
+        """
+        self.accepts_truncation = options.accepts_truncation
+        self._refuses_unknown_names = options.refuses_unknown_names
+        contexts = [_context_of(certificate, options) for certificate in options.certificates]
+        self._context = contexts[0]
+        self._context.sni_callback = self._choose
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        for certificate, context in zip(options.certificates, contexts, strict=True):
+            for name in certificate.names:
+                self._contexts.setdefault(name, context)
+
+    def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+        """Return what speaks TLS between two memories."""
+        return self._context.wrap_bio(incoming, outgoing, server_side=True)
+
+    def _choose(self, session: Any, name: str | None, context: ssl.SSLContext) -> int | None:
+        """Show a client the certificate that is for the server it names; if none is, the first, or an alert."""
+        if name is not None:
+            session.requested_name = name.lower()
+            for known in names_for(session.requested_name):
+                if known in self._contexts:
+                    session.context = self._contexts[known]
+                    return None
+        return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME if self._refuses_unknown_names else None
+
+
+def names_for(name: str) -> tuple[str, str]:
+    """Return the names that a certificate for a server can have, the better one first (RFC 6125, 6.4.3)."""
+    return name, f"*.{name.partition('.')[2]}"
+
+
+def _context_of(certificate: Certificate, options: ServerTls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    versions = [VERSIONS[version] for version in options.versions]
+    context.minimum_version = min(versions)
+    context.maximum_version = max(versions)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 1
+    context.set_ciphers(CIPHERS)
+    if options.alpn:
+        context.set_alpn_protocols(options.alpn)
+    load(context, certificate)
+    return context
+
+
+def load(context: ssl.SSLContext, certificate: Certificate) -> None:
+    """Let a context show a certificate."""
+    with as_file(f"{certificate.key.strip()}\n{certificate.chain.strip()}\n") as path:
+        context.load_cert_chain(path)
+
+
+@contextmanager
+def as_file(text: str) -> Iterator[str]:
+    """Give the path of a file with a text that nobody else may see: the standard library loads keys from paths only."""
+    if sys.platform == "linux":
+        fd = os.memfd_create("gaiod-tls", os.MFD_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+            yield f"/proc/self/fd/{fd}"
+        finally:
+            os.close(fd)
+    else:
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write(text)
+            file.flush()
+            yield file.name
