@@ -1,6 +1,8 @@
 /* echo_epoll: the bare C comparator, an echo server that does nothing but the system calls.
  *
- *   echo_epoll          binds 127.0.0.1 and prints "listening PORT"; ends by a signal
+ *   echo_epoll [CHAIN KEY]    binds 127.0.0.1 and prints "listening PORT"; ends by a signal
+ *
+ * Compiled with -DWITH_TLS it speaks TLS, and shows the certificate of two PEM files.
  *
  * One thread, non-blocking sockets, edge-triggered epoll with one registration per connection, no
  * epoll_ctl in the steady state, one recv and one send per small message. A connection whose peer does not
@@ -13,7 +15,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "sockets.h"
+#include "streams.h"
 
 enum {
     EVENTS_MAX = 1024,
@@ -21,7 +23,7 @@ enum {
 };
 
 struct conn {
-    int fd;
+    struct stream stream;
     unsigned char *unsent; /* what the kernel did not take; owned, NULL if it took everything */
     size_t unsent_bytes;
     size_t unsent_start;
@@ -33,14 +35,15 @@ static void conn_open(int epoll_fd, int fd) {
     struct conn *conn = calloc(1, sizeof *conn);
     if (conn == NULL)
         die("calloc");
-    conn->fd = fd;
+    conn->stream.fd = fd;
+    stream_begin(&conn->stream);
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = conn};
     if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
         die("epoll_ctl");
 }
 
 static void conn_close(struct conn *conn) {
-    close(conn->fd);
+    stream_close(&conn->stream);
     free(conn->unsent);
     free(conn);
 }
@@ -58,10 +61,10 @@ static void accept_all(int epoll_fd, int listener) {
 }
 
 /* Returns how many bytes the kernel took before it had no more room, or -1 if the connection is lost. */
-static ssize_t send_some(int fd, const unsigned char *bytes, size_t count) {
+static ssize_t send_some(struct stream *stream, const unsigned char *bytes, size_t count) {
     size_t sent = 0;
     while (sent < count) {
-        ssize_t taken = send(fd, bytes + sent, count - sent, MSG_NOSIGNAL);
+        ssize_t taken = stream_send(stream, bytes + sent, count - sent);
         if (taken >= 0)
             sent += (size_t)taken;
         else if (errno == EAGAIN)
@@ -83,7 +86,7 @@ static void keep_unsent(struct conn *conn, const unsigned char *bytes, size_t co
 
 /* Sends what the kernel takes and keeps the rest. Returns false if the connection is lost. */
 static bool send_or_keep(struct conn *conn, const unsigned char *bytes, size_t count) {
-    ssize_t sent = send_some(conn->fd, bytes, count);
+    ssize_t sent = send_some(&conn->stream, bytes, count);
     if (sent >= 0 && sent < (ssize_t)count)
         keep_unsent(conn, bytes + sent, count - (size_t)sent);
     return sent >= 0;
@@ -93,7 +96,7 @@ static bool send_or_keep(struct conn *conn, const unsigned char *bytes, size_t c
 static bool send_kept(struct conn *conn) {
     if (conn->unsent == NULL)
         return true;
-    ssize_t sent = send_some(conn->fd, conn->unsent + conn->unsent_start, conn->unsent_bytes);
+    ssize_t sent = send_some(&conn->stream, conn->unsent + conn->unsent_start, conn->unsent_bytes);
     if (sent < 0)
         return false;
     conn->unsent_start += (size_t)sent;
@@ -113,14 +116,14 @@ static bool conn_serve(struct conn *conn, bool hung_up) {
     if (!send_kept(conn))
         return false;
     while (conn->unsent == NULL) {
-        ssize_t received = recv(conn->fd, receive_buffer, sizeof receive_buffer, 0);
+        ssize_t received = stream_receive(&conn->stream, receive_buffer, sizeof receive_buffer);
         if (received < 0 && errno == EINTR)
             continue;
         if (received < 0)
             return errno == EAGAIN;
         if (received == 0 || !send_or_keep(conn, receive_buffer, (size_t)received))
             return false;
-        if (received < RECEIVE_BYTES_MAX && !hung_up)
+        if (SHORT_READ_EMPTIES && received < RECEIVE_BYTES_MAX && !hung_up)
             return true;
     }
     return true;
@@ -143,7 +146,8 @@ static void serve(int epoll_fd, int listener) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    streams_prepare(argc == 3 ? argv[1] : NULL, argc == 3 ? argv[2] : NULL);
     int listener = listen_on_loopback(0);
     int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (epoll_fd < 0)

@@ -9,6 +9,8 @@
  * `idle` echoes one message on each connection, so that the server is known to have accepted it, and then
  * holds them.
  *
+ * Compiled with -DWITH_TLS it speaks TLS: `connect` then makes a handshake for every message.
+ *
  * Standard output:   started
  *                    stopped messages=N seconds=S p50_us=.. p99_us=.. p999_us=.. mismatches=N errors=N lost=N
  * After each line it waits for a line or the end of its standard input. At both points no message is in
@@ -31,7 +33,7 @@
 #include <unistd.h>
 
 #include "loads.h"
-#include "sockets.h"
+#include "streams.h"
 
 enum {
     EVENTS_MAX = 256,
@@ -44,7 +46,7 @@ enum {
 };
 
 struct conn {
-    int fd; /* -1: failed, and not opened again */
+    struct stream stream; /* fd -1: failed, and not opened again */
     uint32_t serial;
     uint32_t sequence;
     size_t sent_bytes;
@@ -102,8 +104,8 @@ static void conn_fail(struct load *load, struct conn *conn, uint64_t *counter) {
     ++*counter;
     if (is_in_flight(load, conn))
         load->in_flight--;
-    close(conn->fd);
-    conn->fd = -1;
+    stream_close(&conn->stream);
+    conn->stream.fd = -1;
 }
 
 /* Sends what the kernel takes; the next EPOLLOUT edge goes on. */
@@ -111,7 +113,7 @@ static void message_send(struct load *load, struct conn *conn) {
     stamp(load, conn);
     while (conn->sent_bytes < load->message_bytes) {
         const unsigned char *rest = load->message + conn->sent_bytes;
-        ssize_t sent = send(conn->fd, rest, load->message_bytes - conn->sent_bytes, MSG_NOSIGNAL);
+        ssize_t sent = stream_send(&conn->stream, rest, load->message_bytes - conn->sent_bytes);
         if (sent >= 0)
             conn->sent_bytes += (size_t)sent;
         else if (errno == EAGAIN)
@@ -134,20 +136,22 @@ static void message_begin(struct load *load, struct conn *conn, uint64_t at_ns) 
 
 static bool conn_open(struct load *load, struct conn *conn) {
     conn->sent_bytes = conn->received_bytes = load->message_bytes; /* nothing is in flight yet */
-    conn->fd = socket(load->address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (conn->fd < 0)
+    int fd = socket(load->address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
         die("socket");
     if (load->address.any.sa_family == AF_INET)
-        set_tcp_options(conn->fd);
+        set_tcp_options(fd);
     /* Blocking: on loopback the handshake is done before connect returns. */
-    if (connect(conn->fd, &load->address.any, load->address_bytes) < 0) {
-        close(conn->fd);
-        conn->fd = -1;
+    if (connect(fd, &load->address.any, load->address_bytes) < 0) {
+        close(fd);
+        conn->stream.fd = -1;
         return false;
     }
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = conn};
-    if (fcntl(conn->fd, F_SETFL, O_NONBLOCK) < 0 || epoll_ctl(load->epoll_fd, EPOLL_CTL_ADD, conn->fd, &event) < 0)
+    if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0 || epoll_ctl(load->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
         die("epoll_ctl");
+    conn->stream.fd = fd;
+    stream_begin(&conn->stream);
     return true;
 }
 
@@ -155,7 +159,7 @@ static void next_message(struct load *load, struct conn *conn, uint64_t at_ns) {
     if (load->draining)
         return;
     if (load->reconnects) {
-        close(conn->fd);
+        stream_close(&conn->stream);
         at_ns = now_ns();
         if (!conn_open(load, conn)) {
             load->errors++;
@@ -183,7 +187,7 @@ static bool echo_matches(const struct load *load, const struct conn *conn, size_
 static void echo_receive(struct load *load, struct conn *conn, bool hung_up) {
     for (;;) {
         size_t wanted = load->message_bytes - conn->received_bytes + 1;
-        ssize_t received = recv(conn->fd, load->echo, wanted, 0);
+        ssize_t received = stream_receive(&conn->stream, load->echo, wanted);
         if (received < 0 && errno == EINTR)
             continue;
         if (received < 0 && errno == EAGAIN)
@@ -202,15 +206,15 @@ static void echo_receive(struct load *load, struct conn *conn, bool hung_up) {
             message_done(load, conn);
             return;
         }
-        if ((size_t)received < wanted && !hung_up)
+        if (SHORT_READ_EMPTIES && (size_t)received < wanted && !hung_up)
             return;
     }
 }
 
 static void conn_event(struct load *load, struct conn *conn, uint32_t events) {
-    if (conn->fd >= 0 && conn->sent_bytes < load->message_bytes)
+    if (conn->stream.fd >= 0 && conn->sent_bytes < load->message_bytes)
         message_send(load, conn);
-    if (conn->fd >= 0)
+    if (conn->stream.fd >= 0)
         echo_receive(load, conn, events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR));
 }
 
@@ -242,7 +246,7 @@ static double run_phase(struct load *load, double duration_s) {
     memset(&load->latency, 0, sizeof load->latency);
     load->messages = 0;
     for (size_t i = 0; i < load->conn_count; i++)
-        if (load->conns[i].fd >= 0)
+        if (load->conns[i].stream.fd >= 0)
             message_begin(load, &load->conns[i], now_ns());
     run_until(load, begun_ns + (uint64_t)(duration_s * 1e9));
     drain(load);
@@ -265,8 +269,8 @@ static void open_all(struct load *load) {
 
 static void close_all(struct load *load) {
     for (size_t i = 0; i < load->conn_count; i++)
-        if (load->conns[i].fd >= 0)
-            close(load->conns[i].fd);
+        if (load->conns[i].stream.fd >= 0)
+            stream_close(&load->conns[i].stream);
 }
 
 static int status_of(const struct load *load) {
@@ -357,6 +361,7 @@ int main(int argc, char **argv) {
     load.reconnects = argc == 8 && strcmp(argv[1], "connect") == 0;
     if (!idle && !load.reconnects && !(argc == 8 && strcmp(argv[1], "echo") == 0))
         usage();
+    streams_prepare(NULL, NULL);
     set_address(&load, argv[2], argv[3]);
     set_size(&load, count_argument("load", argv[4], 1, CONNECTIONS_MAX),
              idle ? IDLE_MESSAGE_BYTES : count_argument("load", argv[5], MESSAGE_BYTES_MIN, MESSAGE_BYTES_MAX));

@@ -14,7 +14,7 @@ from harness.conditions import conditions
 from harness.moves import moves_table, run_moves
 from harness.network import congestion_control, enter_own_network
 from harness.processes import BenchError
-from harness.proxies import PROXY_NAMES, REFERENCES, known_proxies, missing_proxies
+from harness.proxies import PROXY_NAMES, REFERENCES, known_proxies, known_tls_proxies, missing_proxies
 from harness.push import (
     BURST,
     PUSH_NAMES,
@@ -31,6 +31,7 @@ from harness.report import PUSH_COLUMNS, Runs, disturbed, idle_table, load_colum
 from harness.runs import IDLE_WARMUP_CONNECTIONS, Bench, LoadMode, Row, Run, interleaved, run_idle, run_load
 from harness.scraped import Served, run_scrapes, scrapes_table
 from harness.servers import Contestant, Server, compile_programs, known_servers, missing_servers
+from harness.tls import make_pair, with_tls
 
 SERVER_NAMES = ("gaiod", "c", "uvloop", "aiofastnet", "asyncio", "gaiod-interpreted")
 ECHO_REFERENCES = ("uvloop", "aiofastnet", "c")
@@ -60,6 +61,10 @@ DEADLINES_FLAGS = ((), ("--timers", "10000"), ("--read-deadline", "300"))
 PROXY_ROWS = (Row(1, 256), Row(10, 256), Row(50, 256), Row(50, 16384), Row(4, 262144))
 PACED_ROWS = tuple(Row(count, size) for count in (100, 1000, 10000) for size in (64, 1024))
 SATURATED_ROWS = (Row(100, 64), Row(1000, 64), Row(1000, 1024), Row(10000, 64))
+TLS_ROWS = (Row(1, 1024), Row(10, 1024), Row(100, 1024), Row(100, 16384), Row(1000, 1024))
+TLS_CONNECT_ROWS = (Row(1, 1024), Row(20, 1024))
+TLS_PROXY_ROWS = (Row(1, 1024), Row(10, 1024), Row(100, 1024), Row(100, 16384))
+TLS_PROXY_REFERENCES = ("haproxy", "nginx")
 FILES_PER_PROXIED = 6
 """Two sockets, and the two ends of a pipe for each direction."""
 SPARE_FILES = 200
@@ -200,6 +205,29 @@ def print_proxies(bench: Bench, arguments: argparse.Namespace, folder: Path) -> 
     print_idle(bench, proxies, arguments.repeats, arguments.proxied_connections)
 
 
+def print_tls(bench: Bench, arguments: argparse.Namespace, folder: Path) -> None:
+    """Measure echoes, handshakes, idle connections and proxies that speak TLS with their clients; print all tables."""
+    pair = make_pair(folder)
+    secure = replace(bench, programs=with_tls(bench.programs, folder))
+    known = known_servers(secure.programs, pair.words)
+    servers = [server for name, server in known.items() if name in arguments.servers]
+    references = [name for name in ECHO_REFERENCES if name in {server.name for server in servers}]
+    print("TLS 1.3, AES-128-GCM, a certificate with a key on P-256; `connect` makes a full handshake each time.\n")
+    loads = Comparison(arguments.rows or TLS_ROWS, servers, references, peers=ECHO_PEERS)
+    print_comparison(secure, loads, arguments.repeats)
+    print_comparison(secure, replace(loads, rows=TLS_CONNECT_ROWS, mode="connect"), arguments.repeats)
+    print_idle(secure, servers, arguments.repeats, arguments.tls_connections)
+    proxies = [
+        proxy
+        for name, proxy in known_tls_proxies(bench.programs, folder, bench.load_cpu, pair).items()
+        if name in arguments.servers
+    ]
+    references = [name for name in TLS_PROXY_REFERENCES if name in {proxy.name for proxy in proxies}]
+    print("Proxies that speak TLS with clients and none with the server: one decrypts, and encrypts the answer.\n")
+    loads = Comparison(arguments.rows or TLS_PROXY_ROWS, proxies, references, peers={n: (n,) for n in references})
+    print_comparison(secure, loads, arguments.repeats)
+
+
 def print_scrapes(bench: Bench, arguments: argparse.Namespace) -> None:
     """Measure an echo while somebody scrapes it every second and while nobody does, and what a scrape takes."""
     print("`gaiod serve` with one worker: its CPU is measured. The supervisor, which answers, is on the load's core.\n")
@@ -264,7 +292,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "what",
         nargs="?",
-        choices=("echo", "idle", "deadlines", "connect", "proxy", "push", "scrape", "handover", "all"),
+        choices=("echo", "idle", "deadlines", "connect", "proxy", "tls", "push", "scrape", "handover", "all"),
         default="all",
     )
     add("--repeats", type=int, default=5, help="runs of each server under each load")
@@ -279,10 +307,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--rows",
         type=rows_argument,
-        help="loads of `echo`, `proxy`, `push`, `scrape` and `handover`: CONNECTIONSxBYTES,... (default: theirs)",
+        help="loads of all but `idle` and `connect`: CONNECTIONSxBYTES,... (default: theirs)",
     )
     add("--idle-connections", type=int, default=5000, help="connections of `idle`, and of `push`'s")
     add("--proxied-connections", type=int, default=2000, help="idle connections of `proxy`")
+    add("--tls-connections", type=int, default=1000, help="idle connections of `tls`")
     add("--moved-connections", type=int, default=1000, help="idle connections of `handover`")
     add("--server-cpu", type=int, default=cpus[0], help="the server's core")
     add("--load-cpu", type=int, default=cpus[min(1, len(cpus) - 1)], help="the load's core and the runner's")
@@ -324,6 +353,8 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> None:
         print_idle(bench, servers, arguments.repeats, arguments.idle_connections)
     if arguments.what in ("proxy", "all"):
         print_proxies(bench, arguments, folder)
+    if arguments.what in ("tls", "all"):
+        print_tls(bench, arguments, folder)
     if arguments.what in ("push", "all"):
         print_push(bench, arguments)
     if arguments.what in ("scrape", "all"):

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from harness.tls import Pair
+
 NEXT_ROOT = Path(__file__).parents[3] / ".cache" / "debian-testing"
 """The root of Debian testing that `tests/next_pythons` makes. What is in there is newer than what a machine has."""
 
@@ -24,7 +26,7 @@ defaults
     timeout client 1h
     timeout server 1h
 frontend clients
-    bind 127.0.0.1:{port}
+    bind 127.0.0.1:{port} {tls}
     backlog {backlog}
     default_backend servers
 backend servers
@@ -47,14 +49,15 @@ stream {{
     proxy_connect_timeout 1h;
     proxy_timeout 1h;
     server {{
-        listen 127.0.0.1:{port} backlog={backlog};
+        listen 127.0.0.1:{port} {listens_with} backlog={backlog};
+        {tls}
         proxy_pass 127.0.0.1:{backend_port};
     }}
 }}
 """
 
 
-def _command(name: str) -> tuple[str, ...]:
+def _command(name: str, *, of_this_machine: bool = False) -> tuple[str, ...]:
     """Return what starts a program: that of the root, else that of the machine; nothing if there is neither.
 
     A program of the root is started by the root's own loader, which finds the libraries there. No chroot is needed,
@@ -62,16 +65,16 @@ def _command(name: str) -> tuple[str, ...]:
     """
     program = NEXT_ROOT / "usr/sbin" / name
     for loader in NEXT_ROOT.glob("lib*/ld-linux*.so.*"):
-        if program.exists():
+        if program.exists() and not of_this_machine:
             libraries = ":".join(map(str, NEXT_ROOT.glob("usr/lib/*-linux-gnu*")))
             return (str(loader), "--library-path", libraries, str(program))
     found = shutil.which(name)
     return (found,) if found is not None else ()
 
 
-def has_haproxy() -> bool:
+def has_haproxy(*, of_this_machine: bool = False) -> bool:
     """Tell whether there is haproxy."""
-    return bool(_command("haproxy"))
+    return bool(_command("haproxy", of_this_machine=of_this_machine))
 
 
 def haproxy_version() -> str | None:
@@ -93,15 +96,25 @@ def _said_version(program: str, pattern: str) -> str | None:
     return found[1] if found else None
 
 
-def haproxy_command(folder: Path, port: int, backend_port: int, *, splice: bool) -> tuple[str, ...]:
+def haproxy_command(
+    folder: Path, port: int, backend_port: int, *, splice: bool = False, pair: Pair | None = None
+) -> tuple[str, ...]:
     """Write haproxy's configuration; return the command that runs it in the foreground, in one process.
+
+    With a pair it speaks TLS, and is the machine's.
 
     Not `option splice-auto`: it splices only what streams one way for a while. Of 11,000 pieces of echoes of
     256 to 262144 bytes it spliced 8.
     """
     config = folder / "haproxy.cfg"
+    tls = ""
+    if pair is not None:
+        both = folder / "both.pem"
+        both.write_text(pair.chain.read_text() + pair.key.read_text())
+        tls = f"ssl crt {both} ssl-min-ver TLSv1.3"
     config.write_text(
         HAPROXY.format(
+            tls=tls,
             connections_max=CONNECTIONS_MAX,
             splicing="option splice-request\n    option splice-response" if splice else "",
             port=port,
@@ -109,12 +122,12 @@ def haproxy_command(folder: Path, port: int, backend_port: int, *, splice: bool)
             backend_port=backend_port,
         )
     )
-    return (*_command("haproxy"), "-db", "-q", "-f", str(config))
+    return (*_command("haproxy", of_this_machine=pair is not None), "-db", "-q", "-f", str(config))
 
 
-def nginx_load_module() -> str | None:
+def nginx_load_module(*, of_this_machine: bool = False) -> str | None:
     """Return the line that gives nginx its `stream`, "" where that is built in; None: it cannot be had."""
-    command = _command("nginx")
+    command = _command("nginx", of_this_machine=of_this_machine)
     if not command:
         return None
     built = subprocess.run((*command, "-V"), capture_output=True, text=True, check=False).stderr.split()
@@ -130,16 +143,25 @@ def nginx_load_module() -> str | None:
     return None
 
 
-def nginx_command(folder: Path, port: int, backend_port: int) -> tuple[str, ...]:
-    """Write nginx's configuration; return the command that runs it in the foreground, in one process."""
+def nginx_command(folder: Path, port: int, backend_port: int, *, pair: Pair | None = None) -> tuple[str, ...]:
+    """Write nginx's configuration; return the command that runs it in the foreground, in one process.
+
+    With a pair it speaks TLS, and is the machine's.
+    """
+    has_tls = pair is not None
+    tls = ""
+    if pair is not None:
+        tls = f"ssl_certificate {pair.chain}; ssl_certificate_key {pair.key}; ssl_protocols TLSv1.3;"
     config = folder / "nginx.conf"
     config.write_text(
         NGINX.format(
-            load_module=nginx_load_module(),
+            load_module=nginx_load_module(of_this_machine=has_tls),
+            listens_with="ssl" if has_tls else "",
+            tls=tls,
             sockets_max=2 * CONNECTIONS_MAX,
             port=port,
             backlog=BACKLOG,
             backend_port=backend_port,
         )
     )
-    return (*_command("nginx"), "-p", str(folder), "-e", "stderr", "-c", str(config))
+    return (*_command("nginx", of_this_machine=has_tls), "-p", str(folder), "-e", "stderr", "-c", str(config))

@@ -30,7 +30,7 @@ def compile_c(source: Path, folder: Path, *more_flags: str) -> Path:
     """
     program = folder / source.stem
     try:
-        subprocess.run(["cc", *C_FLAGS, *more_flags, "-o", str(program), str(source)], check=True)
+        subprocess.run(["cc", *C_FLAGS, "-o", str(program), str(source), *more_flags], check=True)
     except FileNotFoundError:
         raise BenchError("cc: not found: install a C compiler") from None
     except subprocess.CalledProcessError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.packages import haproxy_command, has_haproxy, nginx_command, nginx_load_module
 from harness.processes import Child, running
 from harness.servers import BENCH, START_TIMEOUT_S, Programs, Server
+from harness.tls import Pair
 
 REFERENCES = ("haproxy", "haproxy-splice", "nginx", "c-copy", "c-splice")
 PROXY_NAMES = ("gaiod", *REFERENCES, "gaiod-interpreted")
@@ -48,12 +49,18 @@ def free_port() -> int:
     return port
 
 
-def missing_proxies() -> dict[str, str]:
-    """Return the proxies that cannot be run here, and what to do about each."""
+def gaiod_command(port: int, backend_port: int, *flags: str) -> tuple[str, ...]:
+    """Return the command that runs gaiod's proxy."""
+    options = json.dumps({"servers": [f"127.0.0.1:{backend_port}"]})
+    return (sys.executable, str(BENCH / "servers" / "gaiod_proxy.py"), str(port), "proxy", options, *flags)
+
+
+def missing_proxies(*, of_this_machine: bool = False) -> dict[str, str]:
+    """Return the proxies that cannot be run here, and what to do about each; `of_this_machine`: not of another root."""
     missing: dict[str, str] = {}
-    if not has_haproxy():
+    if not has_haproxy(of_this_machine=of_this_machine):
         missing |= dict.fromkeys(("haproxy", "haproxy-splice"), "install haproxy")
-    if nginx_load_module() is None:
+    if nginx_load_module(of_this_machine=of_this_machine) is None:
         missing["nginx"] = "install nginx and its stream module"
     return missing
 
@@ -78,8 +85,7 @@ def known_proxies(programs: Programs, folder: Path, backend_cpu: int) -> dict[st
         return nginx_command(folder, port, backend_port)
 
     def gaiod(port: int, backend_port: int) -> tuple[str, ...]:
-        options = json.dumps({"servers": [f"127.0.0.1:{backend_port}"]})
-        return (sys.executable, str(BENCH / "servers" / "gaiod_proxy.py"), str(port), "proxy", options)
+        return gaiod_command(port, backend_port)
 
     proxies = (
         Proxy("haproxy", haproxy(splice=False), backend, backend_cpu),
@@ -91,4 +97,37 @@ def known_proxies(programs: Programs, folder: Path, backend_cpu: int) -> dict[st
         Proxy("gaiod-interpreted", gaiod, backend, backend_cpu, {"GAIOD_ENGINE": "interpreted"}),
     )
     missing = missing_proxies()
+    return {proxy.name: proxy for proxy in proxies if proxy.name not in missing}
+
+
+def known_tls_proxies(programs: Programs, folder: Path, backend_cpu: int, pair: Pair) -> dict[str, Proxy]:
+    """Return the proxies that speak TLS with their clients, and none with the server behind them.
+
+    haproxy and nginx are the machine's: they use its OpenSSL, as gaiod does. The handshake and the records are most of
+    the work, and another version does them at another speed.
+
+    Args:
+        programs: the compiled C programs, without TLS.
+        folder: where configurations go.
+        backend_cpu: the core of the server behind the proxy.
+        pair: the certificate that is shown to clients.
+    """
+    backend = Server("backend", (str(programs.echo_epoll),))
+
+    def haproxy(port: int, backend_port: int) -> tuple[str, ...]:
+        return haproxy_command(folder, port, backend_port, pair=pair)
+
+    def nginx(port: int, backend_port: int) -> tuple[str, ...]:
+        return nginx_command(folder, port, backend_port, pair=pair)
+
+    def gaiod(port: int, backend_port: int) -> tuple[str, ...]:
+        return gaiod_command(port, backend_port, "--tls", *pair.words)
+
+    proxies = (
+        Proxy("haproxy", haproxy, backend, backend_cpu),
+        Proxy("nginx", nginx, backend, backend_cpu),
+        Proxy("gaiod", gaiod, backend, backend_cpu, {"GAIOD_ENGINE": "compiled"}),
+        Proxy("gaiod-interpreted", gaiod, backend, backend_cpu, {"GAIOD_ENGINE": "interpreted"}),
+    )
+    missing = missing_proxies(of_this_machine=True)
     return {proxy.name: proxy for proxy in proxies if proxy.name not in missing}

@@ -1,7 +1,7 @@
 """The servers that are compared, and how each is started."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -88,12 +88,19 @@ def missing_servers() -> dict[str, str]:
     return {} if find_spec("aiofastnet") else {"aiofastnet": "pip install aiofastnet"}
 
 
-def known_servers(programs: Programs) -> dict[str, Server]:
-    """Return every server that can be run here, by name, in the order in which they run: gaiod among its references."""
-    python_server = (sys.executable, str(BENCH / "servers" / "asyncio_echo.py"))
-    gaiod_server = (sys.executable, str(BENCH / "servers" / "gaiod_echo.py"))
+def known_servers(programs: Programs, pair: Sequence[str] = ()) -> dict[str, Server]:
+    """Return every server that can be run here, by name, in the order in which they run: gaiod among its references.
+
+    Args:
+        programs: the compiled C programs.
+        pair: the files of a certificate and its key: then the servers speak TLS, and the C program has to be one that
+            does.
+    """
+    flags = ("--tls", *pair) if pair else ()
+    python_server = (sys.executable, str(BENCH / "servers" / "asyncio_echo.py"), *flags)
+    gaiod_server = (sys.executable, str(BENCH / "servers" / "gaiod_echo.py"), *flags)
     servers = (
-        Server("c", (str(programs.echo_epoll),)),
+        Server("c", (str(programs.echo_epoll), *pair)),
         Server("gaiod", gaiod_server, {"GAIOD_ENGINE": "compiled"}),
         Server("uvloop", (*python_server, "--uvloop")),
         Server("aiofastnet", (*python_server, "--uvloop", "--aiofastnet")),

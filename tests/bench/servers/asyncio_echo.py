@@ -5,6 +5,8 @@ With `--aiofastnet` the loop, whichever it is, only polls: aiofastnet's transpor
 
 import argparse
 import asyncio
+import logging
+import ssl
 from typing import cast
 
 from listener import BACKLOG, open_listener
@@ -20,16 +22,16 @@ class Echo(asyncio.Protocol):
         self.transport.write(data)
 
 
-async def serve(*, with_aiofastnet: bool) -> None:
+async def serve(tls: ssl.SSLContext | None, *, with_aiofastnet: bool) -> None:
     """Serve until a signal ends the process."""
     loop = asyncio.get_running_loop()
     sock = open_listener()
     if with_aiofastnet:
         import aiofastnet  # a comparator only: not needed to run the others
 
-        server = await aiofastnet.create_server(loop, Echo, sock=sock, backlog=BACKLOG)
+        server = await aiofastnet.create_server(loop, Echo, sock=sock, backlog=BACKLOG, ssl=tls)
     else:
-        server = await loop.create_server(Echo, sock=sock, backlog=BACKLOG)
+        server = await loop.create_server(Echo, sock=sock, backlog=BACKLOG, ssl=tls)
     await server.serve_forever()
 
 
@@ -38,14 +40,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--uvloop", action="store_true", help="run on uvloop")
     parser.add_argument("--aiofastnet", action="store_true", help="let aiofastnet's transports move the bytes")
+    parser.add_argument("--tls", nargs=2, metavar=("CHAIN", "KEY"), help="speak TLS, with a certificate from two files")
     arguments = parser.parse_args()
+    tls = None
+    if arguments.tls:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*arguments.tls)
+        tls.num_tickets = 1
+        logging.getLogger("asyncio").disabled = True  # the runner's first connection comes and goes without TLS
     loop_factory = asyncio.new_event_loop
     if arguments.uvloop:
         import uvloop  # a comparator only: not needed to run the others
 
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(serve(with_aiofastnet=arguments.aiofastnet))
+        runner.run(serve(tls, with_aiofastnet=arguments.aiofastnet))
 
 
 if __name__ == "__main__":

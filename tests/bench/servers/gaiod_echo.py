@@ -4,7 +4,7 @@ import argparse
 import time
 
 from gaiod.handlers.echo import Echo
-from gaiod_worker import make_listener, serve
+from gaiod_worker import make_listener, serve, tls_settings
 
 from gaiod import Conn, OpResult
 
@@ -26,10 +26,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--timers", type=int, default=0, help="timers to keep pending, an hour away")
     parser.add_argument("--read-deadline", type=float, metavar="SECONDS", help="put a deadline on every read")
+    parser.add_argument("--tls", nargs=2, metavar=("CHAIN", "KEY"), help="speak TLS, with a certificate from two files")
     arguments = parser.parse_args()
     EchoWithDeadline.deadline_s = arguments.read_deadline or 0.0
     handler = Echo() if arguments.read_deadline is None else EchoWithDeadline()
-    watcher, listener = make_listener(handler)
+    watcher, listener = make_listener(handler, tls_settings(*arguments.tls) if arguments.tls else None)
     for index in range(arguments.timers):
         watcher.timer(time.monotonic() + 3600 + index)
     serve(watcher, listener)

@@ -1,25 +1,34 @@
 """What gaiod's servers share: a handler as a worker runs it, without the process around it."""
 
 import gc
+from pathlib import Path
 from typing import NoReturn
 
 from listener import open_listener
 
 from gaiod import Handler, Watcher
+from gaiod.config.tls.certificates import certificate_of
 from gaiod.process.dispatch import Dispatcher
-from gaiod.settings import ListenerSettings
+from gaiod.settings import ListenerSettings, TlsSettings
 from gaiod.stats.cells import Layout
 from gaiod.worker.listener import Listener
 from gaiod.worker.process import GC_THRESHOLDS
 
 
-def make_listener(handler: Handler) -> tuple[Watcher, Listener]:
+def tls_settings(chain: str, key: str) -> TlsSettings:
+    """Return settings of TLS with a certificate from two PEM files."""
+    return TlsSettings((certificate_of(Path(chain).read_text(), Path(key).read_text()),))
+
+
+def make_listener(handler: Handler, tls: TlsSettings | None = None) -> tuple[Watcher, Listener]:
     """Return a watcher and a listener on it, whose connections `handler` answers; `serve` opens it."""
     servers = handler.servers_of(handler.options)
     layout = Layout((len(servers),))
     cells = memoryview(bytearray(8 * layout.size)).cast("q")
     watcher = Watcher(counters=cells, report_closes=True)
-    settings = ListenerSettings(name="bench", bind="", handler="bench", connections_max=20_000, servers=servers)
+    settings = ListenerSettings(
+        name="bench", bind="", handler="bench", connections_max=20_000, servers=servers, tls=tls
+    )
     return watcher, Listener(settings, handler, watcher, cells, layout, number=0)
 
 
