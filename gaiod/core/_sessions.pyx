@@ -72,11 +72,20 @@ cdef extern from "sys/socket.h" nogil:
     ssize_t c_send "send"(int, const void*, size_t, int)
     int MSG_NOSIGNAL, MSG_DONTWAIT
 
+cdef extern from "threads.h" nogil:
+    ctypedef struct tss_t:
+        pass
+    int tss_create(tss_t*, void (*)(void*) noexcept nogil)
+    void* tss_get(tss_t)
+    int tss_set(tss_t, void*)
+
 cdef struct Wire:                   # between a session's SSL and its socket
     char* received                  # NULL: nothing
     Py_ssize_t start                # of what OpenSSL has not read
     Py_ssize_t unread
     char* made                      # NULL: nothing is held
+    bint owns_received              # else it is the thread's, for as long as the call lasts
+    bint owns_made
     Py_ssize_t room
     Py_ssize_t end
     Py_ssize_t collected            # the end of what is counted as held
@@ -92,6 +101,7 @@ cdef enum:                          # as in sessions.py, which says what they ar
     AHEAD_BYTES = 65536
     RECEIVE_MAX = 262144
     RECEIVE_MIN = 16896
+    MADE_BYTES = 81920              # what is encrypted ahead, in records
     PIECES_MAX = 8                  # four records at most are held, and what the session says itself between them
 
 cdef int read_wire(BIO* bio, char* memory, int size) noexcept nogil:
@@ -115,16 +125,43 @@ cdef int write_wire(BIO* bio, const char* data, int size) noexcept nogil:
     cdef Py_ssize_t room = wire.room
     cdef char* memory
     BIO_clear_flags(bio, BIO_FLAGS_ALL)
-    if wire.end + size > room:
-        room = max(2 * room, wire.end + size)
-        memory = <char*>realloc(wire.made, room)
+    if wire.made == NULL:
+        memory = scratch()
         if memory == NULL:
             return -1
+        wire.made = memory + RECEIVE_MAX
+        wire.owns_made = False
+        wire.room = room = MADE_BYTES
+    if wire.end + size > room:
+        room = max(2 * room, wire.end + size)
+        memory = <char*>realloc(wire.made if wire.owns_made else NULL, room)
+        if memory == NULL:
+            return -1
+        if not wire.owns_made:
+            memcpy(memory, wire.made, wire.end)
         wire.made = memory
+        wire.owns_made = True
         wire.room = room
     memcpy(wire.made + wire.end, data, size)
     wire.end += size
     return size
+
+
+cdef tss_t scratch_key
+tss_create(&scratch_key, &free)
+
+
+cdef char* scratch() noexcept nogil:
+    """Return memory of this thread's, for one call of a session at a time: `RECEIVE_MAX` bytes, then `MADE_BYTES`.
+
+    A connection that is idle has none of its own. Blocks that came and went between the small ones which stay with a
+    connection would take more memory than these.
+    """
+    cdef char* memory = <char*>tss_get(scratch_key)
+    if memory == NULL:
+        memory = <char*>malloc(RECEIVE_MAX + MADE_BYTES)
+        tss_set(scratch_key, memory)
+    return memory
 
 
 cdef long control_wire(BIO* bio, int command, long number, void* pointer) noexcept nogil:
@@ -181,8 +218,8 @@ cdef class OwnSession(Session):
     def __dealloc__(self):
         if self.ssl != NULL:
             SSL_free(self.ssl)
-        free(self.wire.received)
-        free(self.wire.made)
+        self.drop_received()
+        self.drop_made()
 
     cdef int handshake(self, int fd) noexcept nogil:
         cdef Py_ssize_t received
@@ -211,8 +248,8 @@ cdef class OwnSession(Session):
             self.note(outcome)
         self.has_begun = True
         self.collect(0)
-        self.tidy()
         error = self.flush(fd)
+        self.tidy()
         if self.code:
             return -EPROTO
         if error and error != -EAGAIN:
@@ -280,6 +317,7 @@ cdef class OwnSession(Session):
                 error = self.flush(fd)
         if error and error != -EAGAIN:
             self.forget()
+        self.tidy()
         return error
 
     cdef int flush(self, int fd) noexcept nogil:
@@ -299,10 +337,7 @@ cdef class OwnSession(Session):
                 memmove(self.pieces, self.pieces + 1, self.piece_count * sizeof(Piece))
             if sent:
                 self.pieces[0].size -= sent
-        if wire.made != NULL:
-            free(wire.made)
-            wire.made = NULL
-            wire.end = wire.collected = wire.room = 0
+        self.drop_made()
         return 0
 
     cdef int shutdown(self) noexcept nogil:
@@ -312,6 +347,7 @@ cdef class OwnSession(Session):
         ERR_clear_error()
         SSL_shutdown(self.ssl)              # makes ours; a second call would wait for the peer's
         self.collect(0)
+        self.tidy()
         return 0
 
     cdef Py_ssize_t disown(self) except -1:
@@ -328,8 +364,7 @@ cdef class OwnSession(Session):
             SSL_free(self.ssl)
             self.ssl = NULL
             self.forget()
-            free(self.wire.received)
-            self.wire.received = NULL
+            self.drop_received()
             self.wire.start = self.wire.unread = 0
         return 0
 
@@ -374,16 +409,18 @@ cdef class OwnSession(Session):
         """
         cdef Wire* wire = &self.wire
         cdef ssize_t received
-        wire.received = <char*>malloc(wanted)
-        if wire.received == NULL:
+        cdef char* memory = scratch()
+        if memory == NULL:
             return -ENOMEM
         while True:
-            received = c_recv(fd, wire.received, wanted, MSG_DONTWAIT)
+            received = c_recv(fd, memory, wanted, MSG_DONTWAIT)
             if received >= 0 or errno != EINTR:
                 break
-        wire.start = 0
-        wire.unread = max(received, <ssize_t>0)
         if received > 0:
+            wire.received = memory
+            wire.owns_received = False
+            wire.start = 0
+            wire.unread = received
             self.drained = 1 if received < wanted else 0
             return received
         if received < 0:
@@ -392,14 +429,49 @@ cdef class OwnSession(Session):
                 self.drained = 2
         else:
             self.has_closed = True
-        self.tidy()
         return received
 
     cdef void tidy(self) noexcept nogil:
-        """Give the memory back that was received into, if all of it was read: most connections are idle."""
-        if self.wire.unread == 0:
+        """Leave nothing in the thread's memory at the end of a call, and have none without need: most are idle."""
+        cdef Wire* wire = &self.wire
+        cdef char* memory
+        if wire.unread == 0:
+            self.drop_received()
+        elif not wire.owns_received:
+            memory = <char*>malloc(wire.unread)
+            if memory == NULL:
+                wire.unread = 0
+                self.code = 1               # what is lost cannot be decrypted, nor what follows it
+            else:
+                memcpy(memory, wire.received + wire.start, wire.unread)
+                wire.owns_received = True
+            wire.received = memory
+            wire.start = 0
+        if self.held == 0:
+            self.drop_made()
+        elif not wire.owns_made:
+            memory = <char*>malloc(self.held)
+            if memory == NULL:
+                self.forget()
+                self.code = 1
+                return
+            memcpy(memory, wire.made + wire.end - self.held, self.held)
+            wire.made = memory
+            wire.owns_made = True
+            wire.end = wire.collected = wire.room = self.held
+
+    cdef void drop_received(self) noexcept nogil:
+        if self.wire.owns_received:
             free(self.wire.received)
-            self.wire.received = NULL
+        self.wire.received = NULL
+        self.wire.owns_received = False
+
+    cdef void drop_made(self) noexcept nogil:
+        if self.wire.owns_made:
+            free(self.wire.made)
+        self.wire.made = NULL
+        self.wire.owns_made = False
+        self.wire.end = self.wire.collected = self.wire.room = 0
 
     cdef Py_ssize_t decrypt(self, int fd, char* memory, Py_ssize_t size) noexcept nogil:
         cdef Py_ssize_t filled = 0
@@ -413,10 +485,10 @@ cdef class OwnSession(Session):
                 filled += part
             elif not self.note(part):
                 break
-        self.tidy()
         if self.wire.end != self.wire.collected:    # an alert, or an answer to a KeyUpdate
             self.collect(0)
             self.flush(fd)                  # what fails here fails again
+        self.tidy()
         return filled
 
     cdef bint note(self, int outcome) noexcept nogil:
@@ -470,9 +542,7 @@ cdef class OwnSession(Session):
 
     cdef void forget(self) noexcept nogil:
         """Forget what is held: nobody gets it any more."""
-        free(self.wire.made)
-        self.wire.made = NULL
-        self.wire.end = self.wire.collected = self.wire.room = 0
+        self.drop_made()
         self.held = self.held_plain = 0
         self.piece_count = 0
 
