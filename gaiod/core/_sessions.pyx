@@ -189,7 +189,9 @@ cdef class OwnSession(Session):
     """A session by an `SSL` of OpenSSL's, called without the GIL."""
 
     cdef Contexts contexts
-    cdef void* ssl                  # NULL: it is closed
+    cdef void* method               # of the BIO
+    cdef void* ssl                  # NULL: nothing of the peer's has come, or it is closed
+    cdef bint is_closed
     cdef Wire wire
     cdef Piece pieces[8]
     cdef int piece_count
@@ -202,18 +204,8 @@ cdef class OwnSession(Session):
     cdef object known               # the facts
 
     def __cinit__(self, Contexts contexts not None):
-        cdef BIO* bio
         self.contexts = contexts
-        self.ssl = SSL_new(contexts.contexts[0])
-        if self.ssl == NULL:
-            raise MemoryError
-        bio = BIO_new(method_of_wires())
-        if bio == NULL:
-            raise MemoryError
-        BIO_set_data(bio, &self.wire)
-        BIO_set_init(bio, 1)
-        SSL_set_bio(self.ssl, bio, bio)     # takes the reference: both are the same, so one
-        SSL_set_accept_state(self.ssl)
+        self.method = method_of_wires()
 
     def __dealloc__(self):
         if self.ssl != NULL:
@@ -226,7 +218,7 @@ cdef class OwnSession(Session):
         cdef int outcome
         cdef int error
         self.drained = 0
-        if self.ssl == NULL:
+        if self.is_closed:
             return -EPROTO
         error = self.flush(fd)
         if error == -EAGAIN:
@@ -239,6 +231,8 @@ cdef class OwnSession(Session):
             if self.drained == 2:
                 return 0
             return self.lose(<int>received if received else -ECONNRESET)
+        if self.ssl == NULL and not self.begin():
+            return -ENOMEM
         ERR_clear_error()
         outcome = SSL_do_handshake(self.ssl)
         if outcome == 1:
@@ -359,6 +353,7 @@ cdef class OwnSession(Session):
         return disowned
 
     cdef int close(self) except -1:
+        self.is_closed = True
         if self.ssl != NULL:
             self.facts()
             SSL_free(self.ssl)
@@ -401,6 +396,18 @@ cdef class OwnSession(Session):
         return words_of(name_of(self.code))
 
     # -- its parts ---------------------------------------------------------------------------------------
+
+    cdef bint begin(self) noexcept nogil:
+        """Make the `SSL`, once the peer has said something: who connects and says nothing costs none. False: no memory."""
+        cdef BIO* bio = BIO_new(self.method)
+        self.ssl = SSL_new(self.contexts.contexts[0])
+        if bio == NULL or self.ssl == NULL:
+            return False                    # the connection fails, and takes with it what there is
+        BIO_set_data(bio, &self.wire)
+        BIO_set_init(bio, 1)
+        SSL_set_bio(self.ssl, bio, bio)     # takes the reference: both are the same, so one
+        SSL_set_accept_state(self.ssl)
+        return True
 
     cdef Py_ssize_t receive_wire(self, int fd, Py_ssize_t wanted) noexcept nogil:
         """Receive what OpenSSL is to read next, and return the bytes, 0 at the end, `-errno`.

@@ -214,7 +214,7 @@ static void echo_receive(struct load *load, struct conn *conn, bool hung_up) {
 static void conn_event(struct load *load, struct conn *conn, uint32_t events) {
     if (conn->stream.fd >= 0 && conn->sent_bytes < load->message_bytes)
         message_send(load, conn);
-    if (conn->stream.fd >= 0)
+    if (conn->stream.fd >= 0 && is_in_flight(load, conn)) /* else its handshake begins with its first message */
         echo_receive(load, conn, events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR));
 }
 
