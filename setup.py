@@ -17,6 +17,7 @@ from setuptools.command.build_ext import build_ext
 PACKAGE = Path("gaiod")
 GENERATED = Path("build/cython")
 COMPILED = [
+    "core/_clients.pyx",
     "core/_contexts.pyx",
     "core/_flows.pyx",
     "core/_openssl.pyx",

@@ -16,9 +16,10 @@ from typing import Literal
 
 _PACKAGE = Path(__file__).parent.parent
 COMPILED = (
-    "core._contexts", "core._flows", "core._openssl", "core._outboxes", "core._sessions", "core._stopwatch",
-    "core._syscalls", "core.connection", "core.fanout", "core.group", "core.handover", "core.handshakes",
-    "core.inspect", "core.loop", "core.pending", "core.relays", "core.results", "core.sockets", "core.timers",
+    "core._clients", "core._contexts", "core._flows", "core._openssl", "core._outboxes", "core._sessions",
+    "core._stopwatch", "core._syscalls", "core.connection", "core.fanout", "core.group", "core.handover",
+    "core.handshakes", "core.inspect", "core.loop", "core.pending", "core.relays", "core.results", "core.sockets",
+    "core.timers",
     "core.turns", "core.watcher", "process.dispatch", "worker.handover.giver", "worker.handover.taker",
     "worker.handover.wire", "worker.ledger", "worker.listener", "worker.names",
 )  # fmt: skip

@@ -23,3 +23,6 @@ cdef class Contexts:
     cdef const unsigned char* protocols
     cdef unsigned int protocols_size
     cdef SSL_CTX* find(self, const char* name) noexcept nogil
+
+
+cdef int use_certificate(SSL_CTX* context, certificate) except -1

@@ -17,6 +17,14 @@ cdef enum:
     SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG = 54
     SSL_CTRL_SET_MIN_PROTO_VERSION = 123
     SSL_CTRL_SET_MAX_PROTO_VERSION = 124
+    SSL_CTRL_SET_TLSEXT_HOSTNAME = 55
+    SSL_SESS_CACHE_OFF = 0
+    SSL_SESS_CACHE_CLIENT = 1
+    SSL_SESS_CACHE_NO_INTERNAL = 0x300
+    SSL_VERIFY_NONE = 0
+    SSL_VERIFY_PEER = 1
+    X509_V_FLAG_PARTIAL_CHAIN = 0x80000
+    X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS = 4
     SSL_MODE_RELEASE_BUFFERS = 0x10
     SSL_OP_NO_COMPRESSION = 0x20000
     SSL_OP_NO_RENEGOTIATION = 0x40000000
@@ -67,6 +75,31 @@ cdef const char* (*SSL_get_version)(SSL*) noexcept nogil
 cdef void* (*SSL_get_current_cipher)(SSL*) noexcept nogil
 cdef const char* (*SSL_CIPHER_get_name)(void*) noexcept nogil
 cdef int (*SSL_session_reused)(SSL*) noexcept nogil
+cdef const void* (*TLS_client_method)() noexcept nogil
+cdef void (*SSL_CTX_set_verify)(SSL_CTX*, int, void*) noexcept nogil
+cdef void* (*SSL_CTX_get_cert_store)(SSL_CTX*) noexcept nogil
+cdef void* (*SSL_CTX_get0_param)(SSL_CTX*) noexcept nogil
+cdef int (*SSL_CTX_set_default_verify_paths)(SSL_CTX*) noexcept nogil
+cdef int (*SSL_CTX_set_alpn_protos)(SSL_CTX*, const unsigned char*, unsigned int) noexcept nogil
+cdef void (*SSL_CTX_sess_set_new_cb)(SSL_CTX*, void*) noexcept nogil
+cdef int (*X509_STORE_add_cert)(void*, void*) noexcept nogil
+cdef void (*SSL_set_connect_state)(SSL*) noexcept nogil
+cdef long (*SSL_ctrl)(SSL*, int, long, void*) noexcept nogil
+cdef void* (*SSL_get0_param)(SSL*) noexcept nogil
+cdef int (*X509_VERIFY_PARAM_set_flags)(void*, unsigned long) noexcept nogil
+cdef void (*X509_VERIFY_PARAM_set_hostflags)(void*, unsigned int) noexcept nogil
+cdef int (*X509_VERIFY_PARAM_set1_host)(void*, const char*, size_t) noexcept nogil
+cdef int (*X509_VERIFY_PARAM_set1_ip_asc)(void*, const char*) noexcept nogil
+cdef int (*SSL_set_session)(SSL*, void*) noexcept nogil
+cdef void (*SSL_SESSION_free)(void*) noexcept nogil
+cdef long (*SSL_get_verify_result)(SSL*) noexcept nogil
+cdef const char* (*X509_verify_cert_error_string)(long) noexcept nogil
+cdef int (*SSL_set_ex_data)(SSL*, int, void*) noexcept nogil
+cdef void* (*SSL_get_ex_data)(SSL*, int) noexcept nogil
+cdef int (*SSL_get_ex_data_X509_STORE_CTX_idx)() noexcept nogil
+cdef void* (*X509_STORE_CTX_get_ex_data)(void*, int) noexcept nogil
+cdef void* (*X509_STORE_CTX_get_current_cert)(void*) noexcept nogil
+cdef int (*i2d_X509)(void*, unsigned char**) noexcept nogil
 cdef void* (*BIO_meth_new)(int, const char*) noexcept nogil
 cdef int (*BIO_get_new_index)() noexcept nogil
 cdef int (*BIO_meth_set_read)(void*, void*) noexcept nogil

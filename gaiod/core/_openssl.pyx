@@ -62,6 +62,7 @@ cdef int load_openssl() except -1:
     find(<void**>&ERR_reason_error_string, b"ERR_reason_error_string")
     find_contexts()
     find_sessions()
+    find_clients()
     find_bios()
     return 0
 
@@ -105,6 +106,35 @@ cdef int find_sessions() except -1:
     find(<void**>&SSL_get_current_cipher, b"SSL_get_current_cipher")
     find(<void**>&SSL_CIPHER_get_name, b"SSL_CIPHER_get_name")
     find(<void**>&SSL_session_reused, b"SSL_session_reused")
+    return 0
+
+
+cdef int find_clients() except -1:
+    find(<void**>&TLS_client_method, b"TLS_client_method")
+    find(<void**>&SSL_CTX_set_verify, b"SSL_CTX_set_verify")
+    find(<void**>&SSL_CTX_get_cert_store, b"SSL_CTX_get_cert_store")
+    find(<void**>&SSL_CTX_get0_param, b"SSL_CTX_get0_param")
+    find(<void**>&SSL_CTX_set_default_verify_paths, b"SSL_CTX_set_default_verify_paths")
+    find(<void**>&SSL_CTX_set_alpn_protos, b"SSL_CTX_set_alpn_protos")
+    find(<void**>&SSL_CTX_sess_set_new_cb, b"SSL_CTX_sess_set_new_cb")
+    find(<void**>&X509_STORE_add_cert, b"X509_STORE_add_cert")
+    find(<void**>&SSL_set_connect_state, b"SSL_set_connect_state")
+    find(<void**>&SSL_ctrl, b"SSL_ctrl")
+    find(<void**>&SSL_get0_param, b"SSL_get0_param")
+    find(<void**>&X509_VERIFY_PARAM_set_flags, b"X509_VERIFY_PARAM_set_flags")
+    find(<void**>&X509_VERIFY_PARAM_set_hostflags, b"X509_VERIFY_PARAM_set_hostflags")
+    find(<void**>&X509_VERIFY_PARAM_set1_host, b"X509_VERIFY_PARAM_set1_host")
+    find(<void**>&X509_VERIFY_PARAM_set1_ip_asc, b"X509_VERIFY_PARAM_set1_ip_asc")
+    find(<void**>&SSL_set_session, b"SSL_set_session")
+    find(<void**>&SSL_SESSION_free, b"SSL_SESSION_free")
+    find(<void**>&SSL_get_verify_result, b"SSL_get_verify_result")
+    find(<void**>&X509_verify_cert_error_string, b"X509_verify_cert_error_string")
+    find(<void**>&SSL_set_ex_data, b"SSL_set_ex_data")
+    find(<void**>&SSL_get_ex_data, b"SSL_get_ex_data")
+    find(<void**>&SSL_get_ex_data_X509_STORE_CTX_idx, b"SSL_get_ex_data_X509_STORE_CTX_idx")
+    find(<void**>&X509_STORE_CTX_get_ex_data, b"X509_STORE_CTX_get_ex_data")
+    find(<void**>&X509_STORE_CTX_get_current_cert, b"X509_STORE_CTX_get_current_cert")
+    find(<void**>&i2d_X509, b"i2d_X509")
     return 0
 
 

@@ -10,19 +10,21 @@ from libc.errno cimport EAGAIN, ECONNRESET, EINTR, ENOMEM, EPIPE, EPROTO, errno
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
+from gaiod.core._clients cimport Client
 from gaiod.core._contexts cimport Contexts
 from gaiod.core._openssl cimport (
     BIO, BIO_CTRL_FLUSH, BIO_FLAGS_ALL, BIO_FLAGS_RETRY_READ, BIO_TYPE_SOURCE_SINK, BIO_clear_flags, BIO_get_data,
     BIO_get_new_index, BIO_meth_new, BIO_meth_set_ctrl, BIO_meth_set_read, BIO_meth_set_write, BIO_new, BIO_set_data,
     BIO_set_flags, BIO_set_init, ERR_clear_error, ERR_peek_error, ERR_reason_error_string, SSL, SSL_CIPHER_get_name,
     SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN, SSL_do_handshake, SSL_free, SSL_get0_alpn_selected,
-    SSL_get_current_cipher, SSL_get_error, SSL_get_servername, SSL_get_version, SSL_new, SSL_pending, SSL_read,
-    SSL_session_reused, SSL_set_accept_state, SSL_set_bio, SSL_shutdown, SSL_write, has_openssl,
+    SSL_get_current_cipher, SSL_get_error, SSL_get_servername, SSL_get_verify_result, SSL_get_version, SSL_new,
+    SSL_pending, SSL_read, SSL_session_reused, SSL_set_accept_state, SSL_set_bio, SSL_set_connect_state, SSL_shutdown,
+    SSL_write, X509_verify_cert_error_string, has_openssl,
 )
 
 from os import strerror
 
-from gaiod.core.tls import TlsFacts
+from gaiod.core.tls import ClientTls, TlsFacts
 
 cdef extern from "Python.h":
     object PyMemoryView_FromMemory(char*, Py_ssize_t, int)
@@ -188,7 +190,9 @@ cdef void* method_of_wires() except NULL:
 cdef class OwnSession(Session):
     """A session by an `SSL` of OpenSSL's, called without the GIL."""
 
-    cdef Contexts contexts
+    cdef Contexts contexts          # None: it is a client's
+    cdef Client client              # None: it is a server's
+    cdef bint accepts_truncation
     cdef void* method               # of the BIO
     cdef void* ssl                  # NULL: nothing of the peer's has come, or it is closed
     cdef bint is_closed
@@ -196,16 +200,25 @@ cdef class OwnSession(Session):
     cdef Piece pieces[8]
     cdef int piece_count
     cdef unsigned long code         # OpenSSL's, of a failure; 0: none
+    cdef long verdict               # what OpenSSL has found wrong with the peer's certificate; 0: nothing
+    cdef bytes evidence             # that certificate, in DER; None: it is not known
     cdef int lost                   # the errno that ended the handshake; 0: none
+    cdef bint has_greeted           # of a client: it has said what it wants
     cdef bint has_begun
     cdef bint has_ended             # the peer's close_notify has come
     cdef bint has_shut              # ours was made
     cdef bint has_closed            # the peer's FIN has come
     cdef object known               # the facts
 
-    def __cinit__(self, Contexts contexts not None):
+    def __cinit__(self, Contexts contexts, Client client):
         self.contexts = contexts
+        self.client = client
+        self.accepts_truncation = contexts.accepts_truncation if client is None else client.accepts_truncation
         self.method = method_of_wires()
+        if client is not None:
+            if not self.begin():
+                raise MemoryError
+            client.prepare(self.ssl)
 
     def __dealloc__(self):
         if self.ssl != NULL:
@@ -226,11 +239,12 @@ cdef class OwnSession(Session):
             return 0
         if error:
             return self.lose(error)
-        received = self.receive_wire(fd, RECEIVE_MIN)
-        if received <= 0:
-            if self.drained == 2:
-                return 0
-            return self.lose(<int>received if received else -ECONNRESET)
+        if self.client is None or self.has_greeted:
+            received = self.receive_wire(fd, RECEIVE_MIN)
+            if received <= 0:
+                if self.drained == 2:
+                    return 0
+                return self.lose(<int>received if received else -ECONNRESET)
         if self.ssl == NULL and not self.begin():
             return -ENOMEM
         ERR_clear_error()
@@ -240,7 +254,8 @@ cdef class OwnSession(Session):
             self.drained = 0                # what came behind the handshake is in here
         else:
             self.note(outcome)
-        self.has_begun = True
+        self.has_begun = self.client is None or (self.has_greeted and not self.code)
+        self.has_greeted = True
         self.collect(0)
         error = self.flush(fd)
         self.tidy()
@@ -268,7 +283,7 @@ cdef class OwnSession(Session):
         if received < 0:
             return received
         if received == 0:
-            self.is_truncated = not self.contexts.accepts_truncation
+            self.is_truncated = not self.accepts_truncation
             return -ECONNRESET if self.is_truncated else 0
         filled = self.decrypt(fd, memory, size)
         if filled == size or self.has_ended or self.code:
@@ -384,6 +399,8 @@ cdef class OwnSession(Session):
             return "closed" if self.lost == ECONNRESET and self.has_closed else "reset"
         if not self.code:
             return ""
+        if self.client is not None:
+            return self.why()[0]
         from gaiod.core.sessions import reason_of  # late: it imports ssl
 
         return reason_of(name_of(self.code), self.has_begun)
@@ -391,22 +408,34 @@ cdef class OwnSession(Session):
     cdef str words(self):
         if self.lost:
             return "the peer closed the connection amid the handshake" if self.has_closed else strerror(self.lost)
+        if self.client is not None:
+            return self.why()[1]
         from gaiod.core.sessions import words_of  # late: it imports ssl
 
         return words_of(name_of(self.code))
 
+    cdef tuple why(self):
+        """Return why TLS with a server has failed: the reason and the words."""
+        from gaiod.core.sessions import why  # late: it imports ssl
+
+        text = X509_verify_cert_error_string(self.verdict).decode("ascii", "replace")
+        return why(name_of(self.code), self.has_begun, (self.verdict, text), self.client.name, self.evidence)
+
     # -- its parts ---------------------------------------------------------------------------------------
 
     cdef bint begin(self) noexcept nogil:
-        """Make the `SSL`, once the peer has said something: who connects and says nothing costs none. False: no memory."""
+        """Make the `SSL`: for a client once it has said something, as many say nothing. False: there is no memory."""
         cdef BIO* bio = BIO_new(self.method)
-        self.ssl = SSL_new(self.contexts.contexts[0])
+        self.ssl = SSL_new(self.contexts.contexts[0] if self.client is None else self.client.trust.context)
         if bio == NULL or self.ssl == NULL:
             return False                    # the connection fails, and takes with it what there is
         BIO_set_data(bio, &self.wire)
         BIO_set_init(bio, 1)
         SSL_set_bio(self.ssl, bio, bio)     # takes the reference: both are the same, so one
-        SSL_set_accept_state(self.ssl)
+        if self.client is None:
+            SSL_set_accept_state(self.ssl)
+        else:
+            SSL_set_connect_state(self.ssl)
         return True
 
     cdef Py_ssize_t receive_wire(self, int fd, Py_ssize_t wanted) noexcept nogil:
@@ -509,8 +538,18 @@ cdef class OwnSession(Session):
         self.code = ERR_peek_error()
         if self.code == 0:
             self.code = 1                   # nothing is known of it, but that it failed
+        if not self.is_open:
+            self.verdict = SSL_get_verify_result(self.ssl)
+            if self.client is not None:
+                self.take_evidence()
         ERR_clear_error()
         return True
+
+    cdef void take_evidence(self) noexcept with gil:
+        """Keep the certificate that is not believed: the next session that fails has another."""
+        kept = &self.client.kept
+        if self.verdict and kept.evidence != NULL:
+            self.evidence = kept.evidence[:kept.evidence_size]
 
     cdef int encrypt(self, char* data, Py_ssize_t size, bint is_counted) noexcept nogil:
         """Make records of some bytes: 0, or `-errno`."""
@@ -570,13 +609,29 @@ cdef class OwnContext:
     """What a server's sessions are made from, by OpenSSL itself."""
 
     cdef Contexts contexts
+    is_client = False
 
     def __cinit__(self, options):
         self.contexts = Contexts(options)
 
-    def accept(self):
+    def session(self):
         """Return the session of a new connection, as its server."""
-        return OwnSession(self.contexts)
+        return OwnSession(self.contexts, None)
+
+
+@cython.final
+cdef class OwnClient:
+    """What a client's sessions with a server are made from, by OpenSSL itself."""
+
+    cdef Client client
+    is_client = True
+
+    def __cinit__(self, options):
+        self.client = Client(options)
+
+    def session(self):
+        """Return the session of a new connection, as its client."""
+        return OwnSession(None, self.client)
 
 
 # -- by the standard library ---------------------------------------------------------------------------------
@@ -679,19 +734,22 @@ cdef class ObjectSession(Session):
 
 
 class ObjectContext:
-    """What all sessions of a server have in common: its certificates, made ready for use."""
+    """What all sessions of a server, or of a client, have in common, by the standard library."""
 
     def __init__(self, options):
-        """As `sessions.TlsContext`."""
-        from gaiod.core.sessions import TlsContext  # late: it imports ssl, which takes 2 MB
+        """As `sessions.open_tls`."""
+        from gaiod.core.sessions import open_tls as make  # late: it imports ssl, which takes 2 MB
 
-        self.context = TlsContext(options)
+        self.context = make(options)
+        self.is_client = self.context.is_client
 
-    def accept(self):
-        """Return the session of a new connection, as its server."""
-        return ObjectSession(self.context.accept())
+    def session(self):
+        """Return the session of a new connection, as its server or its client."""
+        return ObjectSession(self.context.session())
 
 
 def open_tls(options):
-    """Return what sessions of a server are made from: by OpenSSL itself if it can be had, else by Python's `ssl`."""
-    return OwnContext(options) if has_openssl() else ObjectContext(options)
+    """Return what sessions are made from: by OpenSSL itself if it can be had, else by Python's `ssl`."""
+    if not has_openssl():
+        return ObjectContext(options)
+    return OwnClient(options) if isinstance(options, ClientTls) else OwnContext(options)

@@ -7,7 +7,7 @@ underscore, `.pyx`.
 from typing import TYPE_CHECKING, Any
 
 from gaiod.core import ENGINE
-from gaiod.core.tls import ServerTls
+from gaiod.core.tls import ClientTls, ServerTls
 
 if TYPE_CHECKING or ENGINE == "interpreted":
     from gaiod.core.flows import Flow, Plumbing
@@ -61,8 +61,11 @@ __all__ = [
 ]
 
 
-def open_tls(options: ServerTls) -> Any:
-    """Return what `Watcher.start_tls` takes: the sessions of a server are made from it.
+def open_tls(options: ServerTls | ClientTls) -> Any:
+    """Return what `Watcher.start_tls` takes: the sessions of a server, or of a client with one, are made from it.
+
+    A client's keeps the newest ticket that its server has given out, so that the next session goes on with that one:
+    it is for one server, and one watcher.
 
     Raises:
         ssl.SSLError, ValueError: a certificate or a key is none, or they are no pair.

@@ -36,7 +36,7 @@ class Handshakes:
                 operations.reads.add(conn)
                 continue
             operation = conn.read_head
-            if operation is not None and operation.kind == HANDSHAKE:
+            if operation is not None and operation.kind == HANDSHAKE and conn.secure is not None:
                 self._take_step(operations, conn, operation, conn.secure.handshake(conn.fd))
             operations._schedule_read(conn)
 
@@ -59,6 +59,8 @@ class Handshakes:
             conn.writable = True
             conn.stall_s = 0.0
             operations._finish(operation, None, COMPLETE)
+            if operation.silent:
+                operations._end_connect(conn)
             operations._flush_later(conn)
             operations._schedule_write(conn)
             return

@@ -58,7 +58,7 @@ cdef class Loop(Operations):
     @cython.locals(error=int)
     cdef bint _flush(self, Conn conn) except -1
     cdef bint _say_goodbye(self, Conn conn) except -1
-    cdef _connected(self, Conn conn, OpResult operation)
+    cdef bint _connected(self, Conn conn, OpResult operation) except -1
     @cython.locals(
         turns=Turns, batch=BatchCalls, conn=Conn, operation=OpResult, count=Py_ssize_t,
         i=Py_ssize_t, received_count=int, wanted_count=int,

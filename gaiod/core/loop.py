@@ -332,7 +332,8 @@ class Loop(Operations):
             if operation is None or operation.kind == WRITE:
                 return
             if operation.kind == CONNECT:
-                self._connected(conn, operation)
+                if not self._connected(conn, operation):
+                    return
             elif operation.kind == FLUSH:
                 if not self._flush(conn):
                     return
@@ -365,21 +366,29 @@ class Loop(Operations):
         conn.secure.shutdown()
         return self._flush(conn)
 
-    def _connected(self, conn: Conn, operation: OpResult) -> None:
-        """Take the outcome of a connect. After a failure, what waited for it fails the same way."""
-        self._pop_write(conn)
-        conn.stall_s = 0.0
+    def _connected(self, conn: Conn, operation: OpResult) -> bool:
+        """Take the outcome of a connect; False: it waits for its handshake.
+
+        After a failure, what waited for it fails the same way.
+        """
         if operation.error is None:
             error = take_error(conn.fd) if conn.broken else 0  # a connect that fails is always told as an error
             if error == 0:
                 conn.active_s = self.now_s
+                if self._begin_handshake(conn):
+                    return False
+                self._pop_write(conn)
+                conn.stall_s = 0.0
                 self._complete(operation, None)
-                return
+                return True
             operation.error = OSError(error, os.strerror(error))
+        self._pop_write(conn)
+        conn.stall_s = 0.0
         conn.failure = operation.error
         self._complete(operation, conn.failure)
         self._end_queue(conn, True, -1, inf, conn.failure)
         self._end_queue(conn, False, -1, inf, conn.failure)
+        return True
 
     def _receive_ready(self) -> None:
         """Receive once from each connection that is ready, as far as one batch goes."""

@@ -52,6 +52,7 @@ cdef class Operations(Submitter):
     cdef _push_read(self, Conn conn, OpResult operation)
     cdef _push_write(self, Conn conn, OpResult operation)
     cdef _own(self, OpResult operation)
+    @cython.locals(handshake=OpResult)
     cdef _begin_connect(self, Conn conn, OpResult operation)
     cdef _schedule_read(self, Conn conn)
     @cython.locals(operation=OpResult, outbox=Outbox)
@@ -61,6 +62,10 @@ cdef class Operations(Submitter):
     @cython.locals(operation=OpResult)
     cdef int _allowance(self, Conn conn) except -1
     cdef bint _needs_no_room(self, Conn conn) except -1
+    @cython.locals(handshake=OpResult)
+    cdef bint _begin_handshake(self, Conn conn) except -1
+    @cython.locals(operation=OpResult)
+    cdef _end_connect(self, Conn conn)
     cdef _stall(self, Conn conn)
     cdef _flush_later(self, Conn conn)
     @cython.locals(session=Session)

@@ -225,9 +225,17 @@ class Operations(Submitter):
             operation.buffer = owned
 
     def _begin_connect(self, conn: Conn, operation: OpResult) -> None:
-        """Send the SYN, and only then watch: an unconnected socket polls as hung up."""
-        family, address = operation.buffer
+        """Send the SYN, and only then watch: an unconnected socket polls as hung up.
+
+        With TLS, a handshake of nobody's stands before all reads, and the connect completes when that is done.
+        """
+        family, address, session = operation.buffer
         operation.buffer = None
+        if session is not None:
+            handshake = self._new_operation(HANDSHAKE, conn, session, inf)
+            handshake.silent = True
+            self.counters[HANDSHAKE * OUTCOME_COUNT] += 1
+            self._push_read(conn, handshake)
         error = -connect(conn.fd, family, address)
         try:
             self.poller.add(conn.fd, conn)
@@ -296,6 +304,25 @@ class Operations(Submitter):
         if operation is None or (operation.kind > POST and operation.kind != FLUSH):
             return ALL
         return BEGUN if conn.outbox.offset else NOTHING
+
+    def _begin_handshake(self, conn: Conn) -> bool:
+        """Begin the handshake that a connect has to wait for, once TCP is there; False: there is none."""
+        handshake = conn.read_head
+        if handshake is None or handshake.kind != HANDSHAKE or not handshake.silent:
+            return False
+        conn.secure = handshake.context
+        conn.stall_s = 0.0
+        self._stall(conn)  # what is written waits
+        conn.readable = True  # it begins: no edge tells it to
+        self._schedule_read(conn)
+        return True
+
+    def _end_connect(self, conn: Conn) -> None:
+        """Complete a connect whose handshake is done."""
+        operation = conn.write_head
+        if operation is not None and operation.kind == CONNECT:
+            self._pop_write(conn)
+            self._finish(operation, None, COMPLETE)
 
     def _stall(self, conn: Conn) -> None:
         """Send no more: the kernel is full. It tells with an edge when it is not."""

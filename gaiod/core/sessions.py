@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from gaiod.core.clients import Client
 from gaiod.core.contexts import Contexts
-from gaiod.core.tls import AHEAD_BYTES, RECORD_BYTES, ServerTls, TlsFacts
+from gaiod.core.tls import AHEAD_BYTES, RECORD_BYTES, ClientTls, ServerTls, TlsFacts, is_numeric
+from gaiod.core.verdicts import refusal_of, verdict_of
 
 RECEIVE_MAX = 256 * 1024
 """Most bytes that one call receives: a connection's share of a pass."""
@@ -64,24 +66,37 @@ def words_of(name: str) -> str:
     return WORDS.get(name, name.lower().replace("_", " "))
 
 
-class TlsContext:
-    """What a server's sessions are made from.
+def why(name: str, has_begun: bool, verdict: tuple[int, str], wanted: str, evidence: bytes | None) -> tuple[str, str]:
+    """Return why TLS with a server has failed: the reason, of `tls.FAILURES` or `tls.SERVER_FAILURES`, and words.
 
     Args:
-        options: as `engine.open_tls`, and what it raises.
+        name: what OpenSSL calls it.
+        has_begun: the server has spoken TLS before.
+        verdict: OpenSSL's code for what is wrong with its certificate, 0: nothing; and its words for that.
+        wanted: the name that the certificate was to have.
+        evidence: that certificate, in DER; None: it is not known.
     """
+    if name == "CERTIFICATE_VERIFY_FAILED":
+        return verdict_of(*verdict, wanted, evidence)
+    known = None if has_begun and name in BEFORE_TLS else refusal_of(name)
+    return known or (reason_of(name, has_begun), name.lower().replace("_", " "))
 
-    def __init__(self, options: ServerTls) -> None:
-        self._contexts = Contexts(options)
 
-    def accept(self) -> "Session":
-        """Return the session of a new connection, as its server."""
+class TlsContext:
+    """What sessions are made from: a server's, or a client's with one server."""
+
+    def __init__(self, contexts: Contexts | Client) -> None:
+        self.is_client = isinstance(contexts, Client)
+        self._contexts = contexts
+
+    def session(self) -> "Session":
+        """Return the session of a new connection, as its server or its client."""
         return Session(self._contexts)
 
 
-def open_tls(options: ServerTls) -> TlsContext:
+def open_tls(options: ServerTls | ClientTls) -> TlsContext:
     """As `engine.open_tls`."""
-    return TlsContext(options)
+    return TlsContext(Client(options) if isinstance(options, ClientTls) else Contexts(options))
 
 
 class Session:
@@ -96,7 +111,7 @@ class Session:
         held_plain: of the bytes given to `send`, those that are in records which the kernel has not taken whole.
     """
 
-    def __init__(self, contexts: Contexts) -> None:
+    def __init__(self, contexts: Contexts | Client) -> None:
         self.is_open = self.is_truncated = False
         self.drained = self.held = self.held_plain = 0
         self.failure = self.message = ""
@@ -105,6 +120,9 @@ class Session:
         self._outgoing = ssl.MemoryBIO()
         self._object: Any = contexts.wrap(self._incoming, self._outgoing)
         self._facts: TlsFacts | None = None
+        self._client = contexts if isinstance(contexts, Client) else None
+        self._has_greeted = self._client is None  # a client begins
+        self._wants_ticket = self._client is not None
         self._has_begun = False  # a byte of the peer's has come
         self._has_ended = False  # its close_notify has come
         self._has_shut = False  # ours was made
@@ -121,12 +139,13 @@ class Session:
             return 0
         if error:
             return self._lose("reset", error)
-        data = self._receive(fd, RECEIVE_MIN)
-        if type(data) is int:
-            return 0 if self.drained == 2 else self._lose("reset", data)
-        if not data:
-            self._fail("closed", "the peer closed the connection amid the handshake")
-            return -errno.ECONNRESET
+        if self._has_greeted:
+            data = self._receive(fd, RECEIVE_MIN)
+            if type(data) is int:
+                return 0 if self.drained == 2 else self._lose("reset", data)
+            if not data:
+                self._fail("closed", "the peer closed the connection amid the handshake")
+                return -errno.ECONNRESET
         try:
             self._object.do_handshake()
             self.is_open = True
@@ -135,7 +154,8 @@ class Session:
             pass
         except (ssl.SSLError, ValueError) as failure:
             self._note_failure(failure)
-        self._has_begun = True
+        self._has_begun = self._has_greeted
+        self._has_greeted = True
         if self.is_open:
             self.drained = 0  # what came behind the handshake is in here
         self._collect(0)
@@ -169,6 +189,8 @@ class Session:
             self.is_truncated = not self._accepts_truncation
             return -errno.ECONNRESET if self.is_truncated else 0
         filled = self._decrypt(memory)
+        if self._wants_ticket and self._client is not None:
+            self._wants_ticket = not self._client.keep_ticket(self._object)
         self._collect(0)
         if self.held:
             self.flush(fd)  # what fails here fails again
@@ -293,6 +315,8 @@ class Session:
         suite, _, _ = self._object.cipher()
         version = self._object.version().removeprefix("TLSv")
         name = getattr(self._object, "requested_name", None)
+        if self._client is not None and not is_numeric(self._client.name):
+            name = self._client.name or None
         alpn = self._object.selected_alpn_protocol()
         self._facts = TlsFacts(version, suite, alpn, name, bool(self._object.session_reused))
 
@@ -319,6 +343,8 @@ class Session:
                 size = self._object.read(len(memory) - filled, memory[filled:])
             except ssl.SSLWantReadError:
                 break
+            except ssl.SSLZeroReturnError:  # the peer's close_notify, if ours was made before
+                size = 0
             except ssl.SSLError as failure:
                 self._note_failure(failure)
                 break
@@ -357,6 +383,10 @@ class Session:
 
     def _note_failure(self, error: Exception) -> None:
         name = getattr(error, "reason", None) or "UNKNOWN"
+        if self._client is not None:
+            verdict = getattr(error, "verify_code", 0), getattr(error, "verify_message", "")
+            self._fail(*why(name, self._has_begun, verdict, self._client.name, None))
+            return
         self._fail(reason_of(name, self._has_begun), words_of(name))
 
     def _fail(self, reason: str, message: str) -> None:

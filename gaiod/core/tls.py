@@ -1,5 +1,6 @@
-"""What there is to say of TLS, as plain data: what a server shows and asks, and what was agreed with a peer."""
+"""What there is to say of TLS, as plain data: what both sides show and ask, and what was agreed with a peer."""
 
+import socket
 from dataclasses import dataclass, field
 
 FAILURES = (
@@ -11,8 +12,19 @@ handshake; `http`: what came first was a request without TLS; `not_tls`: it was 
 certificate is for the server that it has named; `alpn`: none of its protocols is spoken; `alert`: the peer refused us,
 and the message has its alert; `protocol`: anything else that is against the rules."""
 
+SERVER_FAILURES = (
+    "certificate_expired", "unknown_authority", "wrong_name", "certificate", "certificate_wanted",
+    "certificate_refused",
+)  # fmt: skip
+"""Why TLS with a server failed, beside what `FAILURES` has. `unknown_authority`: nobody that we believe has signed its
+certificate; `wrong_name`: that is for others; `certificate`: we do not believe it for another reason;
+`certificate_wanted`: it wants one of ours, and has got none; `certificate_refused`: it does not believe ours."""
+
 VERSIONS = ("1.2", "1.3")
 """Others have known weaknesses (RFC 8996)."""
+
+NAME_MAX = 255
+"""Characters of a server's name."""
 
 RECORD_BYTES = 16_384
 """Most plain bytes of a record (RFC 8446, 5.1)."""
@@ -46,6 +58,50 @@ class ServerTls:
     """Protocols that are spoken, the preferred first (RFC 7301). A client that offers others only is refused."""
     accepts_truncation: bool = False
     """A stream that ends without a close_notify ended in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """Who the server is that a client speaks to, what it believes of it, and what it shows.
+
+    Raises:
+        ValueError: it says nothing that can be verified, or the name is none.
+    """
+
+    name: str = ""
+    """Of the server: a DNS name, in ASCII, or a numeric address. Its certificate has to be for that; a DNS name is told
+    to the server, too (SNI), which may have several certificates."""
+    ca: str | None = None
+    """The certificates of those who may have signed the server's, PEM; None: whom this machine believes."""
+    certificate: Certificate | None = None
+    """To show a server that asks for one."""
+    verify: bool = True
+    """False: whoever answers is believed, and may read and change everything."""
+    versions: tuple[str, ...] = VERSIONS
+    """Of `VERSIONS`."""
+    alpn: tuple[str, ...] = ()
+    """Protocols to offer, the preferred first (RFC 7301)."""
+    accepts_truncation: bool = False
+    """A stream that ends without a close_notify ended in order."""
+
+    def __post_init__(self) -> None:
+        if self.verify and not self.name:
+            raise ValueError("has no name to verify the server's certificate by; add one")
+        if not (
+            self.name.isascii() and self.name.isprintable() and len(self.name) <= NAME_MAX and " " not in self.name
+        ):
+            raise ValueError(f"{self.name!r} is no name of a server; write it as DNS has it, in ASCII (xn--...)")
+
+
+def is_numeric(name: str) -> bool:
+    """Tell a numeric address from a name."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, name)
+        except OSError:
+            continue
+        return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

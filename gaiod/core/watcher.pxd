@@ -39,7 +39,7 @@ cdef class Watcher(Loop):
     @cython.locals(conn=Conn, to=Conn, operation=OpResult)
     cdef Conn _submit_relay(self, object source, object sink, Py_ssize_t limit, object context, object deadline)
     @cython.locals(conn=Conn, operation=OpResult, limit_s=double, fd=int, error=int)
-    cdef Conn _submit_connect(self, object address, object context, object deadline, object options)
+    cdef Conn _submit_connect(self, object address, object context, object deadline, object options, object tls)
     @cython.locals(conn=Conn)
     cdef Conn _submit_accept(self, object listener, object context)
     @cython.locals(group=Group)

@@ -190,7 +190,7 @@ class Watcher(Loop):
         return self._submit_relay(source, sink, limit, context, deadline)
 
     def start_tls(self, conn: Conn, tls: Any, *, context: object = None, deadline: float | None = None) -> Conn:
-        """Speak TLS on a connection from now on, as its server: complete when the handshake is done, or has failed.
+        """Speak TLS on a connection from now on: complete when the handshake is done, or has failed.
 
         From then on reads have what the peer has encrypted, and writes are encrypted; a write completes when the
         kernel has its last record. Operations that are submitted meanwhile wait for the handshake. After a failure
@@ -203,7 +203,8 @@ class Watcher(Loop):
         Args:
             conn: a connection of this watcher, with no operation pending and in no group. What was received of it must
                 not have been more than was asked for: a byte that is the handshake's must not have been read.
-            tls: who it is for its peer, and what it asks of it: from `gaiod.core.engine.open_tls`.
+            tls: who it is for its peer, a server or a client, and what it asks of it: from
+                `gaiod.core.engine.open_tls`.
             context: comes back with the completion.
             deadline: as for `read`: of the whole handshake.
 
@@ -234,9 +235,9 @@ class Watcher(Loop):
 
     def connect(
         self, address: Any, *, context: object = None, deadline: float | None = None,
-        options: Iterable[tuple[int, int, Any]] = (),
+        options: Iterable[tuple[int, int, Any]] = (), tls: Any = None,
     ) -> Conn:  # fmt: skip
-        """Open a connection; completes when it is established, or failed.
+        """Open a connection; completes when it is established, or failed. With `tls`, when its handshake is done.
 
         The connection may be read from and written to before: that waits. After a failure it is of
         no use, and still has to be freed.
@@ -248,12 +249,13 @@ class Watcher(Loop):
             deadline: as for `read`.
             options: `(level, name, value)` each, as `socket.setsockopt` takes them; set before the
                 connection is begun, so that the first packet is sent with them.
+            tls: as for `start_tls`, of a client; None: no TLS.
 
         Raises:
             ValueError: not such an address.
             OSError: no descriptor is left, or the kernel refuses an option; nothing was begun.
         """
-        return self._submit_connect(address, context, deadline, options)
+        return self._submit_connect(address, context, deadline, options, tls)
 
     def accept(self, listener: Conn | socket.socket, *, context: object = None) -> Conn:
         """Accept connections, one completion each, until cancelled, freed or closed.
@@ -509,9 +511,11 @@ class Watcher(Loop):
             if conn.outbox is not None or conn.unit is not None or conn.secure is not None:
                 raise UsageError(f"{conn!r} is in a group, is detached, or speaks TLS already")
             operation = self._new_operation(HANDSHAKE, conn, conn.context if context is None else context, limit_s)
-            conn.secure = tls.accept()
+            conn.secure = tls.session()
             if conn.writable:
                 self._stall(conn)  # what is written waits
+            if tls.is_client:
+                conn.readable = True  # it begins: no edge tells it to
             self.counters[HANDSHAKE * OUTCOME_COUNT] += 1
             self._start(operation)
         finally:
@@ -541,10 +545,11 @@ class Watcher(Loop):
             raise
         return conn
 
-    def _submit_connect(self, address: Any, context: Any, deadline: Any, options: Any) -> Conn:
+    def _submit_connect(self, address: Any, context: Any, deadline: Any, options: Any, tls: Any) -> Conn:
         if self.closed:
             raise WatcherClosed("the watcher is closed")
         family, address = resolve_numeric(address)
+        session = None if tls is None else tls.session()
         limit_s = inf if deadline is None else check_deadline(deadline)
         fd = open_stream(family)
         if fd < 0:
@@ -563,7 +568,7 @@ class Watcher(Loop):
         conn.stall_s = -conn.opened_s
         conn.blocked_s = conn.opened_s
         operation = self._new_operation(CONNECT, conn, context, limit_s)
-        operation.buffer = (family, address)
+        operation.buffer = (family, address, session)
         try:
             self._submit(operation)
         except BaseException:

@@ -19,7 +19,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.engine import open_tls
 from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
-from gaiod.core.tls import Certificate, ServerTls
+from gaiod.core.tls import Certificate, ClientTls, ServerTls
 from gaiod.core.watcher import Watcher
 
 LINGER_NONE = struct.pack("ii", 1, 0)
@@ -39,7 +39,7 @@ def certificate(name: str = "localhost", days: int = 30) -> Certificate:
         return Certificate(chain.read_text(), key.read_text())
 
 
-LAYERS: dict[str, Callable[[ServerTls], Any]] = {"usual": open_tls}
+LAYERS: dict[str, Callable[[Any], Any]] = {"usual": open_tls}
 """What makes sessions: what the engine has for that, and on the compiled one also the standard library."""
 
 if ENGINE == "compiled":
@@ -61,6 +61,11 @@ def can_refuse_protocols() -> bool:
 
 def server_of(options: ServerTls) -> Any:
     """Return what `Watcher.start_tls` takes."""
+    return LAYERS[layer](options)
+
+
+def client_of(options: ClientTls) -> Any:
+    """Return what `Watcher.connect` takes."""
     return LAYERS[layer](options)
 
 
