@@ -144,7 +144,9 @@ def _tls(tls: Told) -> str:
     name = "no server name" if tls["server_name"] is None else f"server name {shown(tls['server_name'])}"
     how = "a resumed session" if tls["resumed"] else "a full handshake"
     alpn = "" if tls["alpn"] is None else f", protocol {shown(tls['alpn'])}"
-    return f"TLS {tls['version']}, {shown(tls['suite'])}, {name}{alpn}, {how}."
+    subject = tls.get("subject")  # a worker of an earlier version says nothing of it
+    whose = "" if subject is None else f", client certificate {shown(subject)}"
+    return f"TLS {tls['version']}, {shown(tls['suite'])}, {name}{alpn}{whose}, {how}."
 
 
 def _reading(side: Told, who: str, other: str) -> str:

@@ -8,18 +8,22 @@ from libc.string cimport strcmp
 
 from gaiod.core._openssl cimport (
     BIO, BIO_free, BIO_new_mem_buf, ERR_clear_error, EVP_PKEY_free, OPENSSL_NPN_NEGOTIATED, PEM_read_bio_PrivateKey,
-    PEM_read_bio_X509, SSL, SSL_AD_UNRECOGNIZED_NAME, SSL_CTRL_EXTRA_CHAIN_CERT, SSL_CTRL_MODE,
+    PEM_read_bio_X509, PEM_read_bio_X509_CRL, SSL, SSL_AD_UNRECOGNIZED_NAME, SSL_CTRL_EXTRA_CHAIN_CERT, SSL_CTRL_MODE,
     SSL_CTRL_SET_MAX_PROTO_VERSION, SSL_CTRL_SET_MIN_PROTO_VERSION, SSL_CTRL_SET_SESS_CACHE_MODE,
-    SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, SSL_CTX, SSL_CTX_callback_ctrl,
-    SSL_CTX_check_private_key, SSL_CTX_ctrl, SSL_CTX_free, SSL_CTX_new, SSL_CTX_set_alpn_select_cb,
-    SSL_CTX_set_cipher_list, SSL_CTX_set_num_tickets, SSL_CTX_set_options, SSL_CTX_use_PrivateKey,
-    SSL_CTX_use_certificate, SSL_MODE_RELEASE_BUFFERS, SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION,
-    SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK, SSL_get_servername, SSL_select_next_proto, SSL_set_SSL_CTX,
-    TLS_server_method, X509_free,
+    SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, SSL_CTX, SSL_CTX_add_client_CA,
+    SSL_CTX_callback_ctrl, SSL_CTX_check_private_key, SSL_CTX_ctrl, SSL_CTX_free, SSL_CTX_get_cert_store, SSL_CTX_new,
+    SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cert_store, SSL_CTX_set_cipher_list, SSL_CTX_set_num_tickets,
+    SSL_CTX_set_options, SSL_CTX_set_session_id_context, SSL_CTX_set_verify, SSL_CTX_set_verify_depth,
+    SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate, SSL_MODE_RELEASE_BUFFERS, SSL_OP_NO_COMPRESSION,
+    SSL_OP_NO_RENEGOTIATION, SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK, SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
+    SSL_VERIFY_PEER, SSL_get_servername, SSL_select_next_proto, SSL_set_SSL_CTX, TLS_server_method, X509_CRL_free,
+    X509_NAME_size, X509_STORE_add_cert, X509_STORE_add_crl, X509_STORE_set_flags, X509_STORE_up_ref,
+    X509_V_FLAG_CRL_CHECK, X509_V_FLAG_CRL_CHECK_ALL, X509_free, X509_get_subject_name,
 )
 
 cdef enum:
     NAME_MAX = 256                  # a server name has 255 bytes at most
+    AUTHORITIES_MAX = 4096          # bytes of the list of authorities that clients are sent
 
 
 @cython.final
@@ -41,6 +45,11 @@ cdef class Contexts:
         by_name = {}
         for i in range(count):
             self.contexts[i] = make_context(options, options.certificates[i])
+            if options.clients is not None:
+                if i == 0:
+                    ask_clients(self.contexts[0], options.clients)
+                else:
+                    ask_as_well(self.contexts[i], self.contexts[0], options.clients)
             if options.alpn:
                 SSL_CTX_set_alpn_select_cb(self.contexts[i], <void*>&choose_protocol, <void*>self)
             for name in options.certificates[i].names:
@@ -190,6 +199,83 @@ cdef int use_certificate(SSL_CTX* context, certificate) except -1:
     if SSL_CTX_check_private_key(context) != 1:
         ERR_clear_error()
         raise ValueError("the key is not that of the certificate")
+    return 0
+
+
+cdef int ask_clients(SSL_CTX* context, clients) except -1:
+    """Let a context ask for clients' certificates, and compare them with the authorities.
+
+    Raises:
+        ValueError: an authority or a revocation list is none.
+    """
+    cdef void* store = SSL_CTX_get_cert_store(context)
+    cdef bytes ca = clients.ca.encode()
+    cdef bytes crl = clients.crl.encode()
+    cdef BIO* bio = BIO_new_mem_buf(PyBytes_AS_STRING(ca), <int>PyBytes_GET_SIZE(ca))
+    cdef void* found
+    cdef bint is_believed = False
+    while True:
+        found = PEM_read_bio_X509(bio, NULL, NULL, NULL)
+        if found == NULL:
+            break
+        X509_STORE_add_cert(store, found)
+        X509_free(found)
+        is_believed = True
+    BIO_free(bio)
+    ERR_clear_error()                       # the last one found no further certificate
+    if not is_believed:
+        raise ValueError("there is no certificate of an authority")
+    if crl:
+        X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL)
+        bio = BIO_new_mem_buf(PyBytes_AS_STRING(crl), <int>PyBytes_GET_SIZE(crl))
+        while True:
+            found = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL)
+            if found == NULL:
+                break
+            X509_STORE_add_crl(store, found)
+            X509_CRL_free(found)
+        BIO_free(bio)
+        ERR_clear_error()
+    return ask(context, clients)
+
+
+cdef int ask_as_well(SSL_CTX* context, SSL_CTX* first, clients) except -1:
+    """Let a context ask for the same as the first: what is believed is in memory once."""
+    cdef void* store = SSL_CTX_get_cert_store(first)
+    X509_STORE_up_ref(store)
+    SSL_CTX_set_cert_store(context, store)  # takes the reference
+    return ask(context, clients)
+
+
+cdef int ask(SSL_CTX* context, clients) except -1:
+    """Let a context ask for certificates, and say of whom; of nobody, if the list is longer than clients like it."""
+    from gaiod.core.contexts import session_id_context
+
+    cdef bytes name = session_id_context(clients)
+    cdef bytes ca = clients.ca.encode()
+    cdef BIO* bio
+    cdef void* found
+    cdef Py_ssize_t size = 0
+    cdef bint is_sent
+    for is_sent in (False, True):
+        bio = BIO_new_mem_buf(PyBytes_AS_STRING(ca), <int>PyBytes_GET_SIZE(ca))
+        while size <= AUTHORITIES_MAX:
+            found = PEM_read_bio_X509(bio, NULL, NULL, NULL)
+            if found == NULL:
+                break
+            if is_sent:
+                SSL_CTX_add_client_CA(context, found)
+            else:
+                size += 2 + X509_NAME_size(X509_get_subject_name(found), NULL)
+            X509_free(found)
+        BIO_free(bio)
+    ERR_clear_error()
+    SSL_CTX_set_verify(
+        context, SSL_VERIFY_PEER | (SSL_VERIFY_FAIL_IF_NO_PEER_CERT if clients.are_required else 0), NULL
+    )
+    if clients.depth is not None:
+        SSL_CTX_set_verify_depth(context, <int>clients.depth)
+    SSL_CTX_set_session_id_context(context, PyBytes_AS_STRING(name), <unsigned int>PyBytes_GET_SIZE(name))
     return 0
 
 

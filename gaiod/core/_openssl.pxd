@@ -32,6 +32,9 @@ cdef enum:
     SSL_TLSEXT_ERR_ALERT_FATAL = 2
     SSL_AD_UNRECOGNIZED_NAME = 112
     OPENSSL_NPN_NEGOTIATED = 1
+    SSL_VERIFY_FAIL_IF_NO_PEER_CERT = 2
+    X509_V_FLAG_CRL_CHECK = 0x4
+    X509_V_FLAG_CRL_CHECK_ALL = 0x8
     BIO_CTRL_FLUSH = 11
     BIO_TYPE_SOURCE_SINK = 0x400
     BIO_FLAGS_RETRY_READ = 0x09
@@ -100,6 +103,18 @@ cdef int (*SSL_get_ex_data_X509_STORE_CTX_idx)() noexcept nogil
 cdef void* (*X509_STORE_CTX_get_ex_data)(void*, int) noexcept nogil
 cdef void* (*X509_STORE_CTX_get_current_cert)(void*) noexcept nogil
 cdef int (*i2d_X509)(void*, unsigned char**) noexcept nogil
+cdef void (*SSL_CTX_set_verify_depth)(SSL_CTX*, int) noexcept nogil
+cdef int (*SSL_CTX_set_session_id_context)(SSL_CTX*, const char*, unsigned int) noexcept nogil
+cdef int (*SSL_CTX_add_client_CA)(SSL_CTX*, void*) noexcept nogil
+cdef void (*SSL_CTX_set_cert_store)(SSL_CTX*, void*) noexcept nogil
+cdef int (*X509_STORE_up_ref)(void*) noexcept nogil
+cdef int (*X509_STORE_add_crl)(void*, void*) noexcept nogil
+cdef int (*X509_STORE_set_flags)(void*, unsigned long) noexcept nogil
+cdef void* (*PEM_read_bio_X509_CRL)(BIO*, void*, void*, void*) noexcept nogil
+cdef void (*X509_CRL_free)(void*) noexcept nogil
+cdef void* (*X509_get_subject_name)(void*) noexcept nogil
+cdef int (*X509_NAME_size)(void*, void*) noexcept nogil
+cdef void* (*SSL_get1_peer_certificate)(SSL*) noexcept nogil
 cdef void* (*BIO_meth_new)(int, const char*) noexcept nogil
 cdef int (*BIO_get_new_index)() noexcept nogil
 cdef int (*BIO_meth_set_read)(void*, void*) noexcept nogil

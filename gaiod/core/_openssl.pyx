@@ -6,6 +6,8 @@ cdef extern from "dlfcn.h" nogil:
     void* dlsym(void*, const char*)
     int RTLD_NOW, RTLD_LOCAL, RTLD_NOLOAD
 
+SSL_GET1_PEER_CERTIFICATE = (b"SSL_get1_peer_certificate", b"SSL_get_peer_certificate")     # as of 3.0, and before
+
 cdef void* libssl = NULL
 cdef bint was_looked_for = False
 cdef bint is_usable = False
@@ -61,6 +63,7 @@ cdef int load_openssl() except -1:
     find(<void**>&ERR_peek_error, b"ERR_peek_error")
     find(<void**>&ERR_reason_error_string, b"ERR_reason_error_string")
     find_contexts()
+    find_verdicts()
     find_sessions()
     find_clients()
     find_bios()
@@ -89,6 +92,28 @@ cdef int find_contexts() except -1:
     return 0
 
 
+cdef int find_verdicts() except -1:
+    find(<void**>&SSL_CTX_set_verify, b"SSL_CTX_set_verify")
+    find(<void**>&SSL_CTX_set_verify_depth, b"SSL_CTX_set_verify_depth")
+    find(<void**>&SSL_CTX_set_session_id_context, b"SSL_CTX_set_session_id_context")
+    find(<void**>&SSL_CTX_add_client_CA, b"SSL_CTX_add_client_CA")
+    find(<void**>&SSL_CTX_get_cert_store, b"SSL_CTX_get_cert_store")
+    find(<void**>&SSL_CTX_set_cert_store, b"SSL_CTX_set_cert_store")
+    find(<void**>&X509_STORE_up_ref, b"X509_STORE_up_ref")
+    find(<void**>&X509_STORE_add_cert, b"X509_STORE_add_cert")
+    find(<void**>&X509_STORE_add_crl, b"X509_STORE_add_crl")
+    find(<void**>&X509_STORE_set_flags, b"X509_STORE_set_flags")
+    find(<void**>&PEM_read_bio_X509_CRL, b"PEM_read_bio_X509_CRL")
+    find(<void**>&X509_CRL_free, b"X509_CRL_free")
+    find(<void**>&X509_get_subject_name, b"X509_get_subject_name")
+    find(<void**>&X509_NAME_size, b"i2d_X509_NAME")
+    find(<void**>&SSL_get_verify_result, b"SSL_get_verify_result")
+    find(<void**>&X509_verify_cert_error_string, b"X509_verify_cert_error_string")
+    find(<void**>&i2d_X509, b"i2d_X509")
+    find(<void**>&SSL_get1_peer_certificate, SSL_GET1_PEER_CERTIFICATE[OpenSSL_version_num() < 0x30000000])
+    return 0
+
+
 cdef int find_sessions() except -1:
     find(<void**>&SSL_new, b"SSL_new")
     find(<void**>&SSL_free, b"SSL_free")
@@ -111,13 +136,10 @@ cdef int find_sessions() except -1:
 
 cdef int find_clients() except -1:
     find(<void**>&TLS_client_method, b"TLS_client_method")
-    find(<void**>&SSL_CTX_set_verify, b"SSL_CTX_set_verify")
-    find(<void**>&SSL_CTX_get_cert_store, b"SSL_CTX_get_cert_store")
     find(<void**>&SSL_CTX_get0_param, b"SSL_CTX_get0_param")
     find(<void**>&SSL_CTX_set_default_verify_paths, b"SSL_CTX_set_default_verify_paths")
     find(<void**>&SSL_CTX_set_alpn_protos, b"SSL_CTX_set_alpn_protos")
     find(<void**>&SSL_CTX_sess_set_new_cb, b"SSL_CTX_sess_set_new_cb")
-    find(<void**>&X509_STORE_add_cert, b"X509_STORE_add_cert")
     find(<void**>&SSL_set_connect_state, b"SSL_set_connect_state")
     find(<void**>&SSL_ctrl, b"SSL_ctrl")
     find(<void**>&SSL_get0_param, b"SSL_get0_param")
@@ -127,14 +149,11 @@ cdef int find_clients() except -1:
     find(<void**>&X509_VERIFY_PARAM_set1_ip_asc, b"X509_VERIFY_PARAM_set1_ip_asc")
     find(<void**>&SSL_set_session, b"SSL_set_session")
     find(<void**>&SSL_SESSION_free, b"SSL_SESSION_free")
-    find(<void**>&SSL_get_verify_result, b"SSL_get_verify_result")
-    find(<void**>&X509_verify_cert_error_string, b"X509_verify_cert_error_string")
     find(<void**>&SSL_set_ex_data, b"SSL_set_ex_data")
     find(<void**>&SSL_get_ex_data, b"SSL_get_ex_data")
     find(<void**>&SSL_get_ex_data_X509_STORE_CTX_idx, b"SSL_get_ex_data_X509_STORE_CTX_idx")
     find(<void**>&X509_STORE_CTX_get_ex_data, b"X509_STORE_CTX_get_ex_data")
     find(<void**>&X509_STORE_CTX_get_current_cert, b"X509_STORE_CTX_get_current_cert")
-    find(<void**>&i2d_X509, b"i2d_X509")
     return 0
 
 

@@ -6,6 +6,7 @@
 
 cimport cython
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, ENOMEM, EPIPE, EPROTO, errno
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
@@ -17,9 +18,9 @@ from gaiod.core._openssl cimport (
     BIO_get_new_index, BIO_meth_new, BIO_meth_set_ctrl, BIO_meth_set_read, BIO_meth_set_write, BIO_new, BIO_set_data,
     BIO_set_flags, BIO_set_init, ERR_clear_error, ERR_peek_error, ERR_reason_error_string, SSL, SSL_CIPHER_get_name,
     SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN, SSL_do_handshake, SSL_free, SSL_get0_alpn_selected,
-    SSL_get_current_cipher, SSL_get_error, SSL_get_servername, SSL_get_verify_result, SSL_get_version, SSL_new,
-    SSL_pending, SSL_read, SSL_session_reused, SSL_set_accept_state, SSL_set_bio, SSL_set_connect_state, SSL_shutdown,
-    SSL_write, X509_verify_cert_error_string, has_openssl,
+    SSL_get1_peer_certificate, SSL_get_current_cipher, SSL_get_error, SSL_get_servername, SSL_get_verify_result,
+    SSL_get_version, SSL_new, SSL_pending, SSL_read, SSL_session_reused, SSL_set_accept_state, SSL_set_bio,
+    SSL_set_connect_state, SSL_shutdown, SSL_write, X509_free, X509_verify_cert_error_string, has_openssl, i2d_X509,
 )
 
 from os import strerror
@@ -385,12 +386,15 @@ cdef class OwnSession(Session):
         if self.known is None and self.is_open and self.ssl != NULL:
             name = SSL_get_servername(self.ssl, 0)
             SSL_get0_alpn_selected(self.ssl, &alpn, &alpn_size)
+            shown = certificate_of(self.ssl)
             self.known = TlsFacts(
                 SSL_get_version(self.ssl).decode().removeprefix("TLSv"),
                 SSL_CIPHER_get_name(SSL_get_current_cipher(self.ssl)).decode(),
                 (<char*>alpn)[:alpn_size].decode("ascii", "replace") if alpn_size else None,
                 None if name == NULL else name.decode("ascii", "replace").lower(),
                 SSL_session_reused(self.ssl) == 1,
+                shown,
+                is_verified=shown is not None and (self.client is None or self.client.verifies),
             )
         return self.known
 
@@ -412,7 +416,8 @@ cdef class OwnSession(Session):
             return self.why()[1]
         from gaiod.core.sessions import words_of  # late: it imports ssl
 
-        return words_of(name_of(self.code))
+        found = b"" if not self.verdict else X509_verify_cert_error_string(self.verdict)
+        return words_of(name_of(self.code), self.verdict, found.decode())
 
     cdef tuple why(self):
         """Return why TLS with a server has failed: the reason and the words."""
@@ -596,6 +601,20 @@ cdef class OwnSession(Session):
         """Take note that the network failed amid the handshake; return `error`."""
         self.lost = -error
         return error
+
+
+cdef bytes certificate_of(SSL* ssl):
+    """Return the peer's certificate, in DER; None: it has shown none."""
+    cdef void* found = SSL_get1_peer_certificate(ssl)
+    cdef unsigned char* place
+    cdef bytes shown
+    if found == NULL:
+        return None
+    shown = PyBytes_FromStringAndSize(NULL, i2d_X509(found, NULL))
+    place = <unsigned char*>PyBytes_AS_STRING(shown)
+    i2d_X509(found, &place)
+    X509_free(found)
+    return shown
 
 
 cdef str name_of(unsigned long code):

@@ -30,6 +30,7 @@ class Client:
             context = _trusts[key] = _context_of(options)
         self._context = context
         self.name = options.name
+        self.verifies = options.verify
         self.accepts_truncation = options.accepts_truncation
         self._ticket: ssl.SSLSession | None = None
 

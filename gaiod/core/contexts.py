@@ -3,6 +3,7 @@
 `_contexts.pyx` is the same for the compiled engine.
 """
 
+import hashlib
 import os
 import ssl
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gaiod.core.tls import Certificate, ServerTls
+from gaiod.core.tls import Certificate, Clients, ServerTls
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -69,8 +70,31 @@ def _context_of(certificate: Certificate, options: ServerTls) -> ssl.SSLContext:
     context.set_ciphers(CIPHERS)
     if options.alpn:
         context.set_alpn_protocols(options.alpn)
+    if options.clients is not None:
+        _ask_clients(context, options.clients)
     load(context, certificate)
     return context
+
+
+def _ask_clients(context: ssl.SSLContext, clients: Clients) -> None:
+    """Let a context ask for clients' certificates. It sends no list of authorities: Python's `ssl` cannot."""
+    if clients.depth is not None:
+        raise ValueError("Python's ssl cannot limit the depth of a chain")
+    context.verify_mode = ssl.CERT_REQUIRED if clients.are_required else ssl.CERT_OPTIONAL
+    context.verify_flags &= ~ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cadata=clients.ca)
+    if clients.crl:
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+        with as_file(clients.crl) as path:
+            context.load_verify_locations(path)
+
+
+def session_id_context(clients: Clients) -> bytes:
+    """Return what sessions have in common that were begun with the same demands: no other is resumed.
+
+    A session has the verdict on its client's certificate in it. OpenSSL resumes none at all without this.
+    """
+    return hashlib.sha256(repr(clients).encode()).digest()
 
 
 def load(context: ssl.SSLContext, certificate: Certificate) -> None:

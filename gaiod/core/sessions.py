@@ -39,6 +39,8 @@ REASONS = {
     "NO_SUITABLE_KEY_SHARE": "no_shared_cipher",
     "CALLBACK_FAILED": "unknown_name",
     "NO_APPLICATION_PROTOCOL": "alpn",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "client_certificate",
+    "CERTIFICATE_VERIFY_FAILED": "client_certificate",
 }
 """What OpenSSL calls the commonest failures (SSL_R_ in sslerr.h), as `tls.FAILURES` does. Others are `protocol`."""
 
@@ -47,8 +49,27 @@ WORDS = {
     "HTTP_REQUEST": "the client speaks HTTP without TLS",
     "HTTPS_PROXY_REQUEST": "the client takes this for an HTTP proxy, and speaks without TLS",
     "NO_APPLICATION_PROTOCOL": "it offers none of the protocols of alpn",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client shows no certificate",
 }
 """Where OpenSSL's own words say nothing to an operator."""
+
+UNKNOWN_AUTHORITY = "its authority is none of clients.ca"
+
+VERDICTS = {
+    2: UNKNOWN_AUTHORITY,
+    3: "clients.crl has no list of its authority",
+    9: "it, or one of its chain, has not begun",
+    10: "it, or one of its chain, has ended",
+    12: "the list of its authority in clients.crl has ended",
+    18: UNKNOWN_AUTHORITY,
+    19: UNKNOWN_AUTHORITY,
+    20: UNKNOWN_AUTHORITY,
+    21: UNKNOWN_AUTHORITY,
+    22: "its chain is too long",
+    23: "it, or one of its chain, is revoked",
+    26: "it is not for clients",
+}
+"""What OpenSSL finds wrong with a certificate (X509_V_ERR_ in x509_vfy.h), for people. Of others, its own words."""
 
 BEFORE_TLS = frozenset({"UNEXPECTED_MESSAGE", "PACKET_LENGTH_TOO_LONG"})
 """Of them, what means something else once a peer has spoken TLS."""
@@ -61,8 +82,10 @@ def reason_of(name: str, has_begun: bool) -> str:
     return REASONS.get(name, "alert" if "ALERT" in name else "protocol")
 
 
-def words_of(name: str) -> str:
-    """Return what OpenSSL calls so, for people."""
+def words_of(name: str, verdict: int = 0, verdict_words: str = "") -> str:
+    """Return what OpenSSL calls so, for people; `verdict`: what it has found wrong with a certificate, 0: nothing."""
+    if verdict and name == "CERTIFICATE_VERIFY_FAILED":
+        return f"the client's certificate is refused: {VERDICTS.get(verdict, verdict_words)}"
     return WORDS.get(name, name.lower().replace("_", " "))
 
 
@@ -318,7 +341,16 @@ class Session:
         if self._client is not None and not is_numeric(self._client.name):
             name = self._client.name or None
         alpn = self._object.selected_alpn_protocol()
-        self._facts = TlsFacts(version, suite, alpn, name, bool(self._object.session_reused))
+        shown = self._object.getpeercert(True)
+        self._facts = TlsFacts(
+            version,
+            suite,
+            alpn,
+            name,
+            bool(self._object.session_reused),
+            shown,
+            is_verified=shown is not None and (self._client is None or self._client.verifies),
+        )
 
     def _receive(self, fd: int, wanted: int) -> bytes | int:
         """Receive, and let the object have it; return it, or `-errno`."""
@@ -383,11 +415,11 @@ class Session:
 
     def _note_failure(self, error: Exception) -> None:
         name = getattr(error, "reason", None) or "UNKNOWN"
+        verdict = getattr(error, "verify_code", 0), getattr(error, "verify_message", "")
         if self._client is not None:
-            verdict = getattr(error, "verify_code", 0), getattr(error, "verify_message", "")
             self._fail(*why(name, self._has_begun, verdict, self._client.name, None))
             return
-        self._fail(reason_of(name, self._has_begun), words_of(name))
+        self._fail(reason_of(name, self._has_begun), words_of(name, *verdict))
 
     def _fail(self, reason: str, message: str) -> None:
         self.failure = reason

@@ -3,14 +3,17 @@
 import socket
 from dataclasses import dataclass, field
 
+from gaiod.core.certificates import common_name_of, subject_of
+
 FAILURES = (
-    "timeout", "closed", "reset", "http", "not_tls", "version", "no_shared_cipher", "unknown_name", "alpn", "alert",
-    "protocol",
+    "timeout", "closed", "reset", "http", "not_tls", "version", "no_shared_cipher", "unknown_name", "alpn",
+    "client_certificate", "alert", "protocol",
 )  # fmt: skip
 """Why TLS with a peer failed. `timeout` is its owner's; `closed`, `reset`: the network's end came before that of the
 handshake; `http`: what came first was a request without TLS; `not_tls`: it was something else; `unknown_name`: no
-certificate is for the server that it has named; `alpn`: none of its protocols is spoken; `alert`: the peer refused us,
-and the message has its alert; `protocol`: anything else that is against the rules."""
+certificate is for the server that it has named; `alpn`: none of its protocols is spoken; `client_certificate`: it shows
+none, or one that is not believed; `alert`: the peer refused us, and the message has its alert; `protocol`: anything
+else that is against the rules."""
 
 SERVER_FAILURES = (
     "certificate_expired", "unknown_authority", "wrong_name", "certificate", "certificate_wanted",
@@ -45,6 +48,20 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
+class Clients:
+    """What a server asks of its clients' certificates."""
+
+    ca: str
+    """The authorities that it believes, PEM. What they send of a chain is used, and not believed."""
+    crl: str = ""
+    """What those have revoked, PEM: a list of each. Empty: nobody asks."""
+    are_required: bool = True
+    """A client that shows none is refused; else it may. One that is not believed is refused in both cases."""
+    depth: int | None = None
+    """Most certificates between a client's and the authority's; None: no limit of ours."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerTls:
     """What a server shows its clients, and what it asks of them."""
 
@@ -58,6 +75,8 @@ class ServerTls:
     """Protocols that are spoken, the preferred first (RFC 7301). A client that offers others only is refused."""
     accepts_truncation: bool = False
     """A stream that ends without a close_notify ended in order."""
+    clients: Clients | None = None
+    """None: their certificates are not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +137,17 @@ class TlsFacts:
     """The server that the client has asked for, in lower case; None: it has named none."""
     resumed: bool
     """It has continued an earlier session: no certificate was shown."""
+    peer_certificate: bytes | None = None
+    """The peer's, in DER; None: it has shown none, or was not asked. A resumed session has that of its first one."""
+    is_verified: bool = False
+    """It was compared with the authorities that are believed, and is."""
+
+    @property
+    def subject(self) -> str | None:
+        """Whose the peer's certificate is: `CN=gate 7,O=Example,C=DE` (RFC 4514)."""
+        return None if self.peer_certificate is None else subject_of(self.peer_certificate)
+
+    @property
+    def common_name(self) -> str | None:
+        """The common name of whose it is."""
+        return None if self.peer_certificate is None else common_name_of(self.peer_certificate)

@@ -182,6 +182,8 @@ def test_whoever_answers_is_believed_where_nothing_is_verified(watcher: Watcher)
         for options in ({}, {"name": ""}):
             result = outcome(watcher, server.address, wanted(ca=None, verify=False, **options))
             assert result.error is None
+            assert result.conn.tls.peer_certificate is not None
+            assert not result.conn.tls.is_verified
             result.conn.abort()
         assert server.names == ["localhost", None]
 

@@ -9,6 +9,7 @@ from typing import Any
 from gaiod.core.connection import Conn
 from gaiod.core.inspect import relay_sink, state_of
 from gaiod.core.sockets import peer_text
+from gaiod.core.tls import TlsFacts
 from gaiod.handler.failures import words_of
 from gaiod.worker.inspect.tcp_info import kernel_of
 from gaiod.worker.ledger import phase_of, server_of
@@ -67,10 +68,17 @@ class ConnectionFacts:
             "side": "downstream" if listener.is_client(conn) else "upstream",
             **facts_of(conn, self._names, now_s),
             "close_reason": conn.close_reason,
-            "tls": None if conn.tls is None else asdict(conn.tls),
+            "tls": None if conn.tls is None else _agreed(conn.tls),
             **stands,
             "kernel": kernel_of(conn.fileno()),
         }
+
+
+def _agreed(tls: TlsFacts) -> dict[str, Any]:
+    """Return what was agreed with a peer, and whose its certificate is, without the certificate."""
+    agreed = asdict(tls)
+    del agreed["peer_certificate"], agreed["is_verified"]
+    return {**agreed, "subject": tls.subject}
 
 
 def facts_of(conn: Conn, names: Names, now_s: float) -> dict[str, Any]:

@@ -54,9 +54,12 @@ def use_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.support.tls.layer", name)
 
 
-def can_refuse_protocols() -> bool:
-    """Tell whether sessions can refuse a client for its protocols: the standard library's cannot."""
+def is_openssl() -> bool:
+    """Tell whether sessions are made by OpenSSL itself: what the standard library's cannot, `check` refuses."""
     return layer == "usual" and ENGINE == "compiled"
+
+
+can_refuse_protocols = is_openssl
 
 
 def server_of(options: ServerTls) -> Any:
