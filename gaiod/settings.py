@@ -31,14 +31,27 @@ class ProxyProtocolSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkTable:
+    """The networks of a file as ranges of addresses, in order and apart: from a bound up to the next, and so on."""
+
+    v4: tuple[int, ...] = ()
+    v6: tuple[int, ...] = ()
+    unix: bool = False
+    """It has `unix:`."""
+
+
+FILE = "file:"
+
+
+@dataclass(frozen=True, slots=True)
 class AccessRule:
     """Who may connect, or may not. `str()` writes it as the file does."""
 
     allows: bool
     of: str
     """A network, as in `ProxyProtocolSettings`; `all`; or `file:/absolute/path`."""
-    networks: tuple[str, ...]
-    """Itself, or what the file had when it was read."""
+    table: NetworkTable | None = None
+    """What the file had when it was read last; None: it is of no file."""
 
     def __str__(self) -> str:
         return f"{'allow' if self.allows else 'deny'} {self.of}"
@@ -221,7 +234,7 @@ def listener_settings_from(plain: Mapping[str, Any]) -> ListenerSettings:
         announced = ProxyProtocolSettings(**{**announced, "networks": tuple(announced["networks"])})
     access = plain["access"]
     if access is not None:
-        access = tuple(AccessRule(**{**rule, "networks": tuple(rule["networks"])}) for rule in access)
+        access = tuple(AccessRule(**{**rule, "table": network_table_from(rule["table"])}) for rule in access)
     tls = None if plain["tls"] is None else _tls_settings_from(plain["tls"])
     lists = {
         "servers": tuple(plain["servers"]),
@@ -229,6 +242,11 @@ def listener_settings_from(plain: Mapping[str, Any]) -> ListenerSettings:
         "inlets": tuple((source, address) for source, address in plain["inlets"]),
     }
     return ListenerSettings(**{**plain, **lists, "proxy_protocol": announced, "access": access, "tls": tls})
+
+
+def network_table_from(plain: Mapping[str, Any] | None) -> NetworkTable | None:
+    """Return the networks of a file, as `settings_from`."""
+    return None if plain is None else NetworkTable(tuple(plain["v4"]), tuple(plain["v6"]), plain["unix"])
 
 
 def _tls_settings_from(plain: Mapping[str, Any]) -> TlsSettings:

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "core": set(),
     "version": set(),
     "settings": set(),
+    "watched_files": {"settings"},
     "wording": set(),
     "kept_code": set(),
     "addresses": {"core", "wording"},
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     # The processes that the supervisor starts. A source may listen: the feeder has listeners as a worker has.
     "worker": {
         "addresses", "core", "handler", "kept_code", "log", "plugins", "process", "proxy_protocol", "settings", "stats",
-        "version",
+        "version", "watched_files",
     },
     "feeder": {
         "addresses", "core", "handler", "kept_code", "log", "plugins", "process", "settings", "stats", "version",
@@ -36,11 +37,11 @@ MAY_IMPORT = {
     },
     "runtime": {"feeder", "worker"},
     # The supervisor, and what only it has.
-    "config": {"addresses", "core", "handler", "plugins", "settings", "wording"},
+    "config": {"addresses", "core", "handler", "plugins", "settings", "watched_files", "wording"},
     "observe": {"console", "core", "handler", "log", "plugins", "process", "settings", "stats", "version"},
     "supervisor": {
         "addresses", "config", "control", "core", "handler", "kept_code", "log", "observe", "plugins", "process",
-        "settings", "stats", "version",
+        "settings", "stats", "version", "watched_files",
     },
     # Who asks a daemon.
     "control": {"addresses", "core"},

@@ -109,6 +109,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         number("Running for", "s", Line("gaiod_start_time_seconds", "instance", "max", "time() - {}")),
         number("Daemons by version", "short", Line("gaiod_build_info", "version python engine")),
         state("Last reload worked", Line("gaiod_config_last_reload_successful", "instance", "min")),
+        state("Files are good", Line("gaiod_watched_file_ok", "file", "min")),
+        number(
+            "Files read ago", "s",
+            Line("gaiod_watched_file_last_success_timestamp_seconds", "file", "min", "time() - {}"),
+        ),
         number(
             "Configuration loaded ago", "s",
             Line("gaiod_config_last_reload_success_timestamp_seconds", "instance", "min", "time() - {}"),
@@ -123,8 +128,9 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         chart("Busiest worker's loop", "percentunit", Line("gaiod_loop_busy_seconds_total", "instance", "max")),
         chart("Lag of loops", "s", Line("gaiod_loop_lag_seconds", "instance")),
         events(
-            "Reloads, and workers replaced",
-            Line("gaiod_config_reloads_total", "result"), Line("gaiod_worker_restarts_total", "reason"),
+            "Reloads, files read again, and workers replaced",
+            Line("gaiod_config_reloads_total", "result"), Line("gaiod_watched_file_reads_total", "result"),
+            Line("gaiod_worker_restarts_total", "reason"),
         ),
     ),
     "Listeners": (

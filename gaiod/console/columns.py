@@ -174,6 +174,11 @@ def _mark_of_server(row: Row) -> str:
     return _mark_of_up(row) if _server_state(row) in ("up", "down") else NOTABLE
 
 
+def _file_state(row: Row) -> str:
+    """Return whether what a file has is in force, or what it had before."""
+    return "in force" if row.get("ok") else "broken"
+
+
 def _handler(row: Row) -> str:
     """Return a handler without its folder: the file and the class tell enough."""
     return shown(row.get("handler")).rpartition("/")[2]
@@ -302,6 +307,13 @@ SOURCES = (
     Column("REFUSED", _of("refused", number), rank=2, heading="refused"),
     Column("RECONNECTS", _of("reconnects", number), rank=3, heading="reconnects"),
     Column("GAPS", _of("gaps", number), mark=_from("gaps", 1, NOTABLE), rank=2, heading="gaps"),
+)
+
+FILES = (
+    Column("FILE", _of("file", shown), is_text=True, is_name=True, heading="file"),
+    Column("KIND", _of("kind", shown), is_text=True, heading="kind"),
+    Column("STATE", _file_state, is_text=True, mark=lambda row: GOOD if row.get("ok") else BAD, heading="state"),
+    Column("READ AGO", _of("read_age_s", duration), heading="read ago"),
 )
 
 CONNECTIONS = (

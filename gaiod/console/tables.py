@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from gaiod.console.columns import (
     CONNECTIONS,
     FEEDER,
+    FILES,
     LISTENERS,
     SERVERS,
     SOURCES,
@@ -35,6 +36,7 @@ def status_text(status: Row, now: float) -> str:
         *table(LISTENERS, status.get("listeners") or []),
         *_server_lines(status.get("servers") or []),
         *_feeder_lines(status.get("feeder"), status.get("sources") or []),
+        *_file_lines(status.get("files") or []),
     ]
     return "\n".join(lines)
 
@@ -108,6 +110,12 @@ def _reload_lines(reload: Row | None, now: float) -> list[str]:
 def _feeder_lines(feeder: Row | None, sources: Sequence[Row]) -> list[str]:
     """Return what is said of the sources, and of the process that runs them; nothing where there are none."""
     return [] if feeder is None else ["", *table(FEEDER, [feeder]), "", *table(SOURCES, sources)]
+
+
+def _file_lines(files: Sequence[Row]) -> list[str]:
+    """Return what is said of the files that are read again when they change, and of what is wrong with them."""
+    broken = [f"  what it had before stays in force: {shown(row['error'])}" for row in files if not row["ok"]]
+    return ["", *table(FILES, files), *broken] if files else []
 
 
 def servers_text(servers: Sequence[Row]) -> str:

@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol
@@ -80,6 +80,30 @@ class ServedListener:
         return [_listen_queue(sock) for sock in self.sockets]
 
 
+class WatchedFile(Protocol):
+    """Files that the configuration names, and which are read again when they change."""
+
+    @property
+    def kind(self) -> str:
+        """What they are for."""
+
+    @property
+    def name(self) -> str:
+        """The path of the first."""
+
+    @property
+    def error(self) -> str | None:
+        """Why what they have now is not in force; None: it is."""
+
+    @property
+    def read_s(self) -> float:
+        """When what is in force was read, in Unix time."""
+
+    @property
+    def results(self) -> Counter[str]:
+        """How often reading them again was a success, and a failure."""
+
+
 class Slot(Protocol):
     """The counters of a worker and of those it replaced: cells as in `gaiod.stats.cells`."""
 
@@ -133,6 +157,9 @@ class Subject(Protocol):
 
     def kept_connections(self, key: Key, slot: int) -> int:
         """Return how many connections of a listener those of a slot keep."""
+
+    def files(self) -> Sequence[WatchedFile]:
+        """Return the files that are read again when they change."""
 
     def slots(self) -> Iterable[Slot]:
         """Return the slots."""
@@ -254,6 +281,11 @@ class Collector(PrometheusCollector):
         scrape.add("gaiod_config_last_reload_successful", subject.last_reload_worked)
         scrape.add("gaiod_config_last_reload_success_timestamp_seconds", subject.last_success_s)
         scrape.add("gaiod_workers_keeping", subject.keeping_workers)
+        for each in subject.files():
+            scrape.add("gaiod_watched_file_ok", each.error is None, each.kind, each.name)
+            scrape.add("gaiod_watched_file_last_success_timestamp_seconds", each.read_s, each.kind, each.name)
+            for result, count in sorted(each.results.items()):
+                scrape.add("gaiod_watched_file_reads_total", count, each.kind, each.name, result)
 
     def _add_process(self, scrape: _Scrape, slot: Slot) -> None:
         usage, heartbeat_age_s = self._subject.usage(slot.number), self._subject.heartbeat_age_s(slot.number)

@@ -40,6 +40,24 @@ METRICS = (
         "When the running configuration was loaded, in Unix time.",
     ),
     Metric(
+        "gaiod_watched_file_ok",
+        "gauge",
+        "0 while what a file has that the configuration names is wrong, and what it had before stays in force, else 1.",
+        ("kind", "file"),
+    ),
+    Metric(
+        "gaiod_watched_file_last_success_timestamp_seconds",
+        "gauge",
+        "When what is in force of the file was read, in Unix time.",
+        ("kind", "file"),
+    ),
+    Metric(
+        "gaiod_watched_file_reads_total",
+        "counter",
+        "Times the file was read again because it had changed, or might have, by result.",
+        ("kind", "file", "result"),
+    ),
+    Metric(
         "gaiod_workers_keeping",
         "gauge",
         "Workers of earlier generations that keep connections of listeners which reloads have not changed.",

@@ -14,6 +14,7 @@ from html import escape
 from gaiod.console.columns import (
     BUSY_MUCH,
     FEEDER,
+    FILES,
     FULL,
     GOOD,
     HEARTBEAT_LATE_S,
@@ -228,6 +229,7 @@ def _main(status: Row, now: float, wrong: Sequence[str]) -> str:
         + _table("Servers", SERVERS, status["servers"])
         + _table("Feeder", FEEDER, feeder)
         + _table("Sources", SOURCES, status["sources"])
+        + _table("Files", FILES, status.get("files", ()))
     )
 
 

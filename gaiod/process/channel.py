@@ -9,6 +9,7 @@
     supervisor -> worker    {"ask": {"id": 7, "verb": "connections", ...}}
     worker -> supervisor    {"answer": 7, "result": {...}}
     supervisor -> worker    {"socket": 0}     of the first listener: comes over a socket pair of its own, as descriptor
+    supervisor -> worker    {"file": {"kind": "access", "files": ["/etc/gaiod/blocked.txt"], "value": {...}}}
     supervisor -> worker    {"drain_listener": {"listener": "echo", "timeout_s": 30}}
     supervisor -> worker    {"keep": {"listeners": ["echo"], "timeout_s": 30}}     drain the others
     supervisor -> worker    {"drain": {"timeout_s": 30, "eager": true}}     `to`, there and in `keep`: who takes over

@@ -6,7 +6,6 @@ changed on disk could not be imported a second time. What the child has imported
 which the processes of the generation load it: they run what was checked.
 """
 
-import gc
 import json
 import os
 import signal
@@ -28,10 +27,9 @@ from gaiod.handler.handler import Handler
 from gaiod.kept_code import Recorder
 from gaiod.plugins import HandlerLoadError, is_file, load_handler, module_of, pinned
 from gaiod.process.dispatch import Target
-from gaiod.process.inheritance import ignore_what_is_for_the_supervisor
 from gaiod.settings import Settings, settings_from
 from gaiod.supervisor.host.privileges import PrivilegeError, check_is_roots_alone
-from gaiod.supervisor.processes.child import die_with_parent
+from gaiod.supervisor.processes.fork import end, fork, wait
 from gaiod.supervisor.processes.generation import Code
 
 CONFIG_ERROR = 78
@@ -165,7 +163,9 @@ class _Child:
         self._phase = "reading it"
         self._code = Code()
         try:
-            self._pid, self.channel = _fork(path, check_rights, self._code.fd)
+            self._pid, self.channel = fork(
+                lambda channel: _answer(path, channel, check_rights, self._code.fd), [self._code.fd]
+            )
         except OSError:
             self._code.close()
             raise
@@ -188,8 +188,7 @@ class _Child:
 
     def end(self) -> None:
         """End it."""
-        os.kill(self._pid, signal.SIGKILL)
-        _wait(self._pid)
+        end(self._pid)
         self._code.close()
 
     def checked(self) -> Checked:
@@ -198,7 +197,7 @@ class _Child:
         Raises:
             PreflightFailed: nothing that can be used.
         """
-        failure = self._failure(_wait(self._pid))
+        failure = self._failure(wait(self._pid))
         if failure is not None:
             self._code.close()
             raise failure
@@ -214,41 +213,6 @@ class _Child:
         if "errors" in self._answer:
             return PreflightFailed(self._answer["errors"], self._answer["status"])
         return None
-
-
-def _fork(path: Path, check_rights: bool, code: int) -> tuple[int, socket.socket]:
-    """Start the child, and return its process and our end of the pair that it answers on. It writes code to a file."""
-    ours, theirs = socket.socketpair()
-    obey = die_with_parent()
-    try:
-        child = os.fork()
-    except OSError:
-        ours.close()
-        theirs.close()
-        raise
-    if child == 0:
-        try:
-            # What the supervisor has not collected yet is its own: here a finalizer would close, by its number, a
-            # descriptor that is closed below, or that is another one's by then.
-            gc.freeze()
-            if obey is not None:
-                obey()
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
-            ignore_what_is_for_the_supervisor()
-            # A child that hangs, or leaves processes behind, must not keep listeners open.
-            first, second = sorted((theirs.fileno(), code))
-            os.closerange(3, first)
-            os.closerange(first + 1, second)
-            os.closerange(second + 1, os.sysconf("SC_OPEN_MAX"))
-            _answer(path, theirs, check_rights, code)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(0)  # whatever happens, this process must not go on as the daemon
-    theirs.close()
-    return child, ours
 
 
 def _answer(path: Path, channel: socket.socket, check_rights: bool, code: int) -> None:
@@ -294,14 +258,6 @@ def _load_handler(reference: str) -> type[Handler]:
                 raise HandlerLoadError(str(error)) from error  # with its place in the configuration
             raise
     return load_handler(reference)
-
-
-def _wait(child: int) -> int:
-    """Return how a child ended: its exit status, or minus the signal."""
-    try:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    except ChildProcessError:
-        return 0  # whoever started us has SIGCHLD ignored: the kernel has forgotten it
 
 
 def open_to_all(settings: Settings) -> list[str]:

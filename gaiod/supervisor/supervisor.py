@@ -20,6 +20,7 @@ from gaiod.observe.collector import Collector
 from gaiod.observe.http import Endpoint
 from gaiod.process.dispatch import dispatch
 from gaiod.process.signals import Signals
+from gaiod.supervisor.file_watch import FileWatch
 from gaiod.supervisor.host import descriptors, privileges
 from gaiod.supervisor.host.systemd import Notifier
 from gaiod.supervisor.opening import Opening
@@ -100,7 +101,8 @@ class Supervisor:
             adopted=self._adopt,
             ended=self._tell_status,
         )
-        self._snapshot = Snapshot(self._fleet, self._reloads, lambda: self.state)
+        self._files = FileWatch(self._watcher, self._fleet, lambda: self.state == "serving" and not self._is_upgrading)
+        self._snapshot = Snapshot(self._fleet, self._reloads, self._files, lambda: self.state)
         collector = Collector(self._snapshot)
         self._endpoint = Endpoint(
             self._watcher,
@@ -414,6 +416,7 @@ class Supervisor:
         if self.state == "serving" and not self._is_upgrading:  # else others hold the sockets, too
             self._fronts.look_after_files()
             self._rebalancing.look()
+            self._files.look()
         now_s, interval_s = time.monotonic(), self._notifier.watchdog_interval_s
         if interval_s is not None and now_s - self._fed_s >= interval_s / 2 and self._health.all_beat:
             self._fed_s = now_s

@@ -195,6 +195,12 @@ class Listener(Target):
         self._free_sockets()
         self.open(sockets)
 
+    def renew(self, settings: ListenerSettings) -> None:
+        """Take settings that differ only in what files have which they name: for connections that come from now on."""
+        before, self.settings = self.settings, settings
+        if settings.access is not None and settings.access != before.access:
+            self._access = Access(settings.access)
+
     def stop_accepting(self) -> None:
         """Accept no more; the connections go on."""
         self._is_open = False

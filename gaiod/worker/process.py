@@ -36,6 +36,7 @@ from gaiod.process.startup import make_room_for_descriptors, map_cells, map_file
 from gaiod.settings import ConnectionLogSettings, listener_settings_from, log_settings_from
 from gaiod.stats.cells import HEARTBEAT, Layout
 from gaiod.version import __version__
+from gaiod.watched_files import KINDS
 from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.drain import Drain
 from gaiod.worker.feeder_client import FeederClient
@@ -89,6 +90,7 @@ class Worker:
             "takers": self._take_takers,
             "drain_listener": self._take_drain_listener,
             "socket": self._take_socket,
+            "file": self._take_file,
             "shared": self._take_shared,
             "lead": self._take_lead,
             "ask": self._take_question,
@@ -278,6 +280,12 @@ class Worker:
             self._sockets[number] = [sock]  # it has not been told to serve yet
         else:
             self._listeners[number].serve_instead([sock])
+
+    def _take_file(self, said: dict[str, Any]) -> None:
+        """Serve with what files have that were read again. Connections that are open stay as they are."""
+        kind, files = KINDS[said["kind"]], tuple(said["files"])
+        for listener in self._listeners:
+            listener.renew(kind.renewed(listener.settings, files, said["value"]))
 
     def _take_shared(self, said: dict[str, Any]) -> None:
         for listener in self._listeners:

@@ -84,6 +84,22 @@ def test_status_of_a_daemon_that_says_little_is_shown_as_far_as_it_goes() -> Non
     assert _lines(status_text({"workers": [{}], "listeners": [{}]}, AT))[-1].split() == ["-"] * 10
 
 
+def test_status_tells_of_files_and_of_what_is_wrong_with_them() -> None:
+    good = {"kind": "access", "file": "/etc/a", "ok": True, "error": None, "read_age_s": 250.0}
+    bad = {"kind": "access", "file": "/etc/b", "ok": False, "error": "/etc/b, line 2: x\x1b", "read_age_s": 42.0}
+    text = status_text({**STATUS_RESULT, "files": [good, bad]}, AT)
+    assert (
+        text
+        == STATUS_TEXT
+        + r"""
+
+FILE    KIND    STATE     READ AGO
+/etc/a  access  in force    4m 10s
+/etc/b  access  broken         42s
+  what it had before stays in force: /etc/b, line 2: x\x1b"""
+    )
+
+
 def test_connections_are_a_table() -> None:
     assert connections_text(CONNECTIONS_RESULT) == CONNECTIONS_TEXT
 

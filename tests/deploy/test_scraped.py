@@ -28,7 +28,7 @@ CONFIG = """\
 workers: 2
 metrics: {{listen: "127.0.0.1:0"}}
 listeners:
-  echo: {{bind: "127.0.0.1:0", handler: echo}}
+  echo: {{bind: "127.0.0.1:0", handler: echo, access: ["deny file:{folder}/blocked.txt"]}}
   server: {{bind: "unix:{folder}/server.sock", handler: echo}}
   db: {{bind: "127.0.0.1:0", handler: proxy, with: {{servers: ["unix:{folder}/server.sock"]}}}}
   secret:
@@ -48,6 +48,7 @@ SLOW_BYTES = 32 << 20
 def running(daemon: Start, tmp_path: Path) -> Daemon:
     """A daemon with an echo, a proxy before another, one that speaks TLS, and a push listener."""
     made = certificate()
+    (tmp_path / "blocked.txt").touch()
     (tmp_path / "app.pem").write_text(made.chain)
     (tmp_path / "app.key").write_text(made.key)
     return daemon(CONFIG.format(folder=tmp_path))

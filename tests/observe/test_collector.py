@@ -22,6 +22,7 @@ from gaiod.observe.collector import ServedListener
 from gaiod.observe.metrics import METRICS
 from gaiod.settings import ListenerSettings
 from gaiod.stats.cells import CLOSE_REASONS, DURATION_BOUNDS_S, GC_PAUSE_BOUNDS_S, RESTART_REASONS
+from gaiod.supervisor.file_watch import WatchedFile
 from observe.support.slots import FakeDaemon, family_of, samples_of, value_of
 
 TRAFFIC = {"listener": "l0", "handler": "h0", "worker": 0}
@@ -187,6 +188,21 @@ def test_reloads_are_told_by_how_they_went(fake: FakeDaemon) -> None:
     assert value_of(collector, "gaiod_config_reloads_total", result="failure") == 1
     assert value_of(collector, "gaiod_config_last_reload_successful") == 0
     assert value_of(collector, "gaiod_config_last_reload_success_timestamp_seconds") == 1234.5
+
+
+def test_files_are_told_by_whether_what_they_have_is_in_force(fake: FakeDaemon) -> None:
+    fake.all_files = [
+        WatchedFile("access", ("/a",), read_s=1234.5),
+        WatchedFile("access", ("/b",), error="/b, line 1", results=Counter(success=2, failure=1)),
+    ]
+    collector = fake.collector
+    assert value_of(collector, "gaiod_watched_file_ok", kind="access", file="/a") == 1
+    assert value_of(collector, "gaiod_watched_file_ok", kind="access", file="/b") == 0
+    seconds = value_of(collector, "gaiod_watched_file_last_success_timestamp_seconds", kind="access", file="/a")
+    assert seconds == 1234.5
+    of_b = {"kind": "access", "file": "/b"}
+    assert value_of(collector, "gaiod_watched_file_reads_total", **of_b, result="success") == 2
+    assert value_of(collector, "gaiod_watched_file_reads_total", **of_b, result="failure") == 1
 
 
 def test_what_earlier_generations_keep_is_told(fake: FakeDaemon) -> None:

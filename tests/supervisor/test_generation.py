@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from gaiod.settings import ListenerSettings, LogSettings, Settings
+from gaiod.settings import AccessRule, ListenerSettings, LogSettings, NetworkTable, Settings
 from gaiod.supervisor.processes.generation import HEARTBEAT_INTERVAL_MAX_S, Code, Generation, Member
 from gaiod.supervisor.sockets.listeners import OpenListener
+from gaiod.watched_files import KINDS
 
 
 @pytest.fixture
@@ -153,3 +154,14 @@ def test_listener_is_unchanged_when_its_settings_and_its_code_are_and_what_all_h
     assert made(backlog=8).unchanged(before) == {"one"}
     assert made(slow_hook_s=7.0).unchanged(before) == set()
     assert made(log=LogSettings("json")).unchanged(before) == set()
+
+
+def test_what_files_have_is_renewed_and_later_workers_are_told_so() -> None:
+    rule = AccessRule(False, "file:/x", NetworkTable())
+    served = Generation(1, Settings((ListenerSettings("l0", "127.0.0.1:0", "echo", access=(rule,)),)), [])
+    value = {"v4": (1, 2), "v6": (), "unix": False}
+    assert served.renew(KINDS["access"], ("/x",), value)
+    assert not served.renew(KINDS["access"], ("/x",), value)
+    told = served.message_to(0)["listeners"][0]["access"]
+    assert told == ({"allows": False, "of": "file:/x", "table": value},)
+    assert not served.renew(KINDS["access"], ("/y",), value)

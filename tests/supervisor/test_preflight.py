@@ -299,7 +299,7 @@ def test_reading_that_takes_too_long_is_ended(
 # -- who may come in -------------------------------------------------------------------------------------
 
 
-RULE = AccessRule(False, "all", ("all",))
+RULE = AccessRule(False, "all")
 
 
 @pytest.mark.parametrize(

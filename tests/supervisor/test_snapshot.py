@@ -9,6 +9,7 @@ from e2e.support.clients import connect, exchange
 
 from gaiod.core import counters
 from gaiod.stats.cells import CELL
+from gaiod.supervisor.file_watch import FileWatch
 from gaiod.supervisor.operators import rates as module
 from gaiod.supervisor.operators.snapshot import Snapshot
 from gaiod.supervisor.reload import Reloads
@@ -30,7 +31,8 @@ class Seen:
             adopted=lambda prepared: None,
             ended=lambda: None,
         )
-        self.subject = Snapshot(fleet.fleet, self.reloads, lambda: self.state)
+        self.watch = FileWatch(fleet.watcher, fleet.fleet, lambda: True)
+        self.subject = Snapshot(fleet.fleet, self.reloads, self.watch, lambda: self.state)
 
 
 @pytest.fixture

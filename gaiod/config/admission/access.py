@@ -3,13 +3,13 @@
 import os
 import stat
 from collections.abc import Sequence
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
-from gaiod.addresses import ALL
+from gaiod.addresses import ALL, UNIX
 from gaiod.config.errors import Refused
 from gaiod.config.networks import parse_network
 from gaiod.config.words import NAMES, mismatch
-from gaiod.settings import AccessRule
+from gaiod.settings import FILE, AccessRule, NetworkTable
 from gaiod.wording import printable, shown
 
 RULES_MAX = 256
@@ -18,7 +18,6 @@ NETWORKS_MAX = 100_000
 
 FILE_MAX_BYTES = 8 << 20
 
-FILE = "file:"
 EXAMPLE = "[allow 10.0.0.0/8, deny all]"
 WANTED = "such as allow 10.0.0.0/8, deny file:/etc/gaiod/blocked.txt or deny all"
 
@@ -37,11 +36,10 @@ def parse_rule(value: object) -> AccessRule:
         raise Refused(f"{shown(value)} is not a rule; write one {WANTED}")
     allows = verb == "allow"
     if what == ALL:
-        return AccessRule(allows, ALL, (ALL,))
+        return AccessRule(allows, ALL)
     if what.startswith(FILE):
         return AccessRule(allows, what, read_networks(what.removeprefix(FILE)))
-    network = parse_network_or_address(what)
-    return AccessRule(allows, network, (network,))
+    return AccessRule(allows, parse_network_or_address(what))
 
 
 def parse_network_or_address(text: str) -> str:
@@ -88,7 +86,7 @@ def check_order(rules: Sequence[AccessRule]) -> None:
         raise Refused("has no deny rule, and so refuses nobody: whom no rule matches is allowed; end it with deny all")
 
 
-def read_networks(path: str) -> tuple[str, ...]:
+def read_networks(path: str) -> NetworkTable:
     """Return the networks of a file: one a line, or an address; empty lines, and comments from a # on, are nothing.
 
     Raises:
@@ -117,4 +115,24 @@ def read_networks(path: str) -> tuple[str, ...]:
             raise Refused(f"{printable(path)}, line {number}: {refused}") from None
     if len(networks) > NETWORKS_MAX:
         raise Refused(f"{shown(path)} has {len(networks)} networks; write at most {NETWORKS_MAX}")
-    return tuple(networks)
+    return _table_of(networks)
+
+
+def _table_of(networks: Sequence[str]) -> NetworkTable:
+    """Return the ranges that networks make up: here, so that no worker has to stand still for it."""
+    ranges: dict[int, list[tuple[int, int]]] = {4: [], 6: []}
+    for text in networks:
+        if text != UNIX:
+            network = ip_network(text)
+            ranges[network.version].append((int(network.network_address), int(network.broadcast_address) + 1))
+    return NetworkTable(_bounds_of(sorted(ranges[4])), _bounds_of(sorted(ranges[6])), UNIX in networks)
+
+
+def _bounds_of(ranges: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    bounds: list[int] = []
+    for first, end in ranges:
+        if bounds and first <= bounds[-1]:
+            bounds[-1] = max(bounds[-1], end)
+        else:
+            bounds += (first, end)
+    return tuple(bounds)

@@ -12,6 +12,7 @@ from gaiod.observe.collector import ServedListener
 from gaiod.plugins import label_of
 from gaiod.stats.cells import CELL, SERVER_CELL, SERVER_FAILURES, SIDES, open_connections, open_to_server
 from gaiod.stats.feeder_cells import SOURCE_CELL
+from gaiod.supervisor.file_watch import FileWatch, WatchedFile
 from gaiod.supervisor.operators.rates import RATED, Samples
 from gaiod.supervisor.processes.child import Phase
 from gaiod.supervisor.processes.feeder_counts import SourceKey
@@ -28,12 +29,14 @@ class Snapshot:
     Args:
         fleet: its workers.
         reloads: how its reloads went.
+        watch: the files that the configuration names.
         state: returns where it stands, in a word.
     """
 
-    def __init__(self, fleet: Fleet, reloads: Reloads, state: Callable[[], str]) -> None:
+    def __init__(self, fleet: Fleet, reloads: Reloads, watch: FileWatch, state: Callable[[], str]) -> None:
         self._fleet = fleet
         self._reloads = reloads
+        self._watch = watch
         self._state = state
         self._samples = Samples()
         self._started_s = time.monotonic()
@@ -82,6 +85,10 @@ class Snapshot:
             for member in self._fleet.keeping
             if slot in (None, member.process.number)
         )
+
+    def files(self) -> list[WatchedFile]:
+        """Return the files that are read again when they change."""
+        return self._watch.files
 
     def slots(self) -> Iterable[Slot]:
         """Return the slots that have counted something."""
@@ -146,6 +153,7 @@ class Snapshot:
             "without_servers": self.without_servers(),
             "feeder": self._feeder(),
             "sources": self._sources(),
+            "files": [_file(each) for each in self.files()],
         }
 
     def _worker(self, member: Member) -> dict[str, Any]:
@@ -306,6 +314,17 @@ class Snapshot:
         if not feeding.is_needed:
             return None
         return feeding.is_up, feeding.restarts, feeding.counts.code_changed, feeding.counts.forgotten
+
+
+def _file(file: WatchedFile) -> dict[str, Any]:
+    """Return a row for files that are read again when they change."""
+    return {
+        "kind": file.kind,
+        "file": file.name,
+        "ok": file.error is None,
+        "error": file.error,
+        "read_age_s": round(time.time() - file.read_s, 1),
+    }
 
 
 def _pressure(side: str, row: list[int], live: list[list[int]]) -> dict[str, int]:

@@ -21,6 +21,7 @@ from gaiod.supervisor.processes.kept_closes import KeptCloses
 from gaiod.supervisor.processes.shared_state import SharedState, appoint
 from gaiod.supervisor.processes.slots import Key, Slot
 from gaiod.supervisor.sockets.listeners import OpenListener
+from gaiod.watched_files import FileKind, Files
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -179,6 +180,17 @@ class Fleet:
                 for number, each in enumerate(member.generation.listeners):
                     if each is listener:
                         member.process.pass_socket(number, listener.sockets[0])
+
+    def renew_files(self, kind: FileKind, files: Files, value: Any) -> bool:
+        """Have workers serve with what was read of files, also those that start later; tell whether that is news."""
+        generations = {member.generation.number: member.generation for member in self._members}
+        if self.generation is not None:
+            generations[self.generation.number] = self.generation
+        renewed = {number for number, generation in generations.items() if generation.renew(kind, files, value)}
+        for member in self._members:
+            if member.generation.number in renewed:
+                member.process.send({"file": {"kind": kind.name, "files": files, "value": value}})
+        return bool(renewed)
 
     def drain_listener(self, name: str, timeout_s: float) -> None:
         """Have all workers stop serving a listener; later ones do not begin to."""

@@ -16,6 +16,7 @@ from gaiod.stats.cells import open_connections
 from gaiod.supervisor.processes.child import WorkerProcess
 from gaiod.supervisor.processes.slots import Key, anonymous_file
 from gaiod.supervisor.sockets.listeners import OpenListener
+from gaiod.watched_files import FileKind, Files
 
 HEARTBEATS_PER_TIMEOUT = 4
 HEARTBEAT_INTERVAL_MAX_S = 1.0
@@ -59,7 +60,7 @@ class Generation:
 
     Attributes:
         number: counts them.
-        settings: the configuration.
+        settings: the configuration, with what the files have that it names: that is renewed when they change.
         listeners: the sockets of `settings.listeners`, in their order.
         code: what its workers and its feeder run.
         inlets: the sockets at which its sources listen, by address.
@@ -97,6 +98,14 @@ class Generation:
             for each in self.settings.listeners
             if old.get(each.name) == each and self.has_same_code(before, each.handler)
         )
+
+    def renew(self, kind: FileKind, files: Files, value: Any) -> bool:
+        """Take into the settings what was read of files that they name; tell whether it was anything new."""
+        listeners = tuple(kind.renewed(each, files, value) for each in self.settings.listeners)
+        if listeners == self.settings.listeners:
+            return False
+        object.__setattr__(self, "settings", dataclasses.replace(self.settings, listeners=listeners))
+        return True
 
     def has_same_code(self, before: "Generation", handler: str) -> bool:
         """Tell whether a handler's code is what it was in an earlier generation."""

@@ -13,6 +13,9 @@ MAPPED = 0xFFFF
 
 NOWHERE = -1
 
+LOCAL, V4, V6 = 0, 4, 6
+"""The families of addresses: `LOCAL` is whoever connects to a unix socket."""
+
 
 class Networks:
     """Lists of networks, of which the first that has an address counts.
@@ -43,15 +46,24 @@ class Networks:
 
     def find(self, address: Any) -> int:
         """Return which list an address, as `getpeername` has it, is in; -1: in none."""
-        if isinstance(address, str | bytes):
-            return self._unix
-        host = address[0]
-        if ":" not in host:
-            return _look_up(self._v4, _number(socket.AF_INET, host))
-        number = _number(socket.AF_INET6, host.partition("%")[0])  # fe80::1%eth0
-        if number >> 32 == MAPPED:
-            return _look_up(self._v4, number & 0xFFFFFFFF)
-        return _look_up(self._v6, number)
+        return self.find_number(*number_of(address))
+
+    def find_number(self, family: int, number: int) -> int:
+        """Return which list an address, as `number_of` has it, is in; -1: in none."""
+        if family == V4:
+            return _look_up(self._v4, number)
+        return _look_up(self._v6, number) if family == V6 else self._unix
+
+
+def number_of(address: Any) -> tuple[int, int]:
+    """Return the family of an address, as `getpeername` has it, and its bits as a number. IPv4-mapped is IPv4."""
+    if isinstance(address, str | bytes):
+        return LOCAL, 0
+    host = address[0]
+    if ":" not in host:
+        return V4, _number(socket.AF_INET, host)
+    number = _number(socket.AF_INET6, host.partition("%")[0])  # fe80::1%eth0
+    return (V4, number & 0xFFFFFFFF) if number >> 32 == MAPPED else (V6, number)
 
 
 _Ranges = tuple[list[int], list[int]]

@@ -15,6 +15,7 @@ from gaiod.observe.push_metrics import SourceKey
 from gaiod.settings import CertificateSettings, ListenerSettings, TlsSettings
 from gaiod.stats.cells import CELL, SERVER_CELL, Layout
 from gaiod.stats.feeder_cells import SOURCE_CELLS
+from gaiod.supervisor.file_watch import WatchedFile
 from gaiod.supervisor.processes.slots import added
 
 USAGE = {"resident_bytes": 9_000_000.0, "open_fds": 12.0, "max_fds": 1024.0}
@@ -106,6 +107,7 @@ class FakeDaemon:
         self.feeder_state: tuple[bool, int, int, int] | None = (True, 0, 0, 0)
         self.all_shared: dict[Key, dict[str, Any]] = {}
         self.keeping_workers = 0
+        self.all_files = [WatchedFile("access", ("/etc/gaiod/blocked.txt",))]
         self.kept: Counter[tuple[Key, int]] = Counter()
         self.is_ready = True
         self.is_draining = False
@@ -114,6 +116,10 @@ class FakeDaemon:
         self.last_success_s = time.time()
 
     # -- what the collector asks -----------------------------------------------------------------------
+
+    def files(self) -> list[WatchedFile]:
+        """The files that are read again when they change."""
+        return self.all_files
 
     def slots(self) -> list[FakeSlot]:
         """The slots."""

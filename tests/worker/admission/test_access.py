@@ -1,6 +1,8 @@
 """Access rules: who may connect, and what those see who may not."""
 
 import socket
+from dataclasses import asdict
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -8,7 +10,8 @@ from core.support.sockets import unix_listener
 from core.support.waiting import LIMIT_S
 
 from gaiod import ProxyHeader
-from gaiod.settings import AccessRule, ProxyProtocolSettings
+from gaiod.settings import AccessRule, NetworkTable, ProxyProtocolSettings
+from gaiod.watched_files import KINDS
 from gaiod.worker.admission.access import Access
 from worker.conftest import Serve
 from worker.support.serving import Recorder, Serving
@@ -17,7 +20,16 @@ from worker.support.serving import Recorder, Serving
 def rule(text: str, *networks: str) -> AccessRule:
     """Return the rule that a text writes; `networks` are those of its file."""
     verb, of = text.split(" ")
-    return AccessRule(verb == "allow", of, networks or (of,))
+    table = table_of(*networks) if of.startswith("file:") else None
+    return AccessRule(verb == "allow", of, table)
+
+
+def table_of(*networks: str) -> NetworkTable:
+    """Return what a file of networks has that lie apart and in order."""
+    bounds: dict[int, list[int]] = {4: [], 6: []}
+    for network in (ip_network(text) for text in networks if text != "unix:"):
+        bounds[network.version] += (int(network[0]), int(network[-1]) + 1)
+    return NetworkTable(tuple(bounds[4]), tuple(bounds[6]), "unix:" in networks)
 
 
 RULES = (rule("allow 10.1.0.0/16"), rule("deny file:/x", "10.0.0.0/8", "::1/128"), rule("deny unix:"))
@@ -31,6 +43,9 @@ RULES = (rule("allow 10.1.0.0/16"), rule("deny file:/x", "10.0.0.0/8", "::1/128"
         (("::1", 7, 0, 0), RULES[1]),
         (("192.0.2.1", 7), None),
         ("", RULES[2]),
+        (("::ffff:10.2.2.3", 7, 0, 0), RULES[1]),
+        (("9.255.255.255", 7), None),
+        (("11.0.0.0", 7), None),
     ],
 )
 def test_first_rule_that_matches_decides(address: Any, refused_by: AccessRule | None) -> None:
@@ -97,3 +112,20 @@ def test_whoever_connects_to_a_unix_socket_is_unix(serve: Serve) -> None:
         serving = serve(Recorder(), sock=sock, access=(rule("deny unix:"),))
         serving.dial()
         serving.step_until(lambda: serving.count("rejected_access") == 1, "nobody may")
+
+
+def test_file_that_is_read_again_is_for_clients_that_come_from_now_on(serve: Serve) -> None:
+    handler = Recorder()
+    serving = serve(handler, access=(rule("deny file:/x"), rule("allow all")))
+    with serving.dial() as established:
+        serving.step_until(lambda: serving.count("accepted") == 1, "nobody is refused yet")
+        settings = serving.listener.settings
+        value = asdict(table_of("127.0.0.0/8"))
+        serving.listener.renew(KINDS["access"].renewed(settings, ("/x",), value))
+        with serving.dial() as refused:
+            serving.step_until(lambda: serving.count("rejected_access") == 1, "the next one is")
+            with pytest.raises(ConnectionResetError):
+                refused.recv(1)
+        established.sendall(b"a")
+        serving.step_until(lambda: "on_read" in handler.calls, "what the first one says")
+    assert serving.count("rejected_access") == 1

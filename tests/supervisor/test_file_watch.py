@@ -1,0 +1,214 @@
+"""Files that are looked at while the daemon serves."""
+
+import errno
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core.support.waiting import LIMIT_S
+
+from gaiod import Watcher
+from gaiod.config.admission.access import read_networks
+from gaiod.process.dispatch import dispatch
+from gaiod.settings import AccessRule, ListenerSettings, NetworkTable, Settings
+from gaiod.supervisor import file_watch as module
+from gaiod.supervisor.file_watch import FileWatch, WatchedFile, signature_of
+from gaiod.supervisor.processes.generation import Generation
+from gaiod.watched_files import FileKind, Files
+
+
+class FakeFleet:
+    """A fleet of one generation and no workers."""
+
+    def __init__(self, *paths: Path) -> None:
+        self.serve(*paths)
+
+    def serve(self, *paths: Path) -> None:
+        """Let another generation serve, which has just read the files."""
+        rules = tuple(AccessRule(False, f"file:{path}", read_networks(str(path))) for path in paths)
+        listener = ListenerSettings("front", "127.0.0.1:0", "echo", access=rules or None)
+        self.generation = Generation(1, Settings((listener,)), [])
+
+    def renew_files(self, kind: FileKind, files: Files, value: Any) -> bool:
+        """As `Fleet.renew_files`."""
+        return self.generation.renew(kind, files, value)
+
+    @property
+    def tables(self) -> list[NetworkTable | None]:
+        """What is in force."""
+        return [rule.table for rule in self.generation.settings.listeners[0].access or ()]
+
+
+class Watch:
+    """A watch in a loop of its own."""
+
+    def __init__(self, watcher: Watcher, *paths: Path) -> None:
+        self.watcher = watcher
+        self.fleet = FakeFleet(*paths)
+        self.is_settled = True
+        self.subject = FileWatch(watcher, self.fleet, lambda: self.is_settled)  # type: ignore[arg-type]
+
+    def wait(self, successes: int = 0, failures: int = 0, number: int = 0) -> WatchedFile:
+        """Look until a file was read so often; return it."""
+
+        def is_so() -> bool:
+            files = self.subject.files
+            return bool(files) and files[number].results == {"success": successes, "failure": failures}
+
+        self.until(is_so)
+        return self.subject.files[number]
+
+    def until(self, look: Any) -> None:
+        """Look, and run the loop, until `look()` is true."""
+        end_s = time.monotonic() + LIMIT_S
+        while not look():
+            assert time.monotonic() < end_s, [each.results for each in self.subject.files]
+            self.subject.look()
+            self.watcher.timer(time.monotonic() + 0.01, context=lambda result: None)
+            dispatch(self.watcher.wait_io())
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks follow each other at once."""
+    monkeypatch.setattr(module, "LOOK_S", 0.02)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file of one network."""
+    path = tmp_path / "blocked.txt"
+    path.write_text("10.0.0.0/8\n")
+    return path
+
+
+def table(text: str, path: Path) -> NetworkTable:
+    """Write a file, and return what it has."""
+    path.write_text(text)
+    return read_networks(str(path))
+
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def test_file_is_read_once_after_a_start_and_then_when_it_changes(
+    watcher: Watcher, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    watch = Watch(watcher, path)
+    file = watch.wait(successes=1)
+    assert (file.kind, file.name, file.error) == ("access", str(path), None)
+    assert caplog.messages == []
+    now = table("10.0.0.0/8\n192.0.2.7\n", path)
+    assert watch.wait(successes=2).error is None
+    assert watch.fleet.tables == [now]
+    assert caplog.messages == [f"access file {path} was read again: what it has is in force"]
+
+
+def test_broken_file_keeps_what_was_there_and_is_told_until_it_is_good_again(
+    watcher: Watcher, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    watch = Watch(watcher, path)
+    read_s = watch.wait(successes=1).read_s
+    before = watch.fleet.tables
+    path.write_text("10.0.0.0/8\nnonsense\n")
+    file = watch.wait(successes=1, failures=1)
+    assert file.error is not None
+    assert file.error.startswith(f"{path}, line 2: nonsense is not a network")
+    assert file.read_s == read_s
+    assert watch.fleet.tables == before
+    path.unlink()
+    assert "No such file" in (watch.wait(successes=1, failures=2).error or "")
+    path.write_text("10.0.0.0/8\n")
+    assert watch.wait(successes=2, failures=2).error is None
+    assert file.read_s > read_s
+    assert caplog.messages[0].endswith("; what it had before stays in force")
+    assert caplog.messages[-1] == f"access file {path} was read again: it is good again, and has what is in force"
+
+
+def test_file_that_another_takes_the_place_of_has_changed(watcher: Watcher, path: Path, tmp_path: Path) -> None:
+    """By a rename, or by a link that leads elsewhere, with the same size and time."""
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    watch = Watch(watcher, link)
+    watch.wait(successes=1)
+    other = tmp_path / "other.txt"
+    now = table("11.0.0.0/8\n", other)
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    (tmp_path / "next").symlink_to(other)
+    (tmp_path / "next").replace(link)
+    watch.wait(successes=2)
+    assert watch.fleet.tables == [now]
+
+
+def test_file_is_not_read_while_it_is_written_unless_that_never_ends(watcher: Watcher, path: Path) -> None:
+    watch = Watch(watcher, path)
+    watch.wait(successes=1)
+    file, looks = watch.subject.files[0], 0
+    while not file.is_due(time.monotonic()):
+        looks += 1
+        with path.open("a") as appended:
+            appended.write("192.0.2.7\n")
+    assert looks == module.RESTLESS_LOOKS_MAX + 1  # the first saw nothing yet
+
+
+def test_file_that_a_reload_reads_is_left_to_it(watcher: Watcher, path: Path) -> None:
+    """What was read before the reload may be older than what the reload has read."""
+    watch = Watch(watcher, path)
+    watch.wait(successes=1)
+    path.write_text("11.0.0.0/8\n")
+    watch.until(lambda: watch.subject._is_reading)
+    watch.is_settled = False
+    watch.until(lambda: not watch.subject._is_reading)
+    assert watch.subject.files[0].results["success"] == 1
+    now = table("12.0.0.0/8\n", path)
+    watch.fleet.serve(path)
+    watch.is_settled = True
+    assert watch.wait(successes=2).error is None
+    assert watch.fleet.tables == [now]
+
+
+def test_files_are_those_of_the_generation_that_serves(watcher: Watcher, path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("")
+    watch = Watch(watcher, path, other)
+    watch.wait(successes=1, number=1)
+    watch.fleet.serve(other, other)
+    watch.wait(successes=2)
+    assert [file.name for file in watch.subject.files] == [str(other)]
+
+
+def test_reading_that_cannot_be_done_says_nothing_about_the_file_and_is_tried_again(
+    watcher: Watcher, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AGAIN_S", 0.05)
+
+    def fail() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fork", fail)
+        watch = Watch(watcher, path)
+        error = watch.wait(failures=1).error
+        assert error == f"{path}: no process can be started to read it: Resource temporarily unavailable"
+    watch.until(lambda: watch.subject.files[0].error is None)
+
+
+def test_reading_that_takes_too_long_is_given_up(watcher: Watcher, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(module, "_answer", lambda wanted, channel: channel.recv(1))
+    assert Watch(watcher, path).wait(failures=1).error == f"{path}: reading it took longer than 0.05 s"
+
+
+def test_reading_that_fails_is_told(watcher: Watcher, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_answer", lambda wanted, channel: None)
+    error = Watch(watcher, path).wait(failures=1).error
+    assert error == f"{path}: the process that reads it has failed; standard error says more"
+
+
+def test_signature_is_why_there_is_none(tmp_path: Path) -> None:
+    assert signature_of([str(tmp_path / "nowhere")]) == ((errno.ENOENT,),)
