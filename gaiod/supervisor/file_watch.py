@@ -36,8 +36,8 @@ LOOK_S = 1.0
 RESTLESS_LOOKS_MAX = 5
 """A file that changes from look to look is about to be written, but one that never rests is read all the same."""
 
-TIMEOUT_S = 10.0
-"""What reading may take: 100,000 networks take 1 s."""
+TIMEOUT_S = 60.0
+"""What reading may take, as in a reload: 100,000 networks take 4 s of CPU time, and twice that on a busy machine."""
 
 AGAIN_S = 30.0
 """When it is tried again, if the child did not answer: that says nothing about the file."""

@@ -13,7 +13,7 @@ class Access:
     """Rules of which the first that matches decides; whom none matches may connect.
 
     Neighbours that are of no file are one search for an address, and each file is another. What a file has comes ready
-    to be searched, so it can be exchanged while the worker serves: of 100,000 networks, 0.2 ms.
+    to be searched, so it can be exchanged while the worker serves: 100,000 networks take 15 ms, nearly all of it JSON.
     """
 
     def __init__(self, rules: Sequence[AccessRule]) -> None:
