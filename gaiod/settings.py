@@ -70,6 +70,15 @@ class CertificateSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TicketSettings:
+    """The tickets with which clients resume their sessions."""
+
+    lifetime_s: float = 86_400.0
+    rotate_s: float = 43_200.0
+    """How often there is a new key. A ticket is good as long as its key is one of three: at least twice as long."""
+
+
+@dataclass(frozen=True, slots=True)
 class TlsSettings:
     """What a listener shows clients that speak TLS, and what it asks of them."""
 
@@ -82,6 +91,8 @@ class TlsSettings:
     """Protocols that are spoken, the preferred first; none: whatever a client offers is left unanswered."""
     handshake_timeout_s: float = 10.0
     """From the accept, or the end of the PROXY header, to the end of the handshake."""
+    tickets: TicketSettings | None = TicketSettings()
+    """None: a client cannot resume a session."""
     accepts_truncation: bool = False
     """A stream that ends without a close_notify ended in order."""
 
@@ -253,9 +264,9 @@ def _tls_settings_from(plain: Mapping[str, Any]) -> TlsSettings:
     certificates = tuple(
         CertificateSettings(**{**each, "names": tuple(each["names"])}) for each in plain["certificates"]
     )
-    return TlsSettings(
-        **{**plain, "certificates": certificates, **{key: tuple(plain[key]) for key in ("versions", "alpn")}}
-    )
+    tickets = None if plain["tickets"] is None else TicketSettings(**plain["tickets"])
+    lists = {key: tuple(plain[key]) for key in ("versions", "alpn")}
+    return TlsSettings(**{**plain, "certificates": certificates, "tickets": tickets, **lists})
 
 
 def log_settings_from(plain: Mapping[str, Any]) -> LogSettings:

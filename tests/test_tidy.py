@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "core": set(),
     "version": set(),
     "settings": set(),
+    "ticket_scope": {"settings"},
     "watched_files": {"settings"},
     "wording": set(),
     "kept_code": set(),
@@ -29,7 +30,7 @@ MAY_IMPORT = {
     # The processes that the supervisor starts. A source may listen: the feeder has listeners as a worker has.
     "worker": {
         "addresses", "core", "handler", "kept_code", "log", "plugins", "process", "proxy_protocol", "settings", "stats",
-        "version", "watched_files",
+        "ticket_scope", "version", "watched_files",
     },
     "feeder": {
         "addresses", "core", "handler", "kept_code", "log", "plugins", "process", "settings", "stats", "version",
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     "observe": {"console", "core", "handler", "log", "plugins", "process", "settings", "stats", "version"},
     "supervisor": {
         "addresses", "config", "control", "core", "handler", "kept_code", "log", "observe", "plugins", "process",
-        "settings", "stats", "version", "watched_files",
+        "settings", "stats", "ticket_scope", "version", "watched_files",
     },
     # Who asks a daemon.
     "control": {"addresses", "core"},

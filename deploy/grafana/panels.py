@@ -152,6 +152,10 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Time until certificates end", "s",
             Line("gaiod_tls_certificate_not_after_seconds", "listener name", "min", "{} - time()"),
         ),
+        chart(
+            "Age of the newest key of TLS tickets", "s",
+            Line("gaiod_tls_ticket_key_age_seconds", "listener", "max"),
+        ),
         chart("Errors of accept", "cps", Line("gaiod_accept_errors_total", "listener errno")),
         chart("Not accepting for lack of", "percentunit", Line("gaiod_accept_paused_seconds_total", "listener reason")),
         chart(

@@ -18,6 +18,7 @@ from gaiod.config.reader import Checked, Chosen, Items, Key, Kind, Named, Reader
 from gaiod.config.references import WANTED as REFERENCE_WANTED
 from gaiod.config.tls.certificates import EXAMPLE as CERTIFICATES_EXAMPLE
 from gaiod.config.tls.certificates import certificate_of, check_certificates, parse_chain, parse_key
+from gaiod.config.tls.tickets import check_tickets
 from gaiod.config.units import DAY_S, HOUR_S, SIZE_MAX_BYTES, YEAR_S, parse_duration, parse_size, parse_whole
 from gaiod.config.values import (
     parse_account,
@@ -39,6 +40,7 @@ from gaiod.settings import (
     LogSettings,
     ProxyProtocolSettings,
     RecycleSettings,
+    TicketSettings,
     TlsSettings,
 )
 
@@ -126,12 +128,20 @@ PROXY_PROTOCOL = Section(
 
 ACCESS = Checked(Items(Value(parse_rule), check_rules, tuple), (check_order,))
 
+TICKET_TIME = _duration(1.0, 7 * DAY_S)
+"""The upper end is TLS 1.3's (RFC 8446, 4.6.1)."""
+
 CERTIFICATE = Section(
     {
         "chain": Key("chain", Value(parse_chain), example="/etc/gaiod/app.pem"),
         "key": Key("key", Value(parse_key), example="/etc/gaiod/app.key"),
     },
     certificate_of,
+)
+
+TICKETS = Checked(
+    Section({"lifetime": Key("lifetime_s", TICKET_TIME), "rotate": Key("rotate_s", TICKET_TIME)}, TicketSettings),
+    (check_tickets,),
 )
 
 TLS = Section(
@@ -143,6 +153,7 @@ TLS = Section(
         "unknown_name": Key("refuses_unknown_names", Value(parse_unknown_name)),
         "alpn": Key("alpn", Value(parse_alpn)),
         "handshake_timeout": Key("handshake_timeout_s", _duration(0.1, 60.0)),
+        "tickets": Key("tickets", _or_false(TICKETS, "mapping", "{lifetime: 24h, rotate: 12h}", "none")),
         "truncation": Key("accepts_truncation", Value(parse_truncation)),
     },
     TlsSettings,

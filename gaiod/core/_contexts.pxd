@@ -22,6 +22,9 @@ cdef class Contexts:
     cdef bytes alpn                 # each with its length before it
     cdef const unsigned char* protocols
     cdef unsigned int protocols_size
+    cdef unsigned char keys[240]    # of tickets, the newest first
+    cdef int key_count
+    cdef int set_ticket_keys(self, keys) except -1
     cdef SSL_CTX* find(self, const char* name) noexcept nogil
 
 

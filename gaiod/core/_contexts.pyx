@@ -4,26 +4,35 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdlib cimport calloc, free
-from libc.string cimport strcmp
+from libc.string cimport memcmp, memcpy, memset, strcmp
 
 from gaiod.core._openssl cimport (
-    BIO, BIO_free, BIO_new_mem_buf, ERR_clear_error, EVP_PKEY_free, OPENSSL_NPN_NEGOTIATED, PEM_read_bio_PrivateKey,
-    PEM_read_bio_X509, PEM_read_bio_X509_CRL, SSL, SSL_AD_UNRECOGNIZED_NAME, SSL_CTRL_EXTRA_CHAIN_CERT, SSL_CTRL_MODE,
+    BIO, BIO_free, BIO_new_mem_buf, ERR_clear_error, EVP_DecryptInit_ex, EVP_EncryptInit_ex, EVP_MAC_CTX_set_params,
+    EVP_PKEY_free, EVP_aes_256_cbc, EVP_sha256, HMAC_Init_ex, OPENSSL_NPN_NEGOTIATED, OPENSSL_cleanse, OSSL_PARAM,
+    OSSL_PARAM_OCTET_STRING, OSSL_PARAM_UTF8_STRING, PEM_read_bio_PrivateKey, PEM_read_bio_X509,
+    PEM_read_bio_X509_CRL, RAND_bytes, SSL, SSL_AD_UNRECOGNIZED_NAME, SSL_CTRL_EXTRA_CHAIN_CERT, SSL_CTRL_MODE,
     SSL_CTRL_SET_MAX_PROTO_VERSION, SSL_CTRL_SET_MIN_PROTO_VERSION, SSL_CTRL_SET_SESS_CACHE_MODE,
-    SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, SSL_CTX, SSL_CTX_add_client_CA,
-    SSL_CTX_callback_ctrl, SSL_CTX_check_private_key, SSL_CTX_ctrl, SSL_CTX_free, SSL_CTX_get_cert_store, SSL_CTX_new,
-    SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cert_store, SSL_CTX_set_cipher_list, SSL_CTX_set_num_tickets,
-    SSL_CTX_set_options, SSL_CTX_set_session_id_context, SSL_CTX_set_verify, SSL_CTX_set_verify_depth,
-    SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate, SSL_MODE_RELEASE_BUFFERS, SSL_OP_NO_COMPRESSION,
-    SSL_OP_NO_RENEGOTIATION, SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK, SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
-    SSL_VERIFY_PEER, SSL_get_servername, SSL_select_next_proto, SSL_set_SSL_CTX, TLS_server_method, X509_CRL_free,
-    X509_NAME_size, X509_STORE_add_cert, X509_STORE_add_crl, X509_STORE_set_flags, X509_STORE_up_ref,
-    X509_V_FLAG_CRL_CHECK, X509_V_FLAG_CRL_CHECK_ALL, X509_free, X509_get_subject_name,
+    SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB,
+    SSL_CTX, SSL_CTX_add_client_CA, SSL_CTX_callback_ctrl, SSL_CTX_check_private_key, SSL_CTX_ctrl, SSL_CTX_free,
+    SSL_CTX_get_cert_store, SSL_CTX_get_ex_data, SSL_CTX_new, SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cert_store,
+    SSL_CTX_set_cipher_list, SSL_CTX_set_ex_data, SSL_CTX_set_num_tickets, SSL_CTX_set_options,
+    SSL_CTX_set_session_id_context, SSL_CTX_set_timeout, SSL_CTX_set_tlsext_ticket_key_evp_cb, SSL_CTX_set_verify,
+    SSL_CTX_set_verify_depth, SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate, SSL_MODE_RELEASE_BUFFERS,
+    SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_TICKET, SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK,
+    SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_VERIFY_PEER, SSL_get_SSL_CTX, SSL_get_servername, SSL_select_next_proto,
+    SSL_set_SSL_CTX, TLS_server_method, X509_CRL_free, X509_NAME_size, X509_STORE_add_cert, X509_STORE_add_crl,
+    X509_STORE_set_flags, X509_STORE_up_ref, X509_V_FLAG_CRL_CHECK, X509_V_FLAG_CRL_CHECK_ALL, X509_free,
+    X509_get_subject_name,
 )
 
 cdef enum:
     NAME_MAX = 256                  # a server name has 255 bytes at most
     AUTHORITIES_MAX = 4096          # bytes of the list of authorities that clients are sent
+    OURS = 0                        # where a context has its `Contexts`: OpenSSL keeps that place for its users
+    KEY_BYTES = 80                  # as in tls.py: a name, a key of AES, and one of HMAC
+    KEY_NAME_BYTES = 16
+    KEYS_MAX = 3
+    IV_BYTES = 16
 
 
 @cython.final
@@ -64,14 +73,34 @@ cdef class Contexts:
             self.names[i].context = self.contexts[<Py_ssize_t>by_name[self.texts[i]]]
         SSL_CTX_callback_ctrl(self.contexts[0], SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, <void*>&choose)
         SSL_CTX_ctrl(self.contexts[0], SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG, 0, <void*>self)
+        if options.ticket_keys:
+            self.set_ticket_keys(options.ticket_keys)
+            for i in range(count):
+                SSL_CTX_set_ex_data(self.contexts[i], OURS, <void*>self)
+            # A session asks the context that it began with, whatever the server is called.
+            if SSL_CTX_set_tlsext_ticket_key_evp_cb != NULL:
+                SSL_CTX_set_tlsext_ticket_key_evp_cb(self.contexts[0], <void*>&use_ticket_key)
+            else:
+                SSL_CTX_callback_ctrl(self.contexts[0], SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB, <void*>&use_ticket_key)
 
     def __dealloc__(self):
         cdef Py_ssize_t i
+        if self.key_count:
+            OPENSSL_cleanse(self.keys, sizeof(self.keys))
         for i in range(self.count):
             if self.contexts[i] != NULL:
                 SSL_CTX_free(self.contexts[i])
         free(self.contexts)
         free(self.names)
+
+    cdef int set_ticket_keys(self, keys) except -1:
+        """Use other keys for tickets, the newest first. No session is in a step: those take place in this thread."""
+        cdef bytes all_keys = b"".join(keys)
+        if not 1 <= len(keys) <= KEYS_MAX or any(len(key) != KEY_BYTES for key in keys):
+            raise ValueError(f"{KEY_BYTES} bytes for each of 1 to {KEYS_MAX} keys are wanted")
+        memcpy(self.keys, PyBytes_AS_STRING(all_keys), PyBytes_GET_SIZE(all_keys))
+        self.key_count = <int>len(keys)
+        return 0
 
     cdef SSL_CTX* find(self, const char* name) noexcept nogil:
         """Return the context for a name, which is in lower case; NULL: there is none."""
@@ -136,6 +165,54 @@ cdef int choose_protocol(
     return SSL_TLSEXT_ERR_OK
 
 
+cdef int use_ticket_key(
+    SSL* ssl, unsigned char* name, unsigned char* iv, void* cipher, void* mac, int is_new
+) noexcept nogil:
+    """Make ready what encrypts a ticket, or decrypts one: SSL_CTX_set_tlsext_ticket_key_cb(3).
+
+    Returns:
+        1: it is ready; 2: it is, and the client is to get a new ticket; 0: no key is known by that name, so the
+        handshake is a full one; -1: it failed.
+    """
+    cdef void* ours = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), OURS)
+    cdef unsigned char* key = (<Contexts>ours).keys
+    cdef int i
+    if is_new:
+        if RAND_bytes(iv, IV_BYTES) != 1:
+            return -1
+        memcpy(name, key, KEY_NAME_BYTES)
+        if EVP_EncryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, key + KEY_NAME_BYTES, iv) != 1:
+            return -1
+        return authenticate(mac, key + KEY_NAME_BYTES + 32)
+    for i in range((<Contexts>ours).key_count):
+        if memcmp(name, key, KEY_NAME_BYTES) == 0:
+            if EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, key + KEY_NAME_BYTES, iv) != 1:
+                return -1
+            if authenticate(mac, key + KEY_NAME_BYTES + 32) != 1:
+                return -1
+            return 2 if i else 1
+        key += KEY_BYTES
+    return 0
+
+
+cdef int authenticate(void* mac, unsigned char* key) noexcept nogil:
+    """Have a MAC be HMAC-SHA256 by a key: 1, or -1."""
+    cdef OSSL_PARAM params[3]
+    cdef const char* digest = b"SHA256"
+    if EVP_MAC_CTX_set_params == NULL:      # before OpenSSL 3.0 it is an HMAC_CTX
+        return 1 if HMAC_Init_ex(mac, key, 32, EVP_sha256(), NULL) == 1 else -1
+    memset(params, 0, sizeof(params))       # the third ends them
+    params[0].key = b"key"
+    params[0].data_type = OSSL_PARAM_OCTET_STRING
+    params[0].data = key
+    params[0].data_size = 32
+    params[1].key = b"digest"
+    params[1].data_type = OSSL_PARAM_UTF8_STRING
+    params[1].data = <void*>digest
+    params[1].data_size = 6
+    return 1 if EVP_MAC_CTX_set_params(mac, params) == 1 else -1
+
+
 cdef SSL_CTX* make_context(options, certificate) except NULL:
     """Make the context of a certificate.
 
@@ -155,7 +232,12 @@ cdef SSL_CTX* make_context(options, certificate) except NULL:
         SSL_CTX_ctrl(context, SSL_CTRL_MODE, SSL_MODE_RELEASE_BUFFERS, NULL)    # 38 KB of an idle connection
         SSL_CTX_ctrl(context, SSL_CTRL_SET_SESS_CACHE_MODE, 0, NULL)            # tickets only
         SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION)
-        SSL_CTX_set_num_tickets(context, 1)
+        if options.ticket_lifetime_s is None:
+            SSL_CTX_set_options(context, SSL_OP_NO_TICKET)
+            SSL_CTX_set_num_tickets(context, 0)
+        else:
+            SSL_CTX_set_num_tickets(context, 1)
+            SSL_CTX_set_timeout(context, <long>options.ticket_lifetime_s)
         if SSL_CTX_set_cipher_list(context, ciphers) != 1:
             raise ValueError(f"OpenSSL knows none of the suites {CIPHERS}")
         use_certificate(context, certificate)

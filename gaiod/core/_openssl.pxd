@@ -15,6 +15,7 @@ cdef enum:
     SSL_CTRL_SET_SESS_CACHE_MODE = 44
     SSL_CTRL_SET_TLSEXT_SERVERNAME_CB = 53
     SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG = 54
+    SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB = 72
     SSL_CTRL_SET_MIN_PROTO_VERSION = 123
     SSL_CTRL_SET_MAX_PROTO_VERSION = 124
     SSL_CTRL_SET_TLSEXT_HOSTNAME = 55
@@ -26,6 +27,7 @@ cdef enum:
     X509_V_FLAG_PARTIAL_CHAIN = 0x80000
     X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS = 4
     SSL_MODE_RELEASE_BUFFERS = 0x10
+    SSL_OP_NO_TICKET = 0x4000
     SSL_OP_NO_COMPRESSION = 0x20000
     SSL_OP_NO_RENEGOTIATION = 0x40000000
     SSL_TLSEXT_ERR_OK = 0
@@ -40,6 +42,16 @@ cdef enum:
     BIO_FLAGS_RETRY_READ = 0x09
     BIO_FLAGS_ALL = 0x0F
     OPENSSL_MIN = 0x10101000        # 1.1.1
+    OPENSSL_3 = 0x30000000
+    OSSL_PARAM_UTF8_STRING = 4
+    OSSL_PARAM_OCTET_STRING = 5
+
+cdef struct OSSL_PARAM:
+    const char* key
+    unsigned int data_type
+    void* data
+    size_t data_size
+    size_t return_size
 
 cdef unsigned long (*OpenSSL_version_num)() noexcept nogil
 cdef const char* (*OpenSSL_version)(int) noexcept nogil
@@ -53,6 +65,10 @@ cdef long (*SSL_CTX_ctrl)(SSL_CTX*, int, long, void*) noexcept nogil
 cdef long (*SSL_CTX_callback_ctrl)(SSL_CTX*, int, void*) noexcept nogil
 cdef unsigned long (*SSL_CTX_set_options)(SSL_CTX*, unsigned long) noexcept nogil
 cdef int (*SSL_CTX_set_num_tickets)(SSL_CTX*, size_t) noexcept nogil
+cdef long (*SSL_CTX_set_timeout)(SSL_CTX*, long) noexcept nogil
+cdef int (*SSL_CTX_set_ex_data)(SSL_CTX*, int, void*) noexcept nogil
+cdef void* (*SSL_CTX_get_ex_data)(SSL_CTX*, int) noexcept nogil
+cdef int (*SSL_CTX_set_tlsext_ticket_key_evp_cb)(SSL_CTX*, void*) noexcept nogil     # NULL before 3.0
 cdef int (*SSL_CTX_set_cipher_list)(SSL_CTX*, const char*) noexcept nogil
 cdef int (*SSL_CTX_use_certificate)(SSL_CTX*, void*) noexcept nogil
 cdef int (*SSL_CTX_use_PrivateKey)(SSL_CTX*, void*) noexcept nogil
@@ -66,6 +82,7 @@ cdef SSL* (*SSL_new)(SSL_CTX*) noexcept nogil
 cdef void (*SSL_free)(SSL*) noexcept nogil
 cdef void (*SSL_set_bio)(SSL*, BIO*, BIO*) noexcept nogil
 cdef void (*SSL_set_accept_state)(SSL*) noexcept nogil
+cdef SSL_CTX* (*SSL_get_SSL_CTX)(SSL*) noexcept nogil
 cdef SSL_CTX* (*SSL_set_SSL_CTX)(SSL*, SSL_CTX*) noexcept nogil
 cdef const char* (*SSL_get_servername)(SSL*, int) noexcept nogil
 cdef int (*SSL_do_handshake)(SSL*) noexcept nogil
@@ -132,5 +149,13 @@ cdef void* (*PEM_read_bio_X509)(BIO*, void*, void*, void*) noexcept nogil
 cdef void* (*PEM_read_bio_PrivateKey)(BIO*, void*, void*, void*) noexcept nogil
 cdef void (*X509_free)(void*) noexcept nogil
 cdef void (*EVP_PKEY_free)(void*) noexcept nogil
+cdef int (*RAND_bytes)(unsigned char*, int) noexcept nogil
+cdef void (*OPENSSL_cleanse)(void*, size_t) noexcept nogil
+cdef const void* (*EVP_aes_256_cbc)() noexcept nogil
+cdef int (*EVP_EncryptInit_ex)(void*, const void*, void*, const unsigned char*, const unsigned char*) noexcept nogil
+cdef int (*EVP_DecryptInit_ex)(void*, const void*, void*, const unsigned char*, const unsigned char*) noexcept nogil
+cdef int (*EVP_MAC_CTX_set_params)(void*, const OSSL_PARAM*) noexcept nogil          # NULL before 3.0
+cdef const void* (*EVP_sha256)() noexcept nogil
+cdef int (*HMAC_Init_ex)(void*, const void*, int, const void*, void*) noexcept nogil
 
 cdef bint has_openssl() except -1

@@ -64,6 +64,7 @@ cdef int load_openssl() except -1:
     find(<void**>&ERR_reason_error_string, b"ERR_reason_error_string")
     find_contexts()
     find_verdicts()
+    find_tickets()
     find_sessions()
     find_clients()
     find_bios()
@@ -111,6 +112,25 @@ cdef int find_verdicts() except -1:
     find(<void**>&X509_verify_cert_error_string, b"X509_verify_cert_error_string")
     find(<void**>&i2d_X509, b"i2d_X509")
     find(<void**>&SSL_get1_peer_certificate, SSL_GET1_PEER_CERTIFICATE[OpenSSL_version_num() < 0x30000000])
+    return 0
+
+
+cdef int find_tickets() except -1:
+    find(<void**>&SSL_CTX_set_timeout, b"SSL_CTX_set_timeout")
+    find(<void**>&SSL_CTX_set_ex_data, b"SSL_CTX_set_ex_data")
+    find(<void**>&SSL_CTX_get_ex_data, b"SSL_CTX_get_ex_data")
+    find(<void**>&SSL_get_SSL_CTX, b"SSL_get_SSL_CTX")
+    find(<void**>&RAND_bytes, b"RAND_bytes")
+    find(<void**>&OPENSSL_cleanse, b"OPENSSL_cleanse")
+    find(<void**>&EVP_aes_256_cbc, b"EVP_aes_256_cbc")
+    find(<void**>&EVP_EncryptInit_ex, b"EVP_EncryptInit_ex")
+    find(<void**>&EVP_DecryptInit_ex, b"EVP_DecryptInit_ex")
+    if OpenSSL_version_num() >= OPENSSL_3:
+        find(<void**>&SSL_CTX_set_tlsext_ticket_key_evp_cb, b"SSL_CTX_set_tlsext_ticket_key_evp_cb")
+        find(<void**>&EVP_MAC_CTX_set_params, b"EVP_MAC_CTX_set_params")
+    else:
+        find(<void**>&EVP_sha256, b"EVP_sha256")
+        find(<void**>&HMAC_Init_ex, b"HMAC_Init_ex")
     return 0
 
 

@@ -637,6 +637,10 @@ cdef class OwnContext:
         """Return the session of a new connection, as its server."""
         return OwnSession(self.contexts, None)
 
+    def set_ticket_keys(self, keys):
+        """Use other keys for tickets: as `ServerTls.ticket_keys`. It must have been made with some."""
+        self.contexts.set_ticket_keys(keys)
+
 
 @cython.final
 cdef class OwnClient:
@@ -765,6 +769,14 @@ class ObjectContext:
     def session(self):
         """Return the session of a new connection, as its server or its client."""
         return ObjectSession(self.context.session())
+
+    def set_ticket_keys(self, keys):
+        """As `sessions.TlsContext`: nothing."""
+
+
+def shares_tickets():
+    """As `engine.shares_tickets`."""
+    return has_openssl()
 
 
 def open_tls(options):

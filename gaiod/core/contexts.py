@@ -66,7 +66,11 @@ def _context_of(certificate: Certificate, options: ServerTls) -> ssl.SSLContext:
     context.minimum_version = min(versions)
     context.maximum_version = max(versions)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.num_tickets = 1
+    if options.ticket_lifetime_s is None:
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
+    else:
+        context.num_tickets = 1
     context.set_ciphers(CIPHERS)
     if options.alpn:
         context.set_alpn_protocols(options.alpn)

@@ -56,9 +56,20 @@ __all__ = [
     "open_tls",
     "peer_name",
     "set_option",
+    "shares_tickets",
     "shutdown_write",
     "take_error",
 ]
+
+
+def shares_tickets() -> bool:
+    """Tell whether servers use the keys that they are given for tickets: the standard library's do not."""
+    # Late, as below.
+    if TYPE_CHECKING or ENGINE == "interpreted":
+        from gaiod.core.sessions import shares_tickets as tell
+    else:
+        from gaiod.core._sessions import shares_tickets as tell
+    return tell()
 
 
 def open_tls(options: ServerTls | ClientTls) -> Any:

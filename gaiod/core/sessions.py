@@ -116,6 +116,14 @@ class TlsContext:
         """Return the session of a new connection, as its server or its client."""
         return Session(self._contexts)
 
+    def set_ticket_keys(self, keys: Sequence[bytes]) -> None:
+        """Do nothing: the standard library has a key of its own, and takes no other."""
+
+
+def shares_tickets() -> bool:
+    """As `engine.shares_tickets`."""
+    return False
+
 
 def open_tls(options: ServerTls | ClientTls) -> TlsContext:
     """As `engine.open_tls`."""

@@ -36,6 +36,15 @@ AHEAD_BYTES = 4 * RECORD_BYTES
 """Most plain bytes that are encrypted before the kernel has taken those before them. Records have numbers: what is
 encrypted has to be sent, whatever becomes of the write."""
 
+TICKET_KEY_BYTES = 80
+"""Of a key that encrypts tickets: its name, of 16; for AES-256, 32; for HMAC-SHA256, 32."""
+
+TICKET_KEYS_MAX = 3
+"""Of a server. The newest encrypts; a ticket that an older one has encrypted is good, and the client gets a new one."""
+
+TICKET_LIFETIME_S = 86_400
+"""For how long a ticket is good, if nothing is said."""
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
@@ -77,6 +86,12 @@ class ServerTls:
     """A stream that ends without a close_notify ended in order."""
     clients: Clients | None = None
     """None: their certificates are not asked for."""
+
+    ticket_lifetime_s: int | None = TICKET_LIFETIME_S
+    """For how long a client can resume its session with the ticket that it gets; None: it gets none."""
+    ticket_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    """Of `TICKET_KEY_BYTES` each, the newest first, `TICKET_KEYS_MAX` at most. Servers with the same ones resume each
+    other's sessions. None: a key of its own, which nobody else has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,9 @@ class Subject(Protocol):
     def files(self) -> Sequence[WatchedFile]:
         """Return the files that are read again when they change."""
 
+    def ticket_key_age_s(self, listener: ListenerSettings) -> float | None:
+        """Return how old the newest key of a listener's TLS tickets is; None: it has none."""
+
     def slots(self) -> Iterable[Slot]:
         """Return the slots."""
 
@@ -369,6 +372,9 @@ class Collector(PrometheusCollector):
         self._add_handover(scrape, name, row)
         if listener.settings.tls is not None:
             self._add_tls(scrape, listener.settings.tls, name, row)
+            age_s = self._subject.ticket_key_age_s(listener.settings)
+            if age_s is not None:
+                scrape.add("gaiod_tls_ticket_key_age_seconds", age_s, name)
         for number, queue in enumerate(listener.queues()):
             if queue is not None:
                 scrape.add("gaiod_listen_queue_length", queue[0], name, number)

@@ -116,6 +116,12 @@ METRICS = (
         "When a certificate that clients are shown ends, in seconds since 1970.",
         ("listener", "name"),
     ),
+    Metric(
+        "gaiod_tls_ticket_key_age_seconds",
+        "gauge",
+        "Age of the newest key of the tickets with which clients resume TLS sessions: at most tickets.rotate.",
+        ("listener",),
+    ),
     Metric("gaiod_accept_errors_total", "counter", "Failures of accept(), by errno.", ("listener", "errno")),
     Metric(
         "gaiod_accept_paused_seconds_total",

@@ -3,6 +3,7 @@
     supervisor -> worker    {"listeners": [{...settings...}], "fds": [[fd, ...], ...], "stats": fd, "dump": fd, ...}
     worker -> supervisor    {"share": {"listener": "db", "key": "...", "value": ...}}
     supervisor -> worker    {"shared": {"listener": "db", "key": "...", "value": ..., "own": false}}
+    supervisor -> worker    {"ticket_keys": {"<scope>": ["<hexadecimal>", ...]}}     there is a new one
     supervisor -> worker    {"lead": ["db"]}     of these listeners it is the leader, and of no others
     worker -> supervisor    {"ready": true} | {"failed": "why", "status": 78} | {"leaving": true}
     supervisor -> worker    {"serve": true}

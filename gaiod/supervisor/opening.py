@@ -15,6 +15,7 @@ from gaiod.supervisor.host.systemd import inherited_sockets
 from gaiod.supervisor.operators.server import CONTROL_MODE, open_control_socket
 from gaiod.supervisor.processes.kept_closes import Inherited
 from gaiod.supervisor.processes.shared_state import HandedOverValues
+from gaiod.supervisor.processes.ticket_keys import HandedOverKeys
 from gaiod.supervisor.sockets.bind import close_listener
 from gaiod.supervisor.sockets.listeners import Listeners, Prepared
 from gaiod.supervisor.upgrade import HandedOver, Predecessor, predecessor
@@ -86,13 +87,15 @@ class Opening:
         feed: dict[str, Any] | None,
         instances: int,
         closes: Inherited,
+        ticket_keys: HandedOverKeys,
     ) -> HandedOver:
         """Return what a successor gets: the sockets, and what its workers and its feeder are to know."""
         control = {}
         if self.control is not None and control_listen is not None:
             control[control_listen] = self.control.fileno()
         inodes = {sock.path: sock.inode for sock in (self.control, *self.listeners.unix_sockets()) if sock is not None}
-        return HandedOver(self.listeners.handed_over(), control, inodes, shared, feed, instances, closes)
+        sockets = self.listeners.handed_over()
+        return HandedOver(sockets, control, inodes, shared, feed, instances, closes, ticket_keys)
 
     def renew_control(self) -> UnixListener | None:
         """Listen anew if the file of the control socket was removed; return the new socket."""

@@ -21,6 +21,7 @@ from typing import Any
 
 from gaiod.addresses import parse_address
 from gaiod.core.connection import Conn
+from gaiod.core.engine import shares_tickets
 from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.handler.handler import Handler
@@ -258,6 +259,17 @@ def _load_handler(reference: str) -> type[Handler]:
                 raise HandlerLoadError(str(error)) from error  # with its place in the configuration
             raise
     return load_handler(reference)
+
+
+def tickets_of_one(settings: Settings) -> list[str]:
+    """Return what to say of listeners whose TLS tickets are good for one worker only."""
+    names = [each.name for each in settings.listeners if each.tls is not None and each.tls.tickets is not None]
+    if not names or shares_tickets():
+        return []
+    return [
+        f"TLS clients of {', '.join(names)} can resume their sessions with one worker only, and not after a reload: "
+        "this needs the compiled engine, and OpenSSL 1.1.1 or later as a shared library"
+    ]
 
 
 def open_to_all(settings: Settings) -> list[str]:

@@ -27,7 +27,7 @@ from gaiod.supervisor.opening import Opening
 from gaiod.supervisor.operators.commands import Commands
 from gaiod.supervisor.operators.server import Control
 from gaiod.supervisor.operators.snapshot import Snapshot
-from gaiod.supervisor.preflight import Checked
+from gaiod.supervisor.preflight import Checked, tickets_of_one
 from gaiod.supervisor.processes.fleet import Fleet
 from gaiod.supervisor.processes.generation import Failure, Generation
 from gaiod.supervisor.processes.health import Health
@@ -186,6 +186,7 @@ class Supervisor:
             self._fleet.instances = self._opening.predecessor.instances
             self._fleet.closes.adopt(self._opening.predecessor.closes)
             self._fleet.shared.adopt(self._opening.predecessor.shared)
+            self._fleet.tickets.adopt(self._opening.predecessor.ticket_keys)
             self._fleet.feeding.take_over(self._opening.predecessor.feed)
         generation = Generation(1, self._settings, prepared.listeners, self._code, prepared.inlets)
         del self._code  # it is the generation's, and goes with it
@@ -280,6 +281,8 @@ class Supervisor:
         too_few = descriptors.warning(prepared.settings, prepared.sockets)
         if too_few is not None:
             log.warning("%s", too_few)
+        for text in tickets_of_one(prepared.settings):
+            log.warning("%s", text)
         self._fronts.serve_metrics(prepared.metrics)
 
     def _drain_one(self, name: str) -> None:
@@ -376,6 +379,7 @@ class Supervisor:
                     feed=self._fleet.feeding.handed_over(),
                     instances=self._fleet.instances + INSTANCES_SPARED,
                     closes=self._fleet.closes.handed_over(),
+                    ticket_keys=self._fleet.tickets.handed_over(),
                 ),
                 lambda status, text: self._take_upgraded(asker, status, text),
             )
@@ -415,6 +419,7 @@ class Supervisor:
         follow_log()
         if self.state == "serving" and not self._is_upgrading:  # else others hold the sockets, too
             self._fronts.look_after_files()
+            self._fleet.rotate_tickets()
             self._rebalancing.look()
             self._files.look()
         now_s, interval_s = time.monotonic(), self._notifier.watchdog_interval_s

@@ -25,6 +25,7 @@ from gaiod.process.socket_files import Inode
 from gaiod.supervisor.processes.kept_closes import Inherited
 from gaiod.supervisor.processes.shared_state import HandedOverValues
 from gaiod.supervisor.processes.slots import Key, anonymous_file
+from gaiod.supervisor.processes.ticket_keys import HandedOverKeys
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -71,6 +72,7 @@ class HandedOver:
         instances: the numbers of its workers are up to this, those included that it may yet start: connections that
             come from them keep their names.
         closes: what is remembered of connections that closed.
+        ticket_keys: those of TLS tickets.
     """
 
     sockets: Sockets
@@ -80,6 +82,7 @@ class HandedOver:
     feed: dict[str, Any] | None = None
     instances: int = 0
     closes: Inherited | None = None
+    ticket_keys: HandedOverKeys = field(default_factory=dict, repr=False)
 
 
 def own_command(*arguments: str) -> list[str]:
@@ -206,8 +209,8 @@ class Predecessor:
     """The new daemon's side: what the old one hands over.
 
     Attributes:
-        sockets, control, inodes, shared, feed, instances, closes: as they were given to `Upgrade`; an older daemon
-            does not have all of them.
+        sockets, control, inodes, shared, feed, instances, closes, ticket_keys: as they were given to `Upgrade`; an
+            older daemon does not have all of them.
     """
 
     def __init__(self, fd: int, failure: int | None = None) -> None:
@@ -239,6 +242,7 @@ class Predecessor:
         self.feed: dict[str, Any] | None = message.get("feed")
         self.instances: int = message.get("instances", 0)
         self.closes: Inherited | None = message.get("closes")
+        self.ticket_keys: HandedOverKeys = message.get("ticket_keys", {})
         self.shared: HandedOverValues = [(name, label, values) for name, label, values in message.get("shared", ())]
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 from weakref import WeakSet
@@ -28,6 +28,7 @@ from gaiod.plugins import label_of
 from gaiod.process.dispatch import Target
 from gaiod.settings import ListenerSettings, ProxyProtocolSettings, TlsSettings
 from gaiod.stats.cells import ACCEPT_ERRORS, CELL, HANDOVER_BOUNDS_S, Layout, bucket_of
+from gaiod.ticket_scope import scope_of
 from gaiod.worker.admission.accept_pauses import AcceptPauses
 from gaiod.worker.admission.access import Access
 from gaiod.worker.admission.proxy_header_wait import ProxyHeaderWait
@@ -62,6 +63,9 @@ SWEEPS_PER_TIMEOUT = 8
 """How often connections are looked at within their idle timeout, and so how late one may be closed. A
 sweep of 20,000 connections takes the compiled core 0.1 ms; a timer each would cost 150 bytes each."""
 
+TicketKeys = Mapping[str, Sequence[str]]
+"""By scope (`gaiod.ticket_scope`), the newest first: hexadecimal text."""
+
 
 class Listener(Target):
     """Serves one listening socket through one handler.
@@ -84,6 +88,7 @@ class Listener(Target):
         slow: SlowHooks | None = None,
         shared: Mapping[str, Any] | None = None,
         share: Callable[[str, Any], None] | None = None,
+        ticket_keys: TicketKeys | None = None,
         started: Callable[[StartError | None], None] | None = None,
     ) -> None:
         """Make a listener; `start` lets its handler begin, `open` lets it serve.
@@ -101,6 +106,7 @@ class Listener(Target):
             slow: is told of its slow hooks; None: nobody is.
             shared: what the workers of the listener share already.
             share: tells the others of a key and its value; None: there are no others, so it leads.
+            ticket_keys: those of TLS tickets, by scope.
             started: called if the start took longer than `start`: it is ready, or could not be.
         """
         super().__init__(handler.on_read, handler.on_write)
@@ -132,7 +138,7 @@ class Listener(Target):
         self._shared = SharedState(watcher, shared or {}, share or _nobody_to_tell, self._delayed)
         self._access = None if settings.access is None else Access(settings.access)
         self._header_wait = None if settings.proxy_protocol is None else self._wait_for(settings.proxy_protocol)
-        self._tls_wait = None if settings.tls is None else self._wait_for_tls(settings.tls)
+        self._tls_wait = None if settings.tls is None else self._wait_for_tls(settings.tls, ticket_keys or {})
         handler._host = self
 
     def _wait_for(self, balancers: ProxyProtocolSettings) -> ProxyHeaderWait:
@@ -144,10 +150,11 @@ class Listener(Target):
             closed=self._unserved_closed,
         )
 
-    def _wait_for_tls(self, tls: TlsSettings) -> TlsWait:
+    def _wait_for_tls(self, tls: TlsSettings, keys: TicketKeys) -> TlsWait:
         return TlsWait(
             self._watcher,
             tls,
+            ticket_keys=_keys_for(self.settings, keys),
             admit=self._admit,
             reject=self._no_tls,
             closed=self._unserved_closed,
@@ -211,6 +218,12 @@ class Listener(Target):
         for sock in self._sockets:
             self._watcher.free(sock)
         self._sockets.clear()
+
+    def set_ticket_keys(self, keys: TicketKeys) -> None:
+        """Use other keys for TLS tickets, if some are its own."""
+        own = _keys_for(self.settings, keys)
+        if self._tls_wait is not None and own:
+            self._tls_wait.set_ticket_keys(own)
 
     def close_all(self, *, abort: bool = False) -> None:
         """Close every connection once what was written to it is sent, or at once."""
@@ -690,3 +703,8 @@ class _Unseen(Target):
 
 
 _UNSEEN = _Unseen(None, None)
+
+
+def _keys_for(settings: ListenerSettings, keys: TicketKeys) -> list[bytes]:
+    """Return the keys that are for a listener's tickets."""
+    return [bytes.fromhex(key) for key in keys.get(scope_of(settings) or "", ())]

@@ -45,7 +45,7 @@ from gaiod.worker.handover.taker import Taker
 from gaiod.worker.inspect.connection_facts import UNKNOWN
 from gaiod.worker.inspect.questions import Questions
 from gaiod.worker.inspect.recent_closes import RecentCloses
-from gaiod.worker.listener import Listener
+from gaiod.worker.listener import Listener, TicketKeys
 from gaiod.worker.names import Names
 from gaiod.worker.slow_hooks.report import SlowHooks
 from gaiod.worker.slow_hooks.sampler import Sampler
@@ -92,6 +92,7 @@ class Worker:
             "socket": self._take_socket,
             "file": self._take_file,
             "shared": self._take_shared,
+            "ticket_keys": self._take_ticket_keys,
             "lead": self._take_lead,
             "ask": self._take_question,
         }
@@ -185,6 +186,7 @@ class Worker:
                 slow=self._slow,
                 shared=message["shared"].get(settings.name),
                 share=partial(self._share, settings.name),
+                ticket_keys=message.get("ticket_keys"),
                 started=self._take_started,
             )
             self._listeners.append(listener)
@@ -291,6 +293,11 @@ class Worker:
         for listener in self._listeners:
             if listener.name == said["listener"]:
                 listener.take_shared(said["key"], said["value"], is_own=said["own"])
+
+    def _take_ticket_keys(self, keys: TicketKeys) -> None:
+        """Encrypt tickets by a new key from now on."""
+        for listener in self._listeners:
+            listener.set_ticket_keys(keys)
 
     def _take_lead(self, names: list[str]) -> None:
         for listener in self._listeners:

@@ -1,6 +1,7 @@
 """What a server shows its clients, by their names and protocols, and what is agreed with them."""
 
 import ssl
+import time
 
 import pytest
 
@@ -18,7 +19,7 @@ from core.support.tls import (
 )
 from core.support.waiting import assert_quiet, collect_one
 from gaiod.core.errors import TlsError
-from gaiod.core.tls import Certificate, ServerTls
+from gaiod.core.tls import TICKET_KEY_BYTES, Certificate, ServerTls
 from gaiod.core.watcher import Watcher
 
 
@@ -126,17 +127,110 @@ def test_key_of_another_certificate_is_refused() -> None:
         server_of(ServerTls((Certificate(certificate().chain, certificate("example.org").key),)))
 
 
-def test_client_resumes_its_session(watcher: Watcher, tcp_pair: NewPair) -> None:
-    resumed = []
-    session = None
-    for _ in range(2):
-        near, far = tcp_pair()
-        conn, peer = watcher.delegate(near), TlsPeer(far)
-        peer.object = client().wrap_bio(peer.incoming, peer.outgoing, server_hostname="localhost", session=session)
-        shake_hands(watcher, conn, peer, [])
-        conn.write(b"a")
-        collect_one(watcher)
-        assert peer.recv(1) == b"a"
-        session = peer.object.session
-        resumed.append(conn.tls.resumed)
-    assert resumed == [False, True]
+def visit(
+    watcher: Watcher,
+    tcp_pair: NewPair,
+    tls: object,
+    session: ssl.SSLSession | None = None,
+    version: str = "1.3",
+    asked: str = "localhost",
+) -> tuple[bool, ssl.SSLSession]:
+    """Be a client that has a session; return whether that was resumed, and the session that it has then."""
+    near, far = tcp_pair()
+    conn, peer = watcher.delegate(near), TlsPeer(far)
+    peer.object = client(version).wrap_bio(peer.incoming, peer.outgoing, server_hostname=asked, session=session)
+    shake_hands(watcher, conn, peer, [], tls)
+    conn.write(b"a")
+    collect_one(watcher)
+    assert peer.recv(1) == b"a"
+    resumed = conn.tls.resumed
+    session = peer.object.session
+    assert session is not None
+    conn.abort()
+    return resumed, session
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_client_resumes_its_session(watcher: Watcher, tcp_pair: NewPair, version: str) -> None:
+    tls = server_of(ServerTls((certificate(),)))
+    resumed, session = visit(watcher, tcp_pair, tls, None, version)
+    assert not resumed
+    assert visit(watcher, tcp_pair, tls, session, version)[0]
+
+
+def key(number: int) -> bytes:
+    return bytes([number]) * TICKET_KEY_BYTES
+
+
+def with_keys(*numbers: int, **options: object) -> ServerTls:
+    return ServerTls((certificate(),), ticket_keys=tuple(map(key, numbers)), **options)  # type: ignore[arg-type]
+
+
+def shares_keys() -> bool:
+    """Tell whether sessions use the keys that are theirs: the standard library's do not."""
+    return can_refuse_protocols()
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+@pytest.mark.parametrize("names", [(), ("localhost",)])
+def test_session_is_resumed_by_whoever_has_its_key_and_by_nobody_else(
+    watcher: Watcher, tcp_pair: NewPair, version: str, names: tuple[str, ...]
+) -> None:
+    made = Certificate(certificate().chain, certificate().key, names)
+    others = Certificate(certificate("example.org").chain, certificate("example.org").key, ("example.org",))
+
+    def server_with(*numbers: int) -> object:
+        # Those that are chosen by their name are not the first.
+        certificates = (others, made) if names else (made,)
+        return server_of(ServerTls(certificates, ticket_keys=tuple(map(key, numbers))))
+
+    _, session = visit(watcher, tcp_pair, server_with(1), None, version)
+    assert visit(watcher, tcp_pair, server_with(1), session, version)[0] == shares_keys()
+    assert visit(watcher, tcp_pair, server_with(3, 2, 1), session, version)[0] == shares_keys()
+    assert not visit(watcher, tcp_pair, server_with(4, 3, 2), session, version)[0]
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_ticket_of_an_older_key_is_replaced_by_one_of_the_newest(
+    watcher: Watcher, tcp_pair: NewPair, version: str
+) -> None:
+    if not shares_keys():
+        pytest.skip("the standard library has keys of its own")
+    tls = server_of(with_keys(1))
+    _, session = visit(watcher, tcp_pair, tls, None, version)
+    tls.set_ticket_keys([key(2), key(1)])
+    resumed, session = visit(watcher, tcp_pair, tls, session, version)
+    assert resumed
+    tls.set_ticket_keys([key(4), key(3), key(2)])
+    assert visit(watcher, tcp_pair, tls, session, version)[0]
+
+
+def test_keys_that_are_none_are_refused_and_nothing_has_changed(watcher: Watcher, tcp_pair: NewPair) -> None:
+    if not shares_keys():
+        pytest.skip("the standard library has keys of its own")
+    tls = server_of(with_keys(1))
+    _, session = visit(watcher, tcp_pair, tls)
+    for keys in ([], [b"short"], [key(2)] * 4):
+        with pytest.raises(ValueError, match="80 bytes"):
+            tls.set_ticket_keys(keys)
+    assert visit(watcher, tcp_pair, tls, session)[0]
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_ticket_is_good_for_its_lifetime(watcher: Watcher, tcp_pair: NewPair, version: str) -> None:
+    if not shares_keys():
+        pytest.skip("the standard library cannot be told it")
+    tls = server_of(with_keys(1, ticket_lifetime_s=1))
+    _, session = visit(watcher, tcp_pair, tls, None, version)
+    assert session.ticket_lifetime_hint == 1
+    assert visit(watcher, tcp_pair, tls, session, version)[0]
+    time.sleep(2.1)  # OpenSSL counts in seconds
+    assert not visit(watcher, tcp_pair, tls, session, version)[0]
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_client_gets_no_ticket_where_there_are_none(watcher: Watcher, tcp_pair: NewPair, version: str) -> None:
+    tls = server_of(ServerTls((certificate(),), ticket_lifetime_s=None))
+    _, session = visit(watcher, tcp_pair, tls, None, version)
+    assert not session.has_ticket
+    assert not visit(watcher, tcp_pair, tls, session, version)[0]

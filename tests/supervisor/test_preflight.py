@@ -22,7 +22,14 @@ from gaiod.config import load
 from gaiod.process.dispatch import dispatch
 from gaiod.settings import AccessRule, ListenerSettings, ProxyProtocolSettings, Settings, TlsSettings
 from gaiod.supervisor import preflight
-from gaiod.supervisor.preflight import Checked, Preflight, PreflightFailed, open_to_all, read_configuration
+from gaiod.supervisor.preflight import (
+    Checked,
+    Preflight,
+    PreflightFailed,
+    open_to_all,
+    read_configuration,
+    tickets_of_one,
+)
 
 MINE = "class Mine(gaiod.Handler):\n    pass\n"
 
@@ -323,3 +330,13 @@ def test_listener_that_serves_whoever_reaches_it_is_warned_of(bind: str, guards:
     settings = Settings(listeners=(ListenerSettings(name="app", bind=bind, handler="echo", **guards),))
     said = open_to_all(settings)
     assert [f"listener app is on {bind} with neither tls nor access" in text for text in said] == [True] * is_open
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_what_is_said_of_tickets_that_one_worker_gives(monkeypatch: pytest.MonkeyPatch, *, is_shared: bool) -> None:
+    monkeypatch.setattr("gaiod.supervisor.preflight.shares_tickets", lambda: is_shared)
+    made = {"plain": None, "app": TlsSettings(()), "none": TlsSettings((), tickets=None)}
+    listeners = [ListenerSettings(name, "127.0.0.1:0", "echo", tls=tls) for name, tls in made.items()]
+    said = tickets_of_one(Settings(tuple(listeners)))
+    assert len(said) == (not is_shared)
+    assert all(text.startswith("TLS clients of app can resume their sessions with one worker only") for text in said)

@@ -10,6 +10,7 @@ from gaiod.core import ENGINE
 from gaiod.handler.admin_state import AdminState, admin_states
 from gaiod.observe.collector import ServedListener
 from gaiod.plugins import label_of
+from gaiod.settings import ListenerSettings
 from gaiod.stats.cells import CELL, SERVER_CELL, SERVER_FAILURES, SIDES, open_connections, open_to_server
 from gaiod.stats.feeder_cells import SOURCE_CELL
 from gaiod.supervisor.file_watch import FileWatch, WatchedFile
@@ -89,6 +90,10 @@ class Snapshot:
     def files(self) -> list[WatchedFile]:
         """Return the files that are read again when they change."""
         return self._watch.files
+
+    def ticket_key_age_s(self, listener: ListenerSettings) -> float | None:
+        """Return how old the newest key of a listener's TLS tickets is; None: it has none."""
+        return self._fleet.tickets.age_s(listener)
 
     def slots(self) -> Iterable[Slot]:
         """Return the slots that have counted something."""

@@ -20,7 +20,9 @@ from gaiod.supervisor.processes.generation import Code, Failure, Generation, Lau
 from gaiod.supervisor.processes.kept_closes import KeptCloses
 from gaiod.supervisor.processes.shared_state import SharedState, appoint
 from gaiod.supervisor.processes.slots import Key, Slot
+from gaiod.supervisor.processes.ticket_keys import TicketKeys
 from gaiod.supervisor.sockets.listeners import OpenListener
+from gaiod.ticket_scope import scope_of
 from gaiod.watched_files import FileKind, Files
 
 log = logging.getLogger("gaiod.supervisor")
@@ -49,6 +51,7 @@ class Fleet:
         instances: how many workers there have been, those of the daemons before this one included.
         closes: what is remembered of connections that closed.
         shared: what the workers of each listener share.
+        tickets: the keys of TLS tickets.
         drained: the names of its listeners that are not served any more.
         is_stopping: it ends, and starts nobody any more.
         was_forced: a worker did not end in order when the daemon stopped.
@@ -70,6 +73,7 @@ class Fleet:
         self.instances = 0
         self.closes = KeptCloses()
         self.shared = SharedState()
+        self.tickets = TicketKeys()
         self.drained: set[str] = set()
         self.is_stopping = False
         self.was_forced = False
@@ -192,6 +196,12 @@ class Fleet:
                 member.process.send({"file": {"kind": kind.name, "files": files, "value": value}})
         return bool(renewed)
 
+    def rotate_tickets(self) -> None:
+        """Have all workers use new keys for tickets, where it is time."""
+        if self.generation is not None and self.tickets.rotate(self.generation.settings.listeners):
+            for member in self._members:
+                member.process.send({"ticket_keys": self.tickets.of(member.generation.settings.listeners)})
+
     def drain_listener(self, name: str, timeout_s: float) -> None:
         """Have all workers stop serving a listener; later ones do not begin to."""
         self.drained.add(name)
@@ -260,6 +270,7 @@ class Fleet:
         try:
             message = generation.message_to(number, self.feeding.address)
             message["closes"] = closes
+            message["ticket_keys"] = self.tickets.of(generation.settings.listeners)
             message["shared"] = {key[0]: dict(self.shared.of(key)) for key in memory.keys}
             process.start(message, generation.sockets_of(number, not_served))
         except BaseException:
@@ -484,6 +495,7 @@ class Fleet:
         for slot in (self.past, *self.slots.values()):
             slot.forget(known)
         self.shared.forget(known)
+        self.tickets.forget({scope_of(each) for one in generations.values() for each in one.settings.listeners})
 
     def _close_codes(self) -> None:
         """Close the code of generations that nobody runs, and nobody will be started with."""

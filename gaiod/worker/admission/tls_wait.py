@@ -1,6 +1,6 @@
 """New connections of a listener that speaks TLS, until their handshake is done: no hook has seen them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gaiod.core.connection import Conn
 from gaiod.core.engine import open_tls
@@ -29,6 +29,7 @@ class TlsWait(Target):
     Args:
         watcher: the worker's.
         settings: what is shown to them, and asked of them.
+        ticket_keys: as of `ServerTls`; none: sessions are resumed by nobody else.
         admit: called with a connection whose handshake is done.
         reject: called for a connection that is about to be closed, with what is wrong, for the log, and what ends it.
             Empty: nothing to log.
@@ -41,6 +42,7 @@ class TlsWait(Target):
         watcher: Watcher,
         settings: TlsSettings,
         *,
+        ticket_keys: Sequence[bytes] = (),
         admit: Callable[[Conn], None],
         reject: Callable[[Conn, str, Termination], None],
         closed: Callable[[], None],
@@ -49,15 +51,7 @@ class TlsWait(Target):
         super().__init__(None, None)
         self._watcher = watcher
         self._timeout_s = settings.handshake_timeout_s
-        self._tls = open_tls(
-            ServerTls(
-                tuple(Certificate(each.chain, each.key, each.names) for each in settings.certificates),
-                versions=settings.versions,
-                refuses_unknown_names=settings.refuses_unknown_names,
-                alpn=settings.alpn,
-                accepts_truncation=settings.accepts_truncation,
-            )
-        )
+        self._tls = open_tls(_options(settings, ticket_keys))
         self._admit = admit
         self._reject = reject
         self._closed = closed
@@ -67,6 +61,10 @@ class TlsWait(Target):
         """Begin the handshake of a new connection."""
         conn.context = self
         conn.start_tls(self._tls, deadline=conn.opened_s + self._timeout_s)
+
+    def set_ticket_keys(self, keys: Sequence[bytes]) -> None:
+        """Use other keys for tickets."""
+        self._tls.set_ticket_keys(keys)
 
     def close_all(self) -> None:
         """Close every connection whose handshake is under way."""
@@ -98,3 +96,16 @@ class TlsWait(Target):
         text = wrong and f"a connection from {peer_text(conn.peer_address)} is rejected: {wrong}"
         self._reject(conn, text, termination)
         conn.close()
+
+
+def _options(settings: TlsSettings, ticket_keys: Sequence[bytes]) -> ServerTls:
+    tickets = settings.tickets
+    return ServerTls(
+        tuple(Certificate(each.chain, each.key, each.names) for each in settings.certificates),
+        versions=settings.versions,
+        refuses_unknown_names=settings.refuses_unknown_names,
+        alpn=settings.alpn,
+        accepts_truncation=settings.accepts_truncation,
+        ticket_lifetime_s=None if tickets is None else round(tickets.lifetime_s),
+        ticket_keys=tuple(ticket_keys),
+    )

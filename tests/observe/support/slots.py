@@ -121,6 +121,10 @@ class FakeDaemon:
         """The files that are read again when they change."""
         return self.all_files
 
+    def ticket_key_age_s(self, listener: ListenerSettings) -> float | None:
+        """The age of the newest key."""
+        return 600.0
+
     def slots(self) -> list[FakeSlot]:
         """The slots."""
         return self.all_slots
