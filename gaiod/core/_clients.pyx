@@ -5,19 +5,15 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdlib cimport free, malloc
 
-from gaiod.core._contexts cimport use_certificate
+from gaiod.core._contexts cimport believe, list_of, new_context, use_certificate
 from gaiod.core._openssl cimport (
-    BIO, BIO_free, BIO_new_mem_buf, ERR_clear_error, PEM_read_bio_X509, SSL, SSL_CTRL_MODE,
-    SSL_CTRL_SET_MAX_PROTO_VERSION, SSL_CTRL_SET_MIN_PROTO_VERSION, SSL_CTRL_SET_SESS_CACHE_MODE,
-    SSL_CTRL_SET_TLSEXT_HOSTNAME, SSL_CTX, SSL_CTX_ctrl, SSL_CTX_free, SSL_CTX_get0_param, SSL_CTX_get_cert_store,
-    SSL_CTX_new, SSL_CTX_sess_set_new_cb, SSL_CTX_set_alpn_protos, SSL_CTX_set_cipher_list,
-    SSL_CTX_set_default_verify_paths, SSL_CTX_set_options, SSL_CTX_set_verify, SSL_MODE_RELEASE_BUFFERS,
-    SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_SESSION_free, SSL_SESS_CACHE_CLIENT,
-    SSL_SESS_CACHE_NO_INTERNAL, SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_ctrl, SSL_get0_param, SSL_get_ex_data,
-    SSL_get_ex_data_X509_STORE_CTX_idx, SSL_set_ex_data, SSL_set_session, TLS_client_method,
-    X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_STORE_CTX_get_current_cert, X509_STORE_CTX_get_ex_data,
-    X509_STORE_add_cert, X509_VERIFY_PARAM_set1_host, X509_VERIFY_PARAM_set1_ip_asc, X509_VERIFY_PARAM_set_flags,
-    X509_VERIFY_PARAM_set_hostflags, X509_V_FLAG_PARTIAL_CHAIN, X509_free, i2d_X509,
+    SSL, SSL_CTRL_SET_SESS_CACHE_MODE, SSL_CTRL_SET_TLSEXT_HOSTNAME, SSL_CTX, SSL_CTX_ctrl, SSL_CTX_free,
+    SSL_CTX_get0_param, SSL_CTX_sess_set_new_cb, SSL_CTX_set_alpn_protos, SSL_CTX_set_default_verify_paths,
+    SSL_CTX_set_verify, SSL_SESSION_free, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL, SSL_VERIFY_NONE,
+    SSL_VERIFY_PEER, SSL_ctrl, SSL_get0_param, SSL_get_ex_data, SSL_get_ex_data_X509_STORE_CTX_idx, SSL_set_ex_data,
+    SSL_set_session, TLS_client_method, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_STORE_CTX_get_current_cert,
+    X509_STORE_CTX_get_ex_data, X509_VERIFY_PARAM_set1_host, X509_VERIFY_PARAM_set1_ip_asc,
+    X509_VERIFY_PARAM_set_flags, X509_VERIFY_PARAM_set_hostflags, X509_V_FLAG_PARTIAL_CHAIN, i2d_X509,
 )
 
 from weakref import WeakValueDictionary
@@ -117,25 +113,13 @@ cdef SSL_CTX* make_context(options) except NULL:
     Raises:
         ValueError: a certificate or a key is none, or they are no pair.
     """
-    from gaiod.core.contexts import CIPHERS
-
-    cdef SSL_CTX* context = SSL_CTX_new(TLS_client_method())
-    cdef bytes ciphers = CIPHERS.encode()
-    cdef bytes alpn = b"".join(bytes([len(name)]) + name.encode() for name in options.alpn)
-    if context == NULL:
-        raise MemoryError
+    cdef SSL_CTX* context = new_context(TLS_client_method(), options)
+    cdef bytes alpn = list_of(options.alpn)
     try:
-        versions = [{"1.2": 0x0303, "1.3": 0x0304}[version] for version in options.versions]
-        SSL_CTX_ctrl(context, SSL_CTRL_SET_MIN_PROTO_VERSION, <int>min(versions), NULL)
-        SSL_CTX_ctrl(context, SSL_CTRL_SET_MAX_PROTO_VERSION, <int>max(versions), NULL)
-        SSL_CTX_ctrl(context, SSL_CTRL_MODE, SSL_MODE_RELEASE_BUFFERS, NULL)
         SSL_CTX_ctrl(
             context, SSL_CTRL_SET_SESS_CACHE_MODE, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL, NULL
         )
         SSL_CTX_sess_set_new_cb(context, <void*>&keep_ticket)
-        SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION)
-        if SSL_CTX_set_cipher_list(context, ciphers) != 1:
-            raise ValueError(f"OpenSSL knows none of the suites {CIPHERS}")
         if alpn:
             SSL_CTX_set_alpn_protos(context, <unsigned char*>PyBytes_AS_STRING(alpn), <unsigned int>len(alpn))
         if options.certificate is not None:
@@ -152,27 +136,3 @@ cdef SSL_CTX* make_context(options) except NULL:
         SSL_CTX_free(context)
         raise
     return context
-
-
-cdef int believe(SSL_CTX* context, ca) except -1:
-    """Believe whoever one of these certificates has signed.
-
-    Raises:
-        ValueError: there is none.
-    """
-    cdef bytes text = ca.encode()
-    cdef BIO* bio = BIO_new_mem_buf(PyBytes_AS_STRING(text), <int>PyBytes_GET_SIZE(text))
-    cdef void* found
-    cdef int count = 0
-    ERR_clear_error()
-    while True:
-        found = PEM_read_bio_X509(bio, NULL, NULL, NULL)
-        if found == NULL:
-            break
-        count += X509_STORE_add_cert(SSL_CTX_get_cert_store(context), found)
-        X509_free(found)
-    BIO_free(bio)
-    ERR_clear_error()                       # the last one found no further certificate
-    if count == 0:
-        raise ValueError("there is no certificate of an authority")
-    return 0

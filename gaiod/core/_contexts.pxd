@@ -1,4 +1,4 @@
-"""What sessions see of `_contexts.pyx`."""
+"""What sessions and clients see of `_contexts.pyx`."""
 
 cimport cython
 
@@ -28,4 +28,7 @@ cdef class Contexts:
     cdef SSL_CTX* find(self, const char* name) noexcept nogil
 
 
+cdef SSL_CTX* new_context(const void* method, options) except NULL
+cdef bytes list_of(protocols)
+cdef int believe(SSL_CTX* context, ca) except -1
 cdef int use_certificate(SSL_CTX* context, certificate) except -1

@@ -44,7 +44,7 @@ cdef class Contexts:
         cdef Py_ssize_t i
         self.accepts_truncation = options.accepts_truncation
         self.refuses_unknown_names = options.refuses_unknown_names
-        self.alpn = b"".join(bytes([len(name)]) + name.encode() for name in options.alpn)
+        self.alpn = list_of(options.alpn)
         self.protocols = <const unsigned char*>PyBytes_AS_STRING(self.alpn)
         self.protocols_size = <unsigned int>PyBytes_GET_SIZE(self.alpn)
         self.contexts = <SSL_CTX**>calloc(count, sizeof(void*))
@@ -213,15 +213,11 @@ cdef int authenticate(void* mac, unsigned char* key) noexcept nogil:
     return 1 if EVP_MAC_CTX_set_params(mac, params) == 1 else -1
 
 
-cdef SSL_CTX* make_context(options, certificate) except NULL:
-    """Make the context of a certificate.
-
-    Raises:
-        ValueError: a certificate or a key is none, or they are no pair.
-    """
+cdef SSL_CTX* new_context(const void* method, options) except NULL:
+    """Make a context of what servers and clients have in common: versions, suites, and what is never done."""
     from gaiod.core.contexts import CIPHERS
 
-    cdef SSL_CTX* context = SSL_CTX_new(TLS_server_method())
+    cdef SSL_CTX* context = SSL_CTX_new(method)
     cdef bytes ciphers = CIPHERS.encode()
     if context == NULL:
         raise MemoryError
@@ -230,16 +226,59 @@ cdef SSL_CTX* make_context(options, certificate) except NULL:
         SSL_CTX_ctrl(context, SSL_CTRL_SET_MIN_PROTO_VERSION, <int>min(versions), NULL)
         SSL_CTX_ctrl(context, SSL_CTRL_SET_MAX_PROTO_VERSION, <int>max(versions), NULL)
         SSL_CTX_ctrl(context, SSL_CTRL_MODE, SSL_MODE_RELEASE_BUFFERS, NULL)    # 38 KB of an idle connection
-        SSL_CTX_ctrl(context, SSL_CTRL_SET_SESS_CACHE_MODE, 0, NULL)            # tickets only
         SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION)
+        if SSL_CTX_set_cipher_list(context, ciphers) != 1:
+            raise ValueError(f"OpenSSL knows none of the suites {CIPHERS}")
+    except BaseException:
+        SSL_CTX_free(context)
+        raise
+    return context
+
+
+cdef bytes list_of(protocols):
+    """Return protocols as ALPN has them: each with its length before it."""
+    return b"".join(bytes([len(name)]) + name.encode() for name in protocols)
+
+
+cdef int believe(SSL_CTX* context, ca) except -1:
+    """Believe whoever one of these certificates has signed.
+
+    Raises:
+        ValueError: there is none.
+    """
+    cdef bytes text = ca.encode()
+    cdef BIO* bio = BIO_new_mem_buf(PyBytes_AS_STRING(text), <int>PyBytes_GET_SIZE(text))
+    cdef void* found
+    cdef int count = 0
+    ERR_clear_error()
+    while True:
+        found = PEM_read_bio_X509(bio, NULL, NULL, NULL)
+        if found == NULL:
+            break
+        count += X509_STORE_add_cert(SSL_CTX_get_cert_store(context), found)
+        X509_free(found)
+    BIO_free(bio)
+    ERR_clear_error()                       # the last one found no further certificate
+    if count == 0:
+        raise ValueError("there is no certificate of an authority")
+    return 0
+
+
+cdef SSL_CTX* make_context(options, certificate) except NULL:
+    """Make the context of a certificate.
+
+    Raises:
+        ValueError: a certificate or a key is none, or they are no pair.
+    """
+    cdef SSL_CTX* context = new_context(TLS_server_method(), options)
+    try:
+        SSL_CTX_ctrl(context, SSL_CTRL_SET_SESS_CACHE_MODE, 0, NULL)            # tickets only
         if options.ticket_lifetime_s is None:
             SSL_CTX_set_options(context, SSL_OP_NO_TICKET)
             SSL_CTX_set_num_tickets(context, 0)
         else:
             SSL_CTX_set_num_tickets(context, 1)
             SSL_CTX_set_timeout(context, <long>options.ticket_lifetime_s)
-        if SSL_CTX_set_cipher_list(context, ciphers) != 1:
-            raise ValueError(f"OpenSSL knows none of the suites {CIPHERS}")
         use_certificate(context, certificate)
     except BaseException:
         SSL_CTX_free(context)
@@ -291,22 +330,10 @@ cdef int ask_clients(SSL_CTX* context, clients) except -1:
         ValueError: an authority or a revocation list is none.
     """
     cdef void* store = SSL_CTX_get_cert_store(context)
-    cdef bytes ca = clients.ca.encode()
     cdef bytes crl = clients.crl.encode()
-    cdef BIO* bio = BIO_new_mem_buf(PyBytes_AS_STRING(ca), <int>PyBytes_GET_SIZE(ca))
+    cdef BIO* bio
     cdef void* found
-    cdef bint is_believed = False
-    while True:
-        found = PEM_read_bio_X509(bio, NULL, NULL, NULL)
-        if found == NULL:
-            break
-        X509_STORE_add_cert(store, found)
-        X509_free(found)
-        is_believed = True
-    BIO_free(bio)
-    ERR_clear_error()                       # the last one found no further certificate
-    if not is_believed:
-        raise ValueError("there is no certificate of an authority")
+    believe(context, clients.ca)
     if crl:
         X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL)
         bio = BIO_new_mem_buf(PyBytes_AS_STRING(crl), <int>PyBytes_GET_SIZE(crl))

@@ -7,7 +7,7 @@ import ssl
 from typing import Any
 from weakref import WeakValueDictionary
 
-from gaiod.core.contexts import CIPHERS, VERSIONS, load
+from gaiod.core.contexts import load, new_context
 from gaiod.core.tls import ClientTls
 
 _trusts: WeakValueDictionary[Any, ssl.SSLContext] = WeakValueDictionary()
@@ -48,14 +48,7 @@ class Client:
 
 
 def _context_of(options: ClientTls) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    versions = [VERSIONS[version] for version in options.versions]
-    context.minimum_version = min(versions)
-    context.maximum_version = max(versions)
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.set_ciphers(CIPHERS)
-    if options.alpn:
-        context.set_alpn_protocols(options.alpn)
+    context = new_context(ssl.PROTOCOL_TLS_CLIENT, options)
     if options.certificate is not None:
         load(context, options.certificate)
     if not options.verify:

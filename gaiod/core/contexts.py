@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gaiod.core.tls import Certificate, Clients, ServerTls
+from gaiod.core.tls import Certificate, Clients, ClientTls, ServerTls
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -60,20 +60,26 @@ def names_for(name: str) -> tuple[str, str]:
     return name, f"*.{name.partition('.')[2]}"
 
 
-def _context_of(certificate: Certificate, options: ServerTls) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def new_context(protocol: int, options: ServerTls | ClientTls) -> ssl.SSLContext:
+    """Return a context of what servers and clients have in common: versions, suites, protocols, what is never done."""
+    context = ssl.SSLContext(protocol)
     versions = [VERSIONS[version] for version in options.versions]
     context.minimum_version = min(versions)
     context.maximum_version = max(versions)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_ciphers(CIPHERS)
+    if options.alpn:
+        context.set_alpn_protocols(options.alpn)
+    return context
+
+
+def _context_of(certificate: Certificate, options: ServerTls) -> ssl.SSLContext:
+    context = new_context(ssl.PROTOCOL_TLS_SERVER, options)
     if options.ticket_lifetime_s is None:
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
     else:
         context.num_tickets = 1
-    context.set_ciphers(CIPHERS)
-    if options.alpn:
-        context.set_alpn_protocols(options.alpn)
     if options.clients is not None:
         _ask_clients(context, options.clients)
     load(context, certificate)
