@@ -33,7 +33,7 @@ PICTURES: dict[str, tuple[tuple[str, str], ...]] = {
         ("Overview", "Accepted and rejected"),
         ("Overview", "Busiest worker's loop"),
         ("Overview", "Lag of loops"),
-        ("Overview", "Reloads, and workers replaced"),
+        ("Overview", "Reloads, files read again, and workers replaced"),
     ),
     "backpressure": (
         ("Back-pressure", "Paused connections"),

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -87,10 +88,18 @@ def test_drain_is_refused_while_a_reload_is_under_way(daemon: Start, tmp_path: P
     assert echoes(running.address("mine"))
 
 
+def _port_of_nobody() -> int:
+    """Return a free port below those that the kernel gives away: on another address somebody may get one of them."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_768):
+        with suppress(OSError), socket.create_server(("0.0.0.0", port)):
+            return port
+    raise AssertionError("no port is free")
+
+
 def test_listener_moves_from_one_host_to_every_host(daemon: Start, tmp_path: Path) -> None:
     """The daemon itself listens there: that is no reason to refuse."""
-    running = daemon(TOP + 'listeners: {echo: {bind: "127.0.0.1:0", handler: echo}}\n')
-    port = running.address().rpartition(":")[2]
+    port = _port_of_nobody()
+    running = daemon(f'{TOP}listeners: {{echo: {{bind: "127.0.0.1:{port}", handler: echo}}}}\n')
     for bind in (f"127.0.0.1:{port}", f"0.0.0.0:{port}", f"127.0.0.1:{port}"):
         (tmp_path / "gaiod.yaml").write_text(f'{TOP}listeners: {{echo: {{bind: "{bind}", handler: echo}}}}\n')
         assert running.gaiod("reload").returncode == 0, running.log()
