@@ -4,7 +4,6 @@ A resumed session shows no certificate: what was found out about the client at f
 good for one listener, as long as that asks the same of its clients (CVE-2025-23419).
 """
 
-import hashlib
 import json
 from dataclasses import asdict
 
@@ -20,5 +19,7 @@ def scope_of(listener: ListenerSettings) -> str | None:
     """Return the scope of a listener's tickets; None: it gives none."""
     if listener.tls is None or listener.tls.tickets is None:
         return None
+    import hashlib  # late: it takes 4 ms, and only those who serve TLS need it
+
     asked = {key: value for key, value in asdict(listener.tls).items() if key not in BESIDE_THE_POINT}
     return hashlib.sha256(json.dumps([listener.name, asked], sort_keys=True).encode()).hexdigest()

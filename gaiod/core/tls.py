@@ -3,8 +3,6 @@
 import socket
 from dataclasses import dataclass, field
 
-from gaiod.core.certificates import common_name_of, subject_of
-
 FAILURES = (
     "timeout", "closed", "reset", "http", "not_tls", "version", "no_shared_cipher", "unknown_name", "alpn",
     "client_certificate", "alert", "protocol",
@@ -160,9 +158,17 @@ class TlsFacts:
     @property
     def subject(self) -> str | None:
         """Whose the peer's certificate is: `CN=gate 7,O=Example,C=DE` (RFC 4514)."""
-        return None if self.peer_certificate is None else subject_of(self.peer_certificate)
+        if self.peer_certificate is None:
+            return None
+        from gaiod.core.certificates import subject_of  # late: few ask, and every process has this module
+
+        return subject_of(self.peer_certificate)
 
     @property
     def common_name(self) -> str | None:
         """The common name of whose it is."""
-        return None if self.peer_certificate is None else common_name_of(self.peer_certificate)
+        if self.peer_certificate is None:
+            return None
+        from gaiod.core.certificates import common_name_of  # late, as above
+
+        return common_name_of(self.peer_certificate)
