@@ -60,4 +60,5 @@ def test_proxy_speaks_tls_with_clients(
 
 def test_idle_connections_are_those_that_have_spoken_tls(bench: Bench, secure: Programs, pair: Pair) -> None:
     server = known_servers(secure, pair.words)["c"]
-    assert run_idle(replace(bench, programs=secure), server, 20) > 4096
+    # More than fit in what the handshakes of the first 200 have given back to the allocator.
+    assert run_idle(replace(bench, programs=secure), server, 500) > 4096

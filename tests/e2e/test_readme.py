@@ -169,7 +169,7 @@ def test_a_developers_test_commands(reader: Terminal) -> None:
     commands = [line for line in text_of(DEVELOP).splitlines() if "pytest " in line]
     assert len(commands) == 3
     for command in commands:
-        assert "passed" in reader.run(command, cwd=REPOSITORY)
+        assert "passed" in reader.run(command, cwd=REPOSITORY, limit_s=BUILD_LIMIT_S)
 
 
 def test_hooks_before_a_commit_are_programs_of_the_environment() -> None:

@@ -137,8 +137,12 @@ class FakeOutlet(Stepped):
             self._sources.pop().stop()
 
     def restart(self) -> None:
-        """Stop what was started, and let others be started that know the positions."""
-        self.stop()
+        """Stop what was started, and let others be started that know the positions.
+
+        The threads have ended by then: what they say last, they say of their own source. (The feeder's sources have an
+        outlet each.)
+        """
+        self._stop_threads()
         with self._waits:
             self._is_stopped = False
 
@@ -174,11 +178,7 @@ class FakeOutlet(Stepped):
 
     def close(self) -> None:
         """Stop the sources, wait for their threads, and end."""
-        mine = [each for each in threading.enumerate() if each.name.startswith("gaiod-") and each not in self._others]
-        self.stop()
-        for thread in mine:
-            thread.join(2 * LIMIT_S)
-            assert not thread.is_alive(), f"{thread.name} goes on"
+        self._stop_threads()
         self.watcher.close()
         try:
             while True:
@@ -186,3 +186,10 @@ class FakeOutlet(Stepped):
         except WatcherClosed:
             pass
         self._ends.close()
+
+    def _stop_threads(self) -> None:
+        mine = [each for each in threading.enumerate() if each.name.startswith("gaiod-") and each not in self._others]
+        self.stop()
+        for thread in mine:
+            thread.join(2 * LIMIT_S)
+            assert not thread.is_alive(), f"{thread.name} goes on"
