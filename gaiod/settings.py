@@ -67,6 +67,26 @@ class CertificateSettings:
     """Of the servers that it is for."""
     not_after_s: float
     """When it ends, in seconds since 1970."""
+    issuer: str = ""
+    """Who has issued it: `CN=Example CA,O=Example`."""
+    files: tuple[str, ...] = ()
+    """Where the chain and the key are."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificateSettings:
+    """What a listener asks of its clients' certificates."""
+
+    ca: str = field(repr=False)
+    """The authorities that it believes, PEM as the file had them."""
+    crl: str = field(default="", repr=False)
+    """What those have revoked, PEM; empty: nobody asks."""
+    are_required: bool = True
+    """A client that shows none is refused."""
+    depth: int | None = None
+    """Most certificates between a client's and its root; None: OpenSSL's own limit."""
+    files: tuple[str, ...] = ()
+    """Where the authorities are, and what they have revoked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +115,8 @@ class TlsSettings:
     """None: a client cannot resume a session."""
     accepts_truncation: bool = False
     """A stream that ends without a close_notify ended in order."""
+    clients: ClientCertificateSettings | None = None
+    """None: they are not asked for certificates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,11 +284,15 @@ def network_table_from(plain: Mapping[str, Any] | None) -> NetworkTable | None:
 
 def _tls_settings_from(plain: Mapping[str, Any]) -> TlsSettings:
     certificates = tuple(
-        CertificateSettings(**{**each, "names": tuple(each["names"])}) for each in plain["certificates"]
+        CertificateSettings(**{**each, "names": tuple(each["names"]), "files": tuple(each["files"])})
+        for each in plain["certificates"]
     )
+    clients = plain["clients"]
+    if clients is not None:
+        clients = ClientCertificateSettings(**{**clients, "files": tuple(clients["files"])})
     tickets = None if plain["tickets"] is None else TicketSettings(**plain["tickets"])
     lists = {key: tuple(plain[key]) for key in ("versions", "alpn")}
-    return TlsSettings(**{**plain, "certificates": certificates, "tickets": tickets, **lists})
+    return TlsSettings(**{**plain, "certificates": certificates, "tickets": tickets, "clients": clients, **lists})
 
 
 def log_settings_from(plain: Mapping[str, Any]) -> LogSettings:

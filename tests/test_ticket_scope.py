@@ -35,12 +35,12 @@ def test_listener_without_tickets_has_no_scope() -> None:
 class Strict(TlsSettings):
     """Settings that ask something of clients."""
 
-    clients: str = ""
+    more: str = ""
 
 
 def test_whatever_clients_are_asked_makes_tickets_of_its_own() -> None:
-    def strict(clients: str) -> str | None:
-        return scope_of(ListenerSettings("app", "127.0.0.1:0", "echo", tls=Strict((), clients=clients)))
+    def strict(more: str) -> str | None:
+        return scope_of(ListenerSettings("app", "127.0.0.1:0", "echo", tls=Strict((), more=more)))
 
     assert len({scope(), strict(""), strict("one authority"), strict("another")}) == 4
 

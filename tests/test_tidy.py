@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "version": set(),
     "settings": set(),
     "ticket_scope": {"settings"},
+    "tls_options": {"core", "settings"},
     "watched_files": {"settings"},
     "wording": set(),
     "kept_code": set(),
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     # The processes that the supervisor starts. A source may listen: the feeder has listeners as a worker has.
     "worker": {
         "addresses", "core", "handler", "kept_code", "log", "plugins", "process", "proxy_protocol", "settings", "stats",
-        "ticket_scope", "version", "watched_files",
+        "ticket_scope", "tls_options", "version", "watched_files",
     },
     "feeder": {
         "addresses", "core", "handler", "kept_code", "log", "plugins", "process", "settings", "stats", "version",
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     },
     "runtime": {"feeder", "worker"},
     # The supervisor, and what only it has.
-    "config": {"addresses", "core", "handler", "plugins", "settings", "watched_files", "wording"},
+    "config": {"addresses", "core", "handler", "plugins", "settings", "tls_options", "watched_files", "wording"},
     "observe": {"console", "core", "handler", "log", "plugins", "process", "settings", "stats", "version"},
     "supervisor": {
         "addresses", "config", "control", "core", "handler", "kept_code", "log", "observe", "plugins", "process",

@@ -18,6 +18,9 @@ from gaiod.config.reader import Checked, Chosen, Items, Key, Kind, Named, Reader
 from gaiod.config.references import WANTED as REFERENCE_WANTED
 from gaiod.config.tls.certificates import EXAMPLE as CERTIFICATES_EXAMPLE
 from gaiod.config.tls.certificates import certificate_of, check_certificates, parse_chain, parse_key
+from gaiod.config.tls.clients import EXAMPLE as CLIENTS_EXAMPLE
+from gaiod.config.tls.clients import clients_of, parse_ca, parse_crl, parse_depth, parse_verify
+from gaiod.config.tls.openssl import check_tls
 from gaiod.config.tls.tickets import check_tickets
 from gaiod.config.units import DAY_S, HOUR_S, SIZE_MAX_BYTES, YEAR_S, parse_duration, parse_size, parse_whole
 from gaiod.config.values import (
@@ -144,6 +147,16 @@ TICKETS = Checked(
     (check_tickets,),
 )
 
+CLIENTS = Section(
+    {
+        "ca": Key("ca", Value(parse_ca), example="/etc/gaiod/clients-ca.pem"),
+        "crl": Key("crl", Value(parse_crl)),
+        "verify": Key("are_required", Value(parse_verify)),
+        "depth": Key("depth", Value(parse_depth)),
+    },
+    clients_of,
+)
+
 TLS = Section(
     {
         "certificates": Key(
@@ -155,6 +168,7 @@ TLS = Section(
         "handshake_timeout": Key("handshake_timeout_s", _duration(0.1, 60.0)),
         "tickets": Key("tickets", _or_false(TICKETS, "mapping", "{lifetime: 24h, rotate: 12h}", "none")),
         "truncation": Key("accepts_truncation", Value(parse_truncation)),
+        "clients": Key("clients", _or_false(CLIENTS, "mapping", CLIENTS_EXAMPLE, "none")),
     },
     TlsSettings,
 )
@@ -180,7 +194,9 @@ LISTENER = Section(
             "proxy_protocol", _or_false(PROXY_PROTOCOL, "mapping", f"{{from: {NETWORKS_EXAMPLE}}}", "no header")
         ),
         "access": Key("access", _or_false(ACCESS, "list of rules", ACCESS_EXAMPLE, "everybody")),
-        "tls": Key("tls", _or_false(TLS, "mapping", f"{{certificates: {CERTIFICATES_EXAMPLE}}}", "none")),
+        "tls": Key(
+            "tls", _or_false(Checked(TLS, (check_tls,)), "mapping", f"{{certificates: {CERTIFICATES_EXAMPLE}}}", "none")
+        ),
         "handover": Key("handover", BOOL),
     }
 )

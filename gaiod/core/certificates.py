@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
 SEQUENCE, CONTEXT_0, CONTEXT_3, BOOLEAN, OID, OCTETS, UTC_TIME = 0x30, 0xA0, 0xA3, 0x01, 0x06, 0x04, 0x17
+INTEGER, GENERALIZED_TIME = 0x02, 0x18
 DNS_NAME, IP_ADDRESS = 0x82, 0x87
 COMMON_NAME, SUBJECT_ALT_NAME = b"\x55\x04\x03", b"\x55\x1d\x11"
 """Tags and identifiers of a certificate (X.690; RFC 5280, appendix A)."""
@@ -67,6 +69,42 @@ def subject_of(certificate: bytes) -> str:
         ValueError, IndexError: it is none.
     """
     return text_of_name(fields_of(certificate)[4][1])
+
+
+def issuer_of(certificate: bytes) -> str:
+    """Return who has issued a certificate, in DER, as `subject_of` does.
+
+    Raises:
+        ValueError, IndexError: it is none.
+    """
+    return text_of_name(fields_of(certificate)[2][1])
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationFacts:
+    """What a list of revoked certificates says of itself.
+
+    Attributes:
+        issuer: the authority whose list it is, as `subject_of` has it.
+        not_after_s: when there is to be the next one, in seconds since 1970; infinity: it does not say.
+    """
+
+    issuer: str
+    not_after_s: float
+
+
+def revocation_facts_of(revocations: bytes) -> RevocationFacts:
+    """Return what a list of revoked certificates, in DER, says of itself (RFC 5280, 5.1).
+
+    Raises:
+        ValueError, IndexError: it is none.
+    """
+    fields = parts_of(parts_of(parts_of(revocations)[0][1])[0][1])
+    if fields[0][0] == INTEGER:
+        del fields[0]  # the version
+    _, (_, issuer), _, *more = fields
+    ends_s = time_of(*more[0]) if more and more[0][0] in (UTC_TIME, GENERALIZED_TIME) else inf
+    return RevocationFacts(text_of_name(issuer), ends_s)
 
 
 def common_name_of(certificate: bytes) -> str | None:

@@ -185,6 +185,7 @@ FIXED = ("user", "group", "control_listen")
 
 KEYS = {
     "accepts_truncation": "truncation",
+    "are_required": "verify",
     "closed": "close",
     "control_listen": "control.listen",
     "metrics_listen": "metrics.listen",

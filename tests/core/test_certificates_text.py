@@ -2,12 +2,14 @@
 
 import ssl
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from core.support.pki import authority
 from core.support.tls import certificate
-from gaiod.core.certificates import facts_of
+from gaiod.core.certificates import facts_of, issuer_of, revocation_facts_of, subject_of
 
 
 def test_names_and_end_are_those_that_openssl_tells() -> None:
@@ -41,3 +43,15 @@ def test_common_name_counts_where_there_is_no_other_and_addresses_are_names(tmp_
 def test_what_is_no_certificate_is_an_error_and_no_other(data: bytes) -> None:
     with pytest.raises((ValueError, IndexError)):
         facts_of(data)
+
+
+def test_list_of_revoked_certificates_says_whose_it_is_and_until_when() -> None:
+    own = authority()
+    listed = ssl.PEM_cert_to_DER_cert(own.revocations().replace("X509 CRL", "CERTIFICATE"))
+    facts = revocation_facts_of(listed)
+    assert facts.issuer == "CN=Gate CA,O=Example" == subject_of(ssl.PEM_cert_to_DER_cert(own.certificate))
+    assert 29 * 86400 < facts.not_after_s - time.time() <= 30 * 86400
+    issued = own.issue("gate 7")
+    assert issuer_of(ssl.PEM_cert_to_DER_cert(issued.chain)) == facts.issuer
+    with pytest.raises((ValueError, IndexError)):
+        revocation_facts_of(b"\x30\x03\x30\x01\x00")

@@ -215,7 +215,7 @@ def test_changes_within_a_section_have_the_keys_above_them() -> None:
 
 def test_settings_are_called_by_the_keys_that_fill_them() -> None:
     sections: list[tuple[str, Section]] = [("", schema.CONFIG), ("", schema.LISTENER), ("", schema.PROXY_PROTOCOL)]
-    sections += [("", schema.TLS), ("metrics.", schema.METRICS), ("control.", schema.CONTROL)]
+    sections += [("", schema.TLS), ("", schema.CLIENTS), ("metrics.", schema.METRICS), ("control.", schema.CONTROL)]
     sections += [("", schema.RECYCLE), ("", schema.HANDOVER), ("", schema.LOG), ("", schema.LOG_CONNECTIONS)]
     named = {key.setting: above + name for above, section in sections for name, key in section.keys.items()}
     del named[""]

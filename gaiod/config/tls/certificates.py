@@ -1,12 +1,11 @@
 """Certificates and their keys: read from files, and checked before anybody is told that they are in use."""
 
-import stat
 from datetime import UTC, datetime
-from pathlib import Path
 
 from gaiod.config.errors import Refused
+from gaiod.config.tls.pem import PemFile, blocks_of, read_pem
 from gaiod.config.words import mismatch
-from gaiod.core.certificates import facts_of
+from gaiod.core.certificates import facts_of, issuer_of
 from gaiod.core.tls import Certificate
 from gaiod.settings import CertificateSettings
 from gaiod.wording import shown
@@ -20,42 +19,37 @@ CHAIN_WANTED = (
 )
 KEY_WANTED = "the absolute path of a PEM file such as /etc/gaiod/app.key"
 
-FILE_MAX_BYTES = 1 << 20
-"""A chain has some KiB."""
-
 CERTIFICATES_MAX = 64
 """Each takes 21 KiB of every worker, and 1 ms of its start (OpenSSL 3.0)."""
 
-BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
-
-def parse_chain(value: object) -> str:
-    """Return the text of a file of certificates.
+def parse_chain(value: object) -> PemFile:
+    """Return what is in a file of certificates.
 
     Raises:
         Refused: it cannot be read, or has none.
     """
-    text = _read(value, CHAIN_WANTED)
-    if BEGIN not in text:
-        raise Refused(f"{shown(str(value))} has no certificate; write {CHAIN_WANTED}")
-    return text
+    file = read_pem(value, CHAIN_WANTED)
+    if "-----BEGIN CERTIFICATE-----" not in file.text:
+        raise Refused(f"{shown(file.path)} has no certificate; write {CHAIN_WANTED}")
+    return file
 
 
-def parse_key(value: object) -> str:
-    """Return the text of a file with a key.
+def parse_key(value: object) -> PemFile:
+    """Return what is in a file with a key.
 
     Raises:
         Refused: it cannot be read, has none, or one that a passphrase protects.
     """
-    text = _read(value, KEY_WANTED)
-    if "ENCRYPTED" in text:
-        raise Refused(f"{shown(str(value))} has a passphrase; write it without: openssl pkey -in OLD -out NEW")
-    if "PRIVATE KEY-----" not in text:
-        raise Refused(f"{shown(str(value))} has no private key; write {KEY_WANTED}")
-    return text
+    file = read_pem(value, KEY_WANTED)
+    if "ENCRYPTED" in file.text:
+        raise Refused(f"{shown(file.path)} has a passphrase; write it without: openssl pkey -in OLD -out NEW")
+    if "PRIVATE KEY-----" not in file.text:
+        raise Refused(f"{shown(file.path)} has no private key; write {KEY_WANTED}")
+    return file
 
 
-def certificate_of(chain: str, key: str) -> CertificateSettings:
+def certificate_of(chain: PemFile, key: PemFile) -> CertificateSettings:
     """Return a certificate and its key, which belong together.
 
     Raises:
@@ -66,11 +60,12 @@ def certificate_of(chain: str, key: str) -> CertificateSettings:
     from gaiod.core.contexts import load
 
     try:
-        facts = facts_of(ssl.PEM_cert_to_DER_cert(BEGIN + chain.partition(BEGIN)[2].partition(END)[0] + END + "\n"))
+        first = blocks_of(chain.text, "CERTIFICATE")[0]
+        facts, issuer = facts_of(first), issuer_of(first)
     except (ValueError, IndexError) as error:
         raise Refused("the chain begins with something that is no certificate; write another") from error
     try:
-        load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), Certificate(chain, key))
+        load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), Certificate(chain.text, key.text))
     except ssl.SSLError as error:
         if error.reason in PAIR_REASONS:
             raise Refused("the key is not that of the chain's first certificate; write its own") from error
@@ -86,7 +81,9 @@ def certificate_of(chain: str, key: str) -> CertificateSettings:
             f"the certificate of {facts.names[0]} begins at {begins:%Y-%m-%d %H:%M} UTC, and no client "
             "takes it before; write one that has begun, and look whether the clock here is right"
         )
-    return CertificateSettings(chain, key, facts.names, facts.not_after_s)
+    return CertificateSettings(
+        chain.text, key.text, facts.names, facts.not_after_s, issuer=issuer, files=(chain.path, key.path)
+    )
 
 
 def check_certificates(value: object) -> object:
@@ -102,24 +99,3 @@ def check_certificates(value: object) -> object:
     if len(value) > CERTIFICATES_MAX:
         raise Refused(f"has {len(value)} certificates; write at most {CERTIFICATES_MAX}")
     return value
-
-
-def _read(value: object, wanted: str) -> str:
-    if not isinstance(value, str):
-        raise Refused(mismatch(value, wanted))
-    if not value.startswith("/"):
-        raise Refused(f"{shown(value)} is not an absolute path; write {wanted}")
-    try:
-        path = Path(value)
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise Refused(f"{shown(value)} is not a file; write {wanted}")
-        with path.open("rb") as file:
-            data = file.read(FILE_MAX_BYTES + 1)
-        if len(data) > FILE_MAX_BYTES:
-            raise Refused(f"{shown(value)} is larger than 1MiB; write {wanted}")
-        return data.decode("ascii")
-    except OSError as error:
-        remedy = "let the user who starts gaiod read it" if isinstance(error, PermissionError) else f"write {wanted}"
-        raise Refused(f"{shown(value)}: {error.strerror}; {remedy}") from error
-    except UnicodeDecodeError as error:
-        raise Refused(f"{shown(value)} is not PEM, but perhaps DER; write {wanted}") from error

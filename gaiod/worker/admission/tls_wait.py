@@ -8,11 +8,11 @@ from gaiod.core.errors import ConnClosed, DeadlineExceeded, TlsError, WatcherClo
 from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
 from gaiod.core.sockets import peer_text
-from gaiod.core.tls import Certificate, ServerTls
 from gaiod.core.watcher import Watcher
 from gaiod.handler.termination import Termination
 from gaiod.process.dispatch import Target
 from gaiod.settings import TlsSettings
+from gaiod.tls_options import server_tls
 
 REASON, PHASE = "tls", "handshake"
 
@@ -51,7 +51,7 @@ class TlsWait(Target):
         super().__init__(None, None)
         self._watcher = watcher
         self._timeout_s = settings.handshake_timeout_s
-        self._tls = open_tls(_options(settings, ticket_keys))
+        self._tls = open_tls(server_tls(settings, ticket_keys))
         self._admit = admit
         self._reject = reject
         self._closed = closed
@@ -96,16 +96,3 @@ class TlsWait(Target):
         text = wrong and f"a connection from {peer_text(conn.peer_address)} is rejected: {wrong}"
         self._reject(conn, text, termination)
         conn.close()
-
-
-def _options(settings: TlsSettings, ticket_keys: Sequence[bytes]) -> ServerTls:
-    tickets = settings.tickets
-    return ServerTls(
-        tuple(Certificate(each.chain, each.key, each.names) for each in settings.certificates),
-        versions=settings.versions,
-        refuses_unknown_names=settings.refuses_unknown_names,
-        alpn=settings.alpn,
-        accepts_truncation=settings.accepts_truncation,
-        ticket_lifetime_s=None if tickets is None else round(tickets.lifetime_s),
-        ticket_keys=tuple(ticket_keys),
-    )

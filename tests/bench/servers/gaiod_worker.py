@@ -1,13 +1,12 @@
 """What gaiod's servers share: a handler as a worker runs it, without the process around it."""
 
 import gc
-from pathlib import Path
 from typing import NoReturn
 
 from listener import open_listener
 
 from gaiod import Handler, Watcher
-from gaiod.config.tls.certificates import certificate_of
+from gaiod.config.tls.certificates import certificate_of, parse_chain, parse_key
 from gaiod.process.dispatch import Dispatcher
 from gaiod.settings import ListenerSettings, TlsSettings
 from gaiod.stats.cells import Layout
@@ -17,7 +16,7 @@ from gaiod.worker.process import GC_THRESHOLDS
 
 def tls_settings(chain: str, key: str) -> TlsSettings:
     """Return settings of TLS with a certificate from two PEM files."""
-    return TlsSettings((certificate_of(Path(chain).read_text(), Path(key).read_text()),))
+    return TlsSettings((certificate_of(parse_chain(chain), parse_key(key)),))
 
 
 def make_listener(handler: Handler, tls: TlsSettings | None = None) -> tuple[Watcher, Listener]:

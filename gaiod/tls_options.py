@@ -1,0 +1,21 @@
+"""What the core is told of a listener that speaks TLS: for workers, and for who checks that it works."""
+
+from collections.abc import Sequence
+
+from gaiod.core.tls import Certificate, Clients, ServerTls
+from gaiod.settings import TlsSettings
+
+
+def server_tls(settings: TlsSettings, ticket_keys: Sequence[bytes] = ()) -> ServerTls:
+    """Return it; `ticket_keys`: as of `ServerTls`."""
+    tickets, clients = settings.tickets, settings.clients
+    return ServerTls(
+        tuple(Certificate(each.chain, each.key, each.names) for each in settings.certificates),
+        versions=settings.versions,
+        refuses_unknown_names=settings.refuses_unknown_names,
+        alpn=settings.alpn,
+        accepts_truncation=settings.accepts_truncation,
+        clients=None if clients is None else Clients(clients.ca, clients.crl, clients.are_required, clients.depth),
+        ticket_lifetime_s=None if tickets is None else round(tickets.lifetime_s),
+        ticket_keys=tuple(ticket_keys),
+    )

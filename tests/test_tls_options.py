@@ -1,0 +1,36 @@
+"""What the core is told of a listener that speaks TLS."""
+
+from dataclasses import fields
+
+from gaiod.core.tls import Certificate, Clients, ServerTls
+from gaiod.settings import CertificateSettings, ClientCertificateSettings, TicketSettings, TlsSettings
+from gaiod.tls_options import server_tls
+
+
+def test_everything_that_is_set_arrives() -> None:
+    settings = TlsSettings(
+        (CertificateSettings("chain", "key", ("example.org",), 4e9),),
+        versions=("1.3",),
+        refuses_unknown_names=True,
+        alpn=("h2",),
+        accepts_truncation=True,
+        clients=ClientCertificateSettings("ca", "crl", are_required=False, depth=3),
+        tickets=TicketSettings(lifetime_s=60.4),
+    )
+    made = server_tls(settings, [b"key"])
+    assert made == ServerTls(
+        (Certificate("chain", "key", ("example.org",)),),
+        versions=("1.3",),
+        refuses_unknown_names=True,
+        alpn=("h2",),
+        accepts_truncation=True,
+        clients=Clients("ca", "crl", are_required=False, depth=3),
+        ticket_lifetime_s=60,
+        ticket_keys=(b"key",),
+    )
+    usual = ServerTls(())
+    assert all(getattr(made, each.name) != getattr(usual, each.name) for each in fields(ServerTls))
+
+
+def test_what_is_not_set_is_not_asked() -> None:
+    assert server_tls(TlsSettings((), tickets=None)) == ServerTls((), ticket_lifetime_s=None)
