@@ -102,8 +102,11 @@ def inodes_of(pid: int, address: str) -> set[int]:
 
 
 def status_of(pid: int) -> dict[str, str]:
-    """Return what /proc/PID/status says."""
-    lines = (PROC / str(pid) / "status").read_text().splitlines()
+    """Return what /proc/PID/status says; nothing of a process that ended meanwhile."""
+    try:
+        lines = (PROC / str(pid) / "status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
