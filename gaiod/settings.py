@@ -115,6 +115,8 @@ class TlsSettings:
     """None: a client cannot resume a session."""
     accepts_truncation: bool = False
     """A stream that ends without a close_notify ended in order."""
+    starts_by_handler: bool = False
+    """Connections begin without TLS, until their handler calls `start_tls`; else with the first byte of the client."""
     clients: ClientCertificateSettings | None = None
     """None: they are not asked for certificates."""
 

@@ -73,6 +73,10 @@ def check_handlers(
         except (Refused, HandlerLoadError) as error:
             report.add(document.place_of((*keys, "handler")), (*keys, "handler"), str(error))
             continue
+        if _starts_tls(listener) and handler.on_tls is Handler.on_tls:
+            start = (*keys, "tls", "start")
+            wrong = f"is handler, but {handler.__name__} has no on_tls() and begins no TLS; write immediate"
+            report.add(document.place_of(start), start, wrong)
         options = _options(handler, listener, keys, document, report)
         if options is not None:
             try:
@@ -91,6 +95,14 @@ def _listeners(config: object) -> Iterator[tuple[str, dict[str, Any]]]:
                 match listener:
                     case {"handler": str()}:
                         yield name, listener
+
+
+def _starts_tls(listener: dict[str, Any]) -> bool:
+    """Tell whether TLS is to begin when the handler says so."""
+    match listener:
+        case {"tls": {"start": "handler"}}:
+            return True
+    return False
 
 
 def _use(

@@ -31,6 +31,7 @@ from gaiod.config.values import (
     parse_keepalive,
     parse_log_file,
     parse_mode,
+    parse_tls_start,
     parse_tls_versions,
     parse_truncation,
     parse_unknown_name,
@@ -162,6 +163,7 @@ TLS = Section(
         "certificates": Key(
             "certificates", Items(CERTIFICATE, check_certificates, tuple), example=CERTIFICATES_EXAMPLE
         ),
+        "start": Key("starts_by_handler", Value(parse_tls_start)),
         "versions": Key("versions", Value(parse_tls_versions)),
         "unknown_name": Key("refuses_unknown_names", Value(parse_unknown_name)),
         "alpn": Key("alpn", Value(parse_alpn)),

@@ -176,6 +176,15 @@ def parse_unknown_name(value: object) -> bool:
     return parse_choice(value, ("first", "refuse")) == "refuse"
 
 
+def parse_tls_start(value: object) -> bool:
+    """Return whether TLS begins when the handler says so.
+
+    Raises:
+        Refused: it is no answer.
+    """
+    return parse_choice(value, ("immediate", "handler")) == "handler"
+
+
 def parse_alpn(value: object) -> tuple[str, ...]:
     """Return the protocols that are spoken, the preferred first.
 

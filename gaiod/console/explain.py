@@ -156,6 +156,8 @@ def _reading(side: Told, who: str, other: str) -> str:
             return f"Reading: {who} has said that it sends no more."
         waits = f"; {size(unread)} of it wait in the kernel" if unread else ""
         return f"Reading: the handler asks for nothing from {who} now{waits}."
+    if reading["operation"] == "handshake":
+        return f"Reading: the TLS handshake with {who} is under way{_limit(reading)}."
     if reading["operation"] != "relay":
         return f"Reading: it waits for data from {who}{_limit(reading)}."
     if reading["held_bytes"]:

@@ -6,6 +6,7 @@ from math import inf
 from typing import Any
 
 from gaiod.core import counters
+from gaiod.core.errors import UsageError
 from gaiod.core.operations import CANCEL, FINISH, FREE, RESET, SHUTDOWN, OpType
 from gaiod.core.results import OpResult
 from gaiod.core.sockets import address_of
@@ -200,9 +201,43 @@ class Conn:
         """As `Watcher.relay`, from this connection."""
         return self.watcher._submit_relay(self, sink, limit, context, deadline)
 
-    def start_tls(self, tls: Any, *, context: object = None, deadline: float | None = None) -> "Conn":
-        """As `Watcher.start_tls`."""
-        return self.watcher._submit_handshake(self, tls, context, deadline)
+    def start_tls(
+        self, tls: Any = None, *, server: bool = False, unread: bytes | bytearray | memoryview | None = None,
+        context: object = None, deadline: float | None = None,
+    ) -> "Conn":  # fmt: skip
+        """Speak TLS from now on: as `Watcher.start_tls`, or with `server=True` as the server that its listener is.
+
+        For a handler whose protocol begins without (STARTTLS, PostgreSQL's SSLRequest), on a listener with
+        `tls: {start: handler}`. Write the answer to the client's request, and call this in `on_write`. Next is
+        `on_tls`, or `on_close`: the handshake failed, or was not done within the listener's `tls.handshake_timeout`.
+
+        What came together with the request was not encrypted, whoever has sent it. Who takes it for a part of what
+        follows lets an attacker speak in the client's name (CVE-2011-0411, CVE-2021-23222). So it has to be shown
+        here, and if there is any, the connection is closed instead (`tls_error`, `plaintext`).
+
+        Args:
+            tls: as for `Watcher.start_tls`.
+            server: use the certificates of the connection's listener, and its deadline.
+            unread: with `server`: what was read of the client beyond its request; b"": nothing was.
+            context: as for `Watcher.start_tls`; not with `server`.
+            deadline: the same.
+
+        Raises:
+            UsageError: as `Watcher.start_tls`; or the listener's TLS does not begin when its handler says so.
+        """
+        if not server:
+            if tls is None:
+                raise UsageError("start_tls needs to know who this end is: server=True, or the sessions of open_tls")
+            return self.watcher._submit_handshake(self, tls, context, deadline)
+        if unread is None:
+            raise UsageError("start_tls(server=True) needs unread: what was read beyond the request; b'' for nothing")
+        if tls is not None or context is not None or deadline is not None:
+            raise UsageError("start_tls(server=True) has the tls, context and deadline of the listener; give no other")
+        begin = getattr(self.context, "start_tls", None)
+        if begin is None:
+            raise UsageError(f"{self!r} is of no listener, which would have certificates; give it tls")
+        begin(self, bytes(unread))
+        return self
 
     def shutdown_write(self) -> None:
         """As `Watcher.shutdown_write`."""

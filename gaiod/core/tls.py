@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 
 FAILURES = (
     "timeout", "closed", "reset", "http", "not_tls", "version", "no_shared_cipher", "unknown_name", "alpn",
-    "client_certificate", "alert", "protocol",
+    "client_certificate", "alert", "plaintext", "protocol",
 )  # fmt: skip
 """Why TLS with a peer failed. `timeout` is its owner's; `closed`, `reset`: the network's end came before that of the
 handshake; `http`: what came first was a request without TLS; `not_tls`: it was something else; `unknown_name`: no
 certificate is for the server that it has named; `alpn`: none of its protocols is spoken; `client_certificate`: it shows
-none, or one that is not believed; `alert`: the peer refused us, and the message has its alert; `protocol`: anything
-else that is against the rules."""
+none, or one that is not believed; `alert`: the peer refused us, and the message has its alert; `plaintext`: it, or
+somebody in its name, has sent more before TLS began than what asks for that; `protocol`: anything else that is against
+the rules."""
 
 SERVER_FAILURES = (
     "certificate_expired", "unknown_authority", "wrong_name", "certificate", "certificate_wanted",

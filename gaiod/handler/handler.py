@@ -58,6 +58,10 @@ class Host(Protocol):
     def share(self, key: str, value: Any) -> None:
         """Share a value with the other workers: `Handler.share`."""
 
+    @property
+    def offers_tls(self) -> bool:
+        """Whether the handler begins TLS: `Handler.offers_tls`."""
+
     def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
         """Open a connection: `Handler.connect`."""
 
@@ -106,6 +110,7 @@ class Handler:
     | `write()`    | `on_write`       |                   | `on_error`            | `on_close`               |
     | `relay_to()` |                  | `on_relay`        | `on_relay`, `.error`  | `on_relay`, `.error`     |
     | `connect()`  | `on_connect`     |                   | `on_connect`, `.error`| `on_connect`, `.error`   |
+    | `start_tls()`| `on_tls`         | `on_close`        | `on_close`            | `on_close`               |
 
     `on_hangup` reports a peer that is gone while no read is pending. A connection that the network ends is closed. The
     reason that `on_close` gets says who ended it, and how (`gaiod.Termination`).
@@ -278,6 +283,10 @@ class Handler:
         """Handle the end of `conn.relay_to()`: it passed on the end of the stream, or failed with `result.error`."""
         conn.close()
 
+    def on_tls(self, conn: Conn) -> None:
+        """Go on with a connection that speaks TLS from now on, as `conn.start_tls()` has asked: `conn.tls` says how."""
+        conn.close()
+
     def on_hangup(self, conn: Conn, result: OpResult) -> None:
         """Handle a peer that is gone while no read was pending: it will receive nothing any more.
 
@@ -381,6 +390,15 @@ class Handler:
             RuntimeError: the handler does not serve a listener yet.
         """
         return self._serving("listener").name
+
+    @property
+    def offers_tls(self) -> bool:
+        """Whether clients may ask for TLS: the listener has `tls: {start: handler}`.
+
+        Raises:
+            RuntimeError: as `listener`.
+        """
+        return self._serving("offers_tls").offers_tls
 
     def connect(
         self, address: Any, *, data: Any = None, deadline: float | None = None, options: SocketOptions = ()

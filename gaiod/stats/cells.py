@@ -14,7 +14,7 @@ from gaiod.core.tls import FAILURES, VERSIONS
 
 HOOKS = (
     "on_start", "on_open", "on_read", "on_write", "on_eof", "on_close", "on_tick", "on_timer", "on_post", "on_connect",
-    "on_relay", "on_hangup", "on_message", "on_error", "on_share", "on_leader", "on_admin_state", "on_leave",
+    "on_relay", "on_tls", "on_hangup", "on_message", "on_error", "on_share", "on_leader", "on_admin_state", "on_leave",
     "on_arrive",
 )  # fmt: skip
 """What a handler may have: calls of each are counted by themselves where they raise or are slow."""

@@ -43,6 +43,13 @@ class ShutdownWrite:
 
 
 @dataclass(frozen=True)
+class StartTls:
+    """It began TLS, as the server; with `unread` the connection closes: `Closed("tls_error")` is next."""
+
+    unread: bytes = b""
+
+
+@dataclass(frozen=True)
 class Cancel:
     """It cancelled pending operations."""
 
@@ -133,6 +140,6 @@ class Publish:
 
 
 Action = (
-    Read | Write | Close | Abort | Reset | ShutdownWrite | Cancel | Connect | RelayTo | PauseAccepting | Timer | Post
-    | DelayReady | Ready | Share | MakeGroup | Join | Leave | Publish
+    Read | Write | Close | Abort | Reset | ShutdownWrite | StartTls | Cancel | Connect | RelayTo | PauseAccepting
+    | Timer | Post | DelayReady | Ready | Share | MakeGroup | Join | Leave | Publish
 )  # fmt: skip

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gaiod.core.connection import RELAY_LIMIT
-from gaiod.core.errors import ConnClosed, EmptyBuffer
+from gaiod.core.errors import ConnClosed, EmptyBuffer, UsageError
 from gaiod.core.operations import OpType
 from gaiod.testing.actions import (
     Abort,
@@ -18,6 +18,7 @@ from gaiod.testing.actions import (
     RelayTo,
     Reset,
     ShutdownWrite,
+    StartTls,
     Write,
 )
 
@@ -85,6 +86,20 @@ class ScriptedConn:
         self.actions.append(Write(data))
         self.writes.append(data)
         self.pending_write_bytes += len(data)
+        return self
+
+    def start_tls(
+        self, tls: Any = None, *, server: bool = False, unread: bytes | bytearray | memoryview | None = None,
+        context: object = None, deadline: float | None = None,
+    ) -> "ScriptedConn":  # fmt: skip
+        """As `Conn.start_tls`, of a server; where something is unread, the connection closes."""
+        self._check()
+        if not server or unread is None:
+            raise UsageError("write start_tls(server=True, unread=what was read beyond the request)")
+        if self.pending_write_bytes:
+            raise UsageError("the connection has a write pending; call start_tls in the on_write that completes it")
+        self.actions.append(StartTls(bytes(unread)))
+        self.closed = len(unread) > 0
         return self
 
     def relay_to(

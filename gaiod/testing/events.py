@@ -4,8 +4,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gaiod.core.operations import OpType
+from gaiod.core.tls import TlsFacts
 from gaiod.handler.admin_state import AdminState
 from gaiod.testing.conn import ScriptedConn
+
+USUAL_FACTS = TlsFacts("1.3", "TLS_AES_256_GCM_SHA384", None, None, resumed=False)
+"""What most clients agree on, that name no server."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,17 @@ class Connected:
 
 
 @dataclass(frozen=True)
+class Secured:
+    """The handshake that `start_tls` began is done; a failed one is `Closed("tls_error")`.
+
+    Attributes:
+        tls: what `conn.tls` is from now on.
+    """
+
+    tls: TlsFacts = USUAL_FACTS
+
+
+@dataclass(frozen=True)
 class Relayed:
     """A relay from the connection ended: its stream did, or it failed."""
 
@@ -157,5 +172,5 @@ class Led:
 
 Event = (
     Started | Opened | Arrives | Leaves | Arrived | Sent | PeerDone | HungUp | Expired | Cancelled | Closed | Ticked
-    | Timed | Posted | Connected | Relayed | Message | Shared | Led | Administered
+    | Timed | Posted | Connected | Secured | Relayed | Message | Shared | Led | Administered
 )  # fmt: skip

@@ -35,6 +35,7 @@ from gaiod.testing.events import (
     PeerDone,
     Posted,
     Relayed,
+    Secured,
     Sent,
     Shared,
     Started,
@@ -46,8 +47,9 @@ from gaiod.testing.events import (
 class _Script:
     """Serves a handler as a listener does, and writes down what it asks for."""
 
-    def __init__(self, handler: Handler, conn: ScriptedConn) -> None:
+    def __init__(self, handler: Handler, conn: ScriptedConn, offers_tls: bool) -> None:
         self.name = "script"
+        self.offers_tls = offers_tls
         self._conn = conn
         self._labels = handler.servers_of(handler.options)
         self._layout = Layout((len(self._labels),))
@@ -111,8 +113,13 @@ class _Script:
 Step = tuple[Event, Sequence[Action]]
 
 
-def assert_script(handler: Handler, *steps: Step) -> ScriptedConn:
+def assert_script(handler: Handler, *steps: Step, offers_tls: bool = True) -> ScriptedConn:
     """Play events to a handler, and check after each what it did, in order and completely.
+
+    Args:
+        handler: it.
+        steps: the events, and for each what the handler does.
+        offers_tls: what `Handler.offers_tls` is.
 
     Returns:
         The connection, to look at its `data`, say, or at what was counted.
@@ -122,7 +129,7 @@ def assert_script(handler: Handler, *steps: Step) -> ScriptedConn:
     """
     scripted = ScriptedConn()
     conn = cast(Conn, scripted)
-    script = _Script(handler, scripted)
+    script = _Script(handler, scripted, offers_tls)
     handler._host = script
     for number, (event, expected) in enumerate(steps, 1):
         scripted.actions.clear()
@@ -185,6 +192,9 @@ def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) ->
             handler.on_post(data)
         case Connected(error):
             handler.on_connect(conn, OpResult(OpType.CONNECT, conn, error=error))
+        case Secured(tls):
+            scripted.tls = tls
+            handler.on_tls(conn)
         case Relayed(error):
             scripted.at_eof = scripted.at_eof or error is None
             handler.on_relay(conn, OpResult(OpType.RELAY, conn, error=error))

@@ -10,7 +10,7 @@ from gaiod.core.watcher cimport Watcher
 from gaiod.process.dispatch cimport Target
 from gaiod.worker.ledger cimport Ledger, phase_at_end, server_of
 
-cdef int ACCEPT, CLOSED, CONNECT, RELAY
+cdef int ACCEPT, CLOSED, CONNECT, HANDSHAKE, RELAY
 cdef Target _UNSEEN
 
 
@@ -52,6 +52,9 @@ cdef class Listener(Target):
     cpdef failed(self, str name, Conn conn)
     cpdef slow(self, str hook, Conn conn, int64_t took_ns)
     cdef _call(self, str name, Conn conn, object hook, tuple arguments)
+    cpdef start_tls(self, Conn conn, bytes unread)
+    cdef _shaken(self, Conn conn, object error)
+    cdef _end_without_tls(self, Conn conn, str wrong, object termination)
     cdef _accepted(self, Conn conn, OpResult result)
     cpdef _begin(self, Conn conn)
     cpdef _admit(self, Conn conn)

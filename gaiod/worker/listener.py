@@ -11,9 +11,9 @@ from typing import Any
 from weakref import WeakSet
 
 from gaiod.core.connection import Conn
-from gaiod.core.errors import ConnClosed, DeadlineExceeded, WatcherClosed
+from gaiod.core.errors import ConnClosed, DeadlineExceeded, UsageError, WatcherClosed
 from gaiod.core.group import Group
-from gaiod.core.operations import ACCEPT, CLOSED, CONNECT, RELAY
+from gaiod.core.operations import ACCEPT, CLOSED, CONNECT, HANDSHAKE, RELAY
 from gaiod.core.results import OpResult
 from gaiod.core.sockets import peer_text
 from gaiod.core.watcher import Watcher
@@ -32,6 +32,7 @@ from gaiod.ticket_scope import scope_of
 from gaiod.worker.admission.accept_pauses import AcceptPauses
 from gaiod.worker.admission.access import Access
 from gaiod.worker.admission.proxy_header_wait import ProxyHeaderWait
+from gaiod.worker.admission.tls_wait import PHASE as HANDSHAKE_PHASE
 from gaiod.worker.admission.tls_wait import TlsWait
 from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.inspect.recent_closes import RecentCloses
@@ -57,6 +58,7 @@ BEHIND_BYTES = 256 * 1024
 
 NO_ACCESS = Termination("access", "gaiod", "limit", "access", "accept")
 OVER_LIMIT = Termination("limit", "gaiod", "limit", "connections_max", "accept")
+INJECTED = Termination("tls_error", "client", "error", "plaintext", HANDSHAKE_PHASE)
 
 SWEEP_INTERVAL_MAX_S = 1.0
 SWEEPS_PER_TIMEOUT = 8
@@ -331,6 +333,23 @@ class Listener(Target):
         conn.traffic = self._upstream
         return conn
 
+    @property
+    def offers_tls(self) -> bool:
+        """As `Handler.offers_tls`."""
+        return self.settings.tls is not None and self.settings.tls.starts_by_handler
+
+    def start_tls(self, conn: Conn, unread: bytes) -> None:
+        """As `Conn.start_tls`, as a server."""
+        if self._tls_wait is None or not self.offers_tls:
+            raise UsageError(f"listener {self.name} has no tls: {{start: handler, ...}}, so its handler begins no TLS")
+        if not self.is_client(conn):
+            raise UsageError(f"{conn!r} is with a server, and not with a client")
+        if unread:
+            self._count("tls_failed_plaintext")
+            self._end_without_tls(conn, f"{len(unread)} bytes came unencrypted behind its request for TLS", INJECTED)
+        else:
+            self._tls_wait.begin(conn)
+
     def pause_accepting(self, error: Exception) -> None:
         """As `Handler.pause_accepting`."""
         self._accept_pauses.failed(self._sockets, getattr(error, "errno", None))
@@ -390,6 +409,8 @@ class Listener(Target):
                 self._closed(conn, result.buffer)
         elif kind == CONNECT:
             self._call("on_connect", conn, self.handler.on_connect, (conn, result))
+        elif kind == HANDSHAKE:
+            self._shaken(conn, result.error)
         elif kind == RELAY and not isinstance(result.error, ConnClosed):
             self._call("on_relay", conn, self.handler.on_relay, (conn, result))
         elif conn.closed or isinstance(result.error, (ConnClosed, WatcherClosed)):
@@ -400,6 +421,25 @@ class Listener(Target):
             self._call("on_error", conn, self.handler.on_error, (conn, result.operation, result.error))
         elif isinstance(result.error, OSError):
             self.end(conn, of_error(result.error, conn.fileno(), is_client=self.is_client(conn)), abort=True)
+
+    def _shaken(self, conn: Conn, error: Exception | None) -> None:
+        """Take the end of a handshake that the handler has begun."""
+        assert self._tls_wait is not None
+        if conn.closed or isinstance(error, (ConnClosed, WatcherClosed)):
+            return  # on_close tells
+        if error is None:
+            self._tls_wait.succeeded(conn)
+            self._call("on_tls", conn, self.handler.on_tls, (conn,))
+            return
+        wrong, termination = self._tls_wait.failed_with(error)
+        self._end_without_tls(conn, wrong, Termination("tls_error", *termination.key[1:]))
+
+    def _end_without_tls(self, conn: Conn, wrong: str, termination: Termination) -> None:
+        """Close a connection whose TLS could not begin; `wrong`: why, for the log; empty: nothing to log."""
+        if wrong:
+            peer = peer_text(conn.peer_address)
+            self._tell(logging.WARNING, f"tls_{termination.cause}", "a connection from %s is closed: %s", peer, wrong)
+        self.end(conn, termination)
 
     def hung_up(self, result: OpResult) -> None:
         """Take the report that a peer is gone."""
@@ -473,7 +513,7 @@ class Listener(Target):
 
     def _begin(self, conn: Conn) -> None:
         """Let TLS begin on a connection, or the handler have it."""
-        if self._tls_wait is None:
+        if self._tls_wait is None or self.offers_tls:
             self._admit(conn)
         else:
             self._tls_wait.expect(conn)

@@ -257,3 +257,9 @@ def _has_answer(peer: TlsPeer) -> bool:
 
 
 # -- what a server is -------------------------------------------------------------------------------------
+
+
+def test_start_tls_as_a_server_is_for_connections_of_a_listener(watcher: Watcher, tcp_pair: NewPair) -> None:
+    conn = watcher.delegate(tcp_pair()[0], context="nobody's")
+    with pytest.raises(UsageError, match="is of no listener, which would have certificates"):
+        conn.start_tls(server=True, unread=b"")

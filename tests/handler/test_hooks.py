@@ -180,6 +180,7 @@ def test_methods_that_others_call_are_all_but_those_that_a_handler_calls_itself(
         "state_accepts",
         "listener",
         "connect",
+        "offers_tls",
         "pause_accepting",
         "group",
         "timer",

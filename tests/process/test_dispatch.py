@@ -9,7 +9,7 @@ from core.support.sockets import NewPair
 from core.support.waiting import collect, soon
 
 from gaiod import Conn, OpResult, OpType, Watcher
-from gaiod.core.errors import WatcherClosed
+from gaiod.core.errors import UsageError, WatcherClosed
 from gaiod.process.dispatch import Dispatcher, Target, dispatch
 
 
@@ -182,3 +182,9 @@ def test_dispatcher_ends_with_its_watcher(watcher: Watcher) -> None:
     watcher.post(lambda result: watcher.close())
     with pytest.raises(WatcherClosed):
         Dispatcher(watcher).run()
+
+
+def test_target_that_is_no_listener_begins_no_tls(watcher: Watcher, unix_pair: NewPair) -> None:
+    conn = watcher.delegate(unix_pair()[0], context=Notes())
+    with pytest.raises(UsageError, match="is of no listener"):
+        conn.start_tls(server=True, unread=b"")

@@ -10,7 +10,7 @@ import pytest
 
 from gaiod import Conn, DeadlineExceeded, Handler, OpResult, OpType
 from gaiod.core import ENGINE
-from gaiod.core.errors import ConnClosed, EmptyBuffer
+from gaiod.core.errors import ConnClosed, EmptyBuffer, UsageError
 from gaiod.testing import (
     Abort,
     Action,
@@ -35,11 +35,13 @@ from gaiod.testing import (
     RelayTo,
     Reset,
     ScriptedConn,
+    Secured,
     Sent,
     Share,
     Shared,
     ShutdownWrite,
     Started,
+    StartTls,
     Ticked,
     Timed,
     Timer,
@@ -332,7 +334,7 @@ def test_buffer_of_a_read_cannot_be_written_to() -> None:
         assert_script(Changes(), (Arrived(b"x"), []))
 
 
-DAEMONS_OWN = {"announce", "rested_s", "start_tls", "traffic"}
+DAEMONS_OWN = {"announce", "rested_s", "traffic"}
 """Of a connection, what its listener uses and no handler."""
 
 
@@ -404,10 +406,48 @@ def test_script_has_other_workers_share_values_and_lets_the_handler_lead() -> No
     assert handler.shared == {"before": 1, "after": [2], "ticks": 1}
 
 
+class Secures(Handler):
+    """Begins TLS when it is offered and a client asks for it."""
+
+    def on_open(self, conn: Conn) -> None:
+        conn.write(b"ask\n" if self.offers_tls else b"no\n")
+
+    def on_write(self, conn: Conn, result: OpResult) -> None:
+        if conn.data is None:
+            conn.read()
+        else:
+            conn.start_tls(server=True, unread=conn.data)
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        conn.data = bytes(result.buffer).removeprefix(b"tls\n")
+        conn.write(b"go\n")
+
+    def on_tls(self, conn: Conn) -> None:
+        conn.write(conn.tls.version.encode())
+
+
+def test_tls_that_a_handler_begins_is_played() -> None:
+    asked = ((Opened(), [Write(b"ask\n")]), (Sent(), [Read()]))
+    assert_script(
+        Secures(), *asked, (Arrived(b"tls\n"), [Write(b"go\n")]), (Sent(), [StartTls()]), (Secured(), [Write(b"1.3")])
+    )
+    conn = assert_script(
+        Secures(), *asked, (Arrived(b"tls\nx"), [Write(b"go\n")]), (Sent(), [StartTls(unread=b"x")]),
+        (Closed("tls_error"), []),
+    )  # fmt: skip
+    assert conn.closed
+    assert_script(Secures(), (Opened(), [Write(b"no\n")]), offers_tls=False)
+
+
 @pytest.mark.parametrize(
     ("misuse", "error"),
-    [(lambda conn: conn.write(b""), EmptyBuffer), (lambda conn: (conn.close(), conn.read()), ConnClosed)],
-    ids=["empty write", "read after close"],
+    [
+        (lambda conn: conn.write(b""), EmptyBuffer),
+        (lambda conn: (conn.close(), conn.read()), ConnClosed),
+        (lambda conn: conn.start_tls(server=True), UsageError),
+        (lambda conn: (conn.write(b"go"), conn.start_tls(server=True, unread=b"")), UsageError),
+    ],
+    ids=["empty write", "read after close", "tls without unread", "tls behind a write"],
 )
 def test_scripted_connection_refuses_what_a_connection_refuses(
     misuse: Callable[[Conn], object], error: type[Exception]

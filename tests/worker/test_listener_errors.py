@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from core.support.sockets import listen
+from core.support.tls import TlsPeer
 from core.support.waiting import MOMENT_S
 
 from gaiod import AdminState, Arrival, Conn, OpResult, OpType
 from gaiod.handler.admin_state import admin_key
 from gaiod.log import rate_limit
 from gaiod.stats.cells import HOOKS
+from worker.admission.test_tls_wait import settings
 from worker.conftest import Serve
 from worker.support.serving import Recorder
 
@@ -22,7 +24,9 @@ FOREVER_S = 1e9
 ENDS = [SystemExit(0), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit(), MemoryError(), LookupError("x")]
 """Most are no `Exception`: whoever catches only those lets them end the process."""
 
-OF_A_CONNECTION = {"on_open", "on_read", "on_write", "on_eof", "on_error", "on_connect", "on_relay", "on_hangup"}
+OF_A_CONNECTION = {
+    "on_open", "on_read", "on_write", "on_eof", "on_error", "on_connect", "on_relay", "on_tls", "on_hangup",
+}  # fmt: skip
 
 
 class Everything(Recorder):
@@ -47,7 +51,10 @@ class Everything(Recorder):
         self.post(None)
         conn.data = self.connect(self._elsewhere)
         conn.data.data = conn
-        super().on_open(conn)
+        if self._hook == "on_tls":
+            conn.start_tls(server=True, unread=b"")
+        else:
+            super().on_open(conn)
 
     def on_read(self, conn: Conn, result: OpResult) -> None:
         self._break("on_read")
@@ -65,6 +72,9 @@ class Everything(Recorder):
         self._break("on_connect")
         conn.relay_to(conn.data)
         conn.cancel()
+
+    def on_tls(self, conn: Conn) -> None:
+        self._break("on_tls")
 
     def on_relay(self, conn: Conn, result: OpResult) -> None:
         self._break("on_relay")
@@ -124,13 +134,16 @@ def test_whatever_a_hook_raises_costs_its_own_connection(
     serve: Serve, elsewhere: socket.socket, caplog: pytest.LogCaptureFixture, hook: str, error: BaseException
 ) -> None:
     handler = Everything(elsewhere.getsockname(), "", error)
-    serving = serve(handler, servers=("server",))
+    serving = serve(handler, servers=("server",), tls=settings(starts_by_handler=True))
     good = serving.connect()
     assert serving.exchange(good, b"good") == b"good"
     handler._hook = hook
     bad = serving.dial()
-    bad.sendall(b"bad")
-    bad.shutdown(socket.SHUT_WR)
+    if hook == "on_tls":
+        serving.step_until(TlsPeer(bad).step, "the handshake")
+    else:
+        bad.sendall(b"bad")
+        bad.shutdown(socket.SHUT_WR)
     serving.listener.deliver(1, "topic", b"message")
     serving.listener.take_shared("key", "value", is_own=False)
     serving.listener.lead(False)

@@ -1,5 +1,10 @@
-"""New connections of a listener that speaks TLS, until their handshake is done: no hook has seen them."""
+"""New connections of a listener that speaks TLS, until their handshake is done: no hook has seen them.
 
+Where the handler begins TLS (`tls: {start: handler}`), a connection has its hooks already, and stays with its listener;
+what its sessions are made from, the deadline and the counts are the same.
+"""
+
+import time
 from collections.abc import Callable, Sequence
 
 from gaiod.core.connection import Conn
@@ -62,6 +67,14 @@ class TlsWait(Target):
         conn.context = self
         conn.start_tls(self._tls, deadline=conn.opened_s + self._timeout_s)
 
+    def begin(self, conn: Conn) -> None:
+        """Begin the handshake of a connection that its handler has; its listener gets the completion.
+
+        Raises:
+            UsageError: as `Watcher.start_tls`.
+        """
+        conn.start_tls(self._tls, deadline=time.monotonic() + self._timeout_s)
+
     def set_ticket_keys(self, keys: Sequence[bytes]) -> None:
         """Use other keys for tickets."""
         self._tls.set_ticket_keys(keys)
@@ -78,19 +91,27 @@ class TlsWait(Target):
             self._closed()
         elif error is None:
             if not conn.closed:  # else its CLOSE comes, and is this one's
-                facts = conn.tls
-                self._count(f"{'resumed' if facts.resumed else 'full'}_{facts.version}")
+                self.succeeded(conn)
                 self._admit(conn)
-        elif isinstance(error, DeadlineExceeded):
-            self._count("failed_timeout")
-            self._end(conn, f"its handshake was not done within {self._timeout_s:g} s", LATE)
-        elif isinstance(error, TlsError):
-            self._count(f"failed_{error.reason}")
-            wrong = "" if error.reason in SILENT else f"its handshake failed: {error.strerror}"
-            how = "reset" if error.reason == "reset" else "fin" if error.reason == "closed" else "error"
-            self._end(conn, wrong, Termination(REASON, "client", how, error.reason, PHASE))
         elif not isinstance(error, (ConnClosed, WatcherClosed)):
-            self._end(conn, "", DRAINED)  # it was cancelled, which nobody does
+            self._end(conn, *self.failed_with(error))
+
+    def succeeded(self, conn: Conn) -> None:
+        """Count a handshake that is done."""
+        facts = conn.tls
+        self._count(f"{'resumed' if facts.resumed else 'full'}_{facts.version}")
+
+    def failed_with(self, error: Exception) -> tuple[str, Termination]:
+        """Count a handshake that failed; return what is wrong, for the log (empty: nothing), and what ends it."""
+        if isinstance(error, DeadlineExceeded):
+            self._count("failed_timeout")
+            return f"its handshake was not done within {self._timeout_s:g} s", LATE
+        if not isinstance(error, TlsError):
+            return "", DRAINED  # it was cancelled
+        self._count(f"failed_{error.reason}")
+        wrong = "" if error.reason in SILENT else f"its handshake failed: {error.strerror}"
+        how = "reset" if error.reason == "reset" else "fin" if error.reason == "closed" else "error"
+        return wrong, Termination(REASON, "client", how, error.reason, PHASE)
 
     def _end(self, conn: Conn, wrong: str, termination: Termination) -> None:
         text = wrong and f"a connection from {peer_text(conn.peer_address)} is rejected: {wrong}"
