@@ -5,6 +5,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,21 +20,39 @@ from e2e.support.waiting import wait_until
 
 
 class Systemd:
-    """The end that systemd has of the notification socket. `messages` are (process, lines)."""
+    """The end that systemd has of the notification socket. `messages` are (process, lines).
+
+    It takes what arrives at all times: the kernel holds few of such messages (net.unix.max_dgram_qlen, 10), and a
+    daemon that is told to feed a watchdog each half of a second has sent as many in 5 s.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._lock = threading.Lock()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._take_all, daemon=True)
         self.messages: list[tuple[int, list[str]]] = []
+        self._thread.start()
+
+    def _take_all(self) -> None:
+        while not self._is_over.wait(0.1):
+            self.look()
+
+    def close(self) -> None:
+        """Take no more."""
+        self._is_over.set()
+        self._thread.join()
 
     def look(self) -> list[tuple[int, list[str]]]:
         """Take what has arrived, and return everything so far."""
-        while True:
-            try:
-                data, ancillary, _, _ = self._sock.recvmsg(4096, socket.CMSG_SPACE(12))
-            except BlockingIOError:
-                return self.messages
-            pid, _, _ = struct.unpack("iII", ancillary[0][2])
-            self.messages.append((pid, data.decode().split("\n")))
+        with self._lock:
+            while True:
+                try:
+                    data, ancillary, _, _ = self._sock.recvmsg(4096, socket.CMSG_SPACE(12))
+                except BlockingIOError:
+                    return self.messages
+                pid, _, _ = struct.unpack("iII", ancillary[0][2])
+                self.messages.append((pid, data.decode().split("\n")))
 
     def said(self, line: str) -> list[int]:
         """Return who has said this."""
@@ -51,7 +70,9 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         sock.setblocking(False)
         sock.bind(str(tmp_path / "notify"))
-        yield Systemd(sock)
+        systemd = Systemd(sock)
+        yield systemd
+        systemd.close()
 
 
 @pytest.fixture
