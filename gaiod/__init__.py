@@ -8,6 +8,7 @@
 
 from gaiod.addresses import Address, parse_address
 from gaiod.core.connection import Conn
+from gaiod.core.engine import prepare_tls
 from gaiod.core.errors import (
     ConnClosed,
     DeadlineExceeded,
@@ -26,12 +27,12 @@ from gaiod.core.errors import (
 from gaiod.core.group import Group
 from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
-from gaiod.core.tls import TlsFacts
+from gaiod.core.tls import Certificate, ClientTls, TlsFacts
 from gaiod.core.watcher import Watcher
 from gaiod.handler.admin_state import AdminState
 from gaiod.handler.arrival import Arrival, NotTaken
 from gaiod.handler.handler import Handler, Outlet, Source
-from gaiod.handler.option_types import Check, Duration, Size, Unit
+from gaiod.handler.option_types import Check, Duration, PemFile, Size, Unit
 from gaiod.handler.server_stats import ServerStats
 from gaiod.handler.termination import Termination
 from gaiod.proxy_protocol import ProxyHeader
@@ -42,7 +43,9 @@ __all__ = [
     "Address",
     "AdminState",
     "Arrival",
+    "Certificate",
     "Check",
+    "ClientTls",
     "Conn",
     "ConnClosed",
     "DeadlineExceeded",
@@ -57,6 +60,7 @@ __all__ = [
     "OpResult",
     "OpType",
     "Outlet",
+    "PemFile",
     "ProxyHeader",
     "RelaySinkError",
     "ServerStats",
@@ -74,5 +78,6 @@ __all__ = [
     "WatcherClosed",
     "__version__",
     "parse_address",
+    "prepare_tls",
     "shown",
 ]

@@ -1,22 +1,23 @@
 """Check a handler's `with:` against the dataclass that declares its options.
 
 The dataclass is the schema: bool, int, float, str, Literal, `X | None`, `str | X`, `X | Y`, list, tuple[X, ...], dict,
-nested dataclasses, and the markers of `gaiod.handler.option_types`. They become the kinds that `reader` reads. The
-result is plain values, and has only the keys that the file gives.
+nested dataclasses, `PemFile`, and the markers of `gaiod.handler.option_types`. They become the kinds that `reader`
+reads. The result is plain values, and has only the keys that the file gives.
 """
 
 from collections.abc import Iterable
-from dataclasses import is_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 from functools import partial
 from typing import Any, Final, Literal
 
 from gaiod.config.errors import Keys, Refused, Report
 from gaiod.config.reader import Checked, Chosen, Items, Key, Kind, Named, Reader, Section, Value
-from gaiod.config.shapes import Shape, options_of, shape_of, spell
+from gaiod.config.shapes import FILE_WANTED, Shape, options_of, shape_of, spell
+from gaiod.config.tls.pem import read_pem
 from gaiod.config.units import COUNT_MAX, DURATION_MAX_S, SIZE_MAX_BYTES, parse_duration, parse_size, parse_whole
 from gaiod.config.words import mismatch, unknown
 from gaiod.config.yaml import Document
-from gaiod.handler.option_types import Check, Unit
+from gaiod.handler.option_types import Check, PemFile, Unit
 
 ANYTHING: Final = Value(lambda value: value)
 
@@ -64,7 +65,7 @@ def _chosen(shape: Shape, value: object) -> Kind:
     if value is None and shape.optional:
         return ANYTHING
     kind = _kind_of_family(shape, value)
-    return Checked(kind, tuple(partial(_apply, mark) for mark in shape.checks)) if shape.checks else kind
+    return Checked(kind, tuple(partial(_apply, mark, shape) for mark in shape.checks)) if shape.checks else kind
 
 
 def _kind_of_family(shape: Shape, value: object) -> Kind:
@@ -74,6 +75,8 @@ def _kind_of_family(shape: Shape, value: object) -> Kind:
         return _chosen(shape.fitting(value), value)
     if shape.bare is Any:
         return ANYTHING
+    if shape.bare is PemFile:
+        return Value(lambda path: asdict(read_pem(path, FILE_WANTED)))
     if is_dataclass(shape.bare):
         return _section(shape.bare)
     if shape.is_list:
@@ -83,9 +86,9 @@ def _kind_of_family(shape: Shape, value: object) -> Kind:
     return Value(partial(_choice if shape.family is Literal else _scalar, shape))
 
 
-def _apply(mark: Check, value: object) -> None:
+def _apply(mark: Check, shape: Shape, value: Any) -> None:
     try:
-        mark.check(value)
+        mark.check(PemFile(**value) if shape.bare is PemFile else value)
     except ValueError as error:
         raise Refused(str(error)) from None
     except BaseException as error:  # a handler may raise anything, and the operator needs the place

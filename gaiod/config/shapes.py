@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from gaiod.config import units
 from gaiod.config.errors import Refused
 from gaiod.config.words import NAMES, mismatch, one_of
-from gaiod.handler.option_types import Check, Unit
+from gaiod.handler.option_types import Check, PemFile, Unit
 
 LISTS = (list, tuple, Sequence)
 MAPPINGS = (dict, Mapping)
 WANTED = {"duration": units.DURATION_WANTED, "size": units.SIZE_WANTED, "count": NAMES[int]}
+
+FILE_WANTED = "the absolute path of a PEM file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Shape:
 
     def takes(self, value: object) -> bool:
         """Tell whether a value is of its kind, whatever is in it: a union is the first alternative that takes it."""
+        if self.bare is PemFile:
+            return isinstance(value, str)
         if self.is_list:
             return isinstance(value, list)
         if self.is_mapping or is_dataclass(self.bare):
@@ -99,6 +103,8 @@ class Shape:
             return one_of(dict.fromkeys(each.wanted for each in self.alternatives))
         if self.family is Literal:
             return one_of(map(spell, self.choices))
+        if self.bare is PemFile:
+            return FILE_WANTED
         if self.is_list:
             return NAMES[list]
         if self.is_mapping or is_dataclass(self.bare):

@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import dataclass, field
+from typing import Any
 
 FAILURES = (
     "timeout", "closed", "reset", "http", "not_tls", "version", "no_shared_cipher", "unknown_name", "alpn",
@@ -116,6 +117,8 @@ class ClientTls:
     """Protocols to offer, the preferred first (RFC 7301)."""
     accepts_truncation: bool = False
     """A stream that ends without a close_notify ended in order."""
+    ready: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
+    """What `gaiod.core.engine.prepare_tls` has made, for as long as this lives."""
 
     def __post_init__(self) -> None:
         if self.verify and not self.name:

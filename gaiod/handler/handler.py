@@ -9,6 +9,7 @@ from gaiod.core.errors import DeadlineExceeded
 from gaiod.core.group import LIMIT, MEMORY_LIMIT, Group
 from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
+from gaiod.core.tls import ClientTls
 from gaiod.handler.admin_state import AdminState
 from gaiod.handler.arrival import Arrival
 from gaiod.handler.hooks import check_hook, check_methods
@@ -62,7 +63,9 @@ class Host(Protocol):
     def offers_tls(self) -> bool:
         """Whether the handler begins TLS: `Handler.offers_tls`."""
 
-    def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
+    def connect(
+        self, address: Any, data: Any, deadline: float | None, options: SocketOptions, tls: ClientTls | None
+    ) -> Conn:
         """Open a connection: `Handler.connect`."""
 
     def group(self, limit: int, policy: str, grace_s: float, memory_limit: int) -> Group:
@@ -401,9 +404,15 @@ class Handler:
         return self._serving("offers_tls").offers_tls
 
     def connect(
-        self, address: Any, *, data: Any = None, deadline: float | None = None, options: SocketOptions = ()
-    ) -> Conn:
+        self, address: Any, *, data: Any = None, deadline: float | None = None, options: SocketOptions = (),
+        tls: ClientTls | None = None,
+    ) -> Conn:  # fmt: skip
         """Open a connection. gaiod calls `on_connect` when it is established or has failed.
+
+        With `tls` it is established once its handshake is done. Hooks see plain bytes, and `conn.tls` says what was
+        agreed. `result.error` is a `gaiod.TlsError` if the server is not believed, does not believe us, or does not
+        speak TLS: its `reason` is a word for it, and its `strerror` says it. The newest ticket of each address
+        continues its session. Keep a `ClientTls`, and use it again: `gaiod.prepare_tls` it in `on_start`.
 
         Args:
             address: `(host, port)` with a numeric host, or the path of a unix socket: what `target` is of a
@@ -411,13 +420,15 @@ class Handler:
             data: becomes `conn.data`.
             deadline: in `time.monotonic()` seconds.
             options: socket options, set before the first packet is sent.
+            tls: who the server is, and what is shown to it; None: no TLS.
 
         Raises:
             RuntimeError: the handler does not serve a listener yet.
+            ValueError: also, as `gaiod.prepare_tls`.
             As `Watcher.connect`.
         """
         host = self._host or self._serving("connect")
-        return host.connect(address, data, deadline, options)
+        return host.connect(address, data, deadline, options, tls)
 
     def pause_accepting(self, error: Exception) -> None:
         """Stop accepting for a tenth of a second, or until a connection of the worker closes. Clients wait meanwhile.

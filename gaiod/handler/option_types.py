@@ -8,13 +8,14 @@
         tries: Annotated[int, Unit("count", 1, 10)] = 3                   # from 1 to 10
         topic: Annotated[str, Check(topic_of)] = "news"                   # what topic_of() does not refuse
         server: Annotated[str, Check(parse_address)] = "127.0.0.1:5432"   # an address: gaiod.parse_address
+    ca: PemFile | None = None                                         # the text of a file: /etc/gaiod/ca.pem
 
 The type is all a worker needs; `gaiod.config` reads the marker. A unit is required in the YAML for a
 duration (`30` alone is refused), optional for a size (`4096` is bytes), and a count has none.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 
@@ -37,6 +38,19 @@ class Check:
 
     check: Callable[[Any], object]
     """Raises ValueError, its text `WHAT IS WRONG; WHAT TO DO`, for what does not fit; what it returns is not used."""
+
+
+@dataclass(frozen=True, slots=True)
+class PemFile:
+    """A PEM file that an option names by its absolute path, with certificates or a key: what a `ClientTls` takes.
+
+    It is read with the configuration, by who starts gaiod or reloads it. A worker gets its text and opens no file: so
+    a key that the daemon's user cannot read works in every worker, and a file that has changed is another option.
+    """
+
+    path: str
+    text: str = field(repr=False)
+    """As it was when the configuration was read."""
 
 
 Duration = Annotated[float, Unit("duration")]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gaiod.core.operations import OpType
+from gaiod.core.tls import ClientTls
 from gaiod.handler.handler import SocketOptions
 
 
@@ -62,6 +63,7 @@ class Connect:
 
     address: Any
     options: SocketOptions = ()
+    tls: ClientTls | None = None
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,15 @@ class Posted:
 
 @dataclass(frozen=True)
 class Connected:
-    """The connection, opened by the handler itself, is established; or failed."""
+    """The connection, opened by the handler itself, is established; or failed.
+
+    Attributes:
+        error: why it failed: a `gaiod.TlsError`, say.
+        tls: what was agreed with a server that speaks TLS: its `conn.tls`.
+    """
 
     error: Exception | None = None
+    tls: TlsFacts | None = None
 
 
 @dataclass(frozen=True)

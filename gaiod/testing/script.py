@@ -10,6 +10,7 @@ from gaiod.core.errors import DeadlineExceeded
 from gaiod.core.group import Group
 from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
+from gaiod.core.tls import ClientTls
 from gaiod.handler.arrival import Arrival
 from gaiod.handler.handler import Handler, SocketOptions
 from gaiod.handler.server_stats import HandlerCounts
@@ -59,9 +60,11 @@ class _Script:
         self.is_leader = False
         self.values = SharedValues()
 
-    def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
+    def connect(
+        self, address: Any, data: Any, deadline: float | None, options: SocketOptions, tls: ClientTls | None
+    ) -> Conn:
         """As `Handler.connect`: there is one connection in a script, and this is it."""
-        self._conn.actions.append(Connect(address, tuple(options)))
+        self._conn.actions.append(Connect(address, tuple(options), tls))
         self._conn.data = data
         return cast(Conn, self._conn)
 
@@ -190,7 +193,8 @@ def _play(handler: Handler, conn: Conn, scripted: ScriptedConn, event: Event) ->
             handler.on_timer(data)
         case Posted(data):
             handler.on_post(data)
-        case Connected(error):
+        case Connected(error, tls):
+            scripted.tls = tls or scripted.tls
             handler.on_connect(conn, OpResult(OpType.CONNECT, conn, error=error))
         case Secured(tls):
             scripted.tls = tls

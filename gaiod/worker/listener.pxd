@@ -45,6 +45,7 @@ cdef class Listener(Target):
     cdef object _header_wait
     cdef object _access
     cdef object _tls_wait
+    cdef object _tls_clients
 
     @cython.locals(conn=Conn, kind=int)
     cpdef on_completion(self, OpResult result)

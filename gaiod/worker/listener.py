@@ -16,6 +16,7 @@ from gaiod.core.group import Group
 from gaiod.core.operations import ACCEPT, CLOSED, CONNECT, HANDSHAKE, RELAY
 from gaiod.core.results import OpResult
 from gaiod.core.sockets import peer_text
+from gaiod.core.tls import ClientTls
 from gaiod.core.watcher import Watcher
 from gaiod.handler.admin_state import AdminState, admin_states, server_of_key
 from gaiod.handler.arrival import Arrival, NotTaken
@@ -41,6 +42,7 @@ from gaiod.worker.listener_timers import Timers
 from gaiod.worker.names import Names
 from gaiod.worker.shared_state import RATE, SharedState
 from gaiod.worker.slow_hooks.report import SlowHooks
+from gaiod.worker.tls_clients import TlsClients
 
 log = logging.getLogger("gaiod.worker")
 
@@ -141,6 +143,7 @@ class Listener(Target):
         self._access = None if settings.access is None else Access(settings.access)
         self._header_wait = None if settings.proxy_protocol is None else self._wait_for(settings.proxy_protocol)
         self._tls_wait = None if settings.tls is None else self._wait_for_tls(settings.tls, ticket_keys or {})
+        self._tls_clients = TlsClients()
         handler._host = self
 
     def _wait_for(self, balancers: ProxyProtocolSettings) -> ProxyHeaderWait:
@@ -326,9 +329,12 @@ class Listener(Target):
 
     # -- what its handler asks for -------------------------------------------------------------------
 
-    def connect(self, address: Any, data: Any, deadline: float | None, options: SocketOptions) -> Conn:
+    def connect(
+        self, address: Any, data: Any, deadline: float | None, options: SocketOptions, tls: ClientTls | None
+    ) -> Conn:
         """As `Handler.connect`."""
-        conn = self._watcher.connect(address, context=self, deadline=deadline, options=options)
+        client = None if tls is None else self._tls_clients.client_of(address, tls)
+        conn = self._watcher.connect(address, context=self, deadline=deadline, options=options, tls=client)
         conn.data = data
         conn.traffic = self._upstream
         return conn

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from gaiod.config import ConfigErrors, loads
 from gaiod.handler.handler import Handler
+from gaiod.handler.option_types import Check, PemFile
+from gaiod.plugins import build_options
+from gaiod.wording import shown
 
 Options = Callable[[str], dict[str, Any]]
 
@@ -133,3 +136,58 @@ def test_option_of_a_type_that_no_file_can_hold_is_reported_when_given() -> None
     text = "listeners: {r: {bind: 127.0.0.1:7000, handler: r, with: {root: /srv}}}"
     with pytest.raises(ConfigErrors, match=r"with.root: its type, .*Path.*, can be in no file; change it"):
         loads(text, load_handler=lambda _: Pathy)
+
+
+def _long(file: PemFile) -> None:
+    if len(file.text) < 4:
+        raise ValueError(f"{file.path} is short; write a longer one")
+
+
+class Believing(Handler):
+    """Options of it name files."""
+
+    @dataclass
+    class Options:
+        """One alone, and one among others."""
+
+        ca: Literal["system"] | Annotated[PemFile, Check(_long)] = "system"
+        key: PemFile | None = None
+
+
+def believing(with_: str) -> Any:
+    text = f"listeners: {{r: {{bind: 127.0.0.1:7000, handler: r, with: {with_}}}}}"
+    return loads(text, load_handler=lambda _: Believing).listeners[0].options
+
+
+def test_option_that_names_a_file_becomes_its_text(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("text")
+    plain = believing(f"{{ca: {file}, key: {file}}}")
+    assert plain == {"ca": {"path": str(file), "text": "text"}, "key": {"path": str(file), "text": "text"}}
+    built = build_options(Believing, plain)
+    assert (built.ca, built.key) == (PemFile(str(file), "text"), PemFile(str(file), "text"))
+    assert "text" not in repr(built.key).replace("path", "")
+    assert build_options(Believing, believing("{ca: system}")).ca == "system"
+
+
+@pytest.mark.parametrize(
+    ("option", "path", "message"),
+    [
+        ("ca", "other.pem", "ca: SHOWN is not an absolute path; write the absolute path of a PEM file"),
+        ("key", "5", "key: is a whole number; write the absolute path of a PEM file"),
+        ("key", "FOLDER/none", "key: SHOWN: No such file or directory; write the absolute path of a PEM file"),
+        ("key", "FOLDER", "key: SHOWN is not a file; write the absolute path of a PEM file"),
+        ("ca", "[a]", "ca: is a list; write system or the absolute path of a PEM file"),
+    ],
+)
+def test_option_that_names_no_file_is_refused(tmp_path: Path, option: str, path: str, message: str) -> None:
+    path = path.replace("FOLDER", str(tmp_path))
+    with pytest.raises(ConfigErrors) as errors:
+        believing(f"{{{option}: {path}}}")
+    assert str(errors.value.errors[0]).endswith(message.replace("SHOWN", shown(path)))
+
+
+def test_check_of_an_option_that_names_a_file_sees_its_text(tmp_path: Path) -> None:
+    (tmp_path / "short").write_text("abc")
+    with pytest.raises(ConfigErrors, match=r"with\.ca: .* is short; write a longer one"):
+        believing(f"{{ca: {tmp_path}/short}}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gaiod import Conn, DeadlineExceeded, Handler, OpResult, OpType
+from gaiod import ClientTls, Conn, DeadlineExceeded, Handler, OpResult, OpType, TlsError, TlsFacts
 from gaiod.core import ENGINE
 from gaiod.core.errors import ConnClosed, EmptyBuffer, UsageError
 from gaiod.testing import (
@@ -42,6 +42,7 @@ from gaiod.testing import (
     ShutdownWrite,
     Started,
     StartTls,
+    Step,
     Ticked,
     Timed,
     Timer,
@@ -125,6 +126,7 @@ class Does(Handler):
 
 
 REFUSED = ConnectionRefusedError(111, "refused")
+TLS = ClientTls("db")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +186,7 @@ def test_sent_completes_the_oldest_write_when_there_are_several() -> None:
         (lambda handler, conn: conn.cancel(OpType.READ), Cancel(OpType.READ)),
         (lambda handler, conn: handler.connect("/run/x"), Connect("/run/x")),
         (lambda handler, conn: handler.connect("/run/x", options=[(1, 2, 3)]), Connect("/run/x", ((1, 2, 3),))),
+        (lambda handler, conn: handler.connect("/run/x", tls=TLS), Connect("/run/x", tls=ClientTls("db"))),
         (lambda handler, conn: handler.timer(0.5, "data"), Timer(0.5, "data")),
         (lambda handler, conn: handler.post("data"), Post("data")),
         (lambda handler, conn: conn.relay_to("sink"), RelayTo("sink")),
@@ -458,3 +461,20 @@ def test_scripted_connection_refuses_what_a_connection_refuses(
 
     with pytest.raises(error):
         assert_script(Misuses(), (Opened(), []))
+
+
+def test_script_tells_what_was_agreed_with_a_server_that_speaks_tls() -> None:
+    class Asks(Handler):
+        def on_open(self, conn: Conn) -> None:
+            self.connect("/run/db", tls=TLS)
+
+        def on_connect(self, conn: Conn, result: OpResult) -> None:
+            if isinstance(result.error, TlsError):
+                conn.abort()
+            else:
+                conn.write((conn.tls.alpn or "none").encode())
+
+    begin: Step = (Opened(), [Connect("/run/db", tls=TLS)])
+    facts = TlsFacts("1.3", "TLS_AES_128_GCM_SHA256", "sql", "db", resumed=False)
+    assert_script(Asks(), begin, (Connected(tls=facts), [Write(b"sql")]))
+    assert_script(Asks(), begin, (Connected(TlsError(71, "TLS failed: its certificate has ended")), [Abort()]))

@@ -2,23 +2,17 @@
 
 import binascii
 import stat
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from gaiod.config.errors import Refused
 from gaiod.config.words import mismatch
+from gaiod.handler.option_types import PemFile
 from gaiod.wording import shown
+
+__all__ = ["PemFile", "blocks_of", "read_pem"]
 
 FILE_MAX_BYTES = 1 << 20
 """A chain has some KiB, and the authorities of a browser 250 KiB."""
-
-
-@dataclass(frozen=True, slots=True)
-class PemFile:
-    """A file, and the text that it had when it was read."""
-
-    path: str
-    text: str = field(repr=False)
 
 
 def read_pem(value: object, wanted: str, max_bytes: int = FILE_MAX_BYTES) -> PemFile:
