@@ -71,6 +71,10 @@ class CertificateSettings:
     """Who has issued it: `CN=Example CA,O=Example`."""
     files: tuple[str, ...] = ()
     """Where the chain and the key are."""
+    serial: str = ""
+    """Its number, among those of its issuer: hexadecimal."""
+    fingerprint: str = ""
+    """SHA-256 of it, hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,11 +288,13 @@ def network_table_from(plain: Mapping[str, Any] | None) -> NetworkTable | None:
     return None if plain is None else NetworkTable(tuple(plain["v4"]), tuple(plain["v6"]), plain["unix"])
 
 
+def certificate_settings_from(plain: Mapping[str, Any]) -> CertificateSettings:
+    """Return a certificate, as `settings_from`."""
+    return CertificateSettings(**{**plain, "names": tuple(plain["names"]), "files": tuple(plain["files"])})
+
+
 def _tls_settings_from(plain: Mapping[str, Any]) -> TlsSettings:
-    certificates = tuple(
-        CertificateSettings(**{**each, "names": tuple(each["names"]), "files": tuple(each["files"])})
-        for each in plain["certificates"]
-    )
+    certificates = tuple(map(certificate_settings_from, plain["certificates"]))
     clients = plain["clients"]
     if clients is not None:
         clients = ClientCertificateSettings(**{**clients, "files": tuple(clients["files"])})

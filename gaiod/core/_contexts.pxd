@@ -7,12 +7,13 @@ from gaiod.core._openssl cimport SSL_CTX
 
 cdef struct Name:
     const char* text
-    void* context
+    Py_ssize_t number               # of the certificate
 
 
 @cython.final
 cdef class Contexts:
-    cdef void** contexts
+    cdef tuple certificates
+    cdef void** contexts            # of each
     cdef Py_ssize_t count
     cdef Name* names                # sorted
     cdef Py_ssize_t name_count
@@ -24,6 +25,9 @@ cdef class Contexts:
     cdef unsigned int protocols_size
     cdef unsigned char keys[240]    # of tickets, the newest first
     cdef int key_count
+    cdef int renew(self, options) except -1
+    cdef SSL_CTX* make(self, options, Py_ssize_t number) except NULL
+    cdef int name(self, certificates) except -1
     cdef int set_ticket_keys(self, keys) except -1
     cdef SSL_CTX* find(self, const char* name) noexcept nogil
 

@@ -42,6 +42,7 @@ cdef class Contexts:
     def __cinit__(self, options):
         cdef Py_ssize_t count = len(options.certificates)
         cdef Py_ssize_t i
+        self.certificates = options.certificates
         self.accepts_truncation = options.accepts_truncation
         self.refuses_unknown_names = options.refuses_unknown_names
         self.alpn = list_of(options.alpn)
@@ -51,37 +52,11 @@ cdef class Contexts:
         if self.contexts == NULL:
             raise MemoryError
         self.count = count
-        by_name = {}
-        for i in range(count):
-            self.contexts[i] = make_context(options, options.certificates[i])
-            if options.clients is not None:
-                if i == 0:
-                    ask_clients(self.contexts[0], options.clients)
-                else:
-                    ask_as_well(self.contexts[i], self.contexts[0], options.clients)
-            if options.alpn:
-                SSL_CTX_set_alpn_select_cb(self.contexts[i], <void*>&choose_protocol, <void*>self)
-            for name in options.certificates[i].names:
-                by_name.setdefault(name.encode("ascii", "replace"), i)
-        self.texts = sorted(by_name)
-        self.name_count = len(self.texts)
-        self.names = <Name*>calloc(max(1, self.name_count), sizeof(Name))
-        if self.names == NULL:
-            raise MemoryError
-        for i in range(self.name_count):
-            self.names[i].text = PyBytes_AS_STRING(self.texts[i])
-            self.names[i].context = self.contexts[<Py_ssize_t>by_name[self.texts[i]]]
-        SSL_CTX_callback_ctrl(self.contexts[0], SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, <void*>&choose)
-        SSL_CTX_ctrl(self.contexts[0], SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG, 0, <void*>self)
         if options.ticket_keys:
             self.set_ticket_keys(options.ticket_keys)
-            for i in range(count):
-                SSL_CTX_set_ex_data(self.contexts[i], OURS, <void*>self)
-            # A session asks the context that it began with, whatever the server is called.
-            if SSL_CTX_set_tlsext_ticket_key_evp_cb != NULL:
-                SSL_CTX_set_tlsext_ticket_key_evp_cb(self.contexts[0], <void*>&use_ticket_key)
-            else:
-                SSL_CTX_callback_ctrl(self.contexts[0], SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB, <void*>&use_ticket_key)
+        for i in range(count):
+            self.contexts[i] = self.make(options, i)
+        self.name(options.certificates)
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -92,6 +67,76 @@ cdef class Contexts:
                 SSL_CTX_free(self.contexts[i])
         free(self.contexts)
         free(self.names)
+
+    cdef int renew(self, options) except -1:
+        """Show other certificates from now on, as many as before: `options` differ in nothing else.
+
+        What is the same stays. Sessions go on with what they have begun with, which their last one frees. No session is
+        in a step: those take place in this thread. If it fails, nothing has changed.
+        """
+        cdef Py_ssize_t i
+        cdef void** made = <void**>calloc(self.count, sizeof(void*))
+        if made == NULL:
+            raise MemoryError
+        try:
+            for i in range(self.count):
+                if options.certificates[i] != self.certificates[i]:
+                    made[i] = self.make(options, i)
+            self.name(options.certificates)
+            self.certificates = options.certificates
+            for i in range(self.count):
+                if made[i] != NULL:
+                    made[i], self.contexts[i] = self.contexts[i], made[i]
+        finally:                            # those that are new if it has failed, else those that were
+            for i in range(self.count):
+                if made[i] != NULL:
+                    SSL_CTX_free(made[i])
+            free(made)
+        return 0
+
+    cdef SSL_CTX* make(self, options, Py_ssize_t number) except NULL:
+        """Make the context of a certificate, given which one it is."""
+        cdef SSL_CTX* context = make_context(options, options.certificates[number])
+        try:
+            if options.clients is not None:
+                if self.contexts[0] == NULL:
+                    ask_clients(context, options.clients)
+                else:
+                    ask_as_well(context, self.contexts[0], options.clients)
+        except BaseException:
+            SSL_CTX_free(context)
+            raise
+        if options.alpn:
+            SSL_CTX_set_alpn_select_cb(context, <void*>&choose_protocol, <void*>self)
+        if self.key_count:
+            SSL_CTX_set_ex_data(context, OURS, <void*>self)
+        if number == 0:                     # a session asks the context that it began with, whatever the server is
+            SSL_CTX_callback_ctrl(context, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, <void*>&choose)
+            SSL_CTX_ctrl(context, SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG, 0, <void*>self)
+            if self.key_count and SSL_CTX_set_tlsext_ticket_key_evp_cb != NULL:
+                SSL_CTX_set_tlsext_ticket_key_evp_cb(context, <void*>&use_ticket_key)
+            elif self.key_count:
+                SSL_CTX_callback_ctrl(context, SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB, <void*>&use_ticket_key)
+        return context
+
+    cdef int name(self, certificates) except -1:
+        """Take note which certificate is for which names."""
+        cdef Py_ssize_t i
+        cdef Name* names
+        by_name = {}
+        for i in range(self.count):
+            for name in certificates[i].names:
+                by_name.setdefault(name.encode("ascii", "replace"), i)
+        texts = sorted(by_name)
+        names = <Name*>calloc(max(1, len(texts)), sizeof(Name))
+        if names == NULL:
+            raise MemoryError
+        for i in range(len(texts)):
+            names[i].text = PyBytes_AS_STRING(texts[i])
+            names[i].number = by_name[texts[i]]
+        free(self.names)
+        self.names, self.name_count, self.texts = names, len(texts), texts
+        return 0
 
     cdef int set_ticket_keys(self, keys) except -1:
         """Use other keys for tickets, the newest first. No session is in a step: those take place in this thread."""
@@ -112,7 +157,7 @@ cdef class Contexts:
             middle = (low + high) // 2
             order = strcmp(name, self.names[middle].text)
             if order == 0:
-                return self.names[middle].context
+                return self.contexts[self.names[middle].number]
             if order < 0:
                 high = middle
             else:

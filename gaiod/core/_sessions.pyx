@@ -641,6 +641,10 @@ cdef class OwnContext:
         """Use other keys for tickets: as `ServerTls.ticket_keys`. It must have been made with some."""
         self.contexts.set_ticket_keys(keys)
 
+    def renew(self, options):
+        """As `sessions.TlsContext`."""
+        self.contexts.renew(options)
+
 
 @cython.final
 cdef class OwnClient:
@@ -772,6 +776,10 @@ class ObjectContext:
 
     def set_ticket_keys(self, keys):
         """As `sessions.TlsContext`: nothing."""
+
+    def renew(self, options):
+        """As `sessions.TlsContext`."""
+        self.context.renew(options)
 
 
 def shares_tickets():

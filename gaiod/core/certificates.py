@@ -80,6 +80,17 @@ def issuer_of(certificate: bytes) -> str:
     return text_of_name(fields_of(certificate)[2][1])
 
 
+def serial_of(certificate: bytes) -> str:
+    """Return the number that its issuer has given a certificate, in DER: hexadecimal, as OpenSSL shows it.
+
+    Raises:
+        ValueError, IndexError: it is none.
+    """
+    number = int.from_bytes(fields_of(certificate)[0][1], "big", signed=True)
+    digits = f"{abs(number):X}"
+    return "-" * (number < 0) + digits.zfill(len(digits) + len(digits) % 2)
+
+
 @dataclass(frozen=True, slots=True)
 class RevocationFacts:
     """What a list of revoked certificates says of itself.

@@ -32,11 +32,26 @@ class Contexts:
         """
         self.accepts_truncation = options.accepts_truncation
         self._refuses_unknown_names = options.refuses_unknown_names
-        contexts = [_context_of(certificate, options) for certificate in options.certificates]
+        self._show(options.certificates, [_context_of(certificate, options) for certificate in options.certificates])
+
+    def renew(self, options: ServerTls) -> None:
+        """As `TlsContext.renew`. The first certificate's tickets are good for it alone: they have its context's key."""
+        self._show(
+            options.certificates,
+            [
+                context if certificate == before else _context_of(certificate, options)
+                for certificate, before, context in zip(
+                    options.certificates, self._certificates, self._all, strict=True
+                )
+            ],
+        )
+
+    def _show(self, certificates: tuple[Certificate, ...], contexts: list[ssl.SSLContext]) -> None:
+        self._certificates, self._all = certificates, contexts
         self._context = contexts[0]
         self._context.sni_callback = self._choose
         self._contexts: dict[str, ssl.SSLContext] = {}
-        for certificate, context in zip(options.certificates, contexts, strict=True):
+        for certificate, context in zip(certificates, contexts, strict=True):
             for name in certificate.names:
                 self._contexts.setdefault(name, context)
 
@@ -92,10 +107,19 @@ def _ask_clients(context: ssl.SSLContext, clients: Clients) -> None:
         raise ValueError("Python's ssl cannot limit the depth of a chain")
     context.verify_mode = ssl.CERT_REQUIRED if clients.are_required else ssl.CERT_OPTIONAL
     context.verify_flags &= ~ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.load_verify_locations(cadata=clients.ca)
-    if clients.crl:
+    believe(context, clients.ca, clients.crl)
+
+
+def believe(context: ssl.SSLContext, ca: str, crl: str) -> None:
+    """Let a context believe authorities, but for what they have revoked.
+
+    Raises:
+        ssl.SSLError, ValueError, OSError: OpenSSL does not take them.
+    """
+    context.load_verify_locations(cadata=ca)
+    if crl:
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
-        with as_file(clients.crl) as path:
+        with as_file(crl) as path:
             context.load_verify_locations(path)
 
 

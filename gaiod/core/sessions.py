@@ -119,6 +119,21 @@ class TlsContext:
     def set_ticket_keys(self, keys: Sequence[bytes]) -> None:
         """Do nothing: the standard library has a key of its own, and takes no other."""
 
+    def renew(self, options: ServerTls) -> None:
+        """Show a server's clients other certificates from now on, as many as before.
+
+        Sessions go on with what they have begun with. Those that come can be resumed as before by whoever has the keys
+        of tickets.
+
+        Args:
+            options: they differ from those that it was made of in what the certificates are, and in nothing else.
+
+        Raises:
+            ssl.SSLError, ValueError: a certificate or a key is none, or they are no pair. Nothing has changed.
+        """
+        assert isinstance(self._contexts, Contexts)
+        self._contexts.renew(options)
+
 
 def shares_tickets() -> bool:
     """As `engine.shares_tickets`."""

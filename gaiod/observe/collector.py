@@ -284,11 +284,20 @@ class Collector(PrometheusCollector):
         scrape.add("gaiod_config_last_reload_successful", subject.last_reload_worked)
         scrape.add("gaiod_config_last_reload_success_timestamp_seconds", subject.last_success_s)
         scrape.add("gaiod_workers_keeping", subject.keeping_workers)
-        for each in subject.files():
-            scrape.add("gaiod_watched_file_ok", each.error is None, each.kind, each.name)
-            scrape.add("gaiod_watched_file_last_success_timestamp_seconds", each.read_s, each.kind, each.name)
-            for result, count in sorted(each.results.items()):
-                scrape.add("gaiod_watched_file_reads_total", count, each.kind, each.name, result)
+        self._add_files(scrape)
+
+    def _add_files(self, scrape: _Scrape) -> None:
+        """Add what is read again, by its first file: listeners may use the same one together with different others."""
+        by_name: dict[tuple[str, str], list[WatchedFile]] = {}
+        for each in self._subject.files():
+            by_name.setdefault((each.kind, each.name), []).append(each)
+        for labels, files in by_name.items():
+            scrape.add("gaiod_watched_file_ok", all(each.error is None for each in files), *labels)
+            read_s = min(each.read_s for each in files)
+            scrape.add("gaiod_watched_file_last_success_timestamp_seconds", read_s, *labels)
+            for result in ("failure", "success"):
+                count = sum(each.results[result] for each in files)
+                scrape.add("gaiod_watched_file_reads_total", count, *labels, result)
 
     def _add_process(self, scrape: _Scrape, slot: Slot) -> None:
         usage, heartbeat_age_s = self._subject.usage(slot.number), self._subject.heartbeat_age_s(slot.number)

@@ -3,7 +3,8 @@
 Once a second each file is asked for its place, size and times. One that has changed, and was left alone for a second,
 is read in a forked child, as the configuration is: the supervisor imports no parser. What it has goes into the settings
 of all generations, so that workers which start later have it, and to all workers, which go on with their connections.
-A file that is broken changes nothing: it is logged, counted and shown until it is good again.
+A file that is broken changes nothing: it is logged, counted and shown until it is good again. A certificate and a key
+that do not belong together are most likely half of a change: they have some seconds until that is called broken.
 
 `gaiod.watched_files` says what kinds of files there are, and how another one joins.
 """
@@ -26,7 +27,7 @@ from gaiod.process.dispatch import Target
 from gaiod.supervisor.processes.fleet import Fleet
 from gaiod.supervisor.processes.fork import end, fork, wait
 from gaiod.supervisor.processes.generation import Generation
-from gaiod.watched_files import KINDS, Files
+from gaiod.watched_files import KINDS, Content, Files, contents_of
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -42,6 +43,9 @@ TIMEOUT_S = 60.0
 AGAIN_S = 30.0
 """When it is tried again, if the child did not answer: that says nothing about the file."""
 
+SETTLE_S = 10.0
+"""How long a certificate may wait for its key, and a key for its certificate: programs write one after the other."""
+
 Signature = tuple[tuple[int, ...], ...]
 """Of files: what changes if they do, or the errno that says why nobody can know."""
 
@@ -53,24 +57,30 @@ class WatchedFile:
     Attributes:
         kind: their kind, one of `gaiod.watched_files.KINDS`.
         files: their paths.
+        content: what is in force.
         error: why what they have now is not in force; None: it is.
         read_s: when what is in force was read, in Unix time.
+        since_s: since when it is in force, in Unix time.
         results: how often reading them again was a success, and a failure.
         seen: what they looked like last.
         read: what they looked like before they were read last; None: that is not known.
         restless: how many looks in a row they were different from what was read.
         again_s: they are not read before that (`time.monotonic()`).
+        doubt: what is wrong with them that may be half of a change, and until when it may; None: nothing.
     """
 
     kind: str
     files: Files
+    content: Content = field(default_factory=dict, repr=False)
     error: str | None = None
     read_s: float = field(default_factory=time.time)
+    since_s: float = field(default_factory=time.time)
     results: Counter[str] = field(default_factory=lambda: Counter(success=0, failure=0))
     seen: Signature | None = None
     read: Signature | None = None
     restless: int = 0
     again_s: float = 0.0
+    doubt: tuple[str, float] | None = None
 
     @property
     def name(self) -> str:
@@ -122,6 +132,9 @@ class FileWatch:
         self._looked_s = now_s
         self._follow()
         due = [each for each in self._known.values() if each.is_due(now_s)]
+        for each in self._known.values():
+            if each.doubt is not None and each not in due and now_s >= each.doubt[1]:
+                self._refuse(each, each.doubt[0])
         if due:
             self._read(due, generation)
 
@@ -131,13 +144,14 @@ class FileWatch:
         if generation is None or generation is self._generation:
             return
         before, self._known, self._generation = self._known, {}, generation
-        for listener in generation.settings.listeners:
-            for kind in KINDS.values():
-                for files in kind.files_of(listener):
-                    key = kind.name, files
-                    if key not in self._known:
-                        results = before[key].results if key in before else Counter(success=0, failure=0)
-                        self._known[key] = WatchedFile(kind.name, files, results=results)
+        for kind, files, content in contents_of(generation.settings.listeners):
+            key = kind.name, files
+            if key in self._known:
+                continue
+            known = self._known[key] = WatchedFile(kind.name, files, content)
+            if key in before:
+                known.results = before[key].results
+                known.since_s = before[key].since_s if before[key].content == content else known.since_s
 
     def _read(self, due: Sequence[WatchedFile], generation: Generation) -> None:
         for each in due:
@@ -157,24 +171,35 @@ class FileWatch:
                 each.read = None  # what a reload reads may be newer than this
             return
         for each, answer in zip(due, answers, strict=False):
-            if "error" in answer:
-                self._refuse(each, answer["error"])
-            else:
+            if "value" in answer:
                 self._renew(each, answer["value"])
+            elif answer["may_settle"] and each.error is None:
+                self._doubt(each, answer["error"])
+            else:
+                self._refuse(each, answer["error"])
         for each in due[len(answers) :]:
             each.read, each.again_s = None, time.monotonic() + AGAIN_S
             self._refuse(each, f"{each.name}: {why}")
 
-    def _renew(self, each: WatchedFile, value: Any) -> None:
-        is_news = self._fleet.renew_files(KINDS[each.kind], each.files, value)
-        was_bad, each.error, each.read_s = each.error is not None, None, time.time()
+    def _renew(self, each: WatchedFile, content: Content) -> None:
+        is_news = self._fleet.renew_files(KINDS[each.kind], each.files, content)
+        was_bad, each.error, each.doubt, each.read_s = each.error is not None, None, None, time.time()
         each.results["success"] += 1
+        if is_news and self._fleet.generation is not None:
+            each.since_s = each.read_s
+            found = contents_of(self._fleet.generation.settings.listeners)
+            each.content = next(own for kind, files, own in found if (kind.name, files) == (each.kind, each.files))
         if is_news or was_bad:
             how = "what it has is in force" if is_news else "it is good again, and has what is in force"
             log.info("%s file %s was read again: %s", each.kind, each.name, how)
 
+    def _doubt(self, each: WatchedFile, error: str) -> None:
+        until_s = time.monotonic() + SETTLE_S if each.doubt is None else each.doubt[1]
+        each.doubt = error, until_s
+        log.info("%s file %s; if that was half of a change, the other half has %g s", each.kind, error, SETTLE_S)
+
     def _refuse(self, each: WatchedFile, error: str) -> None:
-        each.error = error
+        each.error, each.doubt = error, None
         each.results["failure"] += 1
         log.error("%s file %s; what it had before stays in force", each.kind, error)
 
@@ -182,7 +207,8 @@ class FileWatch:
 class _Reading(Target):
     """Reads files in a child, without waiting.
 
-    `done` is called once, with an answer for each: `{"value": ...}` or `{"error": ...}`; if there are fewer, with why.
+    `done` is called once, with an answer for each: `{"value": ...}`, or `{"error": ..., "may_settle": ...}`, which is
+    whether that may be half of a change; if there are fewer, with why.
     """
 
     def __init__(
@@ -235,11 +261,12 @@ def _signature_of(file: str) -> tuple[int, ...]:
 
 def _answer(wanted: Sequence[tuple[str, Files]], channel: socket.socket) -> None:
     """Read files, in the child."""
-    from gaiod.config.file_readers import READERS, Refused  # late: only this process has it
+    from gaiod.config.file_readers import READERS, Mismatch, Refused  # late: only this process has it
 
     for kind, files in wanted:
+        answer: dict[str, Any]
         try:
             answer = {"value": READERS[kind](files)}
         except Refused as refused:
-            answer = {"error": str(refused)}
+            answer = {"error": str(refused), "may_settle": isinstance(refused, Mismatch)}
         channel.sendall(json.dumps(answer).encode() + b"\n")

@@ -150,11 +150,13 @@ class Reloads:
             self._end((failure.status, failure.text))
             return
         self._listeners.commit(prepared)
+        renewed = self._fleet.take_files_of(generation)
         self._fleet.adopt(generation)
         self._adopted(prepared)
         self.last_success_s = time.time()
         log.info("reloaded: generation %d serves", generation.number)
-        self.last_changes = changes(before, generation)
+        self.last_changes = [f"{kind.name} file {files[0]}: what it has is in force" for kind, files in renewed]
+        self.last_changes += changes(before, generation)
         for line in self.last_changes or [NO_CHANGES]:
             log.info("%s", line)
         self._end((0, str(generation.number)))

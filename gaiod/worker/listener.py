@@ -207,11 +207,23 @@ class Listener(Target):
         self._free_sockets()
         self.open(sockets)
 
-    def renew(self, settings: ListenerSettings) -> None:
-        """Take settings that differ only in what files have which they name: for connections that come from now on."""
+    def renew(self, settings: ListenerSettings, ticket_keys: TicketKeys) -> None:
+        """Take settings that differ only in what files have which they name: for connections that come from now on.
+
+        Args:
+            settings: those.
+            ticket_keys: those of TLS tickets, by scope: what is asked of clients may be something else.
+        """
         before, self.settings = self.settings, settings
         if settings.access is not None and settings.access != before.access:
             self._access = Access(settings.access)
+        if self._tls_wait is not None and settings.tls is not None and settings.tls != before.tls:
+            try:
+                self._tls_wait.renew(settings.tls, _keys_for(settings, ticket_keys))
+            except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+                self._tell(
+                    logging.ERROR, "tls", "what it had before stays in force: OpenSSL does not take it: %s", error
+                )
 
     def stop_accepting(self) -> None:
         """Accept no more; the connections go on."""

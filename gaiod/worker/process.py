@@ -287,7 +287,7 @@ class Worker:
         """Serve with what files have that were read again. Connections that are open stay as they are."""
         kind, files = KINDS[said["kind"]], tuple(said["files"])
         for listener in self._listeners:
-            listener.renew(kind.renewed(listener.settings, files, said["value"]))
+            listener.renew(kind.renewed(listener.settings, files, said["value"]), said["ticket_keys"])
 
     def _take_shared(self, said: dict[str, Any]) -> None:
         for listener in self._listeners:

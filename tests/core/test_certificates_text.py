@@ -9,7 +9,7 @@ import pytest
 
 from core.support.pki import authority
 from core.support.tls import certificate
-from gaiod.core.certificates import facts_of, issuer_of, revocation_facts_of, subject_of
+from gaiod.core.certificates import facts_of, issuer_of, revocation_facts_of, serial_of, subject_of
 
 
 def test_names_and_end_are_those_that_openssl_tells() -> None:
@@ -17,9 +17,15 @@ def test_names_and_end_are_those_that_openssl_tells() -> None:
         chain = certificate(name).chain
         facts = facts_of(ssl.PEM_cert_to_DER_cert(chain))
         told = subprocess.run(
-            ["openssl", "x509", "-noout", "-dates"], input=chain, check=True, capture_output=True, text=True, timeout=60
+            ["openssl", "x509", "-noout", "-dates", "-serial"],
+            input=chain,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
         ).stdout
-        begins, ends = (line.partition("=")[2] for line in told.splitlines())
+        begins, ends, serial = (line.partition("=")[2] for line in told.splitlines())
+        assert serial_of(ssl.PEM_cert_to_DER_cert(chain)) == serial
         assert facts.not_before_s == ssl.cert_time_to_seconds(begins)
         assert facts.not_after_s == ssl.cert_time_to_seconds(ends)
         assert facts.names == (name, f"*.{name}")

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from core.support.processes import resident_bytes
 from core.support.sockets import NewPair
 from core.support.tls import (
     LAYERS,
@@ -18,6 +19,7 @@ from core.support.tls import (
     use_layer,
 )
 from core.support.waiting import assert_quiet, collect_one
+from gaiod.core.connection import Conn
 from gaiod.core.errors import TlsError
 from gaiod.core.tls import TICKET_KEY_BYTES, Certificate, ServerTls
 from gaiod.core.watcher import Watcher
@@ -234,3 +236,100 @@ def test_client_gets_no_ticket_where_there_are_none(watcher: Watcher, tcp_pair: 
     _, session = visit(watcher, tcp_pair, tls, None, version)
     assert not session.has_ticket
     assert not visit(watcher, tcp_pair, tls, session, version)[0]
+
+
+def named(name: str, days: int = 30) -> Certificate:
+    made = certificate(name, days)
+    return Certificate(made.chain, made.key, (name,))
+
+
+def look(watcher: Watcher, tcp_pair: NewPair, tls: object, asked: str) -> tuple[Conn, TlsPeer, bytes | None]:
+    """Be a client that believes everybody; return the connection, the client, and the certificate that it is shown."""
+    near, far = tcp_pair()
+    conn, peer = watcher.delegate(near), TlsPeer(far)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    peer.object = context.wrap_bio(peer.incoming, peer.outgoing, server_hostname=asked)
+    assert shake_hands(watcher, conn, peer, [], tls).error is None
+    return conn, peer, peer.object.getpeercert(True)
+
+
+def der(made: Certificate) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(made.chain)
+
+
+def test_renewed_certificate_is_shown_to_who_comes_and_open_sessions_go_on(watcher: Watcher, tcp_pair: NewPair) -> None:
+    first, second = named("localhost"), named("example.org")
+    tls = server_of(ServerTls((first, second)))
+    opened = [look(watcher, tcp_pair, tls, name) for name in ("localhost", "example.org")]
+    assert [shown for _, _, shown in opened] == [der(first), der(second)]
+    renewed = named("example.net")
+    for now in ((named("localhost", 60), second), (named("localhost", 60), renewed)):
+        tls.renew(ServerTls(now))
+        for asked, wanted in (("localhost", now[0]), (now[1].names[0], now[1]), ("elsewhere.test", now[0])):
+            conn, _, shown = look(watcher, tcp_pair, tls, asked)
+            assert shown == der(wanted), asked
+            conn.abort()
+    assert look(watcher, tcp_pair, tls, "example.org")[2] == der(named("localhost", 60))  # nobody's any more
+    for conn, peer, _ in opened:
+        peer.sendall(b"still")
+        conn.read()
+        assert bytes(collect_one(watcher).buffer) == b"still"
+        conn.write(b"here")
+        assert collect_one(watcher).error is None
+        assert peer.recv(4) == b"here"
+
+
+def test_handshake_that_has_begun_ends_with_the_certificate_that_it_began_with(
+    watcher: Watcher, tcp_pair: NewPair
+) -> None:
+    tls = server_of(ServerTls((named("localhost"),)))
+    near, far = tcp_pair()
+    conn, peer = watcher.delegate(near), TlsPeer(far)
+    conn.start_tls(tls)
+    peer.step()  # its ClientHello
+    assert_quiet(watcher)  # which is answered
+    tls.renew(ServerTls((named("localhost", 60),)))
+    while not peer.step():
+        pass
+    assert collect_one(watcher).error is None
+    assert peer.object.getpeercert(True) == der(named("localhost"))
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_session_is_resumed_after_its_certificate_was_renewed(
+    watcher: Watcher, tcp_pair: NewPair, version: str
+) -> None:
+    if not shares_keys():
+        pytest.skip("the standard library has a key of its own for each certificate")
+    tls = server_of(with_keys(1))
+    _, session = visit(watcher, tcp_pair, tls, None, version)
+    tls.renew(ServerTls((Certificate(certificate().chain, certificate().key, ("localhost",)),)))
+    assert visit(watcher, tcp_pair, tls, session, version)[0]
+    tls.set_ticket_keys([key(2)])
+    assert not visit(watcher, tcp_pair, tls, session, version)[0]
+
+
+def test_certificate_that_cannot_be_shown_changes_nothing(watcher: Watcher, tcp_pair: NewPair) -> None:
+    first, second = named("localhost"), named("example.org")
+    tls = server_of(ServerTls((first, second)))
+    for wrong in (Certificate(first.chain, second.key, ("wrong.test",)), Certificate("", "", ("wrong.test",))):
+        with pytest.raises((ssl.SSLError, ValueError)):
+            tls.renew(ServerTls((named("localhost", 60), wrong)))
+    for asked, wanted in (("localhost", first), ("example.org", second), ("wrong.test", first)):
+        assert look(watcher, tcp_pair, tls, asked)[2] == der(wanted)
+
+
+def test_contexts_of_renewed_certificates_are_freed(watcher: Watcher, tcp_pair: NewPair) -> None:
+    """10,000 of them would take 210 MB."""
+    pair = (named("localhost"), named("localhost", 60))
+    tls = server_of(ServerTls((pair[0],)))
+
+    def renew(times: int) -> int:
+        for number in range(times):
+            tls.renew(ServerTls((pair[number % 2],)))
+        return resident_bytes()
+
+    before = renew(100)
+    assert renew(300) - before < 300 * 21_000 / 4

@@ -6,12 +6,12 @@ import os
 import resource
 import socket
 import threading
-from pathlib import Path
 
 import pytest
 
 from core.support.descriptors import can_open, open_descriptors
 from core.support.echo import Crowd, EchoServer
+from core.support.processes import resident_bytes
 from core.support.sockets import NewPair, pattern, reset
 from core.support.waiting import LIMIT_S, collect_until
 from gaiod.core.watcher import Watcher
@@ -124,10 +124,6 @@ def test_a_hundred_mebibytes_echoed_come_back_intact(watcher: Watcher) -> None:
 
 
 # -- what is left after many short connections -----------------------------------------------------------
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def run_short_connections(watcher: Watcher, n: int, *, drops: bool) -> tuple[EchoServer, list[int], list[int]]:

@@ -194,6 +194,8 @@ def test_files_are_told_by_whether_what_they_have_is_in_force(fake: FakeDaemon) 
     fake.all_files = [
         WatchedFile("access", ("/a",), read_s=1234.5),
         WatchedFile("access", ("/b",), error="/b, line 1", results=Counter(success=2, failure=1)),
+        WatchedFile("clients", ("/c", "/1"), read_s=20.0, results=Counter(success=2, failure=1)),
+        WatchedFile("clients", ("/c", "/2"), read_s=10.0, results=Counter(success=3, failure=0), error="/2 is none"),
     ]
     collector = fake.collector
     assert value_of(collector, "gaiod_watched_file_ok", kind="access", file="/a") == 1
@@ -203,6 +205,10 @@ def test_files_are_told_by_whether_what_they_have_is_in_force(fake: FakeDaemon) 
     of_b = {"kind": "access", "file": "/b"}
     assert value_of(collector, "gaiod_watched_file_reads_total", **of_b, result="success") == 2
     assert value_of(collector, "gaiod_watched_file_reads_total", **of_b, result="failure") == 1
+    of_c = {"kind": "clients", "file": "/c"}
+    assert value_of(collector, "gaiod_watched_file_ok", **of_c) == 0
+    assert value_of(collector, "gaiod_watched_file_last_success_timestamp_seconds", **of_c) == 10.0
+    assert value_of(collector, "gaiod_watched_file_reads_total", **of_c, result="success") == 5
 
 
 def test_what_earlier_generations_keep_is_told(fake: FakeDaemon) -> None:

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from core.support.tls import certificate
 from core.support.waiting import LIMIT_S
 
 from gaiod import Watcher
 from gaiod.config.admission.access import read_networks
+from gaiod.config.tls.certificates import certificate_of
+from gaiod.config.tls.pem import read_pem
 from gaiod.process.dispatch import dispatch
-from gaiod.settings import AccessRule, ListenerSettings, NetworkTable, Settings
+from gaiod.settings import AccessRule, ListenerSettings, NetworkTable, Settings, TlsSettings
 from gaiod.supervisor import file_watch as module
 from gaiod.supervisor.file_watch import FileWatch, WatchedFile, signature_of
 from gaiod.supervisor.processes.generation import Generation
-from gaiod.watched_files import FileKind, Files
+from gaiod.watched_files import Content, FileKind, Files
 
 
 class FakeFleet:
@@ -27,14 +30,18 @@ class FakeFleet:
         self.serve(*paths)
 
     def serve(self, *paths: Path) -> None:
-        """Let another generation serve, which has just read the files."""
-        rules = tuple(AccessRule(False, f"file:{path}", read_networks(str(path))) for path in paths)
-        listener = ListenerSettings("front", "127.0.0.1:0", "echo", access=rules or None)
+        """Let another generation serve, which has just read the files: of networks, or a chain and its key."""
+        tls, rules = None, []
+        if paths and paths[0].suffix == ".pem":
+            tls = TlsSettings((certificate_of(*(read_pem(str(path), "a file") for path in paths)),))
+        else:
+            rules = [AccessRule(False, f"file:{path}", read_networks(str(path))) for path in paths]
+        listener = ListenerSettings("front", "127.0.0.1:0", "echo", access=tuple(rules) or None, tls=tls)
         self.generation = Generation(1, Settings((listener,)), [])
 
-    def renew_files(self, kind: FileKind, files: Files, value: Any) -> bool:
+    def renew_files(self, kind: FileKind, files: Files, content: Content) -> bool:
         """As `Fleet.renew_files`."""
-        return self.generation.renew(kind, files, value)
+        return self.generation.renew(kind, files, content)
 
     @property
     def tables(self) -> list[NetworkTable | None]:
@@ -212,3 +219,66 @@ def test_reading_that_fails_is_told(watcher: Watcher, path: Path, monkeypatch: p
 
 def test_signature_is_why_there_is_none(tmp_path: Path) -> None:
     assert signature_of([str(tmp_path / "nowhere")]) == ((errno.ENOENT,),)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate and its key."""
+    chain, key = tmp_path / "app.pem", tmp_path / "app.key"
+    chain.write_text(certificate().chain)
+    key.write_text(certificate().key)
+    return chain, key
+
+
+def in_force(watch: Watch) -> str:
+    tls = watch.fleet.generation.settings.listeners[0].tls
+    assert tls is not None
+    return tls.certificates[0].chain
+
+
+def test_certificate_waits_for_its_key_and_nothing_is_called_broken(
+    watcher: Watcher, pair: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    chain, key = pair
+    watch = Watch(watcher, *pair)
+    file = watch.wait(successes=1)
+    since_s, renewed = file.since_s, certificate("localhost", 60)
+    chain.write_text(renewed.chain)
+    watch.until(lambda: file.doubt)
+    assert in_force(watch) == certificate().chain
+    key.write_text(renewed.key)
+    assert watch.wait(successes=2) is file
+    assert (file.error, file.doubt, in_force(watch)) == (None, None, renewed.chain)
+    assert file.since_s > since_s
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+def test_key_that_never_comes_is_told_once(
+    watcher: Watcher, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "SETTLE_S", 0.1)
+    chain, key = pair
+    watch = Watch(watcher, *pair)
+    watch.wait(successes=1)
+    chain.write_text(certificate("localhost", 60).chain)
+    file = watch.wait(successes=1, failures=1)
+    assert (file.error or "").startswith(f"{chain}: the key is not that of the chain's first certificate")
+    assert [message.endswith("stays in force") for message in caplog.messages] == [True]
+    assert in_force(watch) == certificate().chain
+    key.write_text(certificate("example.org").key)  # still none: it is called broken at once
+    watch.wait(successes=1, failures=2)
+    chain.write_text(certificate().chain)
+    key.write_text(certificate().key)
+    assert watch.wait(successes=2, failures=2).error is None
+
+
+def test_reload_that_reads_the_same_is_not_since_when_it_is_in_force(watcher: Watcher, pair: tuple[Path, Path]) -> None:
+    watch = Watch(watcher, *pair)
+    since_s = watch.wait(successes=1).since_s
+    watch.fleet.serve(*pair)
+    assert watch.wait(successes=2).since_s == since_s
+    renewed = certificate("localhost", 60)
+    for path, text in zip(pair, (renewed.chain, renewed.key), strict=True):
+        path.write_text(text)
+    watch.fleet.serve(*pair)
+    assert watch.wait(successes=3).since_s > since_s

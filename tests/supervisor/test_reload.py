@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.support.clients import echoes
+from e2e.support.clients import connect, echoes, exchange
 from e2e.support.handlers import IMPORTS
 from e2e.support.procfs import children_of, codes_of
 
@@ -72,6 +72,23 @@ def test_reload_tells_its_generation_and_is_counted(fleet: FleetUnderTest, reloa
     assert reloading.reloads.last_error is None
     assert reloading.reloads.last_s is not None
     assert echoes(fleet.address)
+
+
+def test_file_that_alone_has_changed_is_told_and_its_connections_stay(
+    fleet: FleetUnderTest, reloading: Reloading, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "blocked.txt"
+    blocked.write_text("192.0.2.7\n")
+    text = GOOD.replace("handler: echo", f'handler: echo, access: ["deny file:{blocked}"]')
+    assert reloading.reload(text)[0] == 0
+    with connect(fleet.fleet.generation.listeners[0].address) as sock:  # type: ignore[union-attr]
+        assert exchange(sock, b"before") == b"before"
+        blocked.write_text("192.0.2.8\n")
+        assert reloading.reload(text)[0] == 0
+        assert reloading.reloads.last_changes == [f"access file {blocked}: what it has is in force"]
+        assert exchange(sock, b"after") == b"after"
+    assert reloading.reload(text)[0] == 0
+    assert reloading.reloads.last_changes == []
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """Certificates and their keys: read from files, and checked before anybody is told that they are in use."""
 
+import hashlib
 from datetime import UTC, datetime
 
 from gaiod.config.errors import Refused
 from gaiod.config.tls.pem import PemFile, blocks_of, read_pem
 from gaiod.config.words import mismatch
-from gaiod.core.certificates import facts_of, issuer_of
+from gaiod.core.certificates import facts_of, issuer_of, serial_of
 from gaiod.core.tls import Certificate
 from gaiod.settings import CertificateSettings
 from gaiod.wording import shown
@@ -21,6 +22,10 @@ KEY_WANTED = "the absolute path of a PEM file such as /etc/gaiod/app.key"
 
 CERTIFICATES_MAX = 64
 """Each takes 21 KiB of every worker, and 1 ms of its start (OpenSSL 3.0)."""
+
+
+class Mismatch(Refused):
+    """A key that is not the certificate's: perhaps one of the two files is yet to be written."""
 
 
 def parse_chain(value: object) -> PemFile:
@@ -53,7 +58,8 @@ def certificate_of(chain: PemFile, key: PemFile) -> CertificateSettings:
     """Return a certificate and its key, which belong together.
 
     Raises:
-        Refused: they do not, OpenSSL makes nothing of them, or the certificate has ended or not begun.
+        Mismatch: they do not.
+        Refused: OpenSSL makes nothing of them, or the certificate has ended or not begun.
     """
     import ssl  # late, as it takes 10 ms, which only those who serve TLS should wait for
 
@@ -61,14 +67,14 @@ def certificate_of(chain: PemFile, key: PemFile) -> CertificateSettings:
 
     try:
         first = blocks_of(chain.text, "CERTIFICATE")[0]
-        facts, issuer = facts_of(first), issuer_of(first)
+        facts, issuer, serial = facts_of(first), issuer_of(first), serial_of(first)
     except (ValueError, IndexError) as error:
         raise Refused("the chain begins with something that is no certificate; write another") from error
     try:
         load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), Certificate(chain.text, key.text))
     except ssl.SSLError as error:
         if error.reason in PAIR_REASONS:
-            raise Refused("the key is not that of the chain's first certificate; write its own") from error
+            raise Mismatch("the key is not that of the chain's first certificate; write its own") from error
         why = (error.reason or "unknown").lower().replace("_", " ")
         raise Refused(f"OpenSSL does not take the chain and the key ({why}); write others") from error
     if not facts.names:
@@ -82,7 +88,14 @@ def certificate_of(chain: PemFile, key: PemFile) -> CertificateSettings:
             "takes it before; write one that has begun, and look whether the clock here is right"
         )
     return CertificateSettings(
-        chain.text, key.text, facts.names, facts.not_after_s, issuer=issuer, files=(chain.path, key.path)
+        chain.text,
+        key.text,
+        facts.names,
+        facts.not_after_s,
+        issuer=issuer,
+        files=(chain.path, key.path),
+        serial=serial,
+        fingerprint=hashlib.sha256(first).hexdigest(),
     )
 
 

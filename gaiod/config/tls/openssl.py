@@ -2,7 +2,7 @@
 
 from gaiod.config.errors import Refused
 from gaiod.core.engine import open_tls, shares_tickets
-from gaiod.settings import TlsSettings
+from gaiod.settings import ClientCertificateSettings, TlsSettings
 from gaiod.tls_options import server_tls
 
 NEEDED = "the compiled engine, and OpenSSL 1.1.1 or later as a shared library"
@@ -31,3 +31,19 @@ def check_tls(tls: TlsSettings) -> None:
     except (ssl.SSLError, ValueError, OSError) as error:
         why = getattr(error, "reason", None) or str(error)
         raise Refused(f"OpenSSL does not take it ({why}); see gaiod version for which OpenSSL that is") from error
+
+
+def check_clients(clients: ClientCertificateSettings) -> None:
+    """Look whether OpenSSL takes the authorities of clients, and what those have revoked.
+
+    Raises:
+        Refused: it does not; the message says why.
+    """
+    import ssl  # late, as above
+
+    from gaiod.core.contexts import believe
+
+    try:
+        believe(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), clients.ca, clients.crl)
+    except (ssl.SSLError, ValueError, OSError) as error:
+        raise Refused(f"OpenSSL does not take it ({getattr(error, 'reason', None) or error}); write another") from error

@@ -1,6 +1,7 @@
 """PEM files that a configuration names, and the blocks in their text."""
 
 import binascii
+import os
 import stat
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def read_pem(value: object, wanted: str, max_bytes: int = FILE_MAX_BYTES) -> Pem
             raise Refused(f"{shown(value)} is larger than {max_bytes >> 20}MiB; write {wanted}")
         return PemFile(value, data.decode("ascii"))
     except OSError as error:
-        remedy = "let the user who starts gaiod read it" if isinstance(error, PermissionError) else f"write {wanted}"
+        remedy = f"let user {os.geteuid()} read it" if isinstance(error, PermissionError) else f"write {wanted}"
         raise Refused(f"{shown(value)}: {error.strerror}; {remedy}") from error
     except UnicodeDecodeError as error:
         raise Refused(f"{shown(value)} is not PEM, but perhaps DER; write {wanted}") from error

@@ -23,7 +23,7 @@ from gaiod.supervisor.processes.slots import Key, Slot
 from gaiod.supervisor.processes.ticket_keys import TicketKeys
 from gaiod.supervisor.sockets.listeners import OpenListener
 from gaiod.ticket_scope import scope_of
-from gaiod.watched_files import FileKind, Files
+from gaiod.watched_files import Content, FileKind, Files, contents_of
 
 log = logging.getLogger("gaiod.supervisor")
 
@@ -185,16 +185,29 @@ class Fleet:
                     if each is listener:
                         member.process.pass_socket(number, listener.sockets[0])
 
-    def renew_files(self, kind: FileKind, files: Files, value: Any) -> bool:
+    def renew_files(self, kind: FileKind, files: Files, content: Content) -> bool:
         """Have workers serve with what was read of files, also those that start later; tell whether that is news."""
         generations = {member.generation.number: member.generation for member in self._members}
         if self.generation is not None:
             generations[self.generation.number] = self.generation
-        renewed = {number for number, generation in generations.items() if generation.renew(kind, files, value)}
+        said = {"kind": kind.name, "files": files, "value": content}
+        renewed = {
+            number: {**said, "ticket_keys": self.tickets.of(generation.settings.listeners)}
+            for number, generation in generations.items()
+            if generation.renew(kind, files, content)
+        }
         for member in self._members:
             if member.generation.number in renewed:
-                member.process.send({"file": {"kind": kind.name, "files": files, "value": value}})
+                member.process.send({"file": renewed[member.generation.number]})
         return bool(renewed)
+
+    def take_files_of(self, generation: Generation) -> list[tuple[FileKind, Files]]:
+        """Have workers serve with what a generation has read of files, which is to serve; return those with news.
+
+        So a listener of which only such a file has changed is unchanged, and its connections stay.
+        """
+        contents = contents_of(generation.settings.listeners)
+        return [(kind, files) for kind, files, content in contents if self.renew_files(kind, files, content)]
 
     def rotate_tickets(self) -> None:
         """Have all workers use new keys for tickets, where it is time."""

@@ -16,7 +16,7 @@ from gaiod.stats.cells import open_connections
 from gaiod.supervisor.processes.child import WorkerProcess
 from gaiod.supervisor.processes.slots import Key, anonymous_file
 from gaiod.supervisor.sockets.listeners import OpenListener
-from gaiod.watched_files import FileKind, Files
+from gaiod.watched_files import Content, FileKind, Files
 
 HEARTBEATS_PER_TIMEOUT = 4
 HEARTBEAT_INTERVAL_MAX_S = 1.0
@@ -99,9 +99,9 @@ class Generation:
             if old.get(each.name) == each and self.has_same_code(before, each.handler)
         )
 
-    def renew(self, kind: FileKind, files: Files, value: Any) -> bool:
+    def renew(self, kind: FileKind, files: Files, content: Content) -> bool:
         """Take into the settings what was read of files that they name; tell whether it was anything new."""
-        listeners = tuple(kind.renewed(each, files, value) for each in self.settings.listeners)
+        listeners = tuple(kind.renewed(each, files, content) for each in self.settings.listeners)
         if listeners == self.settings.listeners:
             return False
         object.__setattr__(self, "settings", dataclasses.replace(self.settings, listeners=listeners))

@@ -6,6 +6,7 @@ what its sessions are made from, the deadline and the counts are the same.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from gaiod.core.connection import Conn
 from gaiod.core.engine import open_tls
@@ -55,6 +56,7 @@ class TlsWait(Target):
     ) -> None:
         super().__init__(None, None)
         self._watcher = watcher
+        self._settings = settings
         self._timeout_s = settings.handshake_timeout_s
         self._tls = open_tls(server_tls(settings, ticket_keys))
         self._admit = admit
@@ -78,6 +80,23 @@ class TlsWait(Target):
     def set_ticket_keys(self, keys: Sequence[bytes]) -> None:
         """Use other keys for tickets."""
         self._tls.set_ticket_keys(keys)
+
+    def renew(self, settings: TlsSettings, ticket_keys: Sequence[bytes]) -> None:
+        """Show and ask what other settings say, from now on; what has begun goes on as it was.
+
+        Args:
+            settings: they differ from those before in what files have which they name.
+            ticket_keys: as of `ServerTls`, of these settings.
+
+        Raises:
+            ssl.SSLError, ValueError: OpenSSL does not take them. Nothing has changed.
+        """
+        tls = server_tls(settings, ticket_keys)
+        if replace(settings, certificates=self._settings.certificates) == self._settings:
+            self._tls.renew(tls)  # only what is different is made: 1 ms each
+        else:
+            self._tls = open_tls(tls)
+        self._settings = settings
 
     def close_all(self) -> None:
         """Close every connection whose handshake is under way."""

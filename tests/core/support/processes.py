@@ -1,6 +1,7 @@
-"""Python processes of a chosen engine."""
+"""Python processes of a chosen engine, and this one."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,11 @@ from core.support.waiting import TIME_UNIT
 
 TESTS = Path(__file__).parents[2]
 REPOSITORY = TESTS.parent
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def run_python(

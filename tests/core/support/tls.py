@@ -25,9 +25,16 @@ from gaiod.core.watcher import Watcher
 LINGER_NONE = struct.pack("ii", 1, 0)
 
 
-@cache
 def certificate(name: str = "localhost", days: int = 30) -> Certificate:
-    """Return a certificate of its own authority, of an elliptic curve, for some name and `*.` of it."""
+    """Return a certificate of its own authority, of an elliptic curve, for some name and `*.` of it.
+
+    It is the same one each time.
+    """
+    return _certificate(name, days)
+
+
+@cache
+def _certificate(name: str, days: int) -> Certificate:
     with tempfile.TemporaryDirectory() as folder:
         chain, key = Path(folder) / "chain.pem", Path(folder) / "key.pem"
         subprocess.run(

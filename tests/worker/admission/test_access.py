@@ -121,7 +121,7 @@ def test_file_that_is_read_again_is_for_clients_that_come_from_now_on(serve: Ser
         serving.step_until(lambda: serving.count("accepted") == 1, "nobody is refused yet")
         settings = serving.listener.settings
         value = asdict(table_of("127.0.0.0/8"))
-        serving.listener.renew(KINDS["access"].renewed(settings, ("/x",), value))
+        serving.listener.renew(KINDS["access"].renewed(settings, ("/x",), value), {})
         with serving.dial() as refused:
             serving.step_until(lambda: serving.count("rejected_access") == 1, "the next one is")
             with pytest.raises(ConnectionResetError):

@@ -1,15 +1,21 @@
 """Listeners that speak TLS: a handler sees connections whose handshake is done, and plain bytes."""
 
+import socket
+import ssl
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
+from core.support.pki import Authority, authority
 from core.support.sockets import reset
 from core.support.tls import TlsPeer, certificate
 from core.support.waiting import MOMENT_S
 
 from gaiod import Conn, ProxyHeader
+from gaiod.core.contexts import load
 from gaiod.core.tls import FAILURES
-from gaiod.settings import CertificateSettings, ProxyProtocolSettings, TlsSettings
+from gaiod.settings import CertificateSettings, ClientCertificateSettings, ProxyProtocolSettings, TlsSettings
+from gaiod.watched_files import KINDS
 from gaiod.worker.drain import Drain
 from gaiod.worker.inspect.questions import Questions
 from worker.conftest import Serve
@@ -152,3 +158,87 @@ def test_worker_says_in_an_explanation_what_was_agreed(serve: Serve) -> None:
         "version": "1.3", "suite": (peer.object.cipher() or [""])[0], "alpn": None,
         "server_name": "localhost", "resumed": False, "subject": None,
     }  # fmt: skip
+
+
+def made(name: str = "localhost", days: int = 30) -> CertificateSettings:
+    own = certificate(name, days)
+    return CertificateSettings(own.chain, own.key, (name,), 4e9, files=(f"/{name}.pem", f"/{name}.key"))
+
+
+def guileless(sock: socket.socket) -> TlsPeer:
+    """Return a client that believes everybody, before its handshake."""
+    peer = TlsPeer(sock)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    peer.object = context.wrap_bio(peer.incoming, peer.outgoing, server_hostname="localhost")
+    return peer
+
+
+def shown(serving: Serving) -> str:
+    """Return the certificate that a new client is shown."""
+    peer = guileless(serving.dial())
+    serving.step_until(peer.step, "the handshake")
+    return ssl.DER_cert_to_PEM_cert(peer.object.getpeercert(True) or b"")
+
+
+def renew(serving: Serving, kind: str, files: tuple[str, ...], content: dict[str, Any]) -> None:
+    before = serving.listener.settings
+    serving.listener.renew(KINDS[kind].renewed(before, files, content), {})
+
+
+def test_renewed_certificate_is_shown_to_who_comes_and_open_connections_go_on(serve: Serve) -> None:
+    serving = serve(Notes(), tls=TlsSettings((made(),)))
+    peer = peer_of(serving)
+    assert shown(serving) == made().chain
+    waiting = serving.dial()
+    serving.step_until(lambda: serving.listener.active == 3, "one that has said nothing yet")
+    renew(
+        serving, "certificate", ("/localhost.pem", "/localhost.key"), asdict(replace(made(days=60), files=made().files))
+    )
+    assert shown(serving) == made(days=60).chain
+    late = guileless(waiting)
+    serving.step_until(late.step, "the handshake of the one that has waited")
+    for each in (peer, late):
+        each.sendall(b"still")
+        assert serving.receive(each, 5) == b"still"  # type: ignore[arg-type]
+    assert serving.count("closed_tls_error") == 0
+
+
+def test_clients_are_asked_what_the_files_have_now(serve: Serve) -> None:
+    own, other = authority(), authority("Other CA")
+    asked = ClientCertificateSettings(own.certificate, files=("/ca.pem",))
+    serving = serve(Notes(), tls=TlsSettings((made(),), clients=asked))
+
+    def is_served(by: Authority) -> bool:
+        served, refused = serving.count("accepted"), serving.count("rejected_tls")
+        peer = TlsPeer(serving.dial(), "1.2")
+        context = ssl.create_default_context(cadata=certificate().chain)
+        load(context, by.issue("gate 7"))
+        peer.object = context.wrap_bio(peer.incoming, peer.outgoing, server_hostname="localhost")
+
+        def is_decided() -> bool:
+            try:
+                peer.step()
+            except (ssl.SSLError, OSError):
+                pass  # the alert that refuses it
+            return serving.count("accepted") + serving.count("rejected_tls") > served + refused
+
+        serving.step_until(is_decided, "a decision")
+        return serving.count("accepted") > served
+
+    assert (is_served(own), is_served(other)) == (True, False)
+    renew(serving, "clients", ("/ca.pem",), {"ca": other.certificate, "crl": ""})
+    assert (is_served(own), is_served(other)) == (False, True)
+
+
+def test_certificate_that_openssl_does_not_take_leaves_the_one_before(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    serving = serve(Notes(), tls=TlsSettings((made(),)))
+    wrong = replace(made(days=60), key=made("example.org").key, files=made().files)
+    renew(serving, "certificate", made().files, asdict(wrong))
+    assert "what it had before stays in force: OpenSSL does not take it" in caplog.text
+    assert shown(serving) == made().chain
+    renew(serving, "certificate", made().files, asdict(replace(made(days=60), files=made().files)))
+    assert shown(serving) == made(days=60).chain
