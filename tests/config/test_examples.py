@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from core.support.tls import certificate
 
-from gaiod.config import load
+from gaiod.config import load, loads
 from gaiod.config.errors import Keys, Report, dotted
 from gaiod.config.reader import Section
 from gaiod.config.schema import CONFIG as EVERYTHING
@@ -55,9 +56,13 @@ def test_small_default_loads_to_the_defaults_too(load_handler: Loader) -> None:
 
 
 @pytest.mark.parametrize("file", sorted((CONFIG / "examples").glob("*.[yj]*")), ids=lambda file: file.name)
-def test_example_loads(file: Path) -> None:
-    """With the handlers it names: their options fit."""
-    assert load(file).listeners
+def test_example_loads(file: Path, tmp_path: Path) -> None:
+    """With the handlers it names: their options fit; and the certificates that it names, were they there."""
+    text = file.read_text()
+    made = certificate()
+    for name in re.findall(r"/etc/gaiod/(\w+\.(?:pem|key))", text):
+        (tmp_path / name).write_text(made.chain if name.endswith(".pem") else made.key)
+    assert loads(text.replace("/etc/gaiod/", f"{tmp_path}/"), path=str(file), folder=file.parent).listeners
 
 
 def test_example_of_a_handler_of_ones_own_means_the_file_beside_it(load_handler: Loader) -> None:
