@@ -46,6 +46,7 @@ CAUSES = {
     "connect_timeout": "None could be connected to, as often as retries allows; the last did not answer in time.",
     "connect_unreachable": "None could be connected to, as often as retries allows; there is no way to the last.",
     "connect_reset": "None could be connected to, as often as retries allows; the last reset the connection.",
+    "connect_tls": "None could be connected to, as often as retries allows; TLS with the last failed (see the log).",
     "connect_other": "None could be connected to, as often as retries allows.",
 }
 """A sentence for each of `gaiod.stats.cells.UNAVAILABLE_CAUSES`, but the unspecific one."""
@@ -122,7 +123,7 @@ def _side(side: Told, *, is_pair: bool) -> Iterator[str]:
         f"the last byte moved {duration(side['idle_s'])} ago."
     )
     if side.get("tls") is not None:  # a worker of an earlier version says nothing of it
-        yield _tls(side["tls"])
+        yield _tls(side["tls"], "client" if side["side"] == "downstream" else "server")
     writing = side["writing"]
     if writing is not None and writing["operation"] == "connect":
         yield f"It is being connected{_limit(writing)}."
@@ -140,12 +141,13 @@ def _side(side: Told, *, is_pair: bool) -> Iterator[str]:
         yield f"TCP: the kernel gives it up when {who} takes nothing for {limit}: user_timeout."
 
 
-def _tls(tls: Told) -> str:
+def _tls(tls: Told, who: str) -> str:
     name = "no server name" if tls["server_name"] is None else f"server name {shown(tls['server_name'])}"
     how = "a resumed session" if tls["resumed"] else "a full handshake"
     alpn = "" if tls["alpn"] is None else f", protocol {shown(tls['alpn'])}"
     subject = tls.get("subject")  # a worker of an earlier version says nothing of it
-    whose = "" if subject is None else f", client certificate {shown(subject)}"
+    doubt = "" if tls.get("is_verified", True) else ", which nobody has verified"
+    whose = "" if subject is None else f", {who} certificate {shown(subject)}{doubt}"
     return f"TLS {tls['version']}, {shown(tls['suite'])}, {name}{alpn}{whose}, {how}."
 
 

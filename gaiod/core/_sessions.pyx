@@ -227,6 +227,20 @@ cdef class OwnSession(Session):
         self.drop_received()
         self.drop_made()
 
+    cdef int hold(self, bytes data) except -1:
+        """Send this before anything else, as it is."""
+        cdef Wire* wire = &self.wire
+        cdef Py_ssize_t size = len(data)
+        wire.made = <char*>malloc(size)
+        if wire.made == NULL:
+            raise MemoryError
+        wire.owns_made = True
+        memcpy(wire.made, PyBytes_AS_STRING(data), size)
+        wire.room = wire.end = wire.collected = self.held = self.pieces[0].size = size
+        self.pieces[0].plain = 0
+        self.piece_count = 1
+        return 0
+
     cdef int handshake(self, int fd) noexcept nogil:
         cdef Py_ssize_t received
         cdef int outcome
@@ -656,9 +670,12 @@ cdef class OwnClient:
     def __cinit__(self, options):
         self.client = Client(options)
 
-    def session(self):
-        """Return the session of a new connection, as its client."""
-        return OwnSession(None, self.client)
+    def session(self, bytes preface=b""):
+        """Return the session of a new connection, as its client; it first sends `preface`, as it is."""
+        cdef OwnSession made = OwnSession(None, self.client)
+        if preface:
+            made.hold(preface)
+        return made
 
 
 # -- by the standard library ---------------------------------------------------------------------------------
@@ -770,9 +787,11 @@ class ObjectContext:
         self.context = make(options)
         self.is_client = self.context.is_client
 
-    def session(self):
-        """Return the session of a new connection, as its server or its client."""
-        return ObjectSession(self.context.session())
+    def session(self, preface=b""):
+        """As `sessions.TlsContext`."""
+        cdef ObjectSession made = ObjectSession(self.context.session(preface))
+        made.look()
+        return made
 
     def set_ticket_keys(self, keys):
         """As `sessions.TlsContext`: nothing."""

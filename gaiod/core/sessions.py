@@ -112,9 +112,9 @@ class TlsContext:
         self.is_client = isinstance(contexts, Client)
         self._contexts = contexts
 
-    def session(self) -> "Session":
-        """Return the session of a new connection, as its server or its client."""
-        return Session(self._contexts)
+    def session(self, preface: bytes = b"") -> "Session":
+        """Return the session of a new connection, as its server or its client; it first sends `preface`, as it is."""
+        return Session(self._contexts, preface)
 
     def set_ticket_keys(self, keys: Sequence[bytes]) -> None:
         """Do nothing: the standard library has a key of its own, and takes no other."""
@@ -157,9 +157,10 @@ class Session:
         held_plain: of the bytes given to `send`, those that are in records which the kernel has not taken whole.
     """
 
-    def __init__(self, contexts: Contexts | Client) -> None:
+    def __init__(self, contexts: Contexts | Client, preface: bytes = b"") -> None:
         self.is_open = self.is_truncated = False
-        self.drained = self.held = self.held_plain = 0
+        self.drained = self.held_plain = 0
+        self.held = len(preface)
         self.failure = self.message = ""
         self._accepts_truncation = contexts.accepts_truncation
         self._incoming = ssl.MemoryBIO()
@@ -173,8 +174,10 @@ class Session:
         self._has_ended = False  # its close_notify has come
         self._has_shut = False  # ours was made
         self._plain = b""  # what was decrypted before it was asked for
-        self._rest = bytearray()  # `held` bytes
+        self._rest = bytearray(preface)  # `held` bytes
         self._records: deque[list[int]] = deque()  # of each piece of it: bytes, plain bytes that are counted
+        if preface:
+            self._records.append([len(preface), 0])
 
     def handshake(self, fd: int) -> int:
         """Take one step: 1, the handshake is done; 0, it goes on when more comes, or more is taken; `-errno`."""

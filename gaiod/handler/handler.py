@@ -64,8 +64,9 @@ class Host(Protocol):
         """Whether the handler begins TLS: `Handler.offers_tls`."""
 
     def connect(
-        self, address: Any, data: Any, deadline: float | None, options: SocketOptions, tls: ClientTls | None
-    ) -> Conn:
+        self, address: Any, data: Any, deadline: float | None, options: SocketOptions, *,
+        tls: ClientTls | None, preface: bytes,
+    ) -> Conn:  # fmt: skip
         """Open a connection: `Handler.connect`."""
 
     def group(self, limit: int, policy: str, grace_s: float, memory_limit: int) -> Group:
@@ -405,7 +406,7 @@ class Handler:
 
     def connect(
         self, address: Any, *, data: Any = None, deadline: float | None = None, options: SocketOptions = (),
-        tls: ClientTls | None = None,
+        tls: ClientTls | None = None, preface: bytes = b"",
     ) -> Conn:  # fmt: skip
         """Open a connection. gaiod calls `on_connect` when it is established or has failed.
 
@@ -421,14 +422,17 @@ class Handler:
             deadline: in `time.monotonic()` seconds.
             options: socket options, set before the first packet is sent.
             tls: who the server is, and what is shown to it; None: no TLS.
+            preface: with `tls`: what is sent before the handshake, unencrypted: a PROXY header, say. No hook is told.
 
         Raises:
             RuntimeError: the handler does not serve a listener yet.
-            ValueError: also, as `gaiod.prepare_tls`.
+            ValueError: also, as `gaiod.prepare_tls`; or a preface without TLS, which `write` does.
             As `Watcher.connect`.
         """
+        if preface and tls is None:
+            raise ValueError("a preface comes before a handshake, and there is none; write it")
         host = self._host or self._serving("connect")
-        return host.connect(address, data, deadline, options, tls)
+        return host.connect(address, data, deadline, options, tls=tls, preface=preface)
 
     def pause_accepting(self, error: Exception) -> None:
         """Stop accepting for a tenth of a second, or until a connection of the worker closes. Clients wait meanwhile.
@@ -569,8 +573,8 @@ class Handler:
             name: `upstream_retries`, `upstream_queue_timeouts`, `upstream_unavailable` (clients closed because no
                 server could be had), or `upstream_unavailable_CAUSE`, where it is one of these: `down`, `full`,
                 `queue_timeout`, `unresolved`, `no_resources`, `connect_refused`, `connect_timeout`,
-                `connect_unreachable`, `connect_reset`, `connect_other`; or `upstream_queued`, which goes down again:
-                -1 for each +1.
+                `connect_unreachable`, `connect_reset`, `connect_tls`, `connect_other`; or `upstream_queued`, which
+                goes down again: -1 for each +1.
             amount: how many more.
 
         Raises:

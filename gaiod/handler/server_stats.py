@@ -55,7 +55,7 @@ class ServerStats:
         self._cells[self._first + CLOSED] += 1
 
     def failed(self, reason: str) -> None:
-        """Tell of a connection that could not be established: refused, timeout, unreachable, reset or other.
+        """Tell of a connection that could not be established: refused, timeout, unreachable, reset, tls or other.
 
         Raises:
             ValueError: another reason.

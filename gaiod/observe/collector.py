@@ -45,6 +45,7 @@ from gaiod.stats.cells import (
     STAY_REASONS,
     TLS_RESULTS,
     UNAVAILABLE_CAUSES,
+    UPSTREAM_TLS_FAILURES,
     Layout,
     open_connections,
     open_to_server,
@@ -262,6 +263,7 @@ class Collector(PrometheusCollector):
             self._add_pressure(scrape, listener, row, [slot.live_row(listener.key) for slot in slots])
             if listener.settings.servers:
                 self._add_upstream(scrape, listener, row, server_rows)
+                self._add_upstream_tls(scrape, listener.settings.name, row)
             if row[CELL["shared_values"]]:
                 self._add_shared(scrape, listener, row)
             if listener.settings.sources or row[CELL["push_published"]] or row[CELL["push_subscribers"]]:
@@ -468,6 +470,17 @@ class Collector(PrometheusCollector):
             for result in ("passed", "failed"):
                 checks = cells[SERVER_CELL[f"checks_{result}"]]
                 scrape.add("gaiod_upstream_health_checks_total", checks, name, label, result)
+
+    def _add_upstream_tls(self, scrape: _Scrape, name: str, row: list[int]) -> None:
+        """Add what came of handshakes with servers, if there were any: whether there are is the handler's matter."""
+        done = {(result, version): f"upstream_tls_{result}_{version}" for result in TLS_RESULTS for version in VERSIONS}
+        failed = {reason: f"upstream_tls_failed_{reason}" for reason in UPSTREAM_TLS_FAILURES}
+        if not any(row[CELL[cell]] for cell in (*done.values(), *failed.values())):
+            return
+        for (result, version), cell in done.items():
+            scrape.add("gaiod_upstream_tls_handshakes_total", row[CELL[cell]], name, result, version)
+        for reason, cell in failed.items():
+            scrape.add("gaiod_upstream_tls_failures_total", row[CELL[cell]], name, reason)
 
     def _add_push(self, scrape: _Scrape, listener: ServedListener, row: list[int], slots: list[Slot]) -> None:
         """Add what the groups of a listener count."""

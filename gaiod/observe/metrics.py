@@ -187,6 +187,20 @@ METRICS = (
         (*_SERVER, "reason"),
     ),
     Metric(
+        "gaiod_upstream_tls_handshakes_total",
+        "counter",
+        "TLS handshakes with servers that succeeded, by result (full or resumed) and version, once there were some.",
+        ("upstream", "result", "version"),
+    ),
+    Metric(
+        "gaiod_upstream_tls_failures_total",
+        "counter",
+        "TLS handshakes with servers that failed, by reason, once there were some: certificate_expired, "
+        "unknown_authority, wrong_name, certificate, certificate_wanted, certificate_refused, or as of "
+        "gaiod_tls_failures_total.",
+        ("upstream", "reason"),
+    ),
+    Metric(
         "gaiod_upstream_health_checks_total",
         "counter",
         "Health checks of the server, by result: passed or failed.",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gaiod.core import counters
 from gaiod.core.tls import FAILURES, VERSIONS
+from gaiod.core.tls import SERVER_FAILURES as SERVER_TLS_FAILURES
 
 HOOKS = (
     "on_start", "on_open", "on_read", "on_write", "on_eof", "on_close", "on_tick", "on_timer", "on_post", "on_connect",
@@ -67,6 +68,9 @@ DURATION_BOUNDS_S = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0)
 TLS_RESULTS = ("full", "resumed")
 """How a handshake went that did not fail; why one has failed: `gaiod.core.tls.FAILURES`."""
 
+UPSTREAM_TLS_FAILURES = (*FAILURES, *SERVER_TLS_FAILURES)
+"""Why a handshake with a server has failed."""
+
 SIDES = ("downstream", "upstream")
 TRAFFIC_CELLS = ("received_bytes", "sent_bytes", "pauses", "resumes", "paused_ns", "buffered_bytes")
 """What `Conn.traffic` is the index of, as `gaiod.core.counters` has it."""
@@ -75,7 +79,7 @@ CONNECT_BOUNDS_S = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 UNAVAILABLE_CAUSES = (
     "down", "full", "queue_timeout", "unresolved", "no_resources", "connect_refused", "connect_timeout",
-    "connect_unreachable", "connect_reset", "connect_other", "drained",
+    "connect_unreachable", "connect_reset", "connect_other", "drained", "connect_tls",
 )  # fmt: skip
 """Why no server could be had. A handler may also count `upstream_unavailable` without one."""
 
@@ -103,6 +107,8 @@ LISTENER_CELLS = (
     *(f"duration_le_{bound}" for bound in DURATION_BOUNDS_S),
     "duration_le_inf",
     *HANDLER_CELLS,
+    *(f"upstream_tls_{result}_{version}" for result in TLS_RESULTS for version in VERSIONS),
+    *(f"upstream_tls_failed_{reason}" for reason in UPSTREAM_TLS_FAILURES),
     "connect_ns",
     *(f"connect_le_{bound}" for bound in CONNECT_BOUNDS_S),
     "connect_le_inf",
@@ -121,7 +127,7 @@ LISTENER_CELLS = (
 CELL = {name: index for index, name in enumerate(LISTENER_CELLS)}
 """Cells of a listener's row, by name."""
 
-SERVER_FAILURES = ("refused", "timeout", "unreachable", "reset", "other")
+SERVER_FAILURES = ("refused", "timeout", "unreachable", "reset", "other", "tls")
 """Why a server could not be connected to."""
 
 SERVER_CELLS = (

@@ -64,6 +64,7 @@ class Connect:
     address: Any
     options: SocketOptions = ()
     tls: ClientTls | None = None
+    preface: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -61,10 +61,11 @@ class _Script:
         self.values = SharedValues()
 
     def connect(
-        self, address: Any, data: Any, deadline: float | None, options: SocketOptions, tls: ClientTls | None
-    ) -> Conn:
+        self, address: Any, data: Any, deadline: float | None, options: SocketOptions, *,
+        tls: ClientTls | None, preface: bytes,
+    ) -> Conn:  # fmt: skip
         """As `Handler.connect`: there is one connection in a script, and this is it."""
-        self._conn.actions.append(Connect(address, tuple(options), tls))
+        self._conn.actions.append(Connect(address, tuple(options), tls, preface))
         self._conn.data = data
         return cast(Conn, self._conn)
 

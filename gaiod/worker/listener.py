@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakSet
 
 from gaiod.core.connection import Conn
-from gaiod.core.errors import ConnClosed, DeadlineExceeded, UsageError, WatcherClosed
+from gaiod.core.errors import ConnClosed, DeadlineExceeded, TlsError, UsageError, WatcherClosed
 from gaiod.core.group import Group
 from gaiod.core.operations import ACCEPT, CLOSED, CONNECT, HANDSHAKE, RELAY
 from gaiod.core.results import OpResult
@@ -342,10 +342,11 @@ class Listener(Target):
     # -- what its handler asks for -------------------------------------------------------------------
 
     def connect(
-        self, address: Any, data: Any, deadline: float | None, options: SocketOptions, tls: ClientTls | None
-    ) -> Conn:
+        self, address: Any, data: Any, deadline: float | None, options: SocketOptions, *,
+        tls: ClientTls | None, preface: bytes,
+    ) -> Conn:  # fmt: skip
         """As `Handler.connect`."""
-        client = None if tls is None else self._tls_clients.client_of(address, tls)
+        client = None if tls is None else self._tls_clients.client_of(address, tls, preface)
         conn = self._watcher.connect(address, context=self, deadline=deadline, options=options, tls=client)
         conn.data = data
         conn.traffic = self._upstream
@@ -426,6 +427,8 @@ class Listener(Target):
             if conn.context is not _UNSEEN:
                 self._closed(conn, result.buffer)
         elif kind == CONNECT:
+            if conn.secure is not None:
+                self._count_tls(conn, result.error)
             self._call("on_connect", conn, self.handler.on_connect, (conn, result))
         elif kind == HANDSHAKE:
             self._shaken(conn, result.error)
@@ -575,6 +578,16 @@ class Listener(Target):
 
     def _unserved_closed(self) -> None:
         self.active -= 1
+
+    def _count_tls(self, conn: Conn, error: Exception | None) -> None:
+        """Count what came of a handshake with a server."""
+        if error is None:
+            facts = conn.tls
+            self._count(f"upstream_tls_{'resumed' if facts.resumed else 'full'}_{facts.version}")
+        elif isinstance(error, TlsError):
+            self._count(f"upstream_tls_failed_{error.reason}")
+        elif isinstance(error, DeadlineExceeded):
+            self._count("upstream_tls_failed_timeout")
 
     def _accept_failed(self, error: Exception) -> None:
         if isinstance(error, (ConnClosed, WatcherClosed)) or not self._sockets:

@@ -15,7 +15,7 @@ from .pool import Pool
 from .queue import Queue
 from .servers import Endpoint, Server, hash_of
 from .session import Session
-from .sockets import SocketOption, socket_options
+from .sockets import socket_options
 
 START_S = 5.0
 """How long a worker waits for the first answers for its names, until it accepts clients without."""
@@ -39,6 +39,7 @@ NO_SERVER = {
         ("connect_timeout", "server", "timeout", "connect"),
         ("connect_unreachable", "server", "error", "connect"),
         ("connect_reset", "server", "reset", "connect"),
+        ("connect_tls", "server", "error", "connect"),
         ("connect_other", "server", "error", "connect"),
     )
 }
@@ -230,9 +231,21 @@ class Proxy(Handler):
 
     # -- what a session needs --------------------------------------------------------------------------
 
-    def options_of(self, endpoint: Endpoint) -> tuple[SocketOption, ...]:
-        """Return what to set on a socket before it connects there."""
-        return () if isinstance(endpoint.target, str) else self._socket_options
+    def connect_to(self, endpoint: Endpoint, client: Conn | None, *, data: Any, deadline_s: float) -> Conn:
+        """Open a connection to a server, for a client; None: for a check.
+
+        Raises:
+            OSError: as `connect`.
+        """
+        tls = None if endpoint.server.tls is None else endpoint.server.tls.ask_for(client)
+        return self.connect(
+            endpoint.target,
+            data=data,
+            deadline=deadline_s,
+            options=() if isinstance(endpoint.target, str) else self._socket_options,
+            tls=tls,
+            preface=self.header_for(client) if self.announces and tls is not None else b"",
+        )
 
     def draw_age(self) -> float:
         """Return for how many seconds a connection may go on."""

@@ -3,7 +3,7 @@
 import errno
 import os
 
-from gaiod import DeadlineExceeded
+from gaiod import DeadlineExceeded, TlsError
 
 from .servers import Target
 
@@ -28,6 +28,8 @@ def reason_of(error: Exception) -> str:
     """Return what metrics call it."""
     if isinstance(error, DeadlineExceeded):
         return "timeout"
+    if isinstance(error, TlsError):
+        return "tls"
     return REASONS.get(getattr(error, "errno", None) or 0, "other")
 
 
@@ -48,6 +50,8 @@ def words_for(error: Exception, target: Target) -> str:
     """Say it, for the log."""
     if isinstance(error, DeadlineExceeded):
         return NO_ANSWER
+    if isinstance(error, TlsError):
+        return str(error.strerror)
     if is_full(error, target):
         return "its backlog is full"
     number = getattr(error, "errno", None)

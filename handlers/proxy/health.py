@@ -186,15 +186,13 @@ class Checks:
             return
         options = self._options
         send = options.send_bytes
-        if self._proxy.announces:
+        if self._proxy.announces and self._endpoint.server.tls is None:
             send = self._proxy.header_for(None) + send
         probe = Probe(self._endpoint.target, send, options.expect_bytes, self._done)
         self._began_s = time.monotonic()
         deadline_s = self._began_s + options.timeout
         try:
-            conn = self._proxy.connect(
-                self._endpoint.target, data=probe, deadline=deadline_s, options=self._proxy.options_of(self._endpoint)
-            )
+            conn = self._proxy.connect_to(self._endpoint, None, data=probe, deadline_s=deadline_s)
         except OSError:  # this process lacks a descriptor: that says nothing about the server
             self._again()
         else:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from gaiod import Check, Unit, parse_address
 
+from .tls import ServerTls, TlsOptions
+
 SERVERS_MAX = 256
 EXPECT_MAX_BYTES = 4096
 """The most that is read of a server's answer to a check."""
@@ -28,6 +30,13 @@ class ServerOptions:
     weight: Annotated[int, Unit("count", 1, 256)] = 1
     backup: bool = False
     connections_max: Literal[False] | Annotated[int, Unit("count", 1, 1_000_000)] = False
+    tls: Literal[False] | TlsOptions = False
+    asks: ServerTls | None = field(init=False, compare=False)
+    """What `tls` makes of a connection; None: it is not encrypted."""
+
+    def __post_init__(self) -> None:
+        asks = ServerTls(self.tls, parse_address(self.address)) if self.tls else None
+        object.__setattr__(self, "asks", asks)
 
 
 @dataclass(frozen=True)

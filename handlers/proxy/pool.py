@@ -123,6 +123,7 @@ class Pool:
 
     def succeeded(self, endpoint: Endpoint, began_s: float, now_s: float) -> None:
         """Take note of a connect that succeeded; `began_s` says when it began."""
+        endpoint.tls_trouble = ""
         if endpoint.failures or endpoint.ejections:
             before = self._passive.told(endpoint)
             self._passive.succeeded(endpoint)
@@ -131,8 +132,11 @@ class Pool:
             elif self._passive.told(endpoint) != before:
                 self._changed(endpoint)
 
-    def failed(self, endpoint: Endpoint, now_s: float, why: str) -> None:
-        """Take note of a connect that failed; `why` is for the log."""
+    def failed(self, endpoint: Endpoint, now_s: float, why: str, *, is_tls: bool = False) -> None:
+        """Take note of a connect that failed; `why` is for the log. That has a failure of TLS at once: it will stay."""
+        if is_tls and why != endpoint.tls_trouble:
+            self._warn(f"server {endpoint}: {why}")
+        endpoint.tls_trouble = why if is_tls else ""
         duration_s = self._passive.failed(endpoint, now_s)
         if duration_s:
             self._due_s = 0.0

@@ -19,6 +19,7 @@ class Server:
         label: the address as the configuration has it: what metrics and logs call it.
         active: connections to it, pending ones included.
         weight: its share of the clients: an operator's, or the configured one.
+        tls: what a connection to it asks, and shows; None: it is not encrypted.
         mode: what an operator wants: `ready`, `drain` (no new clients), or `maint` (and no checks).
         is_up: whether a client could be sent to one of its endpoints, apart from its being full or drained.
         lookup_failed: the last time its name was looked up.
@@ -35,6 +36,7 @@ class Server:
         "lookup_failed",
         "mode",
         "stats",
+        "tls",
         "weight",
         "weight_configured",
     )
@@ -47,6 +49,7 @@ class Server:
         self.backup = options.backup
         self.connections_max: float = inf if options.connections_max is False else options.connections_max
         self.stats = stats
+        self.tls = options.asks
         self.active = 0
         self.is_up = True
         self.lookup_failed = False
@@ -75,6 +78,7 @@ class Endpoint:
         is_known: an active check has said something.
         is_gone: its name does not lead to it any more; what is connected stays.
         trouble: why it was ejected or down last, for who asks.
+        tls_trouble: why TLS with it failed for the last client; empty: it did not.
         weight: its share of the clients, just now.
         current: what round robin has it owed.
         seed: what its address contributes to the hash of a client.
@@ -83,7 +87,8 @@ class Endpoint:
 
     __slots__ = (
         "active", "current", "ejected_s", "ejected_until_s", "ejections", "failures", "is_down", "is_gone",
-        "is_known", "is_on_trial", "returned_s", "seed", "server", "sessions", "target", "trouble", "weight",
+        "is_known", "is_on_trial", "returned_s", "seed", "server", "sessions", "target", "tls_trouble", "trouble",
+        "weight",
     )  # fmt: skip
 
     def __init__(self, server: Server, target: Target) -> None:
@@ -100,6 +105,7 @@ class Endpoint:
         self.is_known = False
         self.is_gone = False
         self.trouble = ""
+        self.tls_trouble = ""
         self.weight: float = server.weight
         self.current = 0.0
         self.seed = hash_of(repr(target))

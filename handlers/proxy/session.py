@@ -62,7 +62,7 @@ class Session:
         now_s = time.monotonic()
         deadline_s = now_s + proxy.options.connect_timeout
         try:
-            server = proxy.connect(endpoint.target, data=self, deadline=deadline_s, options=proxy.options_of(endpoint))
+            server = proxy.connect_to(endpoint, self.client, data=self, deadline_s=deadline_s)
         except OSError as error:
             self._failed(endpoint, error)
             return
@@ -93,7 +93,8 @@ class Session:
             proxy.pause_accepting(error)  # it says nothing of the server: nothing is counted there
         else:
             endpoint.server.stats.failed(why)
-            proxy.pool.failed(endpoint, time.monotonic(), words_for(error, endpoint.target))
+            words = words_for(error, endpoint.target)
+            proxy.pool.failed(endpoint, time.monotonic(), words, is_tls=why == "tls")
         self.tried += (endpoint,)
         if len(self.tried) > proxy.options.retries:
             proxy.refuse(self, "no_resources" if own else f"connect_{why}")
@@ -160,7 +161,7 @@ class Session:
         proxy.pool.succeeded(endpoint, server.opened_s, now_s)
         limit = proxy.options.buffer_limit
         try:
-            if proxy.announces:
+            if proxy.announces and endpoint.server.tls is None:
                 server.write(proxy.header_for(client))
             client.relay_to(server, limit=limit, deadline=self.until_s)
             server.relay_to(client, limit=limit)
@@ -243,6 +244,7 @@ class Session:
         notes, now_s = [], time.monotonic()
         if self.tried and not self.is_connected:
             notes.append(f"It could not be connected to {', '.join(each.server.label for each in self.tried)}.")
+            notes += [f"{each}: {each.tls_trouble}." for each in dict.fromkeys(self.tried) if each.tls_trouble]
         if self.survivor is not None:
             notes.append("One side was reset; the other is reset, too, once it has what was said before.")
         elif self.endpoint is None:

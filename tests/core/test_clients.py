@@ -3,6 +3,7 @@
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,9 @@ from typing import Any
 import pytest
 
 from core.support.authority import authority
-from core.support.sockets import NewPair, listen
+from core.support.sockets import NewPair, listen, receive
 from core.support.tls import LAYERS, client_of, use_layer
-from core.support.tls_servers import tls_server
+from core.support.tls_servers import context_of, tls_server
 from core.support.waiting import LIMIT_S, collect, collect_one, contexts, later, soon
 from gaiod.core import ENGINE
 from gaiod.core.connection import Conn
@@ -109,6 +110,42 @@ def test_ended_stream_and_ours_are_told(watcher: Watcher) -> None:
         assert isinstance(done[-1].error, EOFError)
         conn.abort()
     assert server.failures == []
+
+
+class Prefaced:
+    """What a client is made from that says something before its handshake."""
+
+    def __init__(self, client: Any, preface: bytes) -> None:
+        self._client, self._preface = client, preface
+
+    def session(self) -> Any:
+        return self._client.session(self._preface)
+
+
+@pytest.mark.parametrize("size", [1, 107, 3_000_000])
+def test_preface_comes_before_the_handshake_as_it_is(watcher: Watcher, size: int) -> None:
+    """Also one that the kernel does not take at once."""
+    preface = bytes(range(256)) * (size // 256 + 1)
+    with listen() as sock:
+        sock.settimeout(LIMIT_S)
+        conn = watcher.connect(sock.getsockname(), tls=Prefaced(wanted(), preface), context="connect", deadline=later())
+        conn.write(b"hello", context="write")
+        far, _ = sock.accept()
+        secured: list[Any] = []
+
+        def serve() -> None:
+            far.settimeout(LIMIT_S)
+            assert receive(far, len(preface)) == preface
+            tls = context_of(authority().sign()).wrap_socket(far, server_side=True)
+            secured.append(receive(tls, 5))
+            tls.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert contexts(collect(watcher, 2)) == ["connect", "write"]
+        thread.join(LIMIT_S)
+        assert secured == [b"hello"]
+        conn.abort()
 
 
 def test_address_is_verified_and_never_asked_for(watcher: Watcher) -> None:

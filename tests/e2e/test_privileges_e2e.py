@@ -1,7 +1,9 @@
 """Started by root, run by nobody: what root alone can do is done before, and works ever after."""
 
 import os
+import signal
 import socket
+import ssl
 import stat
 import sys
 import tempfile
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import click
 import pytest
+from core.support.authority import authority
+from core.support.tls_servers import tls_server
 from supervisor.support.privileges import NOBODY, OTHER, as_user, needs_root
 
 import gaiod
@@ -19,6 +23,7 @@ from e2e.support.daemons import ECHO, Daemon
 from e2e.support.elsewhere import python_for_everybody
 from e2e.support.procfs import children_of, session_of, status_of
 from e2e.support.starting import Start, starter
+from e2e.support.tls_peers import written
 from e2e.support.waiting import wait_until
 
 pytestmark = needs_root
@@ -107,6 +112,30 @@ def test_supervisor_and_workers_are_nobody_and_serve_a_privileged_port(daemon: S
 def test_group_is_the_one_that_is_named(daemon: Start, port: int) -> None:
     running = daemon(config(port, top="group: daemon\n"), command=RUN)
     _assert_unprivileged(running, OTHER.pw_gid)
+
+
+def test_key_that_only_root_can_read_works_in_workers_that_start_later(daemon: Start, folder: Path, port: int) -> None:
+    """A key that is shown to a server: each worker has its text, and none its file."""
+    own = authority("Of clients").sign("DNS:gate", usage="clientAuth")
+    secret = folder / "secret"
+    secret.mkdir(mode=0o700)
+    files = written(secret, "own", own)
+    with tls_server() as server:
+        server._context.load_verify_locations(cadata=authority("Of clients").text)
+        server._context.verify_mode = ssl.CERT_REQUIRED
+        tls = f"{{verify: false, certificate: {{chain: {files.chain}, key: {files.key}}}}}"
+        address = f"127.0.0.1:{server.address[1]}"
+        servers = f"servers: [{{address: '{address}', tls: {tls}}}]"
+        more = f"  db: {{bind: '127.0.0.1:0', handler: proxy, with: {{{servers}}}}}\n"
+        running = daemon(config(port, more), command=RUN)
+        _assert_unprivileged(running)
+        with connect(running.address("db")) as sock:
+            assert exchange(sock, b"hello") == b"hello"
+        before = running.workers
+        os.kill(before[0], signal.SIGKILL)
+        wait_until(lambda: running.workers not in (before, []), "another worker")
+        with connect(running.address("db")) as sock:
+            assert exchange(sock, b"again") == b"again"
 
 
 def test_reload_keeps_the_privileged_port_and_its_connections(daemon: Start, folder: Path, port: int) -> None:

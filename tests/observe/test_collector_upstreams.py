@@ -50,6 +50,16 @@ def test_failures_and_checks_are_told_by_reason_and_result(fake: FakeDaemon) -> 
     assert value_of(collector, "gaiod_upstream_health_checks_total", **ONE, result="failed") == 9
 
 
+def test_handshakes_with_servers_are_told_once_there_were_some(fake: FakeDaemon) -> None:
+    handshakes, failures = "gaiod_upstream_tls_handshakes_total", "gaiod_upstream_tls_failures_total"
+    assert not {handshakes, failures} & {name for name, _ in samples_of(fake.collector)}
+    fake.set("upstream_tls_resumed_1.3", 2)
+    fake.set("upstream_tls_failed_wrong_name", 3)
+    assert value_of(fake.collector, handshakes, upstream="l0", result="full", version="1.3") == 0
+    assert value_of(fake.collector, handshakes, upstream="l0", result="resumed", version="1.3") == 2
+    assert value_of(fake.collector, failures, upstream="l0", reason="wrong_name") == 3
+
+
 @pytest.mark.parametrize(("down", "is_up"), [((0, 0), 1), ((0, 1), 0), ((1, 1), 0)])
 def test_server_is_up_unless_a_worker_says_that_it_is_down(
     two_workers: FakeDaemon, down: tuple[int, int], is_up: int

@@ -77,7 +77,7 @@ class ConnectionFacts:
 def _agreed(tls: TlsFacts) -> dict[str, Any]:
     """Return what was agreed with a peer, and whose its certificate is, without the certificate."""
     agreed = asdict(tls)
-    del agreed["peer_certificate"], agreed["is_verified"]
+    del agreed["peer_certificate"]
     return {**agreed, "subject": tls.subject}
 
 

@@ -7,7 +7,7 @@ import pytest
 from gaiod.handlers.proxy.failures import is_ours, reason_of, words_for
 from gaiod.handlers.proxy.servers import Target
 
-from gaiod import DeadlineExceeded
+from gaiod import DeadlineExceeded, TlsError
 
 TCP, UNIX = ("10.0.0.1", 1), "/run/db.sock"
 
@@ -27,6 +27,7 @@ def of(number: int) -> OSError:
         (of(errno.EMFILE), UNIX, "other", True, "Too many open files"),
         (of(errno.EHOSTUNREACH), TCP, "unreachable", False, "No route to host"),
         (DeadlineExceeded("late"), TCP, "timeout", False, "no answer in time"),
+        (TlsError(errno.EPROTO, "TLS failed: it is late"), TCP, "tls", False, "TLS failed: it is late"),
     ],
 )
 def test_error_says_who_is_to_blame(error: Exception, target: Target, reason: str, ours: bool, words: str) -> None:

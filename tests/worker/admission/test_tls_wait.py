@@ -156,7 +156,7 @@ def test_worker_says_in_an_explanation_what_was_agreed(serve: Serve) -> None:
     (side,) = told["sides"]
     assert side["tls"] == {
         "version": "1.3", "suite": (peer.object.cipher() or [""])[0], "alpn": None,
-        "server_name": "localhost", "resumed": False, "subject": None,
+        "server_name": "localhost", "resumed": False, "subject": None, "is_verified": False,
     }  # fmt: skip
 
 
