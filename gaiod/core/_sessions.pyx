@@ -205,7 +205,8 @@ cdef class OwnSession(Session):
     cdef bytes evidence             # that certificate, in DER; None: it is not known
     cdef int lost                   # the errno that ended the handshake; 0: none
     cdef bint has_greeted           # of a client: it has said what it wants
-    cdef bint has_begun
+    cdef char opening[2]            # the first bytes of the peer
+    cdef char opening_size
     cdef bint has_ended             # the peer's close_notify has come
     cdef bint has_shut              # ours was made
     cdef bint has_closed            # the peer's FIN has come
@@ -269,7 +270,6 @@ cdef class OwnSession(Session):
             self.drained = 0                # what came behind the handshake is in here
         else:
             self.note(outcome)
-        self.has_begun = self.client is None or (self.has_greeted and not self.code)
         self.has_greeted = True
         self.collect(0)
         error = self.flush(fd)
@@ -421,7 +421,7 @@ cdef class OwnSession(Session):
             return self.why()[0]
         from gaiod.core.sessions import reason_of  # late: it imports ssl
 
-        return reason_of(name_of(self.code), self.has_begun)
+        return reason_of(name_of(self.code), self.opening[:self.opening_size])
 
     cdef str words(self):
         if self.lost:
@@ -431,14 +431,15 @@ cdef class OwnSession(Session):
         from gaiod.core.sessions import words_of  # late: it imports ssl
 
         found = b"" if not self.verdict else X509_verify_cert_error_string(self.verdict)
-        return words_of(name_of(self.code), self.verdict, found.decode())
+        return words_of(name_of(self.code), self.opening[:self.opening_size], self.verdict, found.decode())
 
     cdef tuple why(self):
         """Return why TLS with a server has failed: the reason and the words."""
         from gaiod.core.sessions import why  # late: it imports ssl
 
         text = X509_verify_cert_error_string(self.verdict).decode("ascii", "replace")
-        return why(name_of(self.code), self.has_begun, (self.verdict, text), self.client.name, self.evidence)
+        opening = self.opening[:self.opening_size]
+        return why(name_of(self.code), opening, (self.verdict, text), self.client.name, self.evidence)
 
     # -- its parts ---------------------------------------------------------------------------------------
 
@@ -472,6 +473,8 @@ cdef class OwnSession(Session):
             if received >= 0 or errno != EINTR:
                 break
         if received > 0:
+            if self.opening_size < 2:
+                self.open_with(memory, received)
             wire.received = memory
             wire.owns_received = False
             wire.start = 0
@@ -485,6 +488,14 @@ cdef class OwnSession(Session):
         else:
             self.has_closed = True
         return received
+
+    cdef void open_with(self, char* memory, Py_ssize_t size) noexcept nogil:
+        """Keep the first bytes of the peer: they tell whether it speaks TLS."""
+        cdef Py_ssize_t place = 0
+        while place < size and self.opening_size < 2:
+            self.opening[self.opening_size] = memory[place]
+            self.opening_size += 1
+            place += 1
 
     cdef void tidy(self) noexcept nogil:
         """Leave nothing in the thread's memory at the end of a call, and have none without need: most are idle."""

@@ -29,9 +29,6 @@ SEND_MAX = 256 * 1024
 REASONS = {
     "HTTP_REQUEST": "http",
     "HTTPS_PROXY_REQUEST": "http",
-    "WRONG_VERSION_NUMBER": "not_tls",
-    "UNEXPECTED_MESSAGE": "not_tls",
-    "PACKET_LENGTH_TOO_LONG": "not_tls",
     "UNSUPPORTED_PROTOCOL": "version",
     "VERSION_TOO_LOW": "version",
     "NO_SHARED_CIPHER": "no_shared_cipher",
@@ -42,7 +39,7 @@ REASONS = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "client_certificate",
     "CERTIFICATE_VERIFY_FAILED": "client_certificate",
 }
-"""What OpenSSL calls the commonest failures (SSL_R_ in sslerr.h), as `tls.FAILURES` does. Others are `protocol`."""
+"""What OpenSSL calls the commonest failures (SSL_R_ in sslerr.h), as `tls.FAILURES` does. Others: `reason_of`."""
 
 WORDS = {
     "CALLBACK_FAILED": "no certificate is for the server that it names",
@@ -71,38 +68,47 @@ VERDICTS = {
 }
 """What OpenSSL finds wrong with a certificate (X509_V_ERR_ in x509_vfy.h), for people. Of others, its own words."""
 
-BEFORE_TLS = frozenset({"UNEXPECTED_MESSAGE", "PACKET_LENGTH_TOO_LONG"})
-"""Of them, what means something else once a peer has spoken TLS."""
+ALERT, HANDSHAKE, MAJOR = 21, 22, 3
+"""How the first record of a peer begins: one of two types, and what all versions since 1996 have in common."""
 
 
-def reason_of(name: str, has_begun: bool) -> str:
-    """Return which of `tls.FAILURES` it is that OpenSSL calls so; `has_begun`: the peer has spoken TLS before."""
-    if has_begun and name in BEFORE_TLS:
-        return "protocol"
-    return REASONS.get(name, "alert" if "ALERT" in name else "protocol")
+def speaks_tls(opening: bytes) -> bool:
+    """Tell whether a peer whose stream begins with these bytes speaks TLS; none: it has said nothing else.
+
+    OpenSSL names what it stumbles over, which is chance where somebody speaks another protocol: the third to fifth
+    byte may be taken for a length.
+    """
+    return not opening or (opening[0] in (ALERT, HANDSHAKE) and opening[1:2] in (b"", bytes([MAJOR])))
 
 
-def words_of(name: str, verdict: int = 0, verdict_words: str = "") -> str:
+def reason_of(name: str, opening: bytes) -> str:
+    """Return which of `tls.FAILURES` it is that OpenSSL calls so; `opening`: the peer's first bytes, two at most."""
+    reason = REASONS.get(name, "alert" if "ALERT" in name else "protocol")
+    return "not_tls" if reason == "protocol" and not speaks_tls(opening) else reason
+
+
+def words_of(name: str, opening: bytes, verdict: int = 0, verdict_words: str = "") -> str:
     """Return what OpenSSL calls so, for people; `verdict`: what it has found wrong with a certificate, 0: nothing."""
     if verdict and name == "CERTIFICATE_VERIFY_FAILED":
         return f"the client's certificate is refused: {VERDICTS.get(verdict, verdict_words)}"
+    if reason_of(name, opening) == "not_tls":
+        return "it does not speak TLS"
     return WORDS.get(name, name.lower().replace("_", " "))
 
 
-def why(name: str, has_begun: bool, verdict: tuple[int, str], wanted: str, evidence: bytes | None) -> tuple[str, str]:
+def why(name: str, opening: bytes, verdict: tuple[int, str], wanted: str, evidence: bytes | None) -> tuple[str, str]:
     """Return why TLS with a server has failed: the reason, of `tls.FAILURES` or `tls.SERVER_FAILURES`, and words.
 
     Args:
         name: what OpenSSL calls it.
-        has_begun: the server has spoken TLS before.
+        opening: as for `reason_of`.
         verdict: OpenSSL's code for what is wrong with its certificate, 0: nothing; and its words for that.
         wanted: the name that the certificate was to have.
         evidence: that certificate, in DER; None: it is not known.
     """
     if name == "CERTIFICATE_VERIFY_FAILED":
         return verdict_of(*verdict, wanted, evidence)
-    known = None if has_begun and name in BEFORE_TLS else refusal_of(name)
-    return known or (reason_of(name, has_begun), name.lower().replace("_", " "))
+    return refusal_of(name) or (reason_of(name, opening), words_of(name, opening))
 
 
 class TlsContext:
@@ -170,7 +176,7 @@ class Session:
         self._client = contexts if isinstance(contexts, Client) else None
         self._has_greeted = self._client is None  # a client begins
         self._wants_ticket = self._client is not None
-        self._has_begun = False  # a byte of the peer's has come
+        self._opening = b""  # the first bytes of the peer, two at most
         self._has_ended = False  # its close_notify has come
         self._has_shut = False  # ours was made
         self._plain = b""  # what was decrypted before it was asked for
@@ -203,7 +209,6 @@ class Session:
             pass
         except (ssl.SSLError, ValueError) as failure:
             self._note_failure(failure)
-        self._has_begun = self._has_greeted
         self._has_greeted = True
         if self.is_open:
             self.drained = 0  # what came behind the handshake is in here
@@ -387,6 +392,7 @@ class Session:
             return -(error.errno or errno.EIO)
         self.drained = int(len(data) < wanted)
         if data:
+            self._opening = (self._opening + data[:2])[:2]
             self._incoming.write(data)
         return data
 
@@ -443,9 +449,9 @@ class Session:
         name = getattr(error, "reason", None) or "UNKNOWN"
         verdict = getattr(error, "verify_code", 0), getattr(error, "verify_message", "")
         if self._client is not None:
-            self._fail(*why(name, self._has_begun, verdict, self._client.name, None))
+            self._fail(*why(name, self._opening, verdict, self._client.name, None))
             return
-        self._fail(reason_of(name, self._has_begun), words_of(name, *verdict))
+        self._fail(reason_of(name, self._opening), words_of(name, self._opening, *verdict))
 
     def _fail(self, reason: str, message: str) -> None:
         self.failure = reason

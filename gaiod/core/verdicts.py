@@ -28,9 +28,6 @@ REFUSALS = {
     "TLSV1_ALERT_PROTOCOL_VERSION": ("version", "it speaks none of our versions of TLS"),
     "TLSV1_UNRECOGNIZED_NAME": ("unknown_name", "it does not know the name that it was asked for"),
     "TLSV1_ALERT_NO_APPLICATION_PROTOCOL": ("alpn", "it speaks none of the protocols of alpn"),
-    "WRONG_VERSION_NUMBER": ("not_tls", "it does not speak TLS"),
-    "UNEXPECTED_MESSAGE": ("not_tls", "it does not speak TLS"),
-    "PACKET_LENGTH_TOO_LONG": ("not_tls", "it does not speak TLS"),
 }
 """What a server says or does instead, by the name that OpenSSL has for it."""
 

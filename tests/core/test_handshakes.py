@@ -3,6 +3,7 @@
 import errno
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -79,20 +80,46 @@ def test_early_data_of_the_peer_that_comes_with_its_last_flight_is_not_lost(
 
 FIRST_BYTES = {
     "http": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "http"),
+    "http post": (b"POST / HTTP/1.1\r\n\r\n", "http"),
+    "http proxy": (b"CONNECT example.org:443 HTTP/1.1\r\n\r\n", "http"),
     "lines": (b"SUBSCRIBE prices\r\n" * 4, "not_tls"),
+    "ssh": (b"SSH-2.0-OpenSSH_9.2\r\n", "not_tls"),
+    "postgresql": (struct.pack("!II", 8, 80877103), "not_tls"),
+    "remote desktop": (bytes.fromhex("0300002b26e00000000000436f6f6b69653a"), "not_tls"),
+    "proxy header": (b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00", "not_tls"),
     "zeros": (bytes(100), "not_tls"),
+    "ones": (b"\xff" * 100, "not_tls"),
+    "what may be a length": (b"x\3" + b"\xff" * 100, "not_tls"),
+    "data": (b"\x17\3\3\0\5hello", "not_tls"),
+    "hello of sslv2": (bytes.fromhex("802e0100020015000000100100800700c0030080") + bytes(30), "not_tls"),
+    "wrong hello of sslv2": (b"\x80\x20\1\3\3" + bytes(range(60)), "not_tls"),
+    "handshake of 64 KiB": (b"\x16\3\1\xff\xff" + bytes(100), "protocol"),
+    "other than a hello": (b"\x16\3\1\0\4\2\0\0\0", "protocol"),
+    "alert": (b"\x15\3\1\0\2\2\x28", "protocol"),
 }
+"""What comes instead of a handshake, and what that is called."""
 
 
+@pytest.mark.parametrize("piece", [100, 1], ids=["at once", "byte by byte"])
 @pytest.mark.parametrize("first", FIRST_BYTES)
-def test_peer_that_does_not_speak_tls_fails_with_the_reason(watcher: Watcher, tcp_pair: NewPair, first: str) -> None:
+def test_peer_that_does_not_speak_tls_fails_with_the_reason(
+    watcher: Watcher, tcp_pair: NewPair, first: str, piece: int
+) -> None:
     near, far = tcp_pair()
+    far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     data, reason = FIRST_BYTES[first]
     conn = watcher.delegate(near).start_tls(server())
-    far.sendall(data)
-    error = collect_one(watcher).error
+    done: list[Any] = []
+    for start in range(0, len(data), piece):
+        far.sendall(data[start : start + piece])
+        done = watcher.wait_io(0.01 if piece == 1 else LIMIT_S)
+        if done:
+            break
+    (result,) = done or collect(watcher, 1)
+    error = result.error
     assert isinstance(error, TlsError)
     assert (error.reason, error.errno) == (reason, errno.EPROTO)
+    assert (reason == "not_tls") == (error.strerror == "TLS failed: it does not speak TLS")
     assert conn.stalled_s(time.monotonic()) < LIMIT_S  # and not since this machine was started
     assert conn.tls is None
 
