@@ -40,6 +40,8 @@ COMPILED = [
     "core/turns.py",
     "core/watcher.py",
     "process/dispatch.py",
+    "worker/admission/per_address.py",
+    "worker/admission/tallies.py",
     "worker/handover/giver.py",
     "worker/handover/taker.py",
     "worker/handover/wire.py",

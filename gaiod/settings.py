@@ -58,6 +58,22 @@ class AccessRule:
 
 
 @dataclass(frozen=True, slots=True)
+class PerAddressSettings:
+    """What each client address may have, over all workers."""
+
+    connections_max: int | None = None
+    """At the same time; None: any number."""
+    new_per_s: float | None = None
+    """For long; None: any number."""
+    burst: int = 1
+    """At once, where `new_per_s` is given."""
+    ipv6_prefix: int = 64
+    """Of what counts as one address of IPv6."""
+    exempt: tuple[str, ...] = ()
+    """Networks, as in `ProxyProtocolSettings`, whose addresses have no limit."""
+
+
+@dataclass(frozen=True, slots=True)
 class CertificateSettings:
     """A certificate of a listener, and its key, both PEM as the files had them."""
 
@@ -170,6 +186,8 @@ class ListenerSettings:
     """None: the first byte is the client's."""
     access: tuple[AccessRule, ...] | None = None
     """Who may connect: the first rule that matches decides, and whom none matches may. None: everybody may."""
+    per_address: PerAddressSettings | None = None
+    """None: an address may have as many connections as there are."""
     tls: TlsSettings | None = None
     """None: its clients do not speak TLS, or its handler does that."""
     handover: bool = True
@@ -274,13 +292,17 @@ def listener_settings_from(plain: Mapping[str, Any]) -> ListenerSettings:
     access = plain["access"]
     if access is not None:
         access = tuple(AccessRule(**{**rule, "table": network_table_from(rule["table"])}) for rule in access)
+    per_address = plain["per_address"]
+    if per_address is not None:
+        per_address = PerAddressSettings(**{**per_address, "exempt": tuple(per_address["exempt"])})
     tls = None if plain["tls"] is None else _tls_settings_from(plain["tls"])
     lists = {
         "servers": tuple(plain["servers"]),
         "sources": tuple(plain["sources"]),
         "inlets": tuple((source, address) for source, address in plain["inlets"]),
     }
-    return ListenerSettings(**{**plain, **lists, "proxy_protocol": announced, "access": access, "tls": tls})
+    limits = {"proxy_protocol": announced, "access": access, "per_address": per_address, "tls": tls}
+    return ListenerSettings(**{**plain, **lists, **limits})
 
 
 def network_table_from(plain: Mapping[str, Any] | None) -> NetworkTable | None:

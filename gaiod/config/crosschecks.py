@@ -20,6 +20,8 @@ LOG_FILE: Keys = ("log", "file")
 GROUP_ALONE = "has no effect without user; add user: NAME, or remove it"
 
 UNIX_UNLISTED = "has no unix:, and peers of a unix socket have no address; add unix:"
+NO_ADDRESS = "has no effect: peers of a unix socket have no address; remove it, or add proxy_protocol"
+
 ONLY_UNIX = "has unix: alone, and the listener has no unix socket; write the balancer's network"
 
 
@@ -28,6 +30,7 @@ def check_together(document: Document, report: Report) -> None:
     _check_places(document, report)
     _check_group(document, report)
     _check_proxy_protocol(document, report)
+    _check_per_address(document, report)
 
 
 def check_inlets(document: Document, report: Report, inlets: Mapping[str, Sequence[tuple[str, str]]]) -> None:
@@ -147,6 +150,18 @@ def _check_proxy_protocol(document: Document, report: Report) -> None:
                         if wrong:
                             keys = ("listeners", name, "proxy_protocol", "from")
                             report.add(document.place_of(keys), keys, wrong)
+
+
+def _check_per_address(document: Document, report: Report) -> None:
+    match document.value:
+        case {"listeners": dict(listeners)}:
+            for name, listener in listeners.items():
+                match listener:
+                    case {"proxy_protocol": dict()}:
+                        pass
+                    case {"bind": str(bind), "per_address": dict()} if bind.startswith(UNIX):
+                        keys = ("listeners", name, "per_address")
+                        report.add(document.place_of_key(keys), keys, NO_ADDRESS)
 
 
 def _nobody(bind: str, networks: list[object]) -> str:

@@ -10,6 +10,8 @@ from typing import Any, Final
 from gaiod.config.addresses import parse_bind, parse_control
 from gaiod.config.admission.access import EXAMPLE as ACCESS_EXAMPLE
 from gaiod.config.admission.access import check_order, check_rules, parse_rule
+from gaiod.config.admission.per_address import BURST_MAX, RATE_MAX, check_exempt, per_address_of
+from gaiod.config.admission.per_address import EXAMPLE as PER_ADDRESS_EXAMPLE
 from gaiod.config.crosschecks import check_together
 from gaiod.config.errors import Refused, Report
 from gaiod.config.networks import EXAMPLE as NETWORKS_EXAMPLE
@@ -22,7 +24,16 @@ from gaiod.config.tls.clients import EXAMPLE as CLIENTS_EXAMPLE
 from gaiod.config.tls.clients import clients_of, parse_ca, parse_crl, parse_depth, parse_verify
 from gaiod.config.tls.openssl import check_tls
 from gaiod.config.tls.tickets import check_tickets
-from gaiod.config.units import DAY_S, HOUR_S, SIZE_MAX_BYTES, YEAR_S, parse_duration, parse_size, parse_whole
+from gaiod.config.units import (
+    DAY_S,
+    HOUR_S,
+    SIZE_MAX_BYTES,
+    YEAR_S,
+    parse_duration,
+    parse_rate,
+    parse_size,
+    parse_whole,
+)
 from gaiod.config.values import (
     parse_account,
     parse_alpn,
@@ -52,6 +63,9 @@ LISTENER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 CONNECTIONS_MAX = 1_000_000
 """Near what Linux lets one process open: fs.nr_open is 1,048,576."""
+
+IPV6_PREFIX_MIN, IPV6_PREFIX_MAX = 32, 128
+"""From what a provider has to what an interface has: a client has a /64, or a /56 or /48."""
 
 BACKLOG_MAX = 65_535
 """The kernel caps it at net.core.somaxconn, 4096 by default: listen(2)."""
@@ -89,6 +103,10 @@ def _some_listeners(value: Any) -> Any:
 
 def _whole(minimum: int, maximum: int) -> Value:
     return Value(partial(parse_whole, minimum=minimum, maximum=maximum))
+
+
+def _rate(maximum_per_s: int) -> Value:
+    return Value(partial(parse_rate, maximum_per_s=maximum_per_s))
 
 
 def _duration(minimum_s: float, maximum_s: float) -> Value:
@@ -131,6 +149,17 @@ PROXY_PROTOCOL = Section(
 )
 
 ACCESS = Checked(Items(Value(parse_rule), check_rules, tuple), (check_order,))
+
+PER_ADDRESS = Section(
+    {
+        "connections_max": Key("connections_max", _whole(1, CONNECTIONS_MAX)),
+        "new": Key("new_per_s", _rate(RATE_MAX)),
+        "burst": Key("burst", _whole(1, BURST_MAX)),
+        "ipv6_prefix": Key("ipv6_prefix", _whole(IPV6_PREFIX_MIN, IPV6_PREFIX_MAX)),
+        "exempt": Key("exempt", Items(Value(parse_network), check_exempt, tuple)),
+    },
+    per_address_of,
+)
 
 TICKET_TIME = _duration(1.0, 7 * DAY_S)
 """The upper end is TLS 1.3's (RFC 8446, 4.6.1)."""
@@ -196,6 +225,7 @@ LISTENER = Section(
             "proxy_protocol", _or_false(PROXY_PROTOCOL, "mapping", f"{{from: {NETWORKS_EXAMPLE}}}", "no header")
         ),
         "access": Key("access", _or_false(ACCESS, "list of rules", ACCESS_EXAMPLE, "everybody")),
+        "per_address": Key("per_address", _or_false(PER_ADDRESS, "mapping", PER_ADDRESS_EXAMPLE, "no limit")),
         "tls": Key(
             "tls", _or_false(Checked(TLS, (check_tls,)), "mapping", f"{{certificates: {CERTIFICATES_EXAMPLE}}}", "none")
         ),

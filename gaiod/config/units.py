@@ -30,8 +30,12 @@ DURATION = re.compile(r"([0-9]{1,15})(ms|s|m|h|d)")
 SIZE = re.compile(r"([0-9]{1,15})(KiB|MiB|GiB)")
 SLOPPY_SIZE = re.compile(r"([0-9]{1,15}) ?(?:([KMG])i?B?|B)", re.IGNORECASE)
 
+PER_S = {"s": 1.0, "m": 60.0, "h": HOUR_S}
+RATE = re.compile(r"([0-9]{1,9})/(s|m|h)")
+
 DURATION_WANTED = "a duration such as 250ms, 30s, 5m, 1h or 1d"
 SIZE_WANTED = "a size such as 4096 (bytes), 64KiB, 1MiB or 1GiB"
+RATE_WANTED = "a rate such as 20/s, 100/m or 1000/h"
 
 
 def parse_duration(value: object, minimum_s: float = 0.0, maximum_s: float = DURATION_MAX_S) -> float:
@@ -88,6 +92,25 @@ def _not_a_size(value: object) -> str:
     if prefix is None:
         return f"{value} is not a size; bytes have no unit, write {number}"
     return f"{value} is ambiguous; write {number}{prefix.upper()}iB (1024-based)"
+
+
+def parse_rate(value: object, maximum_per_s: int) -> float:
+    """Return how many a second `value` says.
+
+    Raises:
+        Refused: it says none, or has no unit, or is out of range.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise Refused(f"{value} has no unit; write {value}/s if you mean a second")
+    if not isinstance(value, str):
+        raise Refused(mismatch(value, RATE_WANTED))
+    match = RATE.fullmatch(value)
+    if match is None:
+        raise Refused(f"{shown(value)} is not a rate; write {RATE_WANTED}")
+    per_s = int(match[1]) / PER_S[match[2]]
+    if not 0 < per_s <= maximum_per_s:
+        raise Refused(f"{value} is out of range; write 1/h to {maximum_per_s}/s")
+    return per_s
 
 
 def parse_whole(value: object, minimum: int, maximum: int, wanted: str = NAMES[int]) -> int:

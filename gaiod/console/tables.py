@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from gaiod.console.columns import (
-    CERTIFICATES,
     CONNECTIONS,
     FEEDER,
     FILES,
@@ -15,6 +14,7 @@ from gaiod.console.columns import (
     Row,
     duration,
     in_text,
+    rate,
     shown,
 )
 
@@ -35,6 +35,7 @@ def status_text(status: Row, now: float) -> str:
         *table(WORKERS, status.get("workers") or []),
         "",
         *table(LISTENERS, status.get("listeners") or []),
+        *_rejected_lines(status.get("listeners") or []),
         *_server_lines(status.get("servers") or []),
         *_feeder_lines(status.get("feeder"), status.get("sources") or []),
         *_file_lines(status.get("files") or []),
@@ -69,20 +70,6 @@ def balance_text(result: Row) -> str:
         lines.append(f"  {sum(stayed.values())} did not move: {reasons}")
     lines += [f"  {shown(name)} was left out: {shown(why)}" for name, why in result["left_out"].items()]
     return "\n".join(lines)
-
-
-def certificates_text(certificates: Sequence[Row]) -> str:
-    """Return what `gaiod certificates` prints."""
-    if not certificates:
-        return "no certificates: no listener speaks TLS"
-    return "\n".join([*table(CERTIFICATES, certificates), *_broken_lines(certificates)])
-
-
-def renewal_text(files: Sequence[Row]) -> str:
-    """Return what `gaiod certificates reload` prints."""
-    if not files:
-        return "no certificates: no listener speaks TLS"
-    return "\n".join([*(f"{shown(row['file'])}: {row['result']}" for row in files), *_broken_lines(files)])
 
 
 def table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
@@ -122,6 +109,13 @@ def _reload_lines(reload: Row | None, now: float) -> list[str]:
     return [f"{ago}: it failed, and changed nothing", *(f"  {shown(line)}" for line in reload["error"].splitlines())]
 
 
+def _rejected_lines(listeners: Sequence[Row]) -> list[str]:
+    """Return what is said of listeners that turn clients away at the moment."""
+    rejecting = [row for row in listeners if row.get("rejected")]
+    told = [", ".join(f"{rate(count)} {shown(why)}" for why, count in row["rejected"].items()) for row in rejecting]
+    return [f"  {shown(row['listener'])} rejects {text}" for row, text in zip(rejecting, told, strict=True)]
+
+
 def _feeder_lines(feeder: Row | None, sources: Sequence[Row]) -> list[str]:
     """Return what is said of the sources, and of the process that runs them; nothing where there are none."""
     return [] if feeder is None else ["", *table(FEEDER, [feeder]), "", *table(SOURCES, sources)]
@@ -129,13 +123,8 @@ def _feeder_lines(feeder: Row | None, sources: Sequence[Row]) -> list[str]:
 
 def _file_lines(files: Sequence[Row]) -> list[str]:
     """Return what is said of the files that are read again when they change, and of what is wrong with them."""
-    return ["", *table(FILES, files), *_broken_lines(files)] if files else []
-
-
-def _broken_lines(rows: Sequence[Row]) -> list[str]:
-    """Return what is wrong with files, once where more rows are about the same."""
-    errors = dict.fromkeys(row["error"] for row in rows if row["error"] is not None)
-    return [f"  what it had before stays in force: {shown(error)}" for error in errors]
+    broken = [f"  what it had before stays in force: {shown(row['error'])}" for row in files if not row["ok"]]
+    return ["", *table(FILES, files), *broken] if files else []
 
 
 def servers_text(servers: Sequence[Row]) -> str:

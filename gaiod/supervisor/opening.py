@@ -14,6 +14,7 @@ from gaiod.supervisor.host import privileges
 from gaiod.supervisor.host.systemd import inherited_sockets
 from gaiod.supervisor.operators.server import CONTROL_MODE, open_control_socket
 from gaiod.supervisor.processes.kept_closes import Inherited
+from gaiod.supervisor.processes.seats import HandedOverSeats
 from gaiod.supervisor.processes.shared_state import HandedOverValues
 from gaiod.supervisor.processes.ticket_keys import HandedOverKeys
 from gaiod.supervisor.sockets.bind import close_listener
@@ -77,8 +78,6 @@ class Opening:
             raise
         if not os.access(path, os.R_OK):
             log.warning("%s: user %d cannot read it, so reloads will fail; correct its mode", path, os.getuid())
-        for text in privileges.unreadable(settings):
-            log.warning("%s", text)
         return prepared
 
     def handed_over(
@@ -90,6 +89,7 @@ class Opening:
         instances: int,
         closes: Inherited,
         ticket_keys: HandedOverKeys,
+        seats: HandedOverSeats | None,
     ) -> HandedOver:
         """Return what a successor gets: the sockets, and what its workers and its feeder are to know."""
         control = {}
@@ -97,7 +97,7 @@ class Opening:
             control[control_listen] = self.control.fileno()
         inodes = {sock.path: sock.inode for sock in (self.control, *self.listeners.unix_sockets()) if sock is not None}
         sockets = self.listeners.handed_over()
-        return HandedOver(sockets, control, inodes, shared, feed, instances, closes, ticket_keys)
+        return HandedOver(sockets, control, inodes, shared, feed, instances, closes, ticket_keys, seats)
 
     def renew_control(self) -> UnixListener | None:
         """Listen anew if the file of the control socket was removed; return the new socket."""

@@ -117,7 +117,6 @@ class Supervisor:
             self._health,
             path,
             rebalancing=self._rebalancing,
-            renew=self._files.read_now,
             reload=self.reload,
             upgrade=self.upgrade,
             drain=self._drain_one,
@@ -186,6 +185,7 @@ class Supervisor:
         else:
             self._fleet.instances = self._opening.predecessor.instances
             self._fleet.closes.adopt(self._opening.predecessor.closes)
+            self._fleet.seats.adopt(self._opening.predecessor.seats)
             self._fleet.shared.adopt(self._opening.predecessor.shared)
             self._fleet.tickets.adopt(self._opening.predecessor.ticket_keys)
             self._fleet.feeding.take_over(self._opening.predecessor.feed)
@@ -381,6 +381,7 @@ class Supervisor:
                     instances=self._fleet.instances + INSTANCES_SPARED,
                     closes=self._fleet.closes.handed_over(),
                     ticket_keys=self._fleet.tickets.handed_over(),
+                    seats=self._fleet.seats.handed_over(),
                 ),
                 lambda status, text: self._take_upgraded(asker, status, text),
             )
@@ -418,6 +419,7 @@ class Supervisor:
         """Feed systemd's watchdog while no worker hangs, and remember what rates are made of."""
         self._snapshot.sample()
         follow_log()
+        self._fleet.seats.look()
         if self.state == "serving" and not self._is_upgrading:  # else others hold the sockets, too
             self._fronts.look_after_files()
             self._fleet.rotate_tickets()

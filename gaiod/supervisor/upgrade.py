@@ -23,6 +23,7 @@ from gaiod.core.watcher import Watcher
 from gaiod.process.channel import Channel
 from gaiod.process.socket_files import Inode
 from gaiod.supervisor.processes.kept_closes import Inherited
+from gaiod.supervisor.processes.seats import HandedOverSeats
 from gaiod.supervisor.processes.shared_state import HandedOverValues
 from gaiod.supervisor.processes.slots import Key, anonymous_file
 from gaiod.supervisor.processes.ticket_keys import HandedOverKeys
@@ -73,6 +74,7 @@ class HandedOver:
             come from them keep their names.
         closes: what is remembered of connections that closed.
         ticket_keys: those of TLS tickets.
+        seats: where workers count for limits that are theirs together; None: there are none.
     """
 
     sockets: Sockets
@@ -83,6 +85,7 @@ class HandedOver:
     instances: int = 0
     closes: Inherited | None = None
     ticket_keys: HandedOverKeys = field(default_factory=dict, repr=False)
+    seats: HandedOverSeats | None = None
 
 
 def own_command(*arguments: str) -> list[str]:
@@ -132,6 +135,8 @@ class Upgrade:
             fds += [handed_over.feed["links"], handed_over.feed["journal"]]
         if handed_over.closes is not None:
             fds += [handed_over.closes["past"], *handed_over.closes["live"]]
+        if handed_over.seats is not None:
+            fds.append(handed_over.seats["fd"])
         environment = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
         self._failure = anonymous_file("gaiod-failure")
         environment |= {VARIABLE: str(theirs.fileno()), FAILURE_VARIABLE: str(self._failure)}
@@ -209,8 +214,8 @@ class Predecessor:
     """The new daemon's side: what the old one hands over.
 
     Attributes:
-        sockets, control, inodes, shared, feed, instances, closes, ticket_keys: as they were given to `Upgrade`; an
-            older daemon does not have all of them.
+        sockets, control, inodes, shared, feed, instances, closes, ticket_keys, seats: as they were given to
+            `Upgrade`; an older daemon does not have all of them.
     """
 
     def __init__(self, fd: int, failure: int | None = None) -> None:
@@ -243,6 +248,7 @@ class Predecessor:
         self.instances: int = message.get("instances", 0)
         self.closes: Inherited | None = message.get("closes")
         self.ticket_keys: HandedOverKeys = message.get("ticket_keys", {})
+        self.seats: HandedOverSeats | None = message.get("seats")
         self.shared: HandedOverValues = [(name, label, values) for name, label, values in message.get("shared", ())]
 
     def close(self) -> None:

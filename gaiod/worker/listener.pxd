@@ -8,6 +8,7 @@ from gaiod.core.connection cimport Conn
 from gaiod.core.results cimport OpResult
 from gaiod.core.watcher cimport Watcher
 from gaiod.process.dispatch cimport Target
+from gaiod.worker.admission.per_address cimport PerAddress
 from gaiod.worker.ledger cimport Ledger, phase_at_end, server_of
 
 cdef int ACCEPT, CLOSED, CONNECT, HANDSHAKE, RELAY
@@ -44,6 +45,7 @@ cdef class Listener(Target):
     cdef readonly bint is_delayed
     cdef object _header_wait
     cdef object _access
+    cdef PerAddress _per_address
     cdef object _tls_wait
     cdef object _tls_clients
 
@@ -60,6 +62,7 @@ cdef class Listener(Target):
     cpdef _begin(self, Conn conn)
     cpdef _admit(self, Conn conn)
     cdef bint _may_connect(self, Conn conn, object address) except -1
+    cdef bint _has_room(self, Conn conn) except -1
     cpdef _announced(self, Conn conn)
     cdef _accept_failed(self, object error)
     @cython.locals(is_client=bint)

@@ -32,7 +32,9 @@ from gaiod.stats.cells import ACCEPT_ERRORS, CELL, HANDOVER_BOUNDS_S, Layout, bu
 from gaiod.ticket_scope import scope_of
 from gaiod.worker.admission.accept_pauses import AcceptPauses
 from gaiod.worker.admission.access import Access
+from gaiod.worker.admission.per_address import PerAddress
 from gaiod.worker.admission.proxy_header_wait import ProxyHeaderWait
+from gaiod.worker.admission.tallies import Tallies
 from gaiod.worker.admission.tls_wait import PHASE as HANDSHAKE_PHASE
 from gaiod.worker.admission.tls_wait import TlsWait
 from gaiod.worker.connection_log import ConnectionLog
@@ -93,6 +95,7 @@ class Listener(Target):
         shared: Mapping[str, Any] | None = None,
         share: Callable[[str, Any], None] | None = None,
         ticket_keys: TicketKeys | None = None,
+        tallies: Tallies | None = None,
         started: Callable[[StartError | None], None] | None = None,
     ) -> None:
         """Make a listener; `start` lets its handler begin, `open` lets it serve.
@@ -111,12 +114,12 @@ class Listener(Target):
             shared: what the workers of the listener share already.
             share: tells the others of a key and its value; None: there are no others, so it leads.
             ticket_keys: those of TLS tickets, by scope.
+            tallies: what all workers count together; None: nothing, and `per_address` is not in force.
             started: called if the start took longer than `start`: it is ready, or could not be.
         """
         super().__init__(handler.on_read, handler.on_write)
         self.settings = settings
-        self.name = settings.name
-        self.label = label_of(settings.handler)
+        self.name, self.label = settings.name, label_of(settings.handler)
         self.active = 0
         self.handler = handler
         self._watcher = watcher
@@ -141,6 +144,7 @@ class Listener(Target):
         self._admin_states = admin_states(shared or {})
         self._shared = SharedState(watcher, shared or {}, share or _nobody_to_tell, self._delayed)
         self._access = None if settings.access is None else Access(settings.access)
+        self._per_address = _per_address_of(settings, tallies)
         self._header_wait = None if settings.proxy_protocol is None else self._wait_for(settings.proxy_protocol)
         self._tls_wait = None if settings.tls is None else self._wait_for_tls(settings.tls, ticket_keys or {})
         self._tls_clients = TlsClients()
@@ -526,6 +530,10 @@ class Listener(Target):
             conn.context = _UNSEEN
             conn.abort()
             return
+        if self._per_address is not None and self._header_wait is None and not self._has_room(conn):
+            conn.context = _UNSEEN
+            conn.reset()
+            return
         self.active += 1
         if self._header_wait is None:
             self._begin(conn)
@@ -557,9 +565,22 @@ class Listener(Target):
         self._ledger.rejected(conn, NO_ACCESS)
         return False
 
+    def _has_room(self, conn: Conn) -> bool:
+        """Tell whether the address of a connection may have one more, and count it."""
+        assert self._per_address is not None
+        refusal = self._per_address.admit(conn.serial, _client_of(conn))
+        if refusal is None:
+            return True
+        self._count(f"rejected_{refusal}")
+        peer = peer_text(conn.peer_address)
+        self._tell(logging.INFO, refusal, "a connection from %s is rejected: %s is reached", peer, refusal.cause)
+        self._ledger.rejected(conn, refusal)
+        return False
+
     def _announced(self, conn: Conn) -> None:
         """Go on with a connection whose PROXY header has come, if its client may connect."""
-        if self._access is None or self._may_connect(conn, conn.proxy_header.source):
+        may = self._access is None or self._may_connect(conn, conn.proxy_header.source)
+        if may and (self._per_address is None or self._has_room(conn)):
             self._begin(conn)
         else:
             conn.reset()
@@ -576,8 +597,10 @@ class Listener(Target):
             self._tell(logging.WARNING, f"tls_{termination.cause}", "%s", message)
         self._ledger.rejected(conn, termination)
 
-    def _unserved_closed(self) -> None:
+    def _unserved_closed(self, conn: Conn) -> None:
         self.active -= 1
+        if self._per_address is not None:
+            self._per_address.gone(conn.serial)
 
     def _count_tls(self, conn: Conn, error: Exception | None) -> None:
         """Count what came of a handshake with a server."""
@@ -605,6 +628,8 @@ class Listener(Target):
             reason = termination_of(reason, at_eof=conn.at_eof, is_client=is_client)
         if is_client:
             self.active -= 1
+            if self._per_address is not None:
+                self._per_address.gone(conn.serial)
             reason = of_client(reason)
             if not reason.phase:
                 reason = reason.in_phase(phase_at_end(self.handler, conn, reason))
@@ -665,6 +690,8 @@ class Listener(Target):
             if self.is_client(conn):
                 self.active -= 1
                 self._count("moved_out")
+                if self._per_address is not None:
+                    self._per_address.gone(conn.serial)
                 self._ledger.went(conn)
         self._end_here(conns, HANDED_OVER)
 
@@ -720,6 +747,8 @@ class Listener(Target):
             self._names.came(conn)
             if self.is_client(conn):
                 self._count("moved_in")
+                if self._per_address is not None:
+                    self._per_address.came(conn.serial, _client_of(conn))
                 self._count("handover_ns", int(paused_s * 1e9))
                 self._cells[self._row + FIRST_HANDOVER + bucket_of(paused_s, HANDOVER_BOUNDS_S)] += 1
                 self._ledger.came(conn, paused_s)
@@ -774,6 +803,18 @@ class _Unseen(Target):
 
 
 _UNSEEN = _Unseen(None, None)
+
+
+def _per_address_of(settings: ListenerSettings, tallies: Tallies | None) -> PerAddress | None:
+    if settings.per_address is None or tallies is None:
+        return None
+    return PerAddress(settings.per_address, settings.name, tallies)
+
+
+def _client_of(conn: Conn) -> Any:
+    """Return the address of a client, which a balancer may have announced; None: it is gone, or a balancer's own."""
+    header = conn.proxy_header
+    return conn.peer_address if header is None else header.source
 
 
 def _keys_for(settings: ListenerSettings, keys: TicketKeys) -> list[bytes]:

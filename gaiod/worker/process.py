@@ -37,6 +37,7 @@ from gaiod.settings import ConnectionLogSettings, listener_settings_from, log_se
 from gaiod.stats.cells import HEARTBEAT, Layout
 from gaiod.version import __version__
 from gaiod.watched_files import KINDS
+from gaiod.worker.admission.tallies import Tallies
 from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.drain import Drain
 from gaiod.worker.feeder_client import FeederClient
@@ -164,6 +165,8 @@ class Worker:
         recent_closes = RecentCloses(map_file(message["closes"]), message["worker"])
         dropped = layout.worker("connection_log_dropped")
         connection_log = ConnectionLog(wanted, self._names, partial(_add, cells, dropped))
+        seat = message.get("seat")
+        tallies = None if seat is None else Tallies(seat["fd"], seat["number"])
         for number, (plain, fds) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
             settings = listener_settings_from(plain)
             kind = load_handler(settings.handler)
@@ -187,6 +190,7 @@ class Worker:
                 shared=message["shared"].get(settings.name),
                 share=partial(self._share, settings.name),
                 ticket_keys=message.get("ticket_keys"),
+                tallies=tallies,
                 started=self._take_started,
             )
             self._listeners.append(listener)

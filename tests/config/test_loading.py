@@ -16,6 +16,7 @@ from gaiod.settings import (
     ConnectionLogSettings,
     ListenerSettings,
     LogSettings,
+    PerAddressSettings,
     ProxyProtocolSettings,
     RecycleSettings,
     Settings,
@@ -58,6 +59,7 @@ listeners:
     bind: 127.0.0.1:7000
     handler: ./echo.py
     proxy_protocol: {from: [10.0.0.0/8, "::1/128"], timeout: 2s}
+    per_address: {connections_max: 5, new: 30/m, burst: 9, ipv6_prefix: 56, exempt: [192.0.2.0/24]}
 """
 
 Loader = Callable[[str], type[Handler]]
@@ -95,6 +97,7 @@ def test_every_key_reaches_the_settings(tmp_path: Path, load_handler: Loader) ->
                 bind="127.0.0.1:7000",
                 handler=str(tmp_path / "echo.py"),
                 proxy_protocol=ProxyProtocolSettings(("10.0.0.0/8", "::1/128"), timeout_s=2.0),
+                per_address=PerAddressSettings(5, 0.5, 9, 56, ("192.0.2.0/24",)),
             ),
         ),
         workers=3,

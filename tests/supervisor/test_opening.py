@@ -97,7 +97,13 @@ def test_successor_gets_the_control_socket_by_its_address(opening: Opening, tmp_
     settings = _settings(tmp_path)
     opening.listeners.commit(opening.open(settings, tmp_path))
     given = opening.handed_over(
-        settings.control_listen, shared=[], feed=None, instances=1003, closes={"past": 1, "live": []}, ticket_keys={}
+        settings.control_listen,
+        shared=[],
+        feed=None,
+        instances=1003,
+        closes={"past": 1, "live": []},
+        ticket_keys={},
+        seats=None,
     )
     assert set(given.sockets) == {f"unix:{tmp_path}/echo.sock", f"unix:{tmp_path}/metrics.sock"}
     assert opening.control is not None

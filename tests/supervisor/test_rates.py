@@ -53,6 +53,23 @@ def test_rates_are_over_the_last_ten_seconds(clock: Clock) -> None:
     assert rates == {"accepted": 0.0, "received_bytes": round((2950 - 1900) / 11, 1), "sent_bytes": 0.0}
 
 
+def test_rejections_are_told_by_reason_while_there_are_some(clock: Clock) -> None:
+    samples = Samples()
+    row = _row()
+    row[CELL["rejected_rate"]] = 7
+    assert samples.rejected(KEY, row) == {}
+    samples.take({KEY: _row()}, {})
+    clock.now_s += 2
+    assert samples.rejected(KEY, row) == {"rate": 3.5}
+    samples.take({KEY: row}, {})
+    clock.now_s += 10
+    assert samples.rejected(("other", "echo"), row) == {}
+    for _ in range(12):
+        samples.take({KEY: row}, {})
+        clock.now_s += 1
+    assert samples.rejected(KEY, row) == {}
+
+
 def test_nothing_is_known_right_after_the_first_sample_nor_of_who_came_since(clock: Clock) -> None:
     samples = Samples()
     assert set(samples.of_listener(KEY, _row()).values()) == {None}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gaiod.core import counters
-from gaiod.stats.cells import CELL
+from gaiod.stats.cells import CELL, REJECT_REASONS
 from gaiod.supervisor.processes.slots import Key
 
 SAMPLE_INTERVAL_S = 1.0
@@ -61,6 +61,16 @@ class Samples:
             return dict.fromkeys(RATED)
         before = known.rows[key]
         return {name: round((row[cell] - before[cell]) / past_s, 1) for name, cell in RATED.items()}
+
+    def rejected(self, key: Key, row: Sequence[int]) -> dict[str, float]:
+        """Return how many connections a second a listener has rejected, by reason: those of which there were some."""
+        known = next((sample for sample in self._samples if key in sample.rows), None)
+        past_s = _since(known)
+        if known is None or past_s is None:
+            return {}
+        cells = {reason: CELL[f"rejected_{reason}"] for reason in REJECT_REASONS}
+        counts = {reason: row[cell] - known.rows[key][cell] for reason, cell in cells.items()}
+        return {reason: round(count / past_s, 1) for reason, count in counts.items() if count > 0}
 
     def of_worker(self, instance: int, cells: Sequence[int]) -> dict[str, float | None]:
         """Return how busy a worker's loop was, 0 to 1, and what 99 % of its rounds lagged less than; None: unknown.

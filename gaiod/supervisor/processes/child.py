@@ -280,6 +280,8 @@ class WorkerProcess(ChildProcess):
         fds = [[sock.fileno() for sock in sockets] for sockets in listeners]
         numbers = {"instance": self.instance, "stats": self.memory.fd, "fds": fds}
         inherited = [self.memory.fd, settings["code"], settings["closes"], *(fd for each in fds for fd in each)]
+        if settings.get("seat") is not None:
+            inherited.append(settings["seat"]["fd"])
         self.launch({**settings, **numbers}, inherited, stdin=subprocess.DEVNULL)
 
     def pass_socket(self, listener: int, sock: socket.socket) -> None:

@@ -18,6 +18,7 @@ from gaiod.supervisor.processes.crash_loop import FAILURES_MAX, FAILURES_WINDOW_
 from gaiod.supervisor.processes.feeder import Feeding
 from gaiod.supervisor.processes.generation import Code, Failure, Generation, Launch, Member
 from gaiod.supervisor.processes.kept_closes import KeptCloses
+from gaiod.supervisor.processes.seats import Seats
 from gaiod.supervisor.processes.shared_state import SharedState, appoint
 from gaiod.supervisor.processes.slots import Key, Slot
 from gaiod.supervisor.processes.ticket_keys import TicketKeys
@@ -50,6 +51,7 @@ class Fleet:
         feeding: the process that runs the generation's sources.
         instances: how many workers there have been, those of the daemons before this one included.
         closes: what is remembered of connections that closed.
+        seats: where workers count for limits that are theirs together.
         shared: what the workers of each listener share.
         tickets: the keys of TLS tickets.
         drained: the names of its listeners that are not served any more.
@@ -72,6 +74,7 @@ class Fleet:
         self.generation: Generation | None = None
         self.instances = 0
         self.closes = KeptCloses()
+        self.seats = Seats()
         self.shared = SharedState()
         self.tickets = TicketKeys()
         self.drained: set[str] = set()
@@ -273,6 +276,7 @@ class Fleet:
         took_over: Callable[[bool], None] | None = None,
     ) -> Member:
         slot = self.slots.setdefault(number, Slot(number))
+        seat = self.seats.open() if generation.counts_together else None
         memory = slot.open(generation.keys)
         closes = self.closes.open()
         self.instances += 1
@@ -283,14 +287,16 @@ class Fleet:
         try:
             message = generation.message_to(number, self.feeding.address)
             message["closes"] = closes
+            message["seat"] = None if seat is None else {"fd": self.seats.fd, "number": seat}
             message["ticket_keys"] = self.tickets.of(generation.settings.listeners)
             message["shared"] = {key[0]: dict(self.shared.of(key)) for key in memory.keys}
             process.start(message, generation.sockets_of(number, not_served))
         except BaseException:
             slot.retire(memory)
             self.closes.retire(closes)
+            self.seats.retire(seat)
             raise
-        member = Member(process, generation, closes, launch, why, took_over)
+        member = Member(process, generation, closes, launch, why, took_over, seat=seat)
         self._members.append(member)
         self._appoint()
         return member
@@ -371,6 +377,7 @@ class Fleet:
         was, number = member.process.phase, member.process.number
         stack = member.process.collect()
         self.closes.retire(member.closes)
+        self.seats.retire(member.seat)
         self.slots[number].retire(member.process.memory, member.process.cpu_s())
         if stack and not self.is_stopping:
             log.error("worker %d, process %d, was here when it ended:\n%s", number, member.process.pid, stack)

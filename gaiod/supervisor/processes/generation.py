@@ -85,6 +85,11 @@ class Generation:
         """What the listeners count under, and their servers, in the order of the cells."""
         return {(each.name, label_of(each.handler)): each.servers for each in self.settings.listeners}
 
+    @property
+    def counts_together(self) -> bool:
+        """Whether there is a limit that its workers have together."""
+        return any(each.per_address is not None for each in self.settings.listeners)
+
     def unchanged(self, before: "Generation") -> frozenset[str]:
         """Return the names of listeners that an earlier generation serves in the same way: settings, and code.
 
@@ -161,6 +166,7 @@ class Member:
         ended_s: when it was seen to have ended.
         kill_reason: why the supervisor had it killed.
         is_hung: that was because its loop completed no pass.
+        seat: where it counts for limits that all workers have together; None: nowhere.
     """
 
     process: WorkerProcess
@@ -174,6 +180,7 @@ class Member:
     ended_s: float | None = None
     kill_reason: str | None = None
     is_hung: bool = False
+    seat: int | None = None
 
     def connections_of(self, listeners: Container[str]) -> int:
         """Return how many connections of these listeners are open."""

@@ -37,7 +37,7 @@ class ProxyHeaderWait(Target):
         admit: called with a connection whose header was read, which has become its.
         reject: called for a connection that is about to be closed, with what is wrong, for the log, and what ends it.
             Empty: nothing to log.
-        closed: called when a connection has closed that was not admitted.
+        closed: called with a connection that has closed and was not admitted.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ProxyHeaderWait(Target):
         *,
         admit: Callable[[Conn], None],
         reject: Callable[[Conn, str, Termination], None],
-        closed: Callable[[], None],
+        closed: Callable[[Conn], None],
     ) -> None:
         super().__init__(self._arrived, None)
         self._watcher = watcher
@@ -78,7 +78,7 @@ class ProxyHeaderWait(Target):
         """Take the end of a connection, or of the wait for its header."""
         conn, error = result.conn, result.error
         if result.operation is OpType.CLOSE:
-            self._closed()
+            self._closed(conn)
         elif isinstance(error, DeadlineExceeded):
             self._end(conn, f"no complete PROXY header came within {self._timeout_s:g} s", LATE)
         elif not isinstance(error, (ConnClosed, WatcherClosed)):

@@ -39,7 +39,7 @@ class TlsWait(Target):
         admit: called with a connection whose handshake is done.
         reject: called for a connection that is about to be closed, with what is wrong, for the log, and what ends it.
             Empty: nothing to log.
-        closed: called when a connection has closed that was not admitted.
+        closed: called with a connection that has closed and was not admitted.
         count: called with the name of what came of a handshake: `full_1.3`, `failed_timeout`.
     """
 
@@ -51,7 +51,7 @@ class TlsWait(Target):
         ticket_keys: Sequence[bytes] = (),
         admit: Callable[[Conn], None],
         reject: Callable[[Conn, str, Termination], None],
-        closed: Callable[[], None],
+        closed: Callable[[Conn], None],
         count: Callable[[str], None],
     ) -> None:
         super().__init__(None, None)
@@ -107,7 +107,7 @@ class TlsWait(Target):
         """Take the end of a handshake, or of a connection."""
         conn, error = result.conn, result.error
         if result.operation is OpType.CLOSE:
-            self._closed()
+            self._closed(conn)
         elif error is None:
             if not conn.closed:  # else its CLOSE comes, and is this one's
                 self.succeeded(conn)
