@@ -118,6 +118,7 @@ def check(file: Path) -> None:
     Exit status: 0 it can be served, 78 it cannot, 70 the code of a handler hangs or ends its process.
     """
     take_known_state()
+    from gaiod.supervisor.host.privileges import unreadable_later
     from gaiod.supervisor.preflight import PreflightFailed, open_to_all, read_configuration, tickets_of_one
 
     try:
@@ -125,7 +126,7 @@ def check(file: Path) -> None:
     except PreflightFailed as failure:
         click.echo(failure, err=True)
         sys.exit(failure.status)
-    for warning in (*open_to_all(settings), *tickets_of_one(settings)):
+    for warning in (*open_to_all(settings), *tickets_of_one(settings), *unreadable_later(settings)):
         click.echo(f"{file}: warning: {warning}", err=True)
     names = ", ".join(listener.name for listener in settings.listeners)
     click.echo(f"{file}: fine; listeners: {names}")

@@ -91,6 +91,10 @@ KINDS = {
 }
 
 
+TLS_KINDS = frozenset({"certificate", "clients"})
+"""Those of TLS."""
+
+
 def contents_of(listeners: Iterable[ListenerSettings]) -> Iterator[tuple[FileKind, Files, Content]]:
     """Yield the files that listeners name, in the order of the configuration, and what their settings have of them."""
     for listener in listeners:

@@ -16,8 +16,8 @@ from gaiod.core import ENGINE
 
 VERSION_TEXT = f"gaiod {gaiod.__version__}, {ENGINE} engine, Python {platform.python_version()}\n"
 COMMANDS = (
-    "check", "connections", "drain", "explain", "handlers", "health", "kill", "publish", "rebalance", "reload", "serve",
-    "server", "status", "top", "upgrade", "version", "workers",
+    "certificates", "check", "connections", "drain", "explain", "handlers", "health", "kill", "publish", "rebalance",
+    "reload", "serve", "server", "status", "top", "upgrade", "version", "workers",
 )  # fmt: skip
 
 

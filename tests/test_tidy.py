@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "observe": {"console", "core", "handler", "log", "plugins", "process", "settings", "stats", "version"},
     "supervisor": {
         "addresses", "config", "control", "core", "handler", "kept_code", "log", "observe", "plugins", "process",
-        "settings", "stats", "ticket_scope", "version", "watched_files",
+        "settings", "stats", "ticket_scope", "version", "watched_files", "wording",
     },
     # Who asks a daemon.
     "control": {"addresses", "core"},

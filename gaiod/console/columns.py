@@ -5,6 +5,7 @@ A view takes the columns that are for it (`in_text`, `in_top`, `on_page`). What 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from gaiod.wording import printable
@@ -122,6 +123,11 @@ def number(count: float | None) -> str:
     return UNKNOWN if count is None else str(count)
 
 
+def date(seconds: float | None) -> str:
+    """Return a Unix time as a date: `2026-11-30 08:15` (UTC)."""
+    return UNKNOWN if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
+
+
 def shown(text: object) -> str:
     """Return text on one line and printable, whatever a client or a file system called itself."""
     return UNKNOWN if text is None else printable(str(text))
@@ -177,6 +183,10 @@ def _mark_of_server(row: Row) -> str:
 def _file_state(row: Row) -> str:
     """Return whether what a file has is in force, or what it had before."""
     return "in force" if row.get("ok") else "broken"
+
+
+def _names(row: Row) -> str:
+    return ", ".join(map(shown, row.get("names") or ())) or UNKNOWN
 
 
 def _handler(row: Row) -> str:
@@ -314,6 +324,17 @@ FILES = (
     Column("KIND", _of("kind", shown), is_text=True, heading="kind"),
     Column("STATE", _file_state, is_text=True, mark=lambda row: GOOD if row.get("ok") else BAD, heading="state"),
     Column("READ AGO", _of("read_age_s", duration), heading="read ago"),
+)
+
+CERTIFICATES = (
+    LISTENER,
+    Column("NAMES", _names, is_text=True, is_name=True),
+    Column("ENDS", _of("not_after", date)),
+    Column("DAYS LEFT", _of("days_left", number)),
+    Column("STATE", _file_state, is_text=True),
+    Column("SINCE", _of("since", date)),
+    Column("SERIAL", _of("serial", shown), is_text=True),
+    Column("FILE", lambda row: shown((row.get("files") or [None])[0]), is_text=True),
 )
 
 CONNECTIONS = (

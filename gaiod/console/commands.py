@@ -11,7 +11,14 @@ import click
 
 from gaiod.console.explain import explanation_text
 from gaiod.console.probe import probe
-from gaiod.console.tables import balance_text, connections_text, servers_text, status_text
+from gaiod.console.tables import (
+    balance_text,
+    certificates_text,
+    connections_text,
+    renewal_text,
+    servers_text,
+    status_text,
+)
 from gaiod.control.client import Conversation, ask
 from gaiod.control.protocol import MESSAGE_MAX_BYTES, VERBS, ControlError, check_message
 
@@ -225,6 +232,47 @@ def rebalance(listener: str | None, control: str | None, as_json: bool) -> None:
     sys.exit(0 if result["even"] else os.EX_TEMPFAIL)
 
 
+@click.group(invoke_without_command=True)
+@control_option
+@json_option
+@click.pass_context
+def certificates(context: click.Context, control: str | None, as_json: bool) -> None:
+    """List the certificates of listeners, and when they end.
+
+    STATE says whether what the files have is in force, or what they had before; SINCE, since when (UTC). gaiod reads
+    files that have changed by itself.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    result = _ask(control, "certificates")
+    if as_json:
+        _print_json(result)
+    else:
+        click.echo(certificates_text(result["certificates"]))
+
+
+@certificates.command(name="reload")
+@control_option
+@json_option
+@click.pass_context
+def reload_certificates(context: click.Context, control: str | None, as_json: bool) -> None:
+    """Read the files of certificates, and of clients' authorities, now.
+
+    Says of each whether it was renewed, is unchanged, or was refused and why. No worker is replaced, and connections
+    stay.
+
+    Exit status: 0 what the files have is in force; 75 a reload or an upgrade is under way; 78 some were refused, and
+    what was there before stays in force.
+    """
+    before = context.parent.params if context.parent is not None else {}
+    result = _ask(control or before["control"], "renew")
+    if as_json or before["as_json"]:
+        _print_json(result)
+    else:
+        click.echo(renewal_text(result["files"]))
+    sys.exit(os.EX_CONFIG if any(row["result"] == "refused" for row in result["files"]) else 0)
+
+
 @click.command()
 @control_option
 def reload(control: str | None) -> None:
@@ -345,6 +393,7 @@ COMMANDS = (
     kill,
     workers,
     rebalance,
+    certificates,
     reload,
     upgrade,
     drain,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from gaiod.console.columns import (
+    CERTIFICATES,
     CONNECTIONS,
     FEEDER,
     FILES,
@@ -72,6 +73,20 @@ def balance_text(result: Row) -> str:
     return "\n".join(lines)
 
 
+def certificates_text(certificates: Sequence[Row]) -> str:
+    """Return what `gaiod certificates` prints."""
+    if not certificates:
+        return "no certificates: no listener speaks TLS"
+    return "\n".join([*table(CERTIFICATES, certificates), *_broken_lines(certificates)])
+
+
+def renewal_text(files: Sequence[Row]) -> str:
+    """Return what `gaiod certificates reload` prints."""
+    if not files:
+        return "no certificates: no listener speaks TLS"
+    return "\n".join([*(f"{shown(row['file'])}: {row['result']}" for row in files), *_broken_lines(files)])
+
+
 def table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     """Return the lines of a table: text to the left, numbers to the right."""
     columns = in_text(columns)
@@ -123,8 +138,13 @@ def _feeder_lines(feeder: Row | None, sources: Sequence[Row]) -> list[str]:
 
 def _file_lines(files: Sequence[Row]) -> list[str]:
     """Return what is said of the files that are read again when they change, and of what is wrong with them."""
-    broken = [f"  what it had before stays in force: {shown(row['error'])}" for row in files if not row["ok"]]
-    return ["", *table(FILES, files), *broken] if files else []
+    return ["", *table(FILES, files), *_broken_lines(files)] if files else []
+
+
+def _broken_lines(rows: Sequence[Row]) -> list[str]:
+    """Return what is wrong with files, once where more rows are about the same."""
+    errors = dict.fromkeys(row["error"] for row in rows if row["error"] is not None)
+    return [f"  what it had before stays in force: {shown(error)}" for error in errors]
 
 
 def servers_text(servers: Sequence[Row]) -> str:

@@ -24,7 +24,7 @@ QUICK_S = 10.0
 """How long a client waits for what the supervisor has at hand, or has to ask its workers for."""
 
 SLOW_S = 3600.0
-"""... and for what waits for connections to end, in one worker after the other: 64 workers that drain for
+"""... and for what reads files, or waits for connections to end, in one worker after the other: 64 workers that drain for
 30 s each take half an hour. Somebody at a terminal has Ctrl-C."""
 
 MESSAGE_MAX_BYTES = 48 * 1024
@@ -114,6 +114,8 @@ VERBS = {
         "where a connection stands, or why it closed", is_admin=False, arguments={"connection": CONNECTION}
     ),
     "kill": Verb("close a connection at once", is_admin=True, arguments={"connection": CONNECTION}),
+    "certificates": Verb("the certificates of listeners", is_admin=False),
+    "renew": Verb("look now whether certificates were renewed", is_admin=True, timeout_s=SLOW_S),
     "restart": Verb("replace every worker, one after the other", is_admin=True, timeout_s=SLOW_S),
     "rebalance": Verb(
         "even out established connections over the workers",

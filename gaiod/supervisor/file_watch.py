@@ -15,7 +15,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -48,6 +48,10 @@ SETTLE_S = 10.0
 
 Signature = tuple[tuple[int, ...], ...]
 """Of files: what changes if they do, or the errno that says why nobody can know."""
+
+
+RENEWED, UNCHANGED, REFUSED = "renewed", "unchanged", "refused"
+"""What may come of reading files. Where there is no answer yet, it is refused, too."""
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +103,10 @@ class WatchedFile:
         return is_at_rest or self.restless > RESTLESS_LOOKS_MAX
 
 
+Told = Callable[[list[tuple[WatchedFile, str]] | None], None]
+"""Who wants to know what came of reading each of some files; None: others read them just now."""
+
+
 class FileWatch:
     """Looks at the files of the generation that serves."""
 
@@ -116,6 +124,7 @@ class FileWatch:
         self._known: dict[tuple[str, Files], WatchedFile] = {}
         self._generation: Generation | None = None
         self._is_reading = False
+        self._asked: list[tuple[Container[str], Told]] = []
         self._looked_s = 0.0
 
     @property
@@ -138,6 +147,26 @@ class FileWatch:
         if due:
             self._read(due, generation)
 
+    def read_now(self, kinds: Container[str], told: Told) -> None:
+        """Read all files of some kinds, whether they have changed or not. A pair that is none has no time to settle."""
+        self._asked.append((kinds, told))
+        self._read_asked()
+
+    def _read_asked(self) -> None:
+        while self._asked and not self._is_reading:
+            kinds, told = self._asked.pop(0)
+            generation = self._fleet.generation
+            if generation is None or not self._is_settled():
+                told(None)
+                continue
+            due = [each for each in self.files if each.kind in kinds]
+            for each in due:
+                each.seen = signature_of(each.files)
+            if due:
+                self._read(due, generation, told)
+            else:
+                told([])
+
     def _follow(self) -> None:
         """Have the files of the generation that serves: they were good when it began, and are to be read once more."""
         generation = self._fleet.generation
@@ -153,35 +182,43 @@ class FileWatch:
                 known.results = before[key].results
                 known.since_s = before[key].since_s if before[key].content == content else known.since_s
 
-    def _read(self, due: Sequence[WatchedFile], generation: Generation) -> None:
+    def _read(self, due: Sequence[WatchedFile], generation: Generation, told: Told | None = None) -> None:
         for each in due:
             each.read, each.restless = each.seen, 0
+        wanted = [(each.kind, each.files) for each in due]
         try:
-            _Reading(self._watcher, [(each.kind, each.files) for each in due], partial(self._take, due, generation))
+            _Reading(self._watcher, wanted, partial(self._take, due, generation, told))
         except OSError as error:
-            self._take(due, generation, [], f"no process can be started to read it: {error.strerror}")
+            self._take(due, generation, told, [], f"no process can be started to read it: {error.strerror}")
         else:
             self._is_reading = True
 
-    def _take(self, due: Sequence[WatchedFile], generation: Generation, answers: list[Any], why: str) -> None:
+    def _take(
+        self, due: Sequence[WatchedFile], generation: Generation, told: Told | None, answers: list[Any], why: str
+    ) -> None:
         """Take what was read, in the order of `due`; `why` there are fewer answers."""
         self._is_reading = False
         if self._fleet.generation is not generation or not self._is_settled():
             for each in due:
                 each.read = None  # what a reload reads may be newer than this
-            return
-        for each, answer in zip(due, answers, strict=False):
-            if "value" in answer:
-                self._renew(each, answer["value"])
-            elif answer["may_settle"] and each.error is None:
-                self._doubt(each, answer["error"])
-            else:
-                self._refuse(each, answer["error"])
-        for each in due[len(answers) :]:
-            each.read, each.again_s = None, time.monotonic() + AGAIN_S
-            self._refuse(each, f"{each.name}: {why}")
+            outcomes = None
+        else:
+            outcomes = [self._take_one(each, answer, told) for each, answer in zip(due, answers, strict=False)]
+            for each in due[len(answers) :]:
+                each.read, each.again_s = None, time.monotonic() + AGAIN_S
+                outcomes.append(self._refuse(each, f"{each.name}: {why}"))
+        if told is not None:
+            told(outcomes)
+        self._read_asked()
 
-    def _renew(self, each: WatchedFile, content: Content) -> None:
+    def _take_one(self, each: WatchedFile, answer: dict[str, Any], told: Told | None) -> tuple[WatchedFile, str]:
+        if "value" in answer:
+            return self._renew(each, answer["value"])
+        if answer["may_settle"] and each.error is None and told is None:
+            return self._doubt(each, answer["error"])
+        return self._refuse(each, answer["error"])
+
+    def _renew(self, each: WatchedFile, content: Content) -> tuple[WatchedFile, str]:
         is_news = self._fleet.renew_files(KINDS[each.kind], each.files, content)
         was_bad, each.error, each.doubt, each.read_s = each.error is not None, None, None, time.time()
         each.results["success"] += 1
@@ -192,16 +229,19 @@ class FileWatch:
         if is_news or was_bad:
             how = "what it has is in force" if is_news else "it is good again, and has what is in force"
             log.info("%s file %s was read again: %s", each.kind, each.name, how)
+        return each, RENEWED if is_news else UNCHANGED
 
-    def _doubt(self, each: WatchedFile, error: str) -> None:
+    def _doubt(self, each: WatchedFile, error: str) -> tuple[WatchedFile, str]:
         until_s = time.monotonic() + SETTLE_S if each.doubt is None else each.doubt[1]
         each.doubt = error, until_s
         log.info("%s file %s; if that was half of a change, the other half has %g s", each.kind, error, SETTLE_S)
+        return each, REFUSED
 
-    def _refuse(self, each: WatchedFile, error: str) -> None:
+    def _refuse(self, each: WatchedFile, error: str) -> tuple[WatchedFile, str]:
         each.error, each.doubt = error, None
         each.results["failure"] += 1
         log.error("%s file %s; what it had before stays in force", each.kind, error)
+        return each, REFUSED
 
 
 class _Reading(Target):

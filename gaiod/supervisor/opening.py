@@ -78,6 +78,8 @@ class Opening:
             raise
         if not os.access(path, os.R_OK):
             log.warning("%s: user %d cannot read it, so reloads will fail; correct its mode", path, os.getuid())
+        for text in privileges.unreadable(settings):
+            log.warning("%s", text)
         return prepared
 
     def handed_over(

@@ -117,6 +117,7 @@ class Supervisor:
             self._health,
             path,
             rebalancing=self._rebalancing,
+            renew=self._files.read_now,
             reload=self.reload,
             upgrade=self.upgrade,
             drain=self._drain_one,

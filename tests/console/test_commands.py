@@ -37,6 +37,8 @@ BALANCE: dict[str, Any] = {
     "left_out": {"raw": "it has handover: false"},
 }
 
+RENEWED: dict[str, Any] = {"kind": "certificate", "file": "/a.pem", "result": "renewed", "error": None}
+
 EVERY_COMMAND = [
     ["status"],
     ["health"],
@@ -45,6 +47,8 @@ EVERY_COMMAND = [
     ["kill", "3-1831"],
     ["workers", "restart"],
     ["rebalance"],
+    ["certificates"],
+    ["certificates", "reload"],
     ["reload"],
     ["upgrade"],
     ["drain", "echo"],
@@ -134,6 +138,18 @@ def test_connections_are_asked_for_as_wanted(path: Path) -> None:
             {"generation": 5, "changes": []},
             "reloaded: generation 5\n  nothing has changed; connections go on",
         ),
+        (
+            ["certificates"],
+            {"verb": "certificates"},
+            {"certificates": []},
+            "no certificates: no listener speaks TLS",
+        ),
+        (
+            ["certificates", "reload"],
+            {"verb": "renew"},
+            {"files": [RENEWED, {**RENEWED, "file": "/b.pem", "result": "unchanged"}]},
+            "/a.pem: renewed\n/b.pem: unchanged",
+        ),
         (["upgrade"], {"verb": "upgrade"}, {"pid": 913}, "upgraded: process 913 serves"),
         (
             ["drain", "echo"],
@@ -184,6 +200,27 @@ def test_connections_that_are_not_even_are_said_to_be_so(path: Path) -> None:
 def test_balance_is_printed_as_json_for_programs(path: Path) -> None:
     _, (status, out, _) = _answered(path, succeeded(BALANCE), "rebalance", "--json")
     assert (status, json.loads(out)) == (0, BALANCE)
+
+
+def test_certificate_that_is_refused_is_an_exit_status(path: Path) -> None:
+    wrong = {**RENEWED, "result": "refused", "error": "/a.pem: the key is not that of the chain"}
+    result = {"files": [wrong, {**RENEWED, "file": "/b.pem"}]}
+    assert _answered(path, succeeded(result), "certificates", "reload")[1] == (
+        os.EX_CONFIG,
+        "/a.pem: refused\n/b.pem: renewed\n"
+        "  what it had before stays in force: /a.pem: the key is not that of the chain\n",
+        "",
+    )
+    for arguments in (["certificates", "--json", "reload"], ["certificates", "reload", "--json"]):
+        path.unlink()
+        _, (status, out, _) = _answered(path, succeeded(result), *arguments)
+        assert (status, json.loads(out)) == (os.EX_CONFIG, result)
+
+
+def test_group_of_commands_is_told_where_the_daemon_is(path: Path) -> None:
+    with played_daemon(path, succeeded({"files": []})) as daemon:
+        outcome = _run("certificates", "--control", str(path), "reload")
+    assert (outcome[0], len(daemon.requests)) == (0, 1)
 
 
 def test_every_verb_has_a_command(path: Path) -> None:

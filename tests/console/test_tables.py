@@ -6,7 +6,7 @@ import pytest
 from supervisor.support.answers import AT, CONNECTIONS_RESULT, CONNECTIONS_TEXT, STATUS_RESULT, STATUS_TEXT
 
 from gaiod.console.columns import CONNECTIONS, LISTENERS, WORKERS
-from gaiod.console.tables import WIDTH_MAX, connections_text, status_text, table
+from gaiod.console.tables import WIDTH_MAX, certificates_text, connections_text, status_text, table
 
 
 def _lines(text: str) -> list[str]:
@@ -154,3 +154,28 @@ def test_table_of_the_largest_values_fits(columns: Any) -> None:
         "rates": {"accepted": 999_900, "received_bytes": 999 * 2**30, "sent_bytes": 999 * 2**30},
     }  # fmt: skip
     assert max(map(len, table(columns, [huge]))) <= WIDTH_MAX
+
+
+def test_certificates_are_a_table_and_what_is_wrong_is_below_it() -> None:
+    row: dict[str, Any] = {
+        "listener": "app",
+        "names": ["example.org", "*.example.org"],
+        "not_after": 1_900_000_000.0,
+        "days_left": 1203,
+        "files": ["/etc/gaiod/app.pem", "/etc/gaiod/app.key"],
+        "since": 1_796_000_000.0,
+        "serial": "0A1B",
+        "error": None,
+        "ok": True,
+    }
+    wrong = {**row, "listener": "other", "since": None, "ok": False, "error": "/etc/gaiod/app.pem: it has ended"}
+    assert _lines(certificates_text([row, wrong, {**wrong, "listener": "third"}])) == [
+        "LISTENER  NAMES                          ENDS  DAYS LEFT  STATE                SINCE  SERIAL  FILE",
+        "app       example...ple.org  2030-03-17 17:46       1203  in force  2026-11-30 00:53  0A1B    "
+        "/etc/gaiod/app.pem",
+        "other     example...ple.org  2030-03-17 17:46       1203  broken                   -  0A1B    "
+        "/etc/gaiod/app.pem",
+        "third     example...ple.org  2030-03-17 17:46       1203  broken                   -  0A1B    "
+        "/etc/gaiod/app.pem",
+        "  what it had before stays in force: /etc/gaiod/app.pem: it has ended",
+    ]

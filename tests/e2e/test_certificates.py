@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -248,3 +249,34 @@ def test_ten_renewals_fail_no_handshake_of_clients_that_come_all_the_time(daemon
     samples = running.scrape()
     assert samples.value("gaiod_tls_handshakes_total", listener="echo", result="failed", version="") == 0
     assert read_again(running, folder, "failure") == 0
+
+
+def test_operator_sees_certificates_and_has_them_read_now(daemon: Start, folder: Path) -> None:
+    running = daemon(config(folder))
+    told = running.gaiod("certificates")
+    assert told.returncode == 0
+    assert f"  {_date(certificate())}         29  in force  " in told.stdout
+    (before,) = running.ask("certificates")["certificates"]
+    renewed = certificate("localhost", 60)
+    write(folder, renewed)
+    told = running.gaiod("certificates", "reload")
+    # By itself it reads what has changed when that is left alone for a second.
+    assert told.stdout in (f"{folder}/app.pem: renewed\n", f"{folder}/app.pem: unchanged\n")
+    assert told.returncode == 0
+    (after,) = running.ask("certificates")["certificates"]
+    assert (before["days_left"], after["days_left"]) == (29, 59)
+    assert after["since"] > before["since"]
+    assert after["fingerprint"] != before["fingerprint"]
+    wait_until_shown(running, renewed)
+    (folder / "app.key").write_text(certificate("example.org").key)
+    told = running.gaiod("certificates", "reload")
+    assert told.returncode == os.EX_CONFIG
+    assert told.stdout.startswith(
+        f"{folder}/app.pem: refused\n  what it had before stays in force: {folder}/app.pem: the"
+    )
+    (row,) = running.ask("certificates")["certificates"]
+    assert (row["ok"], row["fingerprint"]) == (False, after["fingerprint"])
+
+
+def _date(made: Certificate) -> str:
+    return f"{datetime.fromtimestamp(ssl.cert_time_to_seconds(_end_of(made)), UTC):%Y-%m-%d %H:%M}"

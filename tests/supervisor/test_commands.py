@@ -10,6 +10,7 @@ from core.support.waiting import LIMIT_S, MOMENT_S
 from e2e.support.clients import connect, exchange, is_ended
 
 from gaiod.control.protocol import ControlError
+from gaiod.supervisor.file_watch import Told, WatchedFile
 from gaiod.supervisor.operators import commands as module
 from gaiod.supervisor.operators.commands import Commands
 from gaiod.supervisor.processes.health import Health
@@ -25,6 +26,8 @@ class Asked:
         self._fleet = fleet
         self.drained: list[str] = []
         self.outcome = (0, "7")
+        self.renewals: list[tuple[WatchedFile, str]] | None = []
+        self.renewed: list[Any] = []
         self.is_changing = False
         self.rebalancing = Rebalancing(fleet.watcher, fleet.fleet)
         self._commands = Commands(
@@ -34,11 +37,16 @@ class Asked:
             Health(fleet.watcher, fleet.fleet, lambda: None),
             Path("gaiod.yaml"),
             rebalancing=self.rebalancing,
+            renew=self._renew,
             reload=lambda asker: asker(self.outcome),
             upgrade=lambda asker: asker(self.outcome),
             drain=self._drain,
             is_changing=lambda: self.is_changing,
         )
+
+    def _renew(self, kinds: Any, told: Told) -> None:
+        self.renewed.append(kinds)
+        told(self.renewals)
 
     def _drain(self, name: str) -> None:
         self.drained.append(name)
@@ -262,3 +270,26 @@ def test_server_of_a_handler_that_knows_nothing_of_operators_is_refused(fleet: F
         asked.ask("server", listener="echo", server="10.0.0.1:1", mode="drain", weight=None)
     with pytest.raises(ControlError, match="there is no listener nowhere; there is echo"):
         asked.ask("server", listener="nowhere", server="10.0.0.1:1", mode="drain", weight=None)
+
+
+def test_certificates_are_read_now_and_what_came_of_it_is_told(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    asked.renewals = [
+        (WatchedFile("certificate", ("/a.pem", "/a.key")), "renewed"),
+        (WatchedFile("clients", ("/ca.pem",), error="/ca.pem: it is none"), "refused"),
+    ]
+    assert asked.ask("renew")["result"]["files"] == [
+        {"kind": "certificate", "file": "/a.pem", "files": ("/a.pem", "/a.key"), "result": "renewed", "error": None},
+        {"kind": "clients", "file": "/ca.pem", "files": ("/ca.pem",), "result": "refused",
+         "error": "/ca.pem: it is none"},
+    ]  # fmt: skip
+    assert asked.renewed == [{"certificate", "clients"}]
+    asked.renewals = None
+    answer = asked.ask("renew")
+    assert (answer["ok"], answer["status"]) == (False, os.EX_TEMPFAIL)
+    assert "a reload or an upgrade is under way" in answer["error"]
+
+
+def test_no_certificates_are_none(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    assert asked.ask("certificates")["result"] == {"certificates": []}

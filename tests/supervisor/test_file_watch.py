@@ -282,3 +282,49 @@ def test_reload_that_reads_the_same_is_not_since_when_it_is_in_force(watcher: Wa
         path.write_text(text)
     watch.fleet.serve(*pair)
     assert watch.wait(successes=3).since_s > since_s
+
+
+def told_of(watch: Watch) -> list[str] | None:
+    """Have the files read now, and return what came of each."""
+    said: list[Any] = []
+    watch.subject.read_now({"certificate"}, said.append)
+    watch.until(lambda: said)
+    return None if said[0] is None else [result for _, result in said[0]]
+
+
+def test_files_are_read_when_somebody_asks_and_a_pair_that_is_none_is_refused_at_once(
+    watcher: Watcher, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 1e9)
+    chain, key = pair
+    watch = Watch(watcher, *pair)
+    assert told_of(watch) == ["unchanged"]
+    renewed = certificate("localhost", 60)
+    chain.write_text(renewed.chain)
+    assert told_of(watch) == ["refused"]
+    assert in_force(watch) == certificate().chain
+    key.write_text(renewed.key)
+    assert told_of(watch) == ["renewed"]
+    assert in_force(watch) == renewed.chain
+    assert watch.subject.files[0].error is None
+
+
+def test_who_asks_while_files_are_read_gets_what_they_have_after_that(
+    watcher: Watcher, pair: tuple[Path, Path]
+) -> None:
+    watch = Watch(watcher, *pair)
+    said: list[Any] = []
+    for _ in range(2):
+        watch.subject.read_now({"certificate"}, said.append)
+    watch.until(lambda: len(said) == 2)
+    assert watch.subject.files[0].results["success"] == 2
+    assert [[result for _, result in each] for each in said] == [["unchanged"], ["unchanged"]]
+
+
+def test_who_asks_is_told_where_there_is_nothing_to_read_and_where_others_do(
+    watcher: Watcher, path: Path, pair: tuple[Path, Path]
+) -> None:
+    assert told_of(Watch(watcher, path)) == []
+    watch = Watch(watcher, *pair)
+    watch.is_settled = False
+    assert told_of(watch) is None

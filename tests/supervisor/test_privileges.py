@@ -6,12 +6,13 @@ import os
 import pwd
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gaiod.settings import Settings
+from gaiod.settings import CertificateSettings, Settings, TlsSettings
 from gaiod.supervisor.host import privileges
 from gaiod.supervisor.host.privileges import PrivilegeError, check_start, drop
 from supervisor.support.privileges import (
@@ -263,3 +264,48 @@ def test_another_than_root_that_should_become_somebody_is_refused(config: Path) 
     told = _as_not_root(settings(me, "daemon"), config)
     assert told.startswith("group: daemon is set, but gaiod was started with group ")
     assert told.endswith("only root can change it; start it as root or with that group, or remove group:")
+
+
+# -- files that are read again ---------------------------------------------------------------------------
+
+
+def with_certificate(folder: Path, user: str | None = None) -> Settings:
+    """Return settings that name a certificate, and a key that is its owner's alone."""
+    (folder / "app.pem").touch(0o644)
+    (folder / "app.key").touch(0o600)
+    files = (f"{folder}/app.pem", f"{folder}/app.key")
+    tls = TlsSettings((CertificateSettings("", "", ("example.org",), 4e9, files=files),))
+    (listener,) = settings(user).listeners
+    return replace(settings(user), listeners=(replace(listener, tls=tls),))
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+@needs_root
+def test_key_that_the_user_of_the_daemon_cannot_read_is_told_with_the_remedy(open_folder: Path) -> None:
+    key = open_folder / "app.key"
+    group = grp.getgrgid(NOBODY.pw_gid).gr_name
+    wanted = with_certificate(open_folder, "nobody")
+    assert privileges.unreadable(wanted) == []
+    (text,) = privileges.unreadable_later(wanted)
+    assert text.startswith(f"{key}: user nobody cannot read it, so it stays as it was at the start")
+    assert text.endswith(f"let its group: chgrp {group} {key}; chmod 640 {key}")
+    assert as_user(NOBODY, lambda: privileges.unreadable(wanted)) == [text]
+    os.chown(key, 0, NOBODY.pw_gid)
+    key.chmod(0o640)
+    assert privileges.unreadable_later(wanted) == []
+
+
+def test_nothing_is_told_of_a_user_that_nobody_becomes(open_folder: Path) -> None:
+    assert privileges.unreadable_later(with_certificate(open_folder)) == []
+
+
+@needs_root
+def test_nothing_is_told_of_a_user_that_there_is_not(open_folder: Path) -> None:
+    assert privileges.unreadable_later(with_certificate(open_folder, "no-such-user")) == []

@@ -1,13 +1,22 @@
 """What there is to see of a daemon."""
 
+import hashlib
 import os
 import signal
+import ssl
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from core.support.tls import certificate
+from core.support.waiting import LIMIT_S
 from e2e.support.clients import connect, exchange
 
+from gaiod.config.tls.certificates import certificate_of
+from gaiod.config.tls.pem import read_pem
 from gaiod.core import counters
+from gaiod.settings import TlsSettings
 from gaiod.stats.cells import CELL
 from gaiod.supervisor.file_watch import FileWatch
 from gaiod.supervisor.operators import rates as module
@@ -210,3 +219,25 @@ def test_listener_says_who_is_waited_for_on_either_side(fleet: FleetUnderTest, s
     }
     assert listener["connections_max"] == 10_000
     assert listener["waiting_for_server"] is None, "it has none"
+
+
+def test_certificates_are_told_with_their_end_and_since_when_they_are_in_force(
+    fleet: FleetUnderTest, seen: Seen, tmp_path: Path
+) -> None:
+    made = certificate()
+    files = (tmp_path / "app.pem", tmp_path / "app.key")
+    for path, text in zip(files, (made.chain, made.key), strict=True):
+        path.write_text(text)
+    shown = certificate_of(*(read_pem(str(path), "a file") for path in files))
+    generation = fleet.serve()
+    assert seen.subject.certificates() == []
+    listener = replace(generation.settings.listeners[0], tls=TlsSettings((shown,)))
+    settings = replace(generation.settings, listeners=(listener,))
+    fleet.fleet.generation = replace(generation, settings=settings)
+    (row,) = seen.subject.certificates()
+    assert (row["listener"], row["names"], row["days_left"]) == ("echo", ("localhost", "*.localhost"), 29)
+    assert row["fingerprint"] == hashlib.sha256(ssl.PEM_cert_to_DER_cert(made.chain)).hexdigest()
+    assert (row["files"], row["ok"], row["error"]) == (tuple(map(str, files)), True, None)
+    assert 0 <= time.time() - row["since"] < LIMIT_S
+    assert "PRIVATE" not in str(row)
+    fleet.fleet.generation = generation

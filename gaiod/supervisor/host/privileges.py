@@ -11,7 +11,7 @@ import pwd
 import signal
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from gaiod.core.errors import GaiodError
 from gaiod.log.setup import LogError, check_log
 from gaiod.plugins import is_file
 from gaiod.settings import Settings
+from gaiod.watched_files import contents_of
+from gaiod.wording import printable
 
 PR_SET_NO_NEW_PRIVS = 38
 """Source: linux/prctl.h."""
@@ -93,23 +95,62 @@ def rehearse(settings: Settings) -> None:
     """
     if os.geteuid() != 0 or _identity(settings) is None:
         return
+
+    def work() -> str:
+        try:
+            drop(settings)
+            check_log(settings.log)
+        except (PrivilegeError, LogError) as error:
+            return f"{type(error).__name__} {error}"
+        return ""
+
+    kind, _, text = _in_child(work).partition(" ")
+    if kind:
+        raise (LogError if kind == LogError.__name__ else PrivilegeError)(text)
+
+
+def unreadable(settings: Settings) -> list[str]:
+    """Return what to say of files that the configuration names and that this process cannot read, one for each."""
+    paths = dict.fromkeys(path for _, files, _ in contents_of(settings.listeners) for path in files)
+    user, group = _user_name(os.geteuid()), _group_name(os.getegid())
+    return [
+        f"{printable(path)}: user {user} cannot read it, so it stays as it was at the start when it is renewed, and "
+        f"reloads will fail; let its group: chgrp {group} {printable(path)}; chmod 640 {printable(path)}"
+        for path in paths
+        if not os.access(path, os.R_OK)
+    ]
+
+
+def unreadable_later(settings: Settings) -> list[str]:
+    """Return the same for whom `drop` would become; nothing, if that cannot be known here."""
+    if os.geteuid() != 0 or settings.user is None:
+        return []
+
+    def work() -> str:
+        try:
+            drop(settings)
+        except PrivilegeError:
+            return ""  # the account is for the start to look at
+        return "\n".join(unreadable(settings))
+
+    return _in_child(work).splitlines()
+
+
+def _in_child(work: Callable[[], str]) -> str:
+    """Return what some work has returned in a process of its own, which loses its rights."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             signal.set_wakeup_fd(-1)
-            drop(settings)
-            check_log(settings.log)
-        except (PrivilegeError, LogError) as error:
-            os.write(writing, f"{type(error).__name__} {error}".encode())
+            os.write(writing, work().encode())
         finally:
             os._exit(0)  # what else goes wrong does so once more
     os.close(writing)
     with open(reading, "rb") as stream:
-        kind, _, text = stream.read().decode().partition(" ")
+        said = stream.read().decode()
     os.waitpid(child, 0)
-    if kind:
-        raise (LogError if kind == LogError.__name__ else PrivilegeError)(text)
+    return said
 
 
 def drop(settings: Settings) -> None:

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from gaiod.control.protocol import ControlError, check_message, refused, succeeded
 from gaiod.core.watcher import Watcher
 from gaiod.handler.admin_state import WEIGHT_MAX, AdminState, admin_key, admin_states
+from gaiod.supervisor.file_watch import Told, WatchedFile
 from gaiod.supervisor.operators.server import Reply
 from gaiod.supervisor.operators.snapshot import Snapshot
 from gaiod.supervisor.processes.child import Phase
@@ -21,6 +22,7 @@ from gaiod.supervisor.processes.health import Health
 from gaiod.supervisor.processes.rebalance import Outcome as Balance
 from gaiod.supervisor.processes.rebalance import Rebalancing
 from gaiod.supervisor.reload import Asker, Outcome
+from gaiod.watched_files import TLS_KINDS
 
 Found = tuple[Member, dict[str, Any]]
 """Who knows a connection, and what."""
@@ -44,6 +46,7 @@ class Commands:
         path: Path,
         *,
         rebalancing: Rebalancing,
+        renew: Callable[[Container[str], Told], None],
         reload: Callable[[Asker], None],
         upgrade: Callable[[Asker], None],
         drain: Callable[[str], None],
@@ -58,6 +61,7 @@ class Commands:
             health: who replaces them.
             path: the configuration file.
             rebalancing: evens out the workers' connections.
+            renew: reads files of some kinds, and has the outcome told: as `FileWatch.read_now`.
             reload: starts a reload, and has its outcome told.
             upgrade: starts an upgrade, and has its outcome told.
             drain: stops serving a listener.
@@ -69,6 +73,7 @@ class Commands:
         self._health = health
         self._rebalancing = rebalancing
         self._path = path
+        self._renew = renew
         self._reload = reload
         self._upgrade = upgrade
         self._drain = drain
@@ -93,6 +98,11 @@ class Commands:
                 self._health.replace_all("admin", partial(_tell_replaced, reply))
             case "rebalance":
                 self._rebalance(request["listener"], reply)
+            case "certificates":
+                reply(succeeded({"certificates": self._snapshot.certificates()}))
+            case "renew":
+                self._check_serving()
+                self._renew(TLS_KINDS, partial(_tell_renewed, reply))
             case "reload":
                 self._reload(
                     _telling(reply, "generation", lambda: {"changes": self._snapshot.last_changes, **self._warnings()})
@@ -360,6 +370,17 @@ def _tell_replaced(reply: Reply, replaced: list[int], failed: list[int]) -> None
         reply(refused(why, os.EX_SOFTWARE))
     else:
         reply(succeeded({"workers": replaced}))
+
+
+def _tell_renewed(reply: Reply, outcomes: list[tuple[WatchedFile, str]] | None) -> None:
+    if outcomes is None:
+        reply(refused("a reload or an upgrade is under way, which reads all files", os.EX_TEMPFAIL))
+        return
+    rows = [
+        {"kind": file.kind, "file": file.name, "files": file.files, "result": result, "error": file.error}
+        for file, result in outcomes
+    ]
+    reply(succeeded({"files": rows}))
 
 
 def _telling(reply: Reply, name: str, more: Callable[[], dict[str, Any]]) -> Asker:

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from math import inf
+from math import floor, inf
 from typing import Any
 
 from gaiod.core import ENGINE
@@ -22,6 +22,8 @@ from gaiod.supervisor.processes.generation import Member
 from gaiod.supervisor.processes.slots import Key, ServerKey, Slot, added
 from gaiod.supervisor.reload import Reloads
 from gaiod.version import __version__
+
+DAY_S = 86_400.0
 
 
 class Snapshot:
@@ -160,6 +162,29 @@ class Snapshot:
             "sources": self._sources(),
             "files": [_file(each) for each in self.files()],
         }
+
+    def certificates(self) -> list[dict[str, Any]]:
+        """Return what `gaiod certificates` shows: a row for each certificate of each listener."""
+        watched = {(each.kind, each.files): each for each in self.files()}
+        now_s = time.time()
+        rows = []
+        for listener in self.listeners():
+            for each in () if listener.settings.tls is None else listener.settings.tls.certificates:
+                file = watched.get(("certificate", each.files))
+                rows.append({
+                    "listener": listener.settings.name,
+                    "names": each.names,
+                    "serial": each.serial,
+                    "fingerprint": each.fingerprint,
+                    "issuer": each.issuer,
+                    "not_after": each.not_after_s,
+                    "days_left": floor((each.not_after_s - now_s) / DAY_S),
+                    "files": each.files,
+                    "since": None if file is None else file.since_s,
+                    "ok": file is None or file.error is None,
+                    "error": None if file is None else file.error,
+                })  # fmt: skip
+        return rows
 
     def _worker(self, member: Member) -> dict[str, Any]:
         process = member.process
