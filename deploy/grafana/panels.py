@@ -230,6 +230,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         chart("Failures to connect", "cps", Line("gaiod_upstream_connect_failures_total", f"{SERVER} reason")),
         chart("Failed TLS with servers", "cps", Line("gaiod_upstream_tls_failures_total", "upstream reason")),
         chart("TLS handshakes with servers", "cps", Line("gaiod_upstream_tls_handshakes_total", "upstream result")),
+        chart("Clients by what they ask for", "cps", Line("gaiod_upstream_routed_total", "upstream result")),
         chart("How long connecting took", "s", Line("gaiod_upstream_connect_duration_seconds", "upstream")),
         chart("Health checks", "cps", Line("gaiod_upstream_health_checks_total", f"{SERVER} result")),
         chart("Clients that wait for a server", "short", Line("gaiod_upstream_queue_length", "upstream")),

@@ -47,6 +47,7 @@ CAUSES = {
     "connect_unreachable": "None could be connected to, as often as retries allows; there is no way to the last.",
     "connect_reset": "None could be connected to, as often as retries allows; the last reset the connection.",
     "connect_tls": "None could be connected to, as often as retries allows; TLS with the last failed (see the log).",
+    "no_route": "Nothing that it asked for has a pool in route, and no server is without one.",
     "connect_other": "None could be connected to, as often as retries allows.",
 }
 """A sentence for each of `gaiod.stats.cells.UNAVAILABLE_CAUSES`, but the unspecific one."""

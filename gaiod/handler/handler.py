@@ -573,8 +573,9 @@ class Handler:
             name: `upstream_retries`, `upstream_queue_timeouts`, `upstream_unavailable` (clients closed because no
                 server could be had), or `upstream_unavailable_CAUSE`, where it is one of these: `down`, `full`,
                 `queue_timeout`, `unresolved`, `no_resources`, `connect_refused`, `connect_timeout`,
-                `connect_unreachable`, `connect_reset`, `connect_tls`, `connect_other`; or `upstream_queued`, which
-                goes down again: -1 for each +1.
+                `connect_unreachable`, `connect_reset`, `connect_tls`, `connect_other`, `no_route`; or
+                `upstream_route_RESULT` (`sni`, `alpn`, `unknown_name`, `no_name`, `http`, `not_tls`, `malformed`,
+                `timeout`); or `upstream_queued`, which goes down again: -1 for each +1.
             amount: how many more.
 
         Raises:

@@ -39,6 +39,7 @@ from gaiod.stats.cells import (
     PUSH_DROP_REASONS,
     REJECT_REASONS,
     RESTART_REASONS,
+    ROUTE_RESULTS,
     SERVER_CELL,
     SERVER_FAILURES,
     SIDES,
@@ -453,6 +454,9 @@ class Collector(PrometheusCollector):
             unavailable = row[CELL[f"upstream_unavailable_{cause}"]]
             scrape.add("gaiod_upstream_unavailable_total", unavailable, name, cause)
         scrape.add("gaiod_upstream_unavailable_total", row[CELL["upstream_unavailable"]], name, "other")
+        if any(row[CELL[f"upstream_route_{result}"]] for result in ROUTE_RESULTS):
+            for result in ROUTE_RESULTS:
+                scrape.add("gaiod_upstream_routed_total", row[CELL[f"upstream_route_{result}"]], name, result)
         first = CELL[f"connect_le_{CONNECT_BOUNDS_S[0]}"]
         buckets = row[first : first + len(CONNECT_BOUNDS_S) + 1]
         scrape.add_buckets("gaiod_upstream_connect_duration_seconds", buckets, row[CELL["connect_ns"]] / 1e9, name)

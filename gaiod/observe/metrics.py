@@ -234,6 +234,13 @@ METRICS = (
         "Connections tried again after a failure, with the same server or another.",
         ("upstream",),
     ),
+    Metric(
+        "gaiod_upstream_routed_total",
+        "counter",
+        "Clients by what has decided about their servers, once route had some: sni or alpn; or why nothing did: "
+        "unknown_name, no_name, http or not_tls (it is no TLS), malformed, timeout.",
+        ("upstream", "result"),
+    ),
     Metric("gaiod_upstream_queue_length", "gauge", "Clients that wait for a server now.", ("upstream",)),
     Metric(
         "gaiod_upstream_queue_timeouts_total",

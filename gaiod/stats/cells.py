@@ -80,8 +80,12 @@ CONNECT_BOUNDS_S = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 UNAVAILABLE_CAUSES = (
     "down", "full", "queue_timeout", "unresolved", "no_resources", "connect_refused", "connect_timeout",
     "connect_unreachable", "connect_reset", "connect_other", "drained", "connect_tls",
+    "no_route",
 )  # fmt: skip
 """Why no server could be had. A handler may also count `upstream_unavailable` without one."""
+
+ROUTE_RESULTS = ("sni", "alpn", "unknown_name", "no_name", "http", "not_tls", "malformed", "timeout")
+"""What was made of what a client asked for: what has decided about its servers, or why nothing did."""
 
 HANDLER_CELLS = (
     "upstream_retries",
@@ -89,6 +93,7 @@ HANDLER_CELLS = (
     "upstream_queued",
     "upstream_unavailable",
     *(f"upstream_unavailable_{cause}" for cause in UNAVAILABLE_CAUSES),
+    *(f"upstream_route_{result}" for result in ROUTE_RESULTS),
 )
 """What `Handler.count` adds to."""
 

@@ -1,21 +1,35 @@
 """proxy: connect every client to one of several servers, and carry the bytes both ways."""
 
+import logging
 import random
 import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from gaiod import AdminState, Arrival, Conn, Handler, OpResult, ProxyHeader, Termination
+from gaiod import (
+    AdminState,
+    Arrival,
+    Conn,
+    DeadlineExceeded,
+    Handler,
+    OpResult,
+    OpType,
+    ProxyHeader,
+    Termination,
+)
 
 from .health import Checks
 from .names import Answer, Names
 from .options import ProxyOptions
 from .pool import Pool
 from .queue import Queue
+from .route import DEFAULT
 from .servers import Endpoint, Server, hash_of
 from .session import Session
 from .sockets import socket_options
+
+log = logging.getLogger("gaiod.handler.proxy")
 
 START_S = 5.0
 """How long a worker waits for the first answers for its names, until it accepts clients without."""
@@ -40,6 +54,7 @@ NO_SERVER = {
         ("connect_unreachable", "server", "error", "connect"),
         ("connect_reset", "server", "reset", "connect"),
         ("connect_tls", "server", "error", "connect"),
+        ("no_route", "client", "error", "hello"),
         ("connect_other", "server", "error", "connect"),
     )
 }
@@ -55,8 +70,10 @@ class Proxy(Handler):
 
     Options = ProxyOptions
     state_version = 1
+    pools: dict[str, Pool]
+    """By name; from `on_start` on."""
     pool: Pool
-    """From `on_start` on."""
+    """Of clients that nothing is asked; without servers where all of these are of named pools."""
 
     def __init__(self, options: ProxyOptions) -> None:
         super().__init__(options)
@@ -64,12 +81,12 @@ class Proxy(Handler):
         self.closes_on_down = options.on_down == "close"
         self._dice = random.Random()
         self._socket_options = socket_options(options.tcp)
-        self.queue = Queue(self, options.queue)
         self._half_closed: dict[Session, float] = {}  # one direction ended, and when
         self._names: Names | None = None
         self._answered: set[str] = set()  # names
         self._is_waiting = False  # for the first answers
         self._checks: list[Checks] = []
+        self._may_say_s = 0.0  # when the next client that is routed nowhere may be logged
 
     @classmethod
     def servers_of(cls, options: ProxyOptions) -> tuple[str, ...]:
@@ -83,16 +100,17 @@ class Proxy(Handler):
 
     def on_start(self) -> None:
         servers = [Server(entry, self.server(entry.address)) for entry in self.options.entries]
-        self.pool = Pool(
-            self.listener, self.options, servers, self._dice, changed=self._tell_ejection, speaks=lambda: self.is_leader
-        )
-        for server in servers:
-            for endpoint in server.endpoints:
-                self._recall(endpoint)
+        by_pool: dict[str, list[Server]] = {}
+        for entry, server in zip(self.options.entries, servers, strict=True):
+            by_pool.setdefault(entry.pool, []).append(server)
+        self.pools = {name: self._pool_of(name, several) for name, several in by_pool.items()}
+        self.pool = self.pools.get(DEFAULT) or self._pool_of(DEFAULT, [])
+        for endpoint in self._endpoints():
+            self._recall(endpoint)
         for name in self._unknown_names():
             if f"{NAME} {name}" in self.shared:
                 self._recall_name(name, self.shared[f"{NAME} {name}"])
-        self.pool.refresh(time.monotonic())
+        self._refresh(time.monotonic())
         if self._unknown_names():
             self._is_waiting = True
             self.delay_ready()
@@ -106,37 +124,36 @@ class Proxy(Handler):
         self._checks.clear()
         if is_leader:
             self._forget_others()
-            for server in self.pool.servers:
-                self._check(server.endpoints)
+            self._check(self._endpoints())
 
     def on_admin_state(self, server: str, state: AdminState) -> None:
-        found = next(each for each in self.pool.servers if each.label == server)
+        found = next(each for each in self._servers() if each.label == server)
         was_checked = found.mode != "maint"
-        self.pool.set_admin_state(found, state, time.monotonic())
+        found.pool.set_admin_state(found, state, time.monotonic())
         if self.is_leader and found.mode == "maint":
             self._forget_checks(found)
         elif self.is_leader and not was_checked:
             self._check(found.endpoints)
-        self.queue.serve()
+        found.pool.queue.serve()
 
     def on_share(self, key: str, value: Any) -> None:
         kind, _, name = key.partition(" ")
-        endpoint = None if kind == NAME else self.pool.find(name)
+        endpoint = None if kind == NAME else self.find(name)
         now_s = time.monotonic()
         if kind == NAME:
             self._recall_name(name, value)
         elif endpoint is not None and kind == EJECTION:
-            self.pool.recall_ejection(endpoint, value, now_s)
+            endpoint.server.pool.recall_ejection(endpoint, value, now_s)
         elif endpoint is not None and kind == CHECKS:
-            self.pool.recall_checks(endpoint, value, now_s)
+            endpoint.server.pool.recall_checks(endpoint, value, now_s)
             self._close_if_down(endpoint)
-        self.pool.refresh(now_s)
-        self.queue.serve()
+        self._refresh(now_s)
+        self._serve_queues()
 
     def on_open(self, conn: Conn) -> None:
         session = conn.data = Session(self, conn)
         conn.busy = True  # until it is relayed: to wait for a server is not to be idle
-        self.find_server(session)
+        session.open()
 
     def on_leave(self, conn: Conn) -> bytes | None:
         return conn.data.leave() if isinstance(conn.data, Session) else None
@@ -161,6 +178,12 @@ class Proxy(Handler):
     def on_read(self, conn: Conn, result: OpResult) -> None:
         conn.data.read(conn, bytes(result.buffer))
 
+    def on_error(self, conn: Conn, operation: OpType, error: Exception) -> None:
+        if isinstance(conn.data, Session) and isinstance(error, DeadlineExceeded) and operation is OpType.READ:
+            conn.data.late()
+        else:
+            super().on_error(conn, operation, error)
+
     def on_write(self, conn: Conn, result: OpResult) -> None:
         if conn.data is not None:
             conn.data.wrote(conn)
@@ -174,8 +197,9 @@ class Proxy(Handler):
         now_s = time.monotonic()
         for session, since_s in list(self._half_closed.items()):
             session.look(now_s, since_s)
-        self.pool.refresh_if_due(now_s)
-        self.queue.serve()
+        for pool in self.pools.values():
+            pool.refresh_if_due(now_s)
+        self._serve_queues()
 
     def on_timer(self, data: Any) -> None:
         data.ring()
@@ -206,15 +230,56 @@ class Proxy(Handler):
     def notes_on(self, conn: Conn) -> Iterable[str]:
         return conn.data.notes(self._half_closed.get(conn.data)) if isinstance(conn.data, Session) else ()
 
+    # -- pools -----------------------------------------------------------------------------------------
+
+    def _pool_of(self, name: str, servers: Iterable[Server]) -> Pool:
+        pool = Pool(
+            f"{self.listener}, pool {name}" if name else self.listener,
+            self.options,
+            servers,
+            self._dice,
+            changed=self._tell_ejection,
+            speaks=lambda: self.is_leader,
+        )
+        pool.queue = Queue(self, pool, self.options.queue)
+        return pool
+
+    def _servers(self) -> Iterable[Server]:
+        return (server for pool in self.pools.values() for server in pool.servers)
+
+    def _endpoints(self) -> Iterable[Endpoint]:
+        return (endpoint for server in self._servers() for endpoint in server.endpoints)
+
+    def find(self, name: str) -> Endpoint | None:
+        """Return the endpoint of that name; None: there is none (any more)."""
+        return next((found for pool in self.pools.values() if (found := pool.find(name)) is not None), None)
+
+    def _refresh(self, now_s: float) -> None:
+        for pool in self.pools.values():
+            pool.refresh(now_s)
+
+    def _serve_queues(self) -> None:
+        for pool in self.pools.values():
+            pool.queue.serve()
+
+    def count_route(self, how: str, client: Conn, wrong: str) -> None:
+        """Count how a client was routed, or why it was not; `wrong` is for the log, which has such a line a second."""
+        self.count(f"upstream_route_{how}")
+        now_s = time.monotonic()
+        if wrong and now_s >= self._may_say_s:
+            self._may_say_s = now_s + 1.0
+            log.warning("listener %s: a connection from %s: %s", self.listener, _host_of(client), wrong)
+
     # -- finding a server ------------------------------------------------------------------------------
 
     def find_server(self, session: Session) -> None:
         """Connect a client to a server, let it wait for one, or let it go."""
-        endpoint = None if self.queue.waiting else self.choose(session)
+        pool = session.pool
+        endpoint = None if pool.queue.waiting else self.choose(session)
         if endpoint is not None:
             session.connect(endpoint)
-        elif not (self.pool.is_waiting_worthwhile and self.queue.join(session)):
-            self.refuse(session, self.pool.lack)
+        elif not (pool.is_waiting_worthwhile and pool.queue.join(session)):
+            self.refuse(session, pool.lack)
 
     def choose(self, session: Session) -> Endpoint | None:
         """Return who gets a client; None: nobody can take it now."""
@@ -222,7 +287,7 @@ class Proxy(Handler):
         if self.options.balance == "source_hash" and session.client is not None:
             peer = session.client.peer_address
             key = hash_of(peer[0] if isinstance(peer, tuple) else "")
-        return self.pool.choose(time.monotonic(), key, session.tried)
+        return session.pool.choose(time.monotonic(), key, session.tried)
 
     def refuse(self, session: Session, cause: str) -> None:
         """Let a client go for which there is no server, for one of the causes of `NO_SERVER`."""
@@ -266,8 +331,9 @@ class Proxy(Handler):
 
     def give_back(self, endpoint: Endpoint) -> None:
         """Let somebody else have a connection's place."""
-        if self.pool.give_back(endpoint):
-            self.queue.serve()
+        pool: Pool = endpoint.server.pool
+        if pool.give_back(endpoint):
+            pool.queue.serve()
 
     def watch(self, session: Session, since_s: float) -> None:
         """Look every second whether a session goes on of which one direction ended at `since_s`."""
@@ -280,11 +346,11 @@ class Proxy(Handler):
     # -- names -----------------------------------------------------------------------------------------
 
     def _servers_named(self, name: str) -> Iterable[Server]:
-        return (each for each in self.pool.servers if each.address.kind == "name" and each.address.host == name)
+        return (each for each in self._servers() if each.address.kind == "name" and each.address.host == name)
 
     def _unknown_names(self) -> set[str]:
         """Return the names of which nothing is known: no address, nor that there is none."""
-        servers = (server for server in self.pool.servers if server.address.kind == "name")
+        servers = (server for server in self._servers() if server.address.kind == "name")
         return {server.address.host for server in servers} - self._answered
 
     def _known_hosts(self, name: str) -> tuple[str, ...]:
@@ -292,7 +358,7 @@ class Proxy(Handler):
 
     def _look_up(self) -> None:
         """Look up all names if this worker leads, else those that it knows nothing of; look up no others."""
-        names = {server.address.host for server in self.pool.servers if server.address.kind == "name"}
+        names = {server.address.host for server in self._servers() if server.address.kind == "name"}
         names = names if self.is_leader else self._unknown_names()
         self._names = Names(names, self.options.resolve_interval, self.post) if names else None
         if self._names is not None:
@@ -312,7 +378,7 @@ class Proxy(Handler):
             LookupError: it does, and a server has no address. Once the worker is ready it is too late for that.
         """
         if self.options.resolve == "required" and self._is_waiting:
-            missing = [server.label for server in self.pool.servers if not server.endpoints]
+            missing = [server.label for server in self._servers() if not server.endpoints]
             if missing:
                 raise LookupError(f"resolve: required, and no address is found for {', '.join(missing)}")
         self._is_waiting = False
@@ -329,15 +395,15 @@ class Proxy(Handler):
         if answer.is_final:
             self._answered.add(answer.name)
         for server in self._servers_named(answer.name):
-            new = self.pool.resolved(server, answer, now_s, is_news=is_news)
+            new = server.pool.resolved(server, answer, now_s, is_news=is_news)
             for endpoint in new:
                 self._recall(endpoint)
             if self.is_leader:
                 self._check(new)
-        self.pool.refresh(now_s)
+        self._refresh(now_s)
         if not self._unknown_names():
             self._begin()
-        self.queue.serve()
+        self._serve_queues()
 
     # -- health ----------------------------------------------------------------------------------------
 
@@ -345,13 +411,13 @@ class Proxy(Handler):
         """Take over what other workers have told of an endpoint; then `refresh` the pool."""
         now_s = time.monotonic()
         if self.options.check is not False:
-            self.pool.recall_checks(endpoint, self.shared.get(f"{CHECKS} {endpoint}"), now_s)
-        self.pool.recall_ejection(endpoint, self.shared.get(f"{EJECTION} {endpoint}"), now_s)
+            endpoint.server.pool.recall_checks(endpoint, self.shared.get(f"{CHECKS} {endpoint}"), now_s)
+        endpoint.server.pool.recall_ejection(endpoint, self.shared.get(f"{EJECTION} {endpoint}"), now_s)
 
     def _forget_others(self) -> None:
         """Take back what is shared of servers that there are no more, and of checks where there are none."""
-        endpoints = [str(endpoint) for server in self.pool.servers for endpoint in server.endpoints]
-        known = {f"{NAME} {server.address.host}" for server in self.pool.servers}
+        endpoints = [str(endpoint) for endpoint in self._endpoints()]
+        known = {f"{NAME} {server.address.host}" for server in self._servers()}
         known.update(f"{EJECTION} {each}" for each in endpoints)
         if self.options.check is not False:
             known.update(f"{CHECKS} {each}" for each in endpoints)
@@ -376,26 +442,32 @@ class Proxy(Handler):
 
     def _tell_ejection(self, endpoint: Endpoint) -> None:
         """Tell other workers what this one has found out."""
-        self.share(f"{EJECTION} {endpoint}", self.pool.told(endpoint))
+        self.share(f"{EJECTION} {endpoint}", endpoint.server.pool.told(endpoint))
 
     def checked(self, endpoint: Endpoint, passed: bool, began_s: float) -> None:
         """Take note of one check of an endpoint, which began at `began_s`."""
         if passed and not endpoint.is_known:
             endpoint.is_known = True
             self.share(f"{CHECKS} {endpoint}", {"why": None, "up_s": None})
-        if self.pool.checked(endpoint, passed, began_s, time.monotonic()):
-            self.queue.serve()
+        pool: Pool = endpoint.server.pool
+        if pool.checked(endpoint, passed, began_s, time.monotonic()):
+            pool.queue.serve()
 
     def set_down(self, endpoint: Endpoint, why: str | None) -> None:
         """Take note of what the checks of an endpoint add up to: None, or why the last one failed."""
         now_s = time.monotonic()
-        self.pool.set_down(endpoint, why, now_s)
+        endpoint.server.pool.set_down(endpoint, why, now_s)
         self.share(f"{CHECKS} {endpoint}", {"why": why, "up_s": now_s if why is None else None})
         self._close_if_down(endpoint)
-        self.queue.serve()
+        endpoint.server.pool.queue.serve()
 
     def _close_if_down(self, endpoint: Endpoint) -> None:
         """Close who is connected to an endpoint that is down, where that is wanted."""
         if endpoint.is_down:
             for session in list(endpoint.sessions):
                 session.close("server_down")
+
+
+def _host_of(client: Conn) -> str:
+    address = client.peer_address
+    return address[0] if isinstance(address, tuple) else "a unix socket"

@@ -7,11 +7,14 @@ from typing import Annotated, Any, Literal
 
 from gaiod import Check, Unit, parse_address
 
+from .route import DEFAULT, RouteOptions, check_pools
 from .tls import ServerTls, TlsOptions
 
 SERVERS_MAX = 256
 EXPECT_MAX_BYTES = 4096
 """The most that is read of a server's answer to a check."""
+
+POOL_MAX_CHARACTERS = 64
 
 HEX_SHOWN_BYTES = 32
 """A longer text is not repeated in hexadecimal: who has so much has a tool for it."""
@@ -20,6 +23,11 @@ KEEPALIVE_MAX_S = 9 * 3600.0
 """Linux takes no TCP_KEEPIDLE above 32,767 s."""
 
 AddressText = Annotated[str, Check(parse_address)]
+
+
+def _pool(name: str) -> None:
+    if not name.isprintable() or len(name) > POOL_MAX_CHARACTERS:
+        raise ValueError(f"names no pool; write up to {POOL_MAX_CHARACTERS} printable characters")
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,7 @@ class ServerOptions:
     backup: bool = False
     connections_max: Literal[False] | Annotated[int, Unit("count", 1, 1_000_000)] = False
     tls: Literal[False] | TlsOptions = False
+    pool: Annotated[str, Check(_pool)] = DEFAULT
     asks: ServerTls | None = field(init=False, compare=False)
     """What `tls` makes of a connection; None: it is not encrypted."""
 
@@ -156,6 +165,7 @@ class ProxyOptions:
     """The keys of `with:`."""
 
     servers: Annotated[list[AddressText | ServerOptions], Check(_servers)]
+    route: Literal[False] | RouteOptions = False
     balance: Literal["round_robin", "least_connections", "random_two", "source_hash"] = "round_robin"
     connect_timeout: Annotated[float, Unit("duration", 0.01, 3600.0)] = 5.0
     retries: Annotated[int, Unit("count", 0, 100)] = 2
@@ -176,3 +186,4 @@ class ProxyOptions:
     def __post_init__(self) -> None:
         entries = (each if isinstance(each, ServerOptions) else ServerOptions(each) for each in self.servers)
         object.__setattr__(self, "entries", tuple(entries))
+        check_pools(self.route or None, (each.pool for each in self.entries))

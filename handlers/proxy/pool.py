@@ -32,6 +32,7 @@ class Pool:
 
     Attributes:
         servers: as configured.
+        queue: of the clients that wait for one of them; whoever makes the pool sets it.
         members: the endpoints that may get clients, backups included; where all are ejected, these all the same.
     """
 
@@ -56,6 +57,7 @@ class Pool:
             speaks: whether this worker logs what all workers see, each by its clock.
         """
         self.servers = tuple(servers)
+        self.queue: Any = None
         self.members: list[Endpoint] = []
         self._open: list[list[Endpoint]] = [[], []]  # members whose server is not full: servers, backups
         self._name = name
@@ -66,6 +68,7 @@ class Pool:
         self._due_s = 0.0  # when to work it out again
         self._all_ejected = False
         for server in self.servers:
+            server.pool = self
             for endpoint in server.endpoints:
                 endpoint.current = dice.random() * endpoint.weight  # or the first client of all workers got the same
 

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from .options import QueueOptions
+from .pool import Pool
 from .session import Session
 
 if TYPE_CHECKING:
@@ -14,14 +15,15 @@ if TYPE_CHECKING:
 class Queue:
     """First come, first served. All wait equally long at most, so the oldest is also the first to give up.
 
-    A client that closes meanwhile leaves at once, wherever it stands.
+    A client that closes meanwhile leaves at once, wherever it stands. Each pool has one.
 
     Attributes:
         waiting: who, the oldest first, and until when.
     """
 
-    def __init__(self, proxy: "Proxy", options: QueueOptions) -> None:
+    def __init__(self, proxy: "Proxy", pool: Pool, options: QueueOptions) -> None:
         self._proxy = proxy
+        self._pool = pool
         self._options = options
         self._has_timer = False
         self.waiting: OrderedDict[Session, float] = OrderedDict()
@@ -41,11 +43,11 @@ class Queue:
         while self.waiting:
             session = next(iter(self.waiting))
             endpoint = proxy.choose(session)
-            if endpoint is None and proxy.pool.is_waiting_worthwhile:
+            if endpoint is None and self._pool.is_waiting_worthwhile:
                 return
             self.leave(session)
             if endpoint is None:
-                proxy.refuse(session, proxy.pool.lack)
+                proxy.refuse(session, self._pool.lack)
             else:
                 session.connect(endpoint)
 
@@ -60,7 +62,7 @@ class Queue:
                 return
             self.leave(session)
             self._proxy.count("upstream_queue_timeouts")
-            lack = self._proxy.pool.lack
+            lack = self._pool.lack
             self._proxy.refuse(session, "queue_timeout" if lack == "full" else lack)
 
     def leave(self, session: Session) -> None:

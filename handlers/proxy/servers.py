@@ -20,6 +20,7 @@ class Server:
         active: connections to it, pending ones included.
         weight: its share of the clients: an operator's, or the configured one.
         tls: what a connection to it asks, and shows; None: it is not encrypted.
+        pool: whose it is.
         mode: what an operator wants: `ready`, `drain` (no new clients), or `maint` (and no checks).
         is_up: whether a client could be sent to one of its endpoints, apart from its being full or drained.
         lookup_failed: the last time its name was looked up.
@@ -35,6 +36,7 @@ class Server:
         "label",
         "lookup_failed",
         "mode",
+        "pool",
         "stats",
         "tls",
         "weight",
@@ -49,6 +51,7 @@ class Server:
         self.backup = options.backup
         self.connections_max: float = inf if options.connections_max is False else options.connections_max
         self.stats = stats
+        self.pool: Any = None
         self.tls = options.asks
         self.active = 0
         self.is_up = True

@@ -5,14 +5,20 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from gaiod import Arrival, Conn, ConnClosed, DeadlineExceeded, NotTaken, OpResult, RelaySinkError, Termination
+from gaiod import Arrival, Conn, ConnClosed, DeadlineExceeded, NotTaken, OpResult, RelaySinkError, Termination, shown
 
+from .client_hello import Hello, HelloReader, NoHello
 from .failures import is_full, is_ours, reason_of, words_for
+from .pool import Pool
+from .route import DEFAULT
 from .servers import Endpoint
 from .sockets import unsent_bytes
 
 if TYPE_CHECKING:
     from . import Proxy
+
+UNRECOGNIZED_NAME = b"\x15\x03\x03\x00\x02\x02\x70"
+"""The alert that ends a handshake for a server that is not here (RFC 6066, 3)."""
 
 RETRY_FIRST_S, RETRY_MAX_S = 0.05, 1.0
 """How long a further try at an endpoint that has just failed waits: doubled each time, then 50 to 100 % of it."""
@@ -41,11 +47,16 @@ class Session:
     of the client, so a try that fails can be repeated elsewhere.
     """
 
-    __slots__ = ("client", "endpoint", "is_broken", "is_connected", "proxy", "server", "survivor", "tried", "until_s")
+    __slots__ = (
+        "client", "endpoint", "hello", "is_broken", "is_connected", "pool", "proxy", "server", "survivor",
+        "tried", "until_s",
+    )  # fmt: skip
 
     def __init__(self, proxy: "Proxy", client: Conn) -> None:
         self.proxy = proxy
         self.client: Conn | None = client
+        self.pool: Pool = proxy.pool
+        self.hello: HelloReader | None = None  # what it has said so far, until a server has it
         self.server: Conn | None = None
         self.endpoint: Endpoint | None = None  # which the server is at
         self.tried: tuple[Endpoint, ...] = ()  # could not be connected to
@@ -53,6 +64,59 @@ class Session:
         self.is_broken = False  # one of the two does not take bytes any more
         self.survivor: Conn | None = None  # whom to reset when it has been sent what the other had said
         self.until_s = 0.0  # when it will be too old
+
+    # -- what it asks for ------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Begin: find out for which pool it is, and then a server."""
+        client, route = self.client, self.proxy.options.route
+        assert client is not None
+        if not route:
+            self.proxy.find_server(self)
+            return
+        self.hello = HelloReader()
+        if client.tls is not None:  # it is terminated here
+            self.hello.asked = Hello(client.tls.server_name, (client.tls.alpn,) if client.tls.alpn else ())
+            self._route(self.hello.asked)
+        else:
+            self.until_s = time.monotonic() + route.timeout
+            client.read(deadline=self.until_s)
+
+    def read(self, client: Conn, data: bytes) -> None:
+        """Take more of what a client says first."""
+        assert self.hello is not None
+        try:
+            hello = self.hello.feed(data)
+        except NoHello as error:
+            self.proxy.count_route(error.cause, client, str(error))
+            self.close(Termination("tls_error", "client", "error", error.cause, "hello"))
+            return
+        if hello is None:
+            client.read(deadline=self.until_s)
+        else:
+            self._route(hello)
+
+    def _route(self, hello: Hello) -> None:
+        proxy, client, route = self.proxy, self.client, self.proxy.options.route
+        assert route and client is not None
+        name, how = route.pool_for(hello)
+        pool = proxy.pools.get(DEFAULT if name is None else name)
+        stranger = shown(hello.server_name) if how == "unknown_name" and hello.server_name else ""
+        proxy.count_route(how, client, stranger and f"it asks for {stranger}, which route does not name")
+        if pool is not None:
+            self.pool = pool
+            proxy.find_server(self)
+            return
+        if client.tls is None:
+            client.write(UNRECOGNIZED_NAME)
+        proxy.refuse(self, "no_route")
+
+    def late(self) -> None:
+        """Let a client go that did not say in time what it asks for."""
+        client = self.client
+        assert client is not None
+        self.proxy.count_route("timeout", client, "")
+        self.close(Termination("deadline", "client", "timeout", "route.timeout", "hello"))
 
     # -- finding a server ------------------------------------------------------------------------------
 
@@ -68,7 +132,7 @@ class Session:
             return
         self.server = server
         self.endpoint = endpoint
-        proxy.pool.take(endpoint)
+        endpoint.server.pool.take(endpoint)
 
     def connected(self, conn: Conn, result: OpResult) -> None:
         """Go on once a server is connected to, or could not be."""
@@ -94,7 +158,7 @@ class Session:
         else:
             endpoint.server.stats.failed(why)
             words = words_for(error, endpoint.target)
-            proxy.pool.failed(endpoint, time.monotonic(), words, is_tls=why == "tls")
+            endpoint.server.pool.failed(endpoint, time.monotonic(), words, is_tls=why == "tls")
         self.tried += (endpoint,)
         if len(self.tried) > proxy.options.retries:
             proxy.refuse(self, "no_resources" if own else f"connect_{why}")
@@ -134,14 +198,15 @@ class Session:
             NotTaken: its server is not one of this configuration.
         """
         proxy, server, told = self.proxy, arrival.partner, json.loads(arrival.state)
-        endpoint = proxy.pool.find(told["server"])
+        endpoint = proxy.find(told["server"])
         if endpoint is None or server is None or self.client is None:
             raise NotTaken(f"there is no server {told['server']}")
         self.client.data = server.data = self
         self.server, self.endpoint = server, endpoint
         self.is_connected = True
         self.until_s = float(told["until_s"])
-        proxy.pool.take(endpoint)
+        self.pool = endpoint.server.pool
+        self.pool.take(endpoint)
         endpoint.server.stats.arrived()
         if proxy.closes_on_down:
             endpoint.sessions.add(self)
@@ -158,11 +223,15 @@ class Session:
         client.busy = False
         self.until_s = now_s + proxy.draw_age()
         endpoint.server.stats.connected(now_s - server.opened_s)
-        proxy.pool.succeeded(endpoint, server.opened_s, now_s)
+        endpoint.server.pool.succeeded(endpoint, server.opened_s, now_s)
         limit = proxy.options.buffer_limit
         try:
             if proxy.announces and endpoint.server.tls is None:
                 server.write(proxy.header_for(client))
+            if self.hello is not None:
+                if self.hello.data:
+                    server.write(self.hello.data)
+                self.hello = None
             client.relay_to(server, limit=limit, deadline=self.until_s)
             server.relay_to(client, limit=limit)
         except ConnClosed:  # the client is being closed, by an operator, say: it was too late
@@ -231,8 +300,14 @@ class Session:
     # -- what an operator asks -------------------------------------------------------------------------
 
     @property
+    def _is_reading(self) -> bool:
+        return self.hello is not None and self.hello.asked is None
+
+    @property
     def phase(self) -> str:
         """How far it is: `queue`, `connect`, `data`, or `closing` once one direction has ended."""
+        if self._is_reading:
+            return "hello"
         if not self.is_connected:
             return "connect" if self.endpoint is not None or self.tried else "queue"
         client, server = self.client, self.server
@@ -242,14 +317,18 @@ class Session:
     def notes(self, since_s: float | None) -> list[str]:
         """Return what there is to say, in sentences; `since_s`: when one direction ended."""
         notes, now_s = [], time.monotonic()
+        if self.hello is not None and self.hello.asked is not None:
+            notes.append(f"It asks for {shown(self.hello.asked.server_name or 'no server by name')}.")
         if self.tried and not self.is_connected:
             notes.append(f"It could not be connected to {', '.join(each.server.label for each in self.tried)}.")
             notes += [f"{each}: {each.tls_trouble}." for each in dict.fromkeys(self.tried) if each.tls_trouble]
         if self.survivor is not None:
             notes.append("One side was reset; the other is reset, too, once it has what was said before.")
+        elif self._is_reading:
+            notes.append("It has not said yet which server it wants (its ClientHello): route waits for that.")
         elif self.endpoint is None:
             notes.append("It waits for a server: nothing is read of it before one has accepted.")
-            notes += self.proxy.pool.troubles()
+            notes += self.pool.troubles()
         elif not self.is_connected:
             notes.append(f"It is being connected to {self.endpoint.server.label}.")
         else:
@@ -279,7 +358,7 @@ class Session:
         if conn is client:
             self.client = None
             if not self.is_connected:
-                self.proxy.queue.leave(self)
+                self.pool.queue.leave(self)
             if server is None or server is self.survivor:
                 return
             if self.is_connected:

@@ -228,3 +228,33 @@ def test_redis_that_asks_for_certificates_is_reached_in_plain(daemon: Start, tmp
             assert client.get("key") == b"x" * 1_000_000
         wait_until(lambda: running.scrape().total("gaiod_upstream_health_checks_total", result="passed") > 2, "checks")
         assert running.scrape().total("gaiod_upstream_health_checks_total", result="failed") == 0
+
+
+# -- TLS that passes through -----------------------------------------------------------------------------------------
+
+
+def test_clients_reach_the_server_that_they_name_and_terminate_tls_there(daemon: Start, tmp_path: Path) -> None:
+    own = {name: authority().sign(f"DNS:{name}.example.org") for name in ("a", "b")}
+    with openssl_server(tmp_path / "a", own["a"]) as a, openssl_server(tmp_path / "b", own["b"]) as b:
+        servers = f"[{{address: '{a.address}', pool: a}}, {{address: '{b.address}', pool: b}}]"
+        route = "{sni: {a.example.org: a, '*.example.org': b}, timeout: 1s}"
+        running = daemon(config(f"servers: {servers}, route: {route}, check: false"))
+        for name in ("a", "b"):
+            with connect(running.address("db")) as sock:
+                secured = trusting(authority().text, name).wrap_socket(sock, server_hostname=f"{name}.example.org")
+                secured.sendall(b"abc\n")
+                assert receive(secured, 4) == b"cba\n"
+                secured.close()
+        with connect(running.address("db")) as sock, pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
+            trusting(authority().text, "c").wrap_socket(sock, server_hostname="example.net")
+        with connect(running.address("db")) as sock:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert is_ended(sock)
+        with connect(running.address("db")) as sock:
+            sock.sendall(b"\x16\x03\x01")
+            assert is_ended(sock)
+        scrape = until(running, 5, "connections_closed_total", listener="db")
+        results = ("sni", "unknown_name", "http", "timeout")
+        told = [scrape.total("gaiod_upstream_routed_total", upstream="db", result=each) for each in results]
+        assert told == [2, 1, 1, 1]
+        running.wait_for("it asks for example.net, which route does not name")

@@ -50,6 +50,13 @@ def test_failures_and_checks_are_told_by_reason_and_result(fake: FakeDaemon) -> 
     assert value_of(collector, "gaiod_upstream_health_checks_total", **ONE, result="failed") == 9
 
 
+def test_routes_are_told_once_there_were_some(fake: FakeDaemon) -> None:
+    assert "gaiod_upstream_routed_total" not in {name for name, _ in samples_of(fake.collector)}
+    fake.set("upstream_route_unknown_name", 2)
+    assert value_of(fake.collector, "gaiod_upstream_routed_total", upstream="l0", result="unknown_name") == 2
+    assert value_of(fake.collector, "gaiod_upstream_routed_total", upstream="l0", result="sni") == 0
+
+
 def test_handshakes_with_servers_are_told_once_there_were_some(fake: FakeDaemon) -> None:
     handshakes, failures = "gaiod_upstream_tls_handshakes_total", "gaiod_upstream_tls_failures_total"
     assert not {handshakes, failures} & {name for name, _ in samples_of(fake.collector)}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from gaiod.handlers.proxy import Proxy
 from gaiod.handlers.proxy.options import CheckOptions, ProxyOptions, ServerOptions
+from gaiod.handlers.proxy.route import RouteOptions
 from gaiod.handlers.proxy.tls import TlsOptions
 
 from gaiod.config import load, loads
@@ -51,29 +52,37 @@ def test_it_names_every_option_and_says_when_to_change_it(keys: tuple[str, ...])
         assert re.search(r"Change it|Raise|Lower", "\n".join(comment))
 
 
-def commented(kind: type, indent: int = 3) -> str:
-    """Return what the comments say of the options of a mapping that is not there by default, as YAML."""
+def commented(kind: type, key: str, indent: int = 3) -> str:
+    """Return what the comments above a key say of the options of a mapping that is not there by default, as YAML."""
+    lines = TEXT.splitlines()
+    above = lines[: lines.index(next(line for line in lines if line.strip().startswith(f"{key}:")))]
+    text = "\n".join(itertools.takewhile(lambda line: line.lstrip().startswith("#"), reversed(above)))
     options = {field.name for field in fields(kind) if field.init}
     names = "|".join(options)
-    found = re.findall(rf"^ +#{' ' * indent}({names}): +(\S+)", TEXT, re.MULTILINE)
+    found = re.findall(rf"^ +#{' ' * indent}({names}): +(\S+)", text, re.MULTILINE)
     assert {name for name, _ in found} == options
     return ", ".join(f"{name}: {value}" for name, value in found)
 
 
 def test_it_says_the_defaults_of_a_check_too() -> None:
-    (listener,) = loads(f"{HEAD}servers: ['a:1'], check: {{{commented(CheckOptions)}}}}}}}}}").listeners
+    (listener,) = loads(f"{HEAD}servers: ['a:1'], check: {{{commented(CheckOptions, 'check')}}}}}}}}}").listeners
     assert build_options(Proxy, dict(listener.options)).check == CheckOptions()
 
 
 def test_it_says_the_defaults_of_a_server_too() -> None:
-    (listener,) = loads(f"{HEAD}servers: [{{{commented(ServerOptions)}}}]}}}}}}").listeners
+    (listener,) = loads(f"{HEAD}servers: [{{{commented(ServerOptions, 'servers')}}}]}}}}}}").listeners
     assert build_options(Proxy, dict(listener.options)).entries == (ServerOptions("10.0.0.5:5432"),)
 
 
-def test_it_says_the_defaults_of_tls_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = commented(TlsOptions, indent=5)
+def test_it_says_the_defaults_of_tls_too() -> None:
+    text = commented(TlsOptions, "servers", indent=5)
     (listener,) = loads(f"{HEAD}servers: [{{address: 'a:1', tls: {{{text}}}}}]}}}}}}").listeners
     assert build_options(Proxy, dict(listener.options)).entries[0].tls == TlsOptions()
+
+
+def test_it_says_the_defaults_of_a_route_too() -> None:
+    assert commented(RouteOptions, "route") == "timeout: 5s, alpn: {}, sni: {}"
+    assert RouteOptions(sni={"a": "b"}) == RouteOptions(sni={"a": "b"}, alpn={}, timeout=5.0)
 
 
 def test_it_fits_a_screen_in_width() -> None:

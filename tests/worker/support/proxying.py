@@ -131,7 +131,7 @@ class Proxying(Serving):
 
     def rests(self) -> bool:
         """Tell whether nothing is left: no connection, and nobody remembered."""
-        servers = self.handler.pool.servers
+        servers = list(self.handler._servers())
         return (
             not self.watcher.connections()
             and not self.listener.active
