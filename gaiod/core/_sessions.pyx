@@ -101,6 +101,9 @@ cdef struct Piece:                  # of what is held: a record of the owner's, 
 
 cdef enum:                          # as in sessions.py, which says what they are for
     RECORD_BYTES = 16384
+    HEAD_BYTES = 5                  # of a record: its type, its version, its length
+    HANDSHAKE = 22
+    MAJOR = 3
     AHEAD_BYTES = 65536
     RECEIVE_MAX = 262144
     RECEIVE_MIN = 16896
@@ -195,7 +198,7 @@ cdef class OwnSession(Session):
     cdef Client client              # None: it is a server's
     cdef bint accepts_truncation
     cdef void* method               # of the BIO
-    cdef void* ssl                  # NULL: nothing of the peer's has come, or it is closed
+    cdef void* ssl                  # NULL: no whole record of the peer's has come, or it is closed
     cdef bint is_closed
     cdef Wire wire
     cdef Piece pieces[8]
@@ -261,8 +264,12 @@ cdef class OwnSession(Session):
                 if self.drained == 2:
                     return 0
                 return self.lose(<int>received if received else -ECONNRESET)
-        if self.ssl == NULL and not self.begin():
-            return -ENOMEM
+        if self.ssl == NULL:
+            if self.is_partial():
+                self.tidy()
+                return -EPROTO if self.code else 0
+            if not self.begin():
+                return -ENOMEM
         ERR_clear_error()
         outcome = SSL_do_handshake(self.ssl)
         if outcome == 1:
@@ -444,7 +451,7 @@ cdef class OwnSession(Session):
     # -- its parts ---------------------------------------------------------------------------------------
 
     cdef bint begin(self) noexcept nogil:
-        """Make the `SSL`: for a client once it has said something, as many say nothing. False: there is no memory."""
+        """Make the `SSL`: for a client once it has said something whole. False: there is no memory."""
         cdef BIO* bio = BIO_new(self.method)
         self.ssl = SSL_new(self.contexts.contexts[0] if self.client is None else self.client.trust.context)
         if bio == NULL or self.ssl == NULL:
@@ -461,24 +468,28 @@ cdef class OwnSession(Session):
     cdef Py_ssize_t receive_wire(self, int fd, Py_ssize_t wanted) noexcept nogil:
         """Receive what OpenSSL is to read next, and return the bytes, 0 at the end, `-errno`.
 
-        Nothing is left of what was received before: it is asked for only when that was read.
+        Nothing is left of what was received before, as it is asked for only when that was read; but for a part of the
+        first record.
         """
         cdef Wire* wire = &self.wire
+        cdef Py_ssize_t kept = wire.unread
         cdef ssize_t received
         cdef char* memory = scratch()
         if memory == NULL:
             return -ENOMEM
+        if kept:
+            memcpy(memory, wire.received + wire.start, kept)
         while True:
-            received = c_recv(fd, memory, wanted, MSG_DONTWAIT)
+            received = c_recv(fd, memory + kept, wanted, MSG_DONTWAIT)
             if received >= 0 or errno != EINTR:
                 break
         if received > 0:
             if self.opening_size < 2:
-                self.open_with(memory, received)
+                self.open_with(memory + kept, received)
+            self.drop_received()
             wire.received = memory
-            wire.owns_received = False
             wire.start = 0
-            wire.unread = received
+            wire.unread = kept + received
             self.drained = 1 if received < wanted else 0
             return received
         if received < 0:
@@ -488,6 +499,17 @@ cdef class OwnSession(Session):
         else:
             self.has_closed = True
         return received
+
+    cdef bint is_partial(self) noexcept nogil:
+        """Tell whether what a client has said is a part of a record, for which an `SSL` would keep 46 KB."""
+        cdef unsigned char* first = <unsigned char*>self.wire.received + self.wire.start
+        cdef Py_ssize_t size
+        if self.wire.unread < HEAD_BYTES:
+            return True
+        size = (first[3] << 8) + first[4]
+        if first[0] != HANDSHAKE or first[1] != MAJOR or size > RECORD_BYTES:
+            return False                    # OpenSSL says what is wrong with it
+        return self.wire.unread < HEAD_BYTES + size
 
     cdef void open_with(self, char* memory, Py_ssize_t size) noexcept nogil:
         """Keep the first bytes of the peer: they tell whether it speaks TLS."""

@@ -58,6 +58,34 @@ def test_stream_that_ends_without_close_notify_was_truncated(watcher: Any, tcp_p
     assert not conn.at_eof
 
 
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_close_notify_that_is_cut_off_at_any_byte_is_no_end(watcher: Any, tcp_pair: NewPair, version: str) -> None:
+    size = 1
+    cut = 0
+    while cut <= size:
+        near, far = tcp_pair()
+        peer = TlsPeer(far, version)
+        conn = Watcher.delegate(watcher, near)
+        shake_hands(watcher, conn, peer, [])
+        peer.sendall(b"all")
+        try:
+            peer.object.unwrap()
+        except ssl.SSLWantReadError:
+            pass
+        goodbye = peer.outgoing.read()
+        size = len(goodbye)
+        far.sendall(goodbye[:cut])
+        far.shutdown(socket.SHUT_WR)
+        conn.read()
+        assert collect_one(watcher).buffer == b"all"
+        conn.read()
+        error = collect_one(watcher).error
+        assert isinstance(error, EOFError if cut == size else TlsTruncated), (cut, error)
+        conn.abort()
+        cut += 1
+    assert size > 20
+
+
 def test_truncation_is_an_end_where_it_is_accepted(watcher: Any, tcp_pair: NewPair) -> None:
     near, far = tcp_pair()
     conn, peer = Watcher.delegate(watcher, near), TlsPeer(far)

@@ -104,6 +104,28 @@ def test_silent_client_is_rejected_in_time(serve: Serve, caplog: pytest.LogCaptu
     assert "was not done within" in caplog.text
 
 
+def test_client_that_says_its_hello_byte_by_byte_has_no_longer_than_others(serve: Serve) -> None:
+    """Each byte is progress, and none of it moves the deadline."""
+    serving = serve(Notes(), tls=settings(handshake_timeout_s=2 * MOMENT_S))
+    context, outgoing = ssl.create_default_context(), ssl.MemoryBIO()
+    context.set_alpn_protocols([f"{number:0255}" for number in range(60)])  # 15 KB, which take longer than that
+    client = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = iter(outgoing.read()[:-1])
+    sock = serving.dial()
+    serving.step_until(lambda: serving.listener.active, "it being accepted")
+
+    def say() -> bool:
+        byte = next(hello, None)
+        if byte is not None and not failures(serving):
+            sock.send(bytes([byte]))
+        return not serving.listener.active
+
+    serving.step_until(say, "its end")
+    assert failures(serving) == {"timeout": 1}
+
+
 def test_client_that_only_looks_whether_the_port_is_open_is_counted_and_not_logged(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
