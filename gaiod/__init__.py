@@ -6,6 +6,8 @@
 `gaiod.testing` tests a handler without sockets. Importing gaiod is cheap, because every worker does it.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from gaiod.addresses import Address, parse_address
 from gaiod.core.connection import Conn
 from gaiod.core.engine import prepare_tls
@@ -39,6 +41,29 @@ from gaiod.proxy_protocol import ProxyHeader
 from gaiod.version import __version__
 from gaiod.wording import shown
 
+if TYPE_CHECKING:
+    from gaiod.handler.coroutines.coroutine_handler import CoroutineHandler
+    from gaiod.handler.coroutines.relay import Relayed
+    from gaiod.handler.coroutines.stream import EndOfStream, LimitExceeded, Lines, Stream
+    from gaiod.handler.coroutines.tasks import ForgottenAwait, Task
+
+_LATE = {
+    "CoroutineHandler": "coroutine_handler", "EndOfStream": "stream", "ForgottenAwait": "tasks",
+    "LimitExceeded": "stream", "Lines": "stream", "Relayed": "relay", "Stream": "stream", "Task": "tasks",
+}  # fmt: skip
+"""What only coroutine handlers need: a worker without one does not load it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = getattr(import_module(f"gaiod.handler.coroutines.{_LATE[name]}"), name)
+    globals()[name] = found
+    return found
+
+
 __all__ = [
     "Address",
     "AdminState",
@@ -48,12 +73,17 @@ __all__ = [
     "ClientTls",
     "Conn",
     "ConnClosed",
+    "CoroutineHandler",
     "DeadlineExceeded",
     "Duration",
     "EmptyBuffer",
+    "EndOfStream",
+    "ForgottenAwait",
     "GaiodError",
     "Group",
     "Handler",
+    "LimitExceeded",
+    "Lines",
     "NoSuchCore",
     "NotQuiet",
     "NotTaken",
@@ -63,9 +93,12 @@ __all__ = [
     "PemFile",
     "ProxyHeader",
     "RelaySinkError",
+    "Relayed",
     "ServerStats",
     "Size",
     "Source",
+    "Stream",
+    "Task",
     "Termination",
     "TlsError",
     "TlsFacts",

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "addresses": {"core", "wording"},
     "stats": {"core"},
     "proxy_protocol": {"core"},
-    "handler": {"core", "stats"},
+    "handler": {"addresses", "core", "stats"},
     "plugins": {"core", "handler", "kept_code"},
     "log": {"core", "settings"},
     "process": {"core"},

@@ -168,6 +168,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         chart("How long connections were open", "s", Line("gaiod_connection_duration_seconds", "listener")),
         chart("Exceptions of hooks", "cps", Line("gaiod_handler_errors_total", "handler hook")),
         chart("Slow hooks", "cps", Line("gaiod_handler_slow_hooks_total", "handler hook")),
+        chart("Calls of threads", "cps", Line("gaiod_handler_thread_calls_total", "listener")),
+        chart(
+            "Threads, and calls that wait for one", "short",
+            Line("gaiod_handler_threads", "listener"), Line("gaiod_handler_thread_queue_length", "listener"),
+        ),
+        chart("Age of the oldest call that waits", "s", Line("gaiod_handler_thread_queue_age_seconds", "listener")),
     ),
     "Back-pressure": (
         chart("Paused connections", "short", Line("gaiod_backpressure_paused_connections", TRAFFIC)),

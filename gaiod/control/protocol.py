@@ -24,8 +24,8 @@ QUICK_S = 10.0
 """How long a client waits for what the supervisor has at hand, or has to ask its workers for."""
 
 SLOW_S = 3600.0
-"""... and for what reads files, or waits for connections to end, in one worker after the other: 64 workers that drain for
-30 s each take half an hour. Somebody at a terminal has Ctrl-C."""
+"""... and for what reads files, or waits for connections to end, in one worker after the other: 64 workers that drain
+for 30 s each take half an hour. Somebody at a terminal has Ctrl-C."""
 
 MESSAGE_MAX_BYTES = 48 * 1024
 """Of a message to publish. With what JSON adds it has to fit into a request, and what is longer is no command."""

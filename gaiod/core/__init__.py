@@ -19,10 +19,10 @@ COMPILED = (
     "core._clients", "core._contexts", "core._flows", "core._openssl", "core._outboxes", "core._sessions",
     "core._stopwatch", "core._syscalls", "core.connection", "core.fanout", "core.group", "core.handover",
     "core.handshakes", "core.inspect", "core.loop", "core.pending", "core.relays", "core.results", "core.sockets",
-    "core.timers",
-    "core.turns", "core.watcher", "process.dispatch", "worker.admission.per_address",
-    "worker.admission.tallies", "worker.handover.giver", "worker.handover.taker", "worker.handover.wire",
-    "worker.ledger", "worker.listener", "worker.names",
+    "core.timers", "core.turns", "core.watcher", "handler.coroutines.stream", "handler.coroutines.tasks",
+    "handler.coroutines.waits", "process.dispatch", "worker.admission.per_address", "worker.admission.tallies",
+    "worker.handover.giver", "worker.handover.taker", "worker.handover.wire", "worker.ledger", "worker.listener",
+    "worker.names",
 )  # fmt: skip
 """The modules that the compiled engine replaces."""
 

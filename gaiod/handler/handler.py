@@ -1,6 +1,6 @@
 """The handler API: handlers decide what to do with the bytes, sources bring messages to them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any, ClassVar, Protocol
 
@@ -35,6 +35,13 @@ CALLED = (
     "partner_of", "phase_of", "server_of", "notes_on",
 )  # fmt: skip
 """The methods of a handler that gaiod calls. The handler itself calls the others."""
+
+
+class Call(Protocol):
+    """Something that is to be called later."""
+
+    def cancel(self) -> None:
+        """Do not call it."""
 
 
 class Host(Protocol):
@@ -87,6 +94,22 @@ class Host(Protocol):
     def post(self, data: Any) -> None:
         """Call `on_post` in the worker's thread: `Handler.post`."""
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether `on_start` is being called."""
+
+    def call_later(self, delay_s: float, action: Callable[[], None]) -> Call:
+        """Call something after some seconds, whoever is left by then."""
+
+    def call_soon(self, action: Callable[[], None]) -> None:
+        """Call something in the worker's thread, soon. Any thread may ask for it."""
+
+    def run(self, function: Callable[[], Any], threads_max: int) -> Any:
+        """Call a function in one of so many threads; return the `Wait` for what it returns."""
+
+    def failed(self, name: str, conn: Conn | None) -> None:
+        """Deal with the exception that is being handled, as with one of a hook: it costs the connection."""
+
 
 VERSION_END = 1 << 63
 """Versions of a handler's state are below it."""
@@ -136,6 +159,7 @@ class Handler:
     state_version: ClassVar[int | None] = None
     state_accepts: ClassVar[frozenset[int]] = frozenset()
 
+    _called: ClassVar[tuple[str, ...]] = CALLED
     _host: Host | None = None
 
     def __init__(self, options: Any = None) -> None:
@@ -151,7 +175,7 @@ class Handler:
         super().__init_subclass__()
         for name in vars(cls):
             check_hook(name, cls.__qualname__)
-        check_methods(cls, Handler, CALLED)
+        check_methods(cls, Handler, cls._called)
         cls._check_versions()
         interval_s: Any = cls.tick_interval_s
         if isinstance(interval_s, int | float) and not 0 < interval_s < inf:
@@ -221,12 +245,15 @@ class Handler:
 
     # -- hooks ---------------------------------------------------------------------------------------
 
-    def on_start(self) -> None:
+    def on_start(self) -> Coroutine[Any, Any, None] | None:
         """Start, before the first client is accepted. `connect()`, `timer()` and `group()` work from here on.
+
+        Only a `gaiod.CoroutineHandler` may have an `async` one.
 
         An exception fails the start of the daemon, or the reload, which then replaces nothing. In a worker that
         replaces a dead one, `on_start` is tried again, with a back-off.
         """
+        return None
 
     def on_open(self, conn: Conn) -> None:
         """Handle a new connection."""
@@ -583,6 +610,10 @@ class Handler:
             ValueError: another name.
         """
         self._serving("count").counts.count(name, amount)
+
+    def _start(self) -> None:
+        """Be started by the host."""
+        self.on_start()
 
     def _serving(self, name: str) -> Host:
         if self._host is None:

@@ -14,7 +14,7 @@ OTHER_NAMES = {
 }  # fmt: skip
 """What other libraries call a hook of ours."""
 
-MODULES = re.compile(r"\bgaiod\.\w+\.\w+\.")
+MODULES = re.compile(r"\bgaiod\.(?:\w+\.)+")
 """What Python writes before our own types in a signature."""
 
 
@@ -46,6 +46,28 @@ def check_methods(kind: type, base: type, names: Iterable[str]) -> None:
                 break
 
 
+def check_coroutine(kind: type, base: type, name: str, *, must_be: bool) -> None:
+    """Refuse a method that is not `async` where it has to be, or cannot be called with the arguments of its base's.
+
+    Args:
+        kind: the class, derived from `base`.
+        base: declares the method.
+        name: of the method.
+        must_be: whether it has to be `async`; else it may be.
+
+    Raises:
+        TypeError: it can never work; the text says where it is, and what to write.
+    """
+    for owner in _authors_classes(kind, base):
+        if name in vars(owner):
+            value = vars(owner)[name]
+            if must_be and not inspect.iscoroutinefunction(value):
+                where = f"{owner.__qualname__}.{name}{line_of(value)}"
+                raise TypeError(f"{where} is not async; write {_wanted(vars(base)[name])}")
+            _check(f"{owner.__qualname__}.{name}", value, vars(base)[name], may_be_async=True)
+            break
+
+
 def check_instance(made: object, base: type, names: Iterable[str]) -> None:
     """Refuse the same of methods that an instance has got for itself, in its `__init__` say."""
     for name in names:
@@ -69,14 +91,14 @@ def _authors_classes(kind: type, base: type) -> Iterator[type]:
             return
 
 
-def _check(name: str, value: Any, wanted: Any) -> None:
+def _check(name: str, value: Any, wanted: Any, *, may_be_async: bool = False) -> None:
     function: Any = value.__func__ if isinstance(value, classmethod | staticmethod) else value
     if not isinstance(value, classmethod | staticmethod | FunctionType) and hasattr(type(value), "__get__"):
         return  # a descriptor: what it makes is nobody's to know
     where = f"{name}{line_of(function)}"
     if not callable(function):
         raise TypeError(f"{where} is {function!r}, which cannot be called; write {_wanted(wanted)}")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+    if inspect.isasyncgenfunction(function) or (inspect.iscoroutinefunction(function) and not may_be_async):
         raise TypeError(f"{where} is async, and gaiod would not await it; write {_wanted(wanted)}")
     returns = inspect.signature(_function_of(wanted)).return_annotation
     if returns in (None, "None") and inspect.isgeneratorfunction(function):
@@ -105,6 +127,8 @@ def _wanted(wanted: Any) -> str:
     """Return the line that declares a method."""
     function = _function_of(wanted)
     before = "@classmethod def" if isinstance(wanted, classmethod) else "def"
+    if inspect.iscoroutinefunction(function):
+        before = f"async {before}"
     return f"{before} {function.__name__}{MODULES.sub('', str(inspect.signature(function)))}"
 
 

@@ -269,6 +269,8 @@ class Collector(PrometheusCollector):
                 self._add_shared(scrape, listener, row)
             if listener.settings.sources or row[CELL["push_published"]] or row[CELL["push_subscribers"]]:
                 self._add_push(scrape, listener, row, slots)
+            if row[CELL["threads_calls"]]:
+                self._add_threads(scrape, listener, row, [slot.live_row(listener.key) for slot in slots])
             if listener.settings.sources:
                 push_metrics.add_feed(scrape, listener.settings, row, source_rows)
             hooks.add(listener.key[1], row)
@@ -485,6 +487,15 @@ class Collector(PrometheusCollector):
             scrape.add("gaiod_upstream_tls_handshakes_total", row[CELL[cell]], name, result, version)
         for reason, cell in failed.items():
             scrape.add("gaiod_upstream_tls_failures_total", row[CELL[cell]], name, reason)
+
+    def _add_threads(self, scrape: _Scrape, listener: ServedListener, row: list[int], live: list[list[int]]) -> None:
+        """Add what is known of the threads of a handler."""
+        name = listener.settings.name
+        scrape.add("gaiod_handler_thread_calls_total", row[CELL["threads_calls"]], name)
+        scrape.add("gaiod_handler_threads", sum(each[CELL["threads"]] for each in live), name)
+        scrape.add("gaiod_handler_thread_queue_length", sum(each[CELL["threads_queued"]] for each in live), name)
+        oldest_ns = max((each[CELL["threads_oldest_ns"]] for each in live), default=0)
+        scrape.add("gaiod_handler_thread_queue_age_seconds", oldest_ns / 1e9, name)
 
     def _add_push(self, scrape: _Scrape, listener: ServedListener, row: list[int], slots: list[Slot]) -> None:
         """Add what the groups of a listener count."""

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from gaiod.observe.push_metrics import Scrape
-from gaiod.stats.cells import CELL, HOOKS
+from gaiod.stats.cells import CALLS, CELL
 
 
 class HookCounts:
@@ -15,7 +15,7 @@ class HookCounts:
 
     def add(self, handler: str, row: list[int]) -> None:
         """Add the cells of one listener."""
-        for hook in HOOKS:
+        for hook in CALLS:
             self._errors[handler, hook] += row[CELL[f"handler_error_{hook}"]]
             self._slow[handler, hook] += row[CELL[f"slow_hook_{hook}"]]
 

@@ -431,6 +431,20 @@ METRICS = (
         "Times that a hook blocked its loop for longer than slow_hook.",
         ("handler", "hook"),
     ),
+    Metric(
+        "gaiod_handler_thread_calls_total",
+        "counter",
+        "Functions that coroutines of a handler let a thread call.",
+        ("listener",),
+    ),
+    Metric("gaiod_handler_threads", "gauge", "Threads that a coroutine handler has now.", ("listener",)),
+    Metric("gaiod_handler_thread_queue_length", "gauge", "Calls that wait for a thread now.", ("listener",)),
+    Metric(
+        "gaiod_handler_thread_queue_age_seconds",
+        "gauge",
+        "How long the oldest call has waited for a thread.",
+        ("listener",),
+    ),
     Metric("gaiod_scrape_duration_seconds", "gauge", "How long collecting this scrape took."),
     Metric("gaiod_scrapes_total", "counter", "Requests to the metrics endpoint, by HTTP status.", ("code",)),
 )

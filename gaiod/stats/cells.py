@@ -20,6 +20,9 @@ HOOKS = (
 )  # fmt: skip
 """What a handler may have: calls of each are counted by themselves where they raise or are slow."""
 
+CALLS = (*HOOKS, "handle")
+"""What is called of a handler: its hooks, or the coroutine of a connection."""
+
 GC_GENERATIONS = 3
 GC_PAUSE_BOUNDS_S = (0.0001, 0.001, 0.01, 0.1, 1.0)
 GC_CELLS = (
@@ -106,8 +109,12 @@ LISTENER_CELLS = (
     *(f"tls_failed_{reason}" for reason in FAILURES),
     *(f"accept_error_{name}" for name in ACCEPT_ERRORS),
     *(f"accept_paused_{reason}_ns" for reason in PAUSE_REASONS),
-    *(f"handler_error_{hook}" for hook in HOOKS),
-    *(f"slow_hook_{hook}" for hook in HOOKS),
+    *(f"handler_error_{hook}" for hook in CALLS),
+    *(f"slow_hook_{hook}" for hook in CALLS),
+    "threads_calls",
+    "threads",
+    "threads_queued",
+    "threads_oldest_ns",
     "duration_ns",
     *(f"duration_le_{bound}" for bound in DURATION_BOUNDS_S),
     "duration_le_inf",
@@ -152,7 +159,7 @@ PUSH_DROP_REASONS = ("oldest", "newest", "replaced", "memory", "disconnect", "cl
 
 LISTENER_GAUGES = (
     "downstream_buffered_bytes", "upstream_buffered_bytes", "upstream_queued", "push_subscribers", "push_queued_bytes",
-    "push_held_bytes",
+    "push_held_bytes", "threads", "threads_queued", "threads_oldest_ns",
 )  # fmt: skip
 SERVER_GAUGES = ("down",)
 """Cells that go down again: what a worker leaves in them when it ends is true of nothing any more."""

@@ -108,6 +108,13 @@ class Timed:
 
 
 @dataclass(frozen=True)
+class Elapsed:
+    """So many seconds have passed, for what a coroutine handler waits for by time: `sleep`, and timeouts of `run`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Posted:
     """What another thread gave to `post()` has arrived."""
 
@@ -178,5 +185,5 @@ class Led:
 
 Event = (
     Started | Opened | Arrives | Leaves | Arrived | Sent | PeerDone | HungUp | Expired | Cancelled | Closed | Ticked
-    | Timed | Posted | Connected | Secured | Relayed | Message | Shared | Led | Administered
+    | Timed | Elapsed | Posted | Connected | Secured | Relayed | Message | Shared | Led | Administered
 )  # fmt: skip

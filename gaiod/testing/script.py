@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from gaiod.core.connection import Conn
@@ -12,6 +12,7 @@ from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
 from gaiod.core.tls import ClientTls
 from gaiod.handler.arrival import Arrival
+from gaiod.handler.coroutines.waits import Wait
 from gaiod.handler.handler import Handler, SocketOptions
 from gaiod.handler.server_stats import HandlerCounts
 from gaiod.handler.shared_values import SharedValues
@@ -26,6 +27,7 @@ from gaiod.testing.events import (
     Cancelled,
     Closed,
     Connected,
+    Elapsed,
     Event,
     Expired,
     HungUp,
@@ -57,7 +59,9 @@ class _Script:
         self._cells = [0] * self._layout.size
         self.counts = HandlerCounts(self._cells, self._layout, 0, self._labels)
         self.is_started = False
+        self.is_starting = False
         self.is_leader = False
+        self._later: list[_LaterCall] = []
         self.values = SharedValues()
 
     def connect(
@@ -94,6 +98,38 @@ class _Script:
         """As `Handler.post`."""
         self._conn.actions.append(Post(data))
 
+    def call_later(self, delay_s: float, action: Callable[[], None]) -> "_LaterCall":
+        """As `Host.call_later`: `Elapsed` lets the time pass."""
+        call = _LaterCall(delay_s, action)
+        self._later.append(call)
+        return call
+
+    def call_soon(self, action: Callable[[], None]) -> None:
+        """As `Host.call_soon`, at once."""
+        action()
+
+    def run(self, function: Callable[[], Any], threads_max: int) -> Any:
+        """As `Host.run`, but at once, and in no other thread."""
+        wait = Wait()
+        try:
+            wait.finish(function())
+        except Exception as error:
+            wait.fail(error)
+        return wait
+
+    def failed(self, name: str, conn: Conn | None) -> None:
+        """Let the test have the exception that is being handled."""
+        raise  # noqa: PLE0704 - called where it is being handled
+
+    def elapse(self, seconds: float) -> None:
+        """Let time pass, and call what was to be called by then, in its order."""
+        for call in self._later:
+            call.left_s -= seconds
+        while due := [call for call in self._later if call.left_s <= 0]:
+            first = min(due, key=lambda call: call.left_s)
+            self._later.remove(first)
+            first.ring()
+
     @property
     def shared(self) -> Mapping[str, Any]:
         """As `Handler.shared`."""
@@ -112,6 +148,23 @@ class _Script:
 
     def _some(self, names: Sequence[str], first: int) -> dict[str, int]:
         return {name: count for name, count in zip(names, self._cells[first:], strict=False) if count}
+
+
+class _LaterCall:
+    """Something that a script calls when its time has come."""
+
+    def __init__(self, left_s: float, action: Callable[[], None]) -> None:
+        self.left_s = left_s
+        self._action: Callable[[], None] | None = action
+
+    def cancel(self) -> None:
+        """Do not call it."""
+        self._action = None
+
+    def ring(self) -> None:
+        """Call it, if it was not cancelled."""
+        if self._action is not None:
+            self._action()
 
 
 Step = tuple[Event, Sequence[Action]]
@@ -137,7 +190,9 @@ def assert_script(handler: Handler, *steps: Step, offers_tls: bool = True) -> Sc
     handler._host = script
     for number, (event, expected) in enumerate(steps, 1):
         scripted.actions.clear()
-        if isinstance(event, Started | Shared | Led | Administered):
+        if isinstance(event, Elapsed):
+            script.elapse(event.seconds)
+        elif isinstance(event, Started | Shared | Led | Administered):
             _play_worker(handler, script, event)
         else:
             _play(handler, conn, scripted, event)
@@ -150,8 +205,9 @@ def assert_script(handler: Handler, *steps: Step, offers_tls: bool = True) -> Sc
 def _play_worker(handler: Handler, script: _Script, event: Started | Shared | Led | Administered) -> None:
     match event:
         case Started():
-            script.is_started = True
-            handler.on_start()
+            script.is_started = script.is_starting = True
+            handler._start()
+            script.is_starting = False
         case Shared(key, value):
             if script.values.put(key, value) and script.is_started:
                 handler.on_share(key, script.shared.get(key))

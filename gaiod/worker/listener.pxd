@@ -30,6 +30,7 @@ cdef class Listener(Target):
     cdef object _slow
     cdef Stopwatch _watch
     cdef int _upstream
+    cdef object _threads
     cdef object _groups
     cdef list _sockets
     cdef bint _is_open
@@ -41,7 +42,7 @@ cdef class Listener(Target):
     cdef dict _admin_states
     cdef object _started
     cdef bint _is_alone
-    cdef bint _is_starting
+    cdef readonly bint is_starting
     cdef readonly bint is_delayed
     cdef object _header_wait
     cdef object _access

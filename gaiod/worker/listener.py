@@ -6,8 +6,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from gaiod.core.connection import Conn
@@ -45,6 +46,9 @@ from gaiod.worker.names import Names
 from gaiod.worker.shared_state import RATE, SharedState
 from gaiod.worker.slow_hooks.report import SlowHooks
 from gaiod.worker.tls_clients import TlsClients
+
+if TYPE_CHECKING:
+    from gaiod.handler.coroutines.threads import Threads
 
 log = logging.getLogger("gaiod.worker")
 
@@ -130,11 +134,11 @@ class Listener(Target):
         self._watch = self._slow.watch
         self._upstream = self._row + CELL["upstream_received_bytes"]
         self.counts = HandlerCounts(cells, layout, number, settings.servers)
+        self._threads: Threads | None = None
         self._groups: WeakSet[Group] = WeakSet()
         self._sockets: list[Conn] = []
         self._started = started or _nobody_waits
-        self._is_starting = False
-        self.is_delayed = False  # its handler has said so, and not yet that it is ready
+        self.is_starting = self.is_delayed = False  # delayed: its handler has said so, and not yet that it is ready
         self._is_open = False  # from its start until it accepts no more
         self._timers = Timers(watcher, lambda: self._is_open or self.active > 0)
         self._tell = LimitedLog(log, f"listener {settings.name}").tell
@@ -184,15 +188,15 @@ class Listener(Target):
             self._timers.every(self.handler.tick_interval_s, self._tick)
         if self._ledger.every_s is not None:
             self._timers.every(self._ledger.every_s, lambda: self._ledger.alive(self.clients()))
-        self._is_starting = True
+        self.is_starting = True
         try:
-            self.handler.on_start()
+            self.handler._start()
         except BaseException as error:
             self._count("handler_error_on_start")
             self._tell(logging.ERROR, "on_start", "on_start raised; it is not served", traceback=True)
             raise failed_start(self.name, self.settings.handler, type(self.handler), error) from error
         finally:
-            self._is_starting = False
+            self.is_starting = False
         for server, state in self._admin_states.items():
             self._set_admin_state(server, state)
         if self._is_alone:
@@ -382,14 +386,14 @@ class Listener(Target):
 
     def delay_ready(self) -> None:
         """As `Handler.delay_ready`."""
-        if not self._is_starting:
+        if not self.is_starting:
             raise RuntimeError("delay_ready works in on_start: later, the worker is ready")
         self.is_delayed = True
 
     def ready(self) -> None:
         """As `Handler.ready`."""
         was_delayed, self.is_delayed = self.is_delayed, False
-        if was_delayed and not self._is_starting:
+        if was_delayed and not self.is_starting:
             self._started(None)
 
     def group(self, limit: int, policy: str, grace_s: float, memory_limit: int) -> Group:
@@ -418,6 +422,28 @@ class Listener(Target):
             self._watcher.post(lambda result: self._call("on_post", None, self.handler.on_post, (data,)))
         except WatcherClosed:
             pass  # the thread that posts cannot know
+
+    def call_later(self, delay_s: float, action: Callable[[], None]) -> "_LaterCall":
+        """As `Host.call_later`."""
+        call = _LaterCall(self._watcher, self, action)
+        call.begin(time.monotonic() + delay_s)
+        return call
+
+    def run(self, function: Callable[[], Any], threads_max: int) -> Any:
+        """As `Host.run`."""
+        if self._threads is None:
+            from gaiod.handler.coroutines.threads import Threads  # late: most handlers have no function that blocks
+
+            self._threads = Threads(f"gaiod-{self.name}", threads_max, self.call_soon)
+        self._count("threads_calls")
+        return self._threads.run(function)
+
+    def call_soon(self, action: Callable[[], None]) -> None:
+        """As `Host.call_soon`."""
+        try:
+            self._watcher.post(_LaterCall(self._watcher, self, action))
+        except WatcherClosed:
+            pass  # the thread that asks for it cannot know
 
     # -- completions ---------------------------------------------------------------------------------
 
@@ -480,6 +506,10 @@ class Listener(Target):
         if self._watch.lap():
             self.slow(name, conn, self._watch.took_ns)
 
+    def call_hook(self, name: str, hook: Callable[[], None]) -> None:
+        """Call what counts as a hook, for no connection."""
+        self._call(name, None, hook, ())
+
     def slow(self, hook: str, conn: Conn | None, took_ns: int) -> None:
         """Count a hook that took too long, and log it."""
         self._count(f"slow_hook_{hook}")
@@ -505,7 +535,7 @@ class Listener(Target):
         self._tell(logging.ERROR, kind, "%s raised; %s", name, what, traceback=True)
         if conn is not None:
             self.end(conn, Termination("handler_error", "handler", "error", name), abort=True)
-        if self.is_delayed and not self._is_starting:
+        if self.is_delayed and not self.is_starting:
             self.is_delayed = False
             self._started(failed_start(self.name, self.settings.handler, type(self.handler), error, hook=name))
 
@@ -773,14 +803,50 @@ class Listener(Target):
     def _sweep(self) -> None:
         """Close who is idle, and count what cannot be counted as it happens."""
         self._accept_pauses.look(self._sockets)
+        if self._threads is not None:
+            self._look_at_threads(self._threads)
         since_s = time.monotonic() - self.settings.idle_timeout_s
         for conn in self._watcher.connections(context=self, idle_since_s=since_s):
             self.end(conn, "idle", abort=True)
+
+    def _look_at_threads(self, threads: "Threads") -> None:
+        self._cells[self._row + CELL["threads"]] = threads.size
+        self._cells[self._row + CELL["threads_queued"]] = threads.queued
+        self._cells[self._row + CELL["threads_oldest_ns"]] = int(threads.oldest_s * 1e9)
 
     # -- counting and logging --------------------------------------------------------------------------
 
     def _count(self, cell: str, amount: int = 1) -> None:
         self._cells[self._row + CELL[cell]] += amount
+
+
+class _LaterCall:
+    """A call that a handler's coroutines wait for."""
+
+    __slots__ = ("_action", "_listener", "_timer", "_watcher")
+
+    def __init__(self, watcher: Watcher, listener: Listener, action: Callable[[], None]) -> None:
+        self._watcher = watcher
+        self._listener = listener
+        self._action: Callable[[], None] | None = action
+        self._timer: OpResult | None = None
+
+    def begin(self, deadline: float) -> None:
+        """Call it at a time in `time.monotonic()` seconds."""
+        self._timer = self._watcher.timer(deadline, context=self)
+
+    def cancel(self) -> None:
+        """Do not call it."""
+        timer, self._timer, self._action = self._timer, None, None
+        if timer is not None:
+            with suppress(WatcherClosed):
+                self._watcher.cancel(timer)
+
+    def __call__(self, result: OpResult) -> None:
+        """Call it now, if it was not cancelled."""
+        action, self._timer, self._action = self._action, None, None
+        if action is not None:
+            self._listener.call_hook("handle", action)
 
 
 def _nobody_waits(error: StartError | None) -> None:

@@ -114,8 +114,8 @@ def test_what_is_no_request_is_refused(line: bytes) -> None:
         (_line("statu"), "unknown verb 'statu'; did you mean status?"),
         (
             _line("fly"),
-            "unknown verb 'fly'; there is status, connections, explain, kill, certificates, renew, restart, rebalance, reload, upgrade, "
-            "drain, server, publish",
+            "unknown verb 'fly'; there is status, connections, explain, kill, certificates, renew, restart, rebalance, "
+            "reload, upgrade, drain, server, publish",
         ),
         (_line("status", verbose=True), "status: unknown argument 'verbose'; it takes none"),
         (

@@ -36,6 +36,16 @@ listeners:
     handler: echo
     tls: {{certificates: [{{chain: {folder}/app.pem, key: {folder}/app.key}}]}}
   ticks: {{bind: "127.0.0.1:0", handler: push, with: {{source: {{every: 20ms}}}}}}
+  threads: {{bind: "127.0.0.1:0", handler: {folder}/threads.py}}
+"""
+
+THREADS = """\
+from gaiod import CoroutineHandler, Stream
+
+
+class Threads(CoroutineHandler):
+    async def handle(self, conn: Stream) -> None:
+        await conn.write(await self.run(bytes.upper, await conn.read()))
 """
 
 VARIABLES = {"$__rate_interval": "1m", "$job": "gaiod", "$instance": ".+"}
@@ -46,8 +56,9 @@ SLOW_BYTES = 32 << 20
 
 @pytest.fixture
 def running(daemon: Start, tmp_path: Path) -> Daemon:
-    """A daemon with an echo, a proxy before another, one that speaks TLS, and a push listener."""
+    """A daemon with an echo, a proxy before another, one that speaks TLS, a push listener, and one with threads."""
     made = certificate()
+    (tmp_path / "threads.py").write_text(THREADS)
     (tmp_path / "blocked.txt").touch()
     (tmp_path / "app.pem").write_text(made.chain)
     (tmp_path / "app.key").write_text(made.key)
@@ -134,6 +145,7 @@ def test_dashboard_and_alerts_see_what_the_clients_did(running: Daemon, promethe
         _load(running, clients, "echo", connections=5, size=10_000)
         _load(running, clients, "db", connections=3, size=20_000)
         _subscribe(running, clients, 2)
+        assert exchange(clients.enter_context(connect(running.address("threads"))), b"ABC") == b"ABC"
         for listener, connections, received in (("echo", 5, 50_000), ("db", 3, 60_000), ("server", 3, 60_000)):
             prometheus.wait_for(f'sum(gaiod_connections_active{{listener="{listener}"}})', connections)
             prometheus.wait_for(f'sum(gaiod_connections_accepted_total{{listener="{listener}"}})', connections)

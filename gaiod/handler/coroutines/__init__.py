@@ -1,0 +1,1 @@
+"""Coroutine handlers: what drives an `async def handle`, and what it can wait for."""

@@ -1,0 +1,5 @@
+"""Fixtures of the tests of handlers."""
+
+from worker.conftest import serve
+
+__all__ = ["serve"]
