@@ -7,11 +7,12 @@ taken: these bytes decide whom a connection is said to be from.
 import os
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gaiod.core.errors import GaiodError
 from gaiod.core.sockets import MAPPED, plain
+from gaiod.core.tls import TlsFacts
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 """What version 2 begins with: no version 1 line, and the beginning of no other protocol."""
@@ -32,8 +33,14 @@ ADDRESS_BYTES = {TCP4: 12, TCP6: 36, UNIX_STREAM: 216}
 UNIX_PATH_BYTES = 108
 DATAGRAMS = (0x12, 0x22, 0x32)
 
-CRC32C = 0x03
-NOOP = 0x04
+ALPN, AUTHORITY, CRC32C, NOOP, SSL = 0x01, 0x02, 0x03, 0x04, 0x20
+SSL_VERSION, SSL_CN, SSL_CIPHER = 0x21, 0x22, 0x23
+CLIENT_SSL, CLIENT_CERT_CONN, CLIENT_CERT_SESS = 0x01, 0x02, 0x04
+"""Of the client field of SSL: it speaks TLS, has shown a certificate in this connection, or in this session."""
+
+COMMON_NAME_MAX_BYTES = 1024
+"""A longer one is left out: a client chooses its name, and must not make a header that nobody takes."""
+
 CRC_BYTES = 4
 TLV_HEADER_BYTES = 3
 
@@ -79,6 +86,23 @@ class ProxyHeader:
     destination: Any
     tlvs: tuple[tuple[int, bytes], ...] = ()
 
+    def with_tls(self, tls: TlsFacts) -> "ProxyHeader":
+        """Return the header with what was agreed with the client, whose TLS ends here: AUTHORITY, ALPN and SSL.
+
+        A version 1 line cannot say it.
+        """
+        has_shown, is_verified = tls.peer_certificate is not None, tls.is_verified
+        shown = (CLIENT_CERT_SESS | (0 if tls.resumed else CLIENT_CERT_CONN)) if has_shown else 0
+        said = [(SSL_VERSION, f"TLSv{tls.version}".encode()), (SSL_CIPHER, tls.suite.encode())]
+        name = (tls.common_name or "").encode() if has_shown else b""
+        if 0 < len(name) <= COMMON_NAME_MAX_BYTES:
+            said.insert(1, (SSL_CN, name))
+        verdict = int(not (has_shown and is_verified)).to_bytes(4, "big")
+        ssl = bytes((CLIENT_SSL | shown,)) + verdict + b"".join(_tlv(*each) for each in said)
+        named = [] if tls.server_name is None else [(AUTHORITY, tls.server_name.encode())]
+        spoken = [] if tls.alpn is None else [(ALPN, tls.alpn.encode())]
+        return replace(self, tlvs=(*self.tlvs, *named, *spoken, (SSL, ssl)))
+
     def encode_v1(self) -> bytes:
         """Return the header as version 1, a line of text; UNKNOWN for a unix socket, or where an end is None.
 
@@ -111,7 +135,7 @@ class ProxyHeader:
         size = FIXED_BYTES + len(block) + sum(TLV_HEADER_BYTES + len(value) for _, value in tlvs)
         if size > V2_MAX_BYTES:
             raise ValueError(f"the header would have {size} bytes: at most {V2_MAX_BYTES}; drop some TLVs")
-        block += b"".join(bytes((kind,)) + len(value).to_bytes(2, "big") + value for kind, value in tlvs)
+        block += b"".join(_tlv(kind, value) for kind, value in tlvs)
         command = LOCAL if family == UNSPECIFIED else PROXY
         header = SIGNATURE + bytes((2 << 4 | command, family)) + len(block).to_bytes(2, "big") + block
         return header[:-CRC_BYTES] + crc32c(header).to_bytes(CRC_BYTES, "big")
@@ -287,6 +311,10 @@ def _decoded_ends(family: int, block: bytes) -> tuple[Any, Any]:
     kind, size = (socket.AF_INET, 4) if family == TCP4 else (socket.AF_INET6, 16)
     ports = [int.from_bytes(block[-4:-2], "big"), int.from_bytes(block[-2:], "big")]
     return _address(kind, block[:size], ports[0]), _address(kind, block[size : 2 * size], ports[1])
+
+
+def _tlv(kind: int, value: bytes) -> bytes:
+    return bytes((kind,)) + len(value).to_bytes(2, "big") + value
 
 
 def _decoded_path(field: bytes) -> str | bytes:

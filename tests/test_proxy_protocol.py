@@ -1,12 +1,15 @@
 """PROXY headers: what is believed, what is refused, and that no byte behind one is asked for."""
 
+from dataclasses import replace
+from ssl import PEM_cert_to_DER_cert
 from typing import Any
 
 import pytest
+from core.support.authority import authority
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gaiod import GaiodError, ProxyHeader
+from gaiod import GaiodError, ProxyHeader, TlsFacts
 from gaiod.core.sockets import plain
 from gaiod.proxy_protocol import SIGNATURE, V2_MAX_BYTES, HeaderReader, ProxyProtocolError, crc32c
 
@@ -384,3 +387,44 @@ def test_v1_comes_back_as_it_was_wherever_it_is_cut(ends: tuple[Any, Any]) -> No
     assert read(encoded + PAYLOAD)[:2] == (header, len(encoded))
     for cut in range(len(encoded)):
         assert _read_in_parts([encoded[:cut], encoded[cut:]]) == header
+
+
+# -- what is said of TLS --------------------------------------------------------------------------------
+
+AGREED = TlsFacts("1.3", "TLS_AES_128_GCM_SHA256", "h2", "app.example.org", resumed=False)
+SPOKEN = tlv(0x21, b"TLSv1.3") + tlv(0x23, b"TLS_AES_128_GCM_SHA256")
+
+
+def said_of(facts: TlsFacts) -> dict[int, bytes]:
+    """Return the TLVs that arrive."""
+    header, _, _ = read(V4.with_tls(facts).encode_v2() + PAYLOAD)
+    assert (header.source, header.destination) == (V4.source, V4.destination)
+    return dict(header.tlvs)
+
+
+def test_what_was_agreed_with_the_client_is_said() -> None:
+    assert said_of(AGREED) == {2: b"app.example.org", 1: b"h2", 0x20: b"\x01\x00\x00\x00\x01" + SPOKEN}
+
+
+def test_what_it_has_not_said_is_left_out() -> None:
+    assert said_of(replace(AGREED, alpn=None, server_name=None)) == {0x20: b"\x01\x00\x00\x00\x01" + SPOKEN}
+
+
+@pytest.mark.parametrize(
+    ("resumed", "is_verified", "client", "verdict"), [(False, True, 7, 0), (True, True, 5, 0), (False, False, 7, 1)]
+)
+def test_certificate_of_the_client_is_named(resumed: bool, is_verified: bool, client: int, verdict: int) -> None:
+    der = PEM_cert_to_DER_cert(authority().sign("DNS:gate 7").chain)
+    facts = replace(AGREED, peer_certificate=der, resumed=resumed, is_verified=is_verified)
+    said = tlv(0x21, b"TLSv1.3") + tlv(0x22, b"gate 7") + tlv(0x23, b"TLS_AES_128_GCM_SHA256")
+    assert said_of(facts)[0x20] == bytes((client,)) + verdict.to_bytes(4, "big") + said
+
+
+def test_common_name_that_is_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TlsFacts, "common_name", "x" * 5000)
+    facts = replace(AGREED, peer_certificate=b"", is_verified=True)
+    assert said_of(facts)[0x20] == b"\x07\x00\x00\x00\x00" + SPOKEN
+
+
+def test_line_of_version_1_is_the_same() -> None:
+    assert V4.with_tls(AGREED).encode_v1() == V4.encode_v1()

@@ -19,6 +19,7 @@ from gaiod import (
     Termination,
 )
 
+from .client_hello import Hello
 from .health import Checks
 from .names import Answer, Names
 from .options import ProxyOptions
@@ -36,6 +37,9 @@ START_S = 5.0
 
 NAME, CHECKS, EJECTION = "name", "checks", "ejection"
 """Kinds of what workers share. A key is the kind, a space, and the name or the endpoint."""
+
+AUTHORITY = 0x02
+"""The TLV of a PROXY header with the server that a client has named."""
 
 AGE_SHARE_MIN = 0.8
 """Of `max_age` that the shortest-lived connection gets: those that began together must not all end together."""
@@ -296,8 +300,10 @@ class Proxy(Handler):
 
     # -- what a session needs --------------------------------------------------------------------------
 
-    def connect_to(self, endpoint: Endpoint, client: Conn | None, *, data: Any, deadline_s: float) -> Conn:
-        """Open a connection to a server, for a client; None: for a check.
+    def connect_to(
+        self, endpoint: Endpoint, client: Conn | None, *, data: Any, deadline_s: float, asked: Hello | None = None
+    ) -> Conn:
+        """Open a connection to a server, for a client, and what it asks for; None: for a check.
 
         Raises:
             OSError: as `connect`.
@@ -309,7 +315,7 @@ class Proxy(Handler):
             deadline=deadline_s,
             options=() if isinstance(endpoint.target, str) else self._socket_options,
             tls=tls,
-            preface=self.header_for(client) if self.announces and tls is not None else b"",
+            preface=self.header_for(client, asked) if self.announces and tls is not None else b"",
         )
 
     def draw_age(self) -> float:
@@ -317,10 +323,16 @@ class Proxy(Handler):
         share = AGE_SHARE_MIN + (1.0 - AGE_SHARE_MIN) * self._dice.random()
         return float(self.options.max_age) * share
 
-    def header_for(self, client: Conn | None) -> bytes:
-        """Return the PROXY header that announces a client; with None, a connection that is the proxy's own."""
+    def header_for(self, client: Conn | None, asked: Hello | None = None) -> bytes:
+        """Return the PROXY header that announces a client, and what it asks for; with None, one of the proxy's own."""
         header = ProxyHeader(None, None) if client is None else ProxyHeader(client.peer_address, client.local_address)
-        return header.encode_v1() if self.options.send_proxy == "v1" else header.encode_v2()
+        if self.options.send_proxy == "v1":
+            return header.encode_v1()
+        if client is not None and client.tls is not None:
+            header = header.with_tls(client.tls)
+        elif asked is not None and asked.server_name is not None:
+            header = replace(header, tlvs=((AUTHORITY, asked.server_name.encode()),))
+        return header.encode_v2()
 
     def ended(self, session: Session, endpoint: Endpoint) -> None:
         """Take note that the connection to a server is closed."""

@@ -126,7 +126,7 @@ class Session:
         now_s = time.monotonic()
         deadline_s = now_s + proxy.options.connect_timeout
         try:
-            server = proxy.connect_to(endpoint, self.client, data=self, deadline_s=deadline_s)
+            server = proxy.connect_to(endpoint, self.client, data=self, deadline_s=deadline_s, asked=self._asked)
         except OSError as error:
             self._failed(endpoint, error)
             return
@@ -227,7 +227,7 @@ class Session:
         limit = proxy.options.buffer_limit
         try:
             if proxy.announces and endpoint.server.tls is None:
-                server.write(proxy.header_for(client))
+                server.write(proxy.header_for(client, self._asked))
             if self.hello is not None:
                 if self.hello.data:
                     server.write(self.hello.data)
@@ -298,6 +298,11 @@ class Session:
             server.abort()
 
     # -- what an operator asks -------------------------------------------------------------------------
+
+    @property
+    def _asked(self) -> Hello | None:
+        """What it has asked for, until a server has it; None: nothing is known of it."""
+        return None if self.hello is None else self.hello.asked
 
     @property
     def _is_reading(self) -> bool:

@@ -19,6 +19,7 @@ from e2e.support.tls_peers import openssl_server, written
 from e2e.support.tools import tool
 from e2e.support.upstreams import config, until
 from e2e.support.waiting import wait_until
+from gaiod.core.contexts import load
 from gaiod.core.engine import shares_tickets
 
 ASKS = (
@@ -205,6 +206,43 @@ def test_header_and_client_name_reach_nginx(daemon: Start, tmp_path: Path, ca: P
                     answer += part
                 secured.close()
             assert answer.endswith(f"{own} {name or 'a.example.org'}\n".encode()), answer
+
+
+HAPROXY = """\
+defaults
+    mode http
+    timeout connect 10s
+    timeout client 10s
+    timeout server 10s
+frontend front
+    bind {address} accept-proxy
+    http-request return status 200 content-type text/plain lf-string "%[src]:%[src_port] %[fc_pp_authority]\\n"
+"""
+
+
+def test_haproxy_takes_what_is_said_of_a_client_that_shows_a_certificate(daemon: Start, tmp_path: Path) -> None:
+    tool("haproxy", "haproxy")
+    address = f"127.0.0.1:{free_port()}"
+    folder = tmp_path / "haproxy"
+    folder.mkdir()
+    (folder / "haproxy.cfg").write_text(HAPROXY.format(address=address))
+    (tmp_path / "clients.pem").write_text(authority("Of clients").text)
+    written(tmp_path, "front", authority().sign())
+    certificates = f"[{{chain: {tmp_path}/front.pem, key: {tmp_path}/front.key}}]"
+    more = f"tls: {{certificates: {certificates}, clients: {{ca: {tmp_path}/clients.pem}}}},"
+    with serving(folder, ["haproxy", "-f", "haproxy.cfg"], address):
+        running = daemon(config(f"servers: ['{address}'], send_proxy: v2", more=more))
+        with connect(running.address("db")) as sock:
+            own = ":".join(map(str, sock.getsockname()))
+            context = trusting(authority().text, "localhost")
+            load(context, authority("Of clients").sign("DNS:gate", usage="clientAuth"))
+            secured = context.wrap_socket(sock, server_hostname="localhost")
+            secured.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            answer = b""
+            while part := secured.recv(4096):
+                answer += part
+            secured.close()
+        assert answer.endswith(f"{own} localhost\n".encode()), answer
 
 
 def test_redis_that_asks_for_certificates_is_reached_in_plain(daemon: Start, tmp_path: Path, ca: Path) -> None:

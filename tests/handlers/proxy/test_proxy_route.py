@@ -17,7 +17,7 @@ from gaiod.handlers.proxy.route import RouteOptions
 from handlers.proxy.test_client_hello import message, names, protocols, records
 from worker.support.proxying import Backend, Proxying, text_of
 
-from gaiod import TlsFacts
+from gaiod import ProxyHeader, TlsFacts
 from gaiod.config import ConfigErrors, loads
 from gaiod.plugins import build_options
 from gaiod.testing import Arrived, Close, Connect, Opened, Read, ScriptedConn, Started, assert_script
@@ -191,6 +191,15 @@ def test_message_is_kept_for_the_server_that_takes_it_in_the_end(start: Start, b
         while not line.endswith(b"\n"):
             line += proxy.receive(far, 1)
         assert proxy.receive(far, len(hello("a.org"))) == hello("a.org")
+
+
+def test_server_that_the_client_names_is_announced_to_its_server(start: Start, backend: Backend) -> None:
+    proxy = start({"address": backend.address, "pool": "a"}, route={"sni": {"a.org": "a"}}, send_proxy="v2")
+    client = proxy.connect()
+    client.sendall(hello("a.org"))
+    ends = ProxyHeader(client.getsockname(), client.getpeername(), ((0x02, b"a.org"),))
+    wanted = ends.encode_v2() + hello("a.org")
+    assert proxy.receive(proxy.accepted_by(backend), len(wanted)) == wanted
 
 
 def pools_of(servers: list[dict[str, str]]) -> list[dict[str, str]]:
