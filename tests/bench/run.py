@@ -30,7 +30,14 @@ from harness.push import (
 from harness.report import PUSH_COLUMNS, Runs, disturbed, idle_table, load_columns, load_head, load_rows, overview
 from harness.runs import IDLE_WARMUP_CONNECTIONS, Bench, LoadMode, Row, Run, interleaved, run_idle, run_load
 from harness.scraped import Served, run_scrapes, scrapes_table
-from harness.servers import Contestant, Server, compile_programs, known_servers, missing_servers
+from harness.servers import (
+    Contestant,
+    Server,
+    compile_programs,
+    known_coroutine_servers,
+    known_servers,
+    missing_servers,
+)
 from harness.tls import make_pair, with_tls
 
 SERVER_NAMES = ("gaiod", "c", "uvloop", "aiofastnet", "asyncio", "gaiod-interpreted")
@@ -40,7 +47,9 @@ PROXY_PEERS = {
     "best of haproxy and nginx": ("haproxy", "haproxy-splice", "nginx"),
     "better c": ("c-copy", "c-splice"),
 }
-NAMES = tuple(dict.fromkeys((*SERVER_NAMES, *PROXY_NAMES, *PUSH_NAMES)))
+COROUTINE_NAMES = ("gaiod", "gaiod-coroutine", "uvloop", "uvloop-streams", "asyncio-streams")
+COROUTINE_PEERS = {"hooks": ("gaiod",), **{name: (name,) for name in COROUTINE_NAMES[2:]}}
+NAMES = tuple(dict.fromkeys((*SERVER_NAMES, *COROUTINE_NAMES, *PROXY_NAMES, *PUSH_NAMES)))
 ECHO_ROWS = (
     Row(1, 64),
     Row(10, 64),
@@ -49,6 +58,7 @@ ECHO_ROWS = (
 )
 CONNECT_ROWS = (Row(50, 1024),)
 """Of servers and of proxies."""
+COROUTINE_ROWS = (Row(1, 64), Row(10, 64), Row(100, 64), Row(100, 1024), Row(1000, 1024))
 DEADLINES_ROWS = (Row(100, 1024),)
 SCRAPE_ROWS = (Row(100, 1024),)
 SCRAPES = 50
@@ -76,7 +86,8 @@ class Comparison:
     """One table: the loads, the servers that carry each of them, and those the others are held against.
 
     Attributes:
-        peers: those that gaiod is held against in a second table, by its columns; none: there is no such table.
+        peers: those that the subject is held against in a second table, by its columns; none: there is no such table.
+        subject: the server that all of this is about.
     """
 
     rows: Sequence[Row]
@@ -84,6 +95,7 @@ class Comparison:
     references: Sequence[str]
     mode: LoadMode = "echo"
     peers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    subject: str = "gaiod"
 
     @property
     def unit(self) -> str:
@@ -129,7 +141,7 @@ def print_comparison(bench: Bench, comparison: Comparison, repeats: int) -> None
         results[label] = measure_row(bench, comparison, row, repeats)
         print(*load_rows(label, results[label], columns, comparison.references), sep="\n", flush=True)
     if comparison.peers:
-        print("", *overview(comparison.unit, results, comparison.peers), sep="\n")
+        print("", *overview(comparison.unit, results, comparison.peers, comparison.subject), sep="\n")
     print(f"\n{disturbed(results.values())}\n", flush=True)
 
 
@@ -228,6 +240,17 @@ def print_tls(bench: Bench, arguments: argparse.Namespace, folder: Path) -> None
     print_comparison(secure, loads, arguments.repeats)
 
 
+def print_coroutines(bench: Bench, arguments: argparse.Namespace) -> None:
+    """Measure echoes that are coroutines, beside hooks and a protocol of callbacks; print all tables."""
+    servers = [server for name, server in known_coroutine_servers().items() if name in arguments.servers]
+    references = [server.name for server in servers if server.name in ("gaiod", "uvloop")]
+    loads = Comparison(
+        arguments.rows or COROUTINE_ROWS, servers, references, peers=COROUTINE_PEERS, subject="gaiod-coroutine"
+    )
+    print_comparison(bench, loads, arguments.repeats)
+    print_idle(bench, servers, arguments.repeats, arguments.idle_connections)
+
+
 def print_scrapes(bench: Bench, arguments: argparse.Namespace) -> None:
     """Measure an echo while somebody scrapes it every second and while nobody does, and what a scrape takes."""
     print("`gaiod serve` with one worker: its CPU is measured. The supervisor, which answers, is on the load's core.\n")
@@ -292,7 +315,19 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "what",
         nargs="?",
-        choices=("echo", "idle", "deadlines", "connect", "proxy", "tls", "push", "scrape", "handover", "all"),
+        choices=(
+            "echo",
+            "idle",
+            "deadlines",
+            "connect",
+            "proxy",
+            "tls",
+            "push",
+            "scrape",
+            "handover",
+            "coroutines",
+            "all",
+        ),
         default="all",
     )
     add("--repeats", type=int, default=5, help="runs of each server under each load")
@@ -359,6 +394,8 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> None:
         print_push(bench, arguments)
     if arguments.what in ("scrape", "all"):
         print_scrapes(bench, arguments)
+    if arguments.what in ("coroutines", "all"):
+        print_coroutines(bench, arguments)
     if arguments.what in ("handover", "all"):
         print_moves(bench, arguments)
 

@@ -19,9 +19,9 @@ from harness.procfs import CpuCounters, cpu_counters, parse_anonymous_bytes, par
 from harness.proxies import free_port
 from harness.report import disturbed, idle_table, load_columns, load_head, load_rows, overview, pairwise_ratios
 from harness.runs import Bench, Row, Run, interleaved, parse_stopped, run_idle, run_load
-from harness.servers import Programs, Server, known_servers, missing_servers
+from harness.servers import Programs, Server, known_coroutine_servers, known_servers, missing_servers
 from needs import needs_module
-from run import ECHO_ROWS, allow_files, files_wanted, parse_arguments
+from run import COROUTINE_NAMES, ECHO_ROWS, allow_files, files_wanted, parse_arguments
 
 pytest_plugins = ("bench_fixtures",)
 BENCH = Path(__file__).parent
@@ -85,6 +85,13 @@ def test_server_echoes_every_message(bench: Bench, name: str) -> None:
     run = run_load(Bench(bench.programs, bench.server_cpu, bench.load_cpu, 0.5, 0.1), server, Row(10, 1024))
     assert run.messages >= 10
     assert run.cpu.run_ns > 0
+
+
+@pytest.mark.parametrize("name", COROUTINE_NAMES[1:])
+def test_coroutine_echoes_every_message(bench: Bench, name: str) -> None:
+    server = known_coroutine_servers()[name]
+    needs_module(name.partition("-")[0], server.environment)
+    assert run_load(bench, server, Row(2, 1024 * 1024)).messages >= 2
 
 
 @pytest.mark.parametrize("name", SERVERS)

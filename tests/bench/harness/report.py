@@ -107,25 +107,32 @@ def idle_table(what: str, count: int, bytes_each: Mapping[str, Sequence[float]])
     return [head, *rows]
 
 
-def overview(unit: str, results: Mapping[str, Runs], peers: Mapping[str, Sequence[str]]) -> list[str]:
+def overview(
+    unit: str, results: Mapping[str, Runs], peers: Mapping[str, Sequence[str]], subject: str = SUBJECT
+) -> list[str]:
     """Return a table with one line for each load, and the sentence that explains it.
 
     Args:
         unit: what the CPU time is for.
         results: the runs by load.
-        peers: for each column the servers that gaiod is held against: in each line the cheapest of them.
+        peers: for each column the servers that the subject is held against: in each line the cheapest of them.
+        subject: what is held against them.
     """
     ran = list(next(iter(results.values())))
     columns = {title: found for title, names in peers.items() if (found := [name for name in names if name in ran])}
-    if SUBJECT not in ran:
+    if subject not in ran:
         columns = {}
     return [
-        f"CPU us/{unit} / p50 us. Above 1, {SUBJECT} takes less CPU.",
+        f"CPU us/{unit} / p50 us. Above 1, {subject} takes less CPU.",
         "",
-        markdown_head(("load", *ran, *(f"{SUBJECT} x {title}" for title in columns))),
+        markdown_head(("load", *ran, *(f"{subject} x {title}" for title in columns))),
         *(
             markdown_row(
-                (load, *map(_cpu_and_p50, runs.values()), *(_against_best(runs, names) for names in columns.values()))
+                (
+                    load,
+                    *map(_cpu_and_p50, runs.values()),
+                    *(_against_best(runs, names, subject) for names in columns.values()),
+                )
             )
             for load, runs in results.items()
         ),
@@ -141,10 +148,10 @@ def _three_digits(value: float) -> str:
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
 
 
-def _against_best(runs: Runs, names: Sequence[str]) -> str:
+def _against_best(runs: Runs, names: Sequence[str], subject: str) -> str:
     """Return the ratio to the server that needs the least CPU: one for all rounds, lest each picks a lucky run."""
     best = min(names, key=lambda name: median(run.cpu_us for run in runs[name]))
-    ratio = spread(pairwise_ratios(runs[SUBJECT], runs[best]), 2)
+    ratio = spread(pairwise_ratios(runs[subject], runs[best]), 2)
     return ratio if len(names) == 1 else f"{ratio}, {best}"
 
 

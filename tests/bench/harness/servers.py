@@ -109,3 +109,17 @@ def known_servers(programs: Programs, pair: Sequence[str] = ()) -> dict[str, Ser
     )
     missing = missing_servers()
     return {server.name: server for server in servers if server.name not in missing}
+
+
+def known_coroutine_servers() -> dict[str, Server]:
+    """Return the echoes that are held against one that is a coroutine of gaiod's, and that one behind gaiod's hooks."""
+    python_server = (sys.executable, str(BENCH / "servers" / "asyncio_echo.py"))
+    gaiod_server = (sys.executable, str(BENCH / "servers" / "gaiod_echo.py"))
+    servers = (
+        Server("gaiod", gaiod_server, {"GAIOD_ENGINE": "compiled"}),
+        Server("gaiod-coroutine", (*gaiod_server, "--coroutine"), {"GAIOD_ENGINE": "compiled"}),
+        Server("uvloop", (*python_server, "--uvloop")),
+        Server("uvloop-streams", (*python_server, "--uvloop", "--streams")),
+        Server("asyncio-streams", (*python_server, "--streams")),
+    )
+    return {server.name: server for server in servers}

@@ -22,7 +22,15 @@ class Echo(asyncio.Protocol):
         self.transport.write(data)
 
 
-async def serve(tls: ssl.SSLContext | None, *, with_aiofastnet: bool) -> None:
+async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Do the same with asyncio's streams."""
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+async def serve(tls: ssl.SSLContext | None, *, with_aiofastnet: bool, with_streams: bool) -> None:
     """Serve until a signal ends the process."""
     loop = asyncio.get_running_loop()
     sock = open_listener()
@@ -30,6 +38,8 @@ async def serve(tls: ssl.SSLContext | None, *, with_aiofastnet: bool) -> None:
         import aiofastnet  # a comparator only: not needed to run the others
 
         server = await aiofastnet.create_server(loop, Echo, sock=sock, backlog=BACKLOG, ssl=tls)
+    elif with_streams:
+        server = await asyncio.start_server(handle, sock=sock, backlog=BACKLOG, ssl=tls)
     else:
         server = await loop.create_server(Echo, sock=sock, backlog=BACKLOG, ssl=tls)
     await server.serve_forever()
@@ -40,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--uvloop", action="store_true", help="run on uvloop")
     parser.add_argument("--aiofastnet", action="store_true", help="let aiofastnet's transports move the bytes")
+    parser.add_argument("--streams", action="store_true", help="echo in a coroutine, with a reader and a writer")
     parser.add_argument("--tls", nargs=2, metavar=("CHAIN", "KEY"), help="speak TLS, with a certificate from two files")
     arguments = parser.parse_args()
     tls = None
@@ -54,7 +65,7 @@ def main() -> None:
 
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(serve(tls, with_aiofastnet=arguments.aiofastnet))
+        runner.run(serve(tls, with_aiofastnet=arguments.aiofastnet, with_streams=arguments.streams))
 
 
 if __name__ == "__main__":
