@@ -24,8 +24,11 @@ CONFIG_FILE = click.Path(dir_okay=False, path_type=Path)
 
 def _version_text() -> str:
     from gaiod.core import ENGINE
+    from gaiod.core.engine import tls_library
+    from gaiod.tls_options import made_by
 
-    return f"gaiod {__version__}, {ENGINE} engine, Python {platform.python_version()}"
+    tls = made_by(tls_library())
+    return f"gaiod {__version__}, {ENGINE} engine, Python {platform.python_version()}, TLS by {tls}"
 
 
 def _show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -147,7 +150,7 @@ def handlers() -> None:
 
 @main.command()
 def version() -> None:
-    """Print the version, the engine, and Python's version."""
+    """Print the version, the engine, Python's version, and what makes TLS."""
     click.echo(_version_text())
 
 

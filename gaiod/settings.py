@@ -135,6 +135,10 @@ class TlsSettings:
     """None: a client cannot resume a session."""
     accepts_truncation: bool = False
     """A stream that ends without a close_notify ended in order."""
+    suites: tuple[str, ...] = ()
+    """The preferred first; a version of which none is here has those that OpenSSL prefers."""
+    groups: tuple[str, ...] = ()
+    """For the exchange of keys, the preferred first; none: OpenSSL's own choice."""
     starts_by_handler: bool = False
     """Connections begin without TLS, until their handler calls `start_tls`; else with the first byte of the client."""
     clients: ClientCertificateSettings | None = None
@@ -321,7 +325,7 @@ def _tls_settings_from(plain: Mapping[str, Any]) -> TlsSettings:
     if clients is not None:
         clients = ClientCertificateSettings(**{**clients, "files": tuple(clients["files"])})
     tickets = None if plain["tickets"] is None else TicketSettings(**plain["tickets"])
-    lists = {key: tuple(plain[key]) for key in ("versions", "alpn")}
+    lists = {key: tuple(plain[key]) for key in ("versions", "alpn", "suites", "groups")}
     return TlsSettings(**{**plain, "certificates": certificates, "tickets": tickets, "clients": clients, **lists})
 
 

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from gaiod.settings import ListenerSettings
 
 BESIDE_THE_POINT = frozenset({
-    "accepts_truncation", "alpn", "certificates", "handshake_timeout_s", "refuses_unknown_names", "starts_by_handler",
-    "tickets", "versions",
+    "accepts_truncation", "alpn", "certificates", "groups", "handshake_timeout_s", "refuses_unknown_names",
+    "starts_by_handler", "suites", "tickets", "versions",
 })  # fmt: skip
 """Settings of TLS that may change and leave tickets good. Any other, also a new one, says what clients have to be."""
 

@@ -12,6 +12,8 @@ def server_tls(settings: TlsSettings, ticket_keys: Sequence[bytes] = ()) -> Serv
     return ServerTls(
         tuple(Certificate(each.chain, each.key, each.names) for each in settings.certificates),
         versions=settings.versions,
+        suites=settings.suites,
+        groups=settings.groups,
         refuses_unknown_names=settings.refuses_unknown_names,
         alpn=settings.alpn,
         accepts_truncation=settings.accepts_truncation,
@@ -19,3 +21,9 @@ def server_tls(settings: TlsSettings, ticket_keys: Sequence[bytes] = ()) -> Serv
         ticket_lifetime_s=None if tickets is None else round(tickets.lifetime_s),
         ticket_keys=tuple(ticket_keys),
     )
+
+
+def made_by(library: tuple[str, str]) -> str:
+    """Return in words what makes sessions, given `engine.tls_library()`: `OpenSSL 3.0.19`, or Python's `ssl` by it."""
+    name = " ".join(library[0].split()[:2])
+    return name if library[1] == "openssl" else f"Python's ssl ({name})"

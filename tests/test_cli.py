@@ -13,8 +13,12 @@ import gaiod
 from gaiod import plugins
 from gaiod.cli import main
 from gaiod.core import ENGINE
+from gaiod.core.engine import tls_library
+from gaiod.tls_options import made_by
 
-VERSION_TEXT = f"gaiod {gaiod.__version__}, {ENGINE} engine, Python {platform.python_version()}\n"
+VERSION_TEXT = (
+    f"gaiod {gaiod.__version__}, {ENGINE} engine, Python {platform.python_version()}, TLS by {made_by(tls_library())}\n"
+)
 COMMANDS = (
     "certificates", "check", "connections", "drain", "explain", "handlers", "health", "kill", "publish", "rebalance",
     "reload", "serve", "server", "status", "top", "upgrade", "version", "workers",

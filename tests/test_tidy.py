@@ -43,12 +43,12 @@ MAY_IMPORT = {
     "observe": {"console", "core", "handler", "log", "plugins", "process", "settings", "stats", "version"},
     "supervisor": {
         "addresses", "config", "control", "core", "handler", "kept_code", "log", "observe", "plugins", "process",
-        "settings", "stats", "ticket_scope", "version", "watched_files", "wording",
+        "settings", "stats", "ticket_scope", "tls_options", "version", "watched_files", "wording",
     },
     # Who asks a daemon.
     "control": {"addresses", "core"},
     "console": {"control", "wording"},
-    "cli": {"console", "core", "log", "plugins", "process", "settings", "supervisor", "version"},
+    "cli": {"console", "core", "log", "plugins", "process", "settings", "supervisor", "tls_options", "version"},
     # What others import.
     "testing": {"core", "handler", "stats"},
     "__init__": {"addresses", "core", "handler", "proxy_protocol", "version", "wording"},

@@ -4,13 +4,15 @@ from dataclasses import fields
 
 from gaiod.core.tls import Certificate, Clients, ServerTls
 from gaiod.settings import CertificateSettings, ClientCertificateSettings, TicketSettings, TlsSettings
-from gaiod.tls_options import server_tls
+from gaiod.tls_options import made_by, server_tls
 
 
 def test_everything_that_is_set_arrives() -> None:
     settings = TlsSettings(
         (CertificateSettings("chain", "key", ("example.org",), 4e9),),
         versions=("1.3",),
+        suites=("TLS_AES_128_GCM_SHA256",),
+        groups=("X25519",),
         refuses_unknown_names=True,
         alpn=("h2",),
         accepts_truncation=True,
@@ -21,6 +23,8 @@ def test_everything_that_is_set_arrives() -> None:
     assert made == ServerTls(
         (Certificate("chain", "key", ("example.org",)),),
         versions=("1.3",),
+        suites=("TLS_AES_128_GCM_SHA256",),
+        groups=("X25519",),
         refuses_unknown_names=True,
         alpn=("h2",),
         accepts_truncation=True,
@@ -34,3 +38,8 @@ def test_everything_that_is_set_arrives() -> None:
 
 def test_what_is_not_set_is_not_asked() -> None:
     assert server_tls(TlsSettings((), tickets=None)) == ServerTls((), ticket_lifetime_s=None)
+
+
+def test_what_makes_tls_is_said_in_words() -> None:
+    assert made_by(("OpenSSL 3.0.19 1 Apr 2026", "openssl")) == "OpenSSL 3.0.19"
+    assert made_by(("LibreSSL 3.9.0", "python")) == "Python's ssl (LibreSSL 3.9.0)"

@@ -26,6 +26,7 @@ NOT_SHOWN = {
     "process_virtual_memory_bytes": "address space costs nothing: what is used of it is the resident memory",
     "process_start_time_seconds": "gaiod_start_time_seconds tells the same, also where there is no /proc",
     "gaiod_upstream_admin_weight": "gaiod server shows it, and few servers have one",
+    "gaiod_tls_info": "it is the same until a restart; gaiod version tells it, and the log",
     **dict.fromkeys(
         ("gaiod_shared_values", "gaiod_shared_values_updates_total", "gaiod_shared_values_delayed_total"),
         "a few values of a handler's own; the log says if they are too many",
@@ -148,6 +149,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         chart("Pauses of those handed over", "s", Line("gaiod_handover_pause_seconds", "listener")),
         chart("TLS handshakes", "cps", Line("gaiod_tls_handshakes_total", "listener result version")),
         chart("TLS handshakes that failed", "cps", Line("gaiod_tls_failures_total", "listener reason")),
+        chart("Time of TLS handshakes", "s", Line("gaiod_tls_handshake_seconds", "listener")),
+        chart(
+            "Steps of TLS handshakes that waited for a pass", "cps",
+            Line("gaiod_handshake_steps_delayed_total", "instance worker"),
+        ),
         chart(
             "Time until certificates end", "s",
             Line("gaiod_tls_certificate_not_after_seconds", "listener name", "min", "{} - time()"),

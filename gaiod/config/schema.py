@@ -22,6 +22,7 @@ from gaiod.config.tls.certificates import EXAMPLE as CERTIFICATES_EXAMPLE
 from gaiod.config.tls.certificates import certificate_of, check_certificates, parse_chain, parse_key
 from gaiod.config.tls.clients import EXAMPLE as CLIENTS_EXAMPLE
 from gaiod.config.tls.clients import clients_of, parse_ca, parse_crl, parse_depth, parse_verify
+from gaiod.config.tls.cryptography import parse_groups, parse_suites
 from gaiod.config.tls.openssl import check_tls
 from gaiod.config.tls.tickets import check_tickets
 from gaiod.config.units import (
@@ -194,6 +195,8 @@ TLS = Section(
         ),
         "start": Key("starts_by_handler", Value(parse_tls_start)),
         "versions": Key("versions", Value(parse_tls_versions)),
+        "suites": Key("suites", Value(parse_suites)),
+        "groups": Key("groups", Value(parse_groups)),
         "unknown_name": Key("refuses_unknown_names", Value(parse_unknown_name)),
         "alpn": Key("alpn", Value(parse_alpn)),
         "handshake_timeout": Key("handshake_timeout_s", _duration(0.1, 60.0)),

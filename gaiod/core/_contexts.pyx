@@ -9,20 +9,20 @@ from libc.string cimport memcmp, memcpy, memset, strcmp
 from gaiod.core._openssl cimport (
     BIO, BIO_free, BIO_new_mem_buf, ERR_clear_error, EVP_DecryptInit_ex, EVP_EncryptInit_ex, EVP_MAC_CTX_set_params,
     EVP_PKEY_free, EVP_aes_256_cbc, EVP_sha256, HMAC_Init_ex, OPENSSL_NPN_NEGOTIATED, OPENSSL_cleanse, OSSL_PARAM,
-    OSSL_PARAM_OCTET_STRING, OSSL_PARAM_UTF8_STRING, PEM_read_bio_PrivateKey, PEM_read_bio_X509,
-    PEM_read_bio_X509_CRL, RAND_bytes, SSL, SSL_AD_UNRECOGNIZED_NAME, SSL_CTRL_EXTRA_CHAIN_CERT, SSL_CTRL_MODE,
+    OSSL_PARAM_OCTET_STRING, OSSL_PARAM_UTF8_STRING, PEM_read_bio_PrivateKey, PEM_read_bio_X509, PEM_read_bio_X509_CRL,
+    RAND_bytes, SSL, SSL_AD_UNRECOGNIZED_NAME, SSL_CTRL_EXTRA_CHAIN_CERT, SSL_CTRL_MODE, SSL_CTRL_SET_GROUPS_LIST,
     SSL_CTRL_SET_MAX_PROTO_VERSION, SSL_CTRL_SET_MIN_PROTO_VERSION, SSL_CTRL_SET_SESS_CACHE_MODE,
-    SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB,
-    SSL_CTX, SSL_CTX_add_client_CA, SSL_CTX_callback_ctrl, SSL_CTX_check_private_key, SSL_CTX_ctrl, SSL_CTX_free,
+    SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB, SSL_CTX,
+    SSL_CTX_add_client_CA, SSL_CTX_callback_ctrl, SSL_CTX_check_private_key, SSL_CTX_ctrl, SSL_CTX_free,
     SSL_CTX_get_cert_store, SSL_CTX_get_ex_data, SSL_CTX_new, SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cert_store,
-    SSL_CTX_set_cipher_list, SSL_CTX_set_ex_data, SSL_CTX_set_num_tickets, SSL_CTX_set_options,
-    SSL_CTX_set_session_id_context, SSL_CTX_set_timeout, SSL_CTX_set_tlsext_ticket_key_evp_cb, SSL_CTX_set_verify,
-    SSL_CTX_set_verify_depth, SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate, SSL_MODE_RELEASE_BUFFERS,
-    SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_TICKET, SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK,
-    SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_VERIFY_PEER, SSL_get_SSL_CTX, SSL_get_servername, SSL_select_next_proto,
-    SSL_set_SSL_CTX, TLS_server_method, X509_CRL_free, X509_NAME_size, X509_STORE_add_cert, X509_STORE_add_crl,
-    X509_STORE_set_flags, X509_STORE_up_ref, X509_V_FLAG_CRL_CHECK, X509_V_FLAG_CRL_CHECK_ALL, X509_free,
-    X509_get_subject_name,
+    SSL_CTX_set_cipher_list, SSL_CTX_set_ciphersuites, SSL_CTX_set_ex_data, SSL_CTX_set_num_tickets,
+    SSL_CTX_set_options, SSL_CTX_set_session_id_context, SSL_CTX_set_timeout, SSL_CTX_set_tlsext_ticket_key_evp_cb,
+    SSL_CTX_set_verify, SSL_CTX_set_verify_depth, SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate,
+    SSL_MODE_RELEASE_BUFFERS, SSL_OP_CIPHER_SERVER_PREFERENCE, SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION,
+    SSL_OP_NO_TICKET, SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK, SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_VERIFY_PEER,
+    SSL_get_SSL_CTX, SSL_get_servername, SSL_select_next_proto, SSL_set_SSL_CTX, TLS_server_method, X509_CRL_free,
+    X509_NAME_size, X509_STORE_add_cert, X509_STORE_add_crl, X509_STORE_set_flags, X509_STORE_up_ref,
+    X509_V_FLAG_CRL_CHECK, X509_V_FLAG_CRL_CHECK_ALL, X509_free, X509_get_subject_name,
 )
 
 cdef enum:
@@ -324,11 +324,35 @@ cdef SSL_CTX* make_context(options, certificate) except NULL:
         else:
             SSL_CTX_set_num_tickets(context, 1)
             SSL_CTX_set_timeout(context, <long>options.ticket_lifetime_s)
+        choose_cryptography(context, options)
         use_certificate(context, certificate)
     except BaseException:
         SSL_CTX_free(context)
         raise
     return context
+
+
+cdef int choose_cryptography(SSL_CTX* context, options) except -1:
+    """Let a context agree on some suites and groups only, if there are any.
+
+    Raises:
+        ValueError: OpenSSL does not know them.
+    """
+    cdef bytes newer = ":".join(suite for suite in options.suites if suite.startswith("TLS_")).encode()
+    cdef bytes older = ":".join(suite for suite in options.suites if not suite.startswith("TLS_")).encode()
+    cdef bytes groups = ":".join(options.groups).encode()
+    if options.suites:
+        SSL_CTX_set_options(context, SSL_OP_CIPHER_SERVER_PREFERENCE)
+    if newer and SSL_CTX_set_ciphersuites(context, newer) != 1:
+        ERR_clear_error()
+        raise ValueError(f"it knows some of the suites {newer.decode()} not")
+    if older and SSL_CTX_set_cipher_list(context, older) != 1:
+        ERR_clear_error()
+        raise ValueError(f"it knows none of the suites {older.decode()}")
+    if groups and SSL_CTX_ctrl(context, SSL_CTRL_SET_GROUPS_LIST, 0, PyBytes_AS_STRING(groups)) != 1:
+        ERR_clear_error()
+        raise ValueError(f"it knows some of the groups {groups.decode()} not")
+    return 0
 
 
 cdef int use_certificate(SSL_CTX* context, certificate) except -1:

@@ -12,6 +12,7 @@ cdef enum:
     SSL_ERROR_ZERO_RETURN = 6
     SSL_CTRL_EXTRA_CHAIN_CERT = 14
     SSL_CTRL_MODE = 33
+    SSL_CTRL_SET_GROUPS_LIST = 92
     SSL_CTRL_SET_SESS_CACHE_MODE = 44
     SSL_CTRL_SET_TLSEXT_SERVERNAME_CB = 53
     SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG = 54
@@ -30,6 +31,7 @@ cdef enum:
     SSL_OP_NO_TICKET = 0x4000
     SSL_OP_NO_COMPRESSION = 0x20000
     SSL_OP_NO_RENEGOTIATION = 0x40000000
+    SSL_OP_CIPHER_SERVER_PREFERENCE = 0x00400000
     SSL_TLSEXT_ERR_OK = 0
     SSL_TLSEXT_ERR_ALERT_FATAL = 2
     SSL_AD_UNRECOGNIZED_NAME = 112
@@ -70,6 +72,7 @@ cdef int (*SSL_CTX_set_ex_data)(SSL_CTX*, int, void*) noexcept nogil
 cdef void* (*SSL_CTX_get_ex_data)(SSL_CTX*, int) noexcept nogil
 cdef int (*SSL_CTX_set_tlsext_ticket_key_evp_cb)(SSL_CTX*, void*) noexcept nogil     # NULL before 3.0
 cdef int (*SSL_CTX_set_cipher_list)(SSL_CTX*, const char*) noexcept nogil
+cdef int (*SSL_CTX_set_ciphersuites)(SSL_CTX*, const char*) noexcept nogil
 cdef int (*SSL_CTX_use_certificate)(SSL_CTX*, void*) noexcept nogil
 cdef int (*SSL_CTX_use_PrivateKey)(SSL_CTX*, void*) noexcept nogil
 cdef int (*SSL_CTX_check_private_key)(SSL_CTX*) noexcept nogil

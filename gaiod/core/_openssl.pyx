@@ -80,6 +80,7 @@ cdef int find_contexts() except -1:
     find(<void**>&SSL_CTX_set_options, b"SSL_CTX_set_options")
     find(<void**>&SSL_CTX_set_num_tickets, b"SSL_CTX_set_num_tickets")
     find(<void**>&SSL_CTX_set_cipher_list, b"SSL_CTX_set_cipher_list")
+    find(<void**>&SSL_CTX_set_ciphersuites, b"SSL_CTX_set_ciphersuites")
     find(<void**>&SSL_CTX_use_certificate, b"SSL_CTX_use_certificate")
     find(<void**>&SSL_CTX_use_PrivateKey, b"SSL_CTX_use_PrivateKey")
     find(<void**>&SSL_CTX_check_private_key, b"SSL_CTX_check_private_key")

@@ -16,8 +16,8 @@ from gaiod.core._contexts cimport Contexts
 from gaiod.core._openssl cimport (
     BIO, BIO_CTRL_FLUSH, BIO_FLAGS_ALL, BIO_FLAGS_RETRY_READ, BIO_TYPE_SOURCE_SINK, BIO_clear_flags, BIO_get_data,
     BIO_get_new_index, BIO_meth_new, BIO_meth_set_ctrl, BIO_meth_set_read, BIO_meth_set_write, BIO_new, BIO_set_data,
-    BIO_set_flags, BIO_set_init, ERR_clear_error, ERR_peek_error, ERR_reason_error_string, SSL, SSL_CIPHER_get_name,
-    SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN, SSL_do_handshake, SSL_free, SSL_get0_alpn_selected,
+    BIO_set_flags, BIO_set_init, ERR_clear_error, ERR_peek_error, ERR_reason_error_string, OpenSSL_version, SSL,
+    SSL_CIPHER_get_name, SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN, SSL_do_handshake, SSL_free, SSL_get0_alpn_selected,
     SSL_get1_peer_certificate, SSL_get_current_cipher, SSL_get_error, SSL_get_servername, SSL_get_verify_result,
     SSL_get_version, SSL_new, SSL_pending, SSL_read, SSL_session_reused, SSL_set_accept_state, SSL_set_bio,
     SSL_set_connect_state, SSL_shutdown, SSL_write, X509_free, X509_verify_cert_error_string, has_openssl, i2d_X509,
@@ -837,6 +837,15 @@ class ObjectContext:
 def shares_tickets():
     """As `engine.shares_tickets`."""
     return has_openssl()
+
+
+def tls_library():
+    """As `engine.tls_library`."""
+    if has_openssl():
+        return OpenSSL_version(0).decode("ascii", "replace"), "openssl"
+    from ssl import OPENSSL_VERSION  # late, as above
+
+    return OPENSSL_VERSION, "python"
 
 
 def open_tls(options):

@@ -95,6 +95,11 @@ def _context_of(certificate: Certificate, options: ServerTls) -> ssl.SSLContext:
         context.num_tickets = 0
     else:
         context.num_tickets = 1
+    if options.groups or any(suite.startswith("TLS_") for suite in options.suites):
+        raise ValueError("Python's ssl cannot choose groups, nor suites of TLS 1.3")
+    if options.suites:
+        context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+        context.set_ciphers(":".join(options.suites))
     if options.clients is not None:
         _ask_clients(context, options.clients)
     load(context, certificate)

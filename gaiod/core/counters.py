@@ -22,6 +22,7 @@ SINGLES = (
     "loop_events",
     "loop_busy_ns",
     "swap_buffer_exhausted",
+    "handshake_steps_delayed",
     "conn_gc_found",
     "conn_gc_closed",
     "conn_freed",

@@ -61,6 +61,7 @@ __all__ = [
     "shares_tickets",
     "shutdown_write",
     "take_error",
+    "tls_library",
 ]
 
 
@@ -71,6 +72,16 @@ def shares_tickets() -> bool:
         from gaiod.core.sessions import shares_tickets as tell
     else:
         from gaiod.core._sessions import shares_tickets as tell
+    return tell()
+
+
+def tls_library() -> tuple[str, str]:
+    """Return what makes sessions: the library, as it calls itself; and by way of what: `openssl` (itself), `python`."""
+    # Late, as below.
+    if TYPE_CHECKING or ENGINE == "interpreted":
+        from gaiod.core.sessions import tls_library as tell
+    else:
+        from gaiod.core._sessions import tls_library as tell
     return tell()
 
 

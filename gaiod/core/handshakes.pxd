@@ -8,7 +8,7 @@ from gaiod.core.pending cimport Operations
 from gaiod.core.results cimport OpResult
 from gaiod.core.turns cimport Turns
 
-cdef int HANDSHAKE, COMPLETE, FAILED, EPROTO
+cdef int HANDSHAKE, COMPLETE, FAILED, EPROTO, STEPS_DELAYED
 cdef double inf
 
 

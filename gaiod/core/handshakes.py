@@ -9,13 +9,14 @@ import errno
 from math import inf
 
 from gaiod.core.connection import Conn
-from gaiod.core.counters import COMPLETE, FAILED
+from gaiod.core.counters import COMPLETE, FAILED, index
 from gaiod.core.operations import HANDSHAKE
 from gaiod.core.pending import Operations
 from gaiod.core.results import OpResult
 from gaiod.core.turns import Turns
 
 EPROTO = errno.EPROTO
+STEPS_DELAYED = index("handshake_steps_delayed")
 
 STEPS_PER_PASS = 16
 """Most steps that one pass takes: some 6 ms, which everybody else waits for. The oldest first; others in the next."""
@@ -29,6 +30,8 @@ class Handshakes:
 
     def step(self, operations: Operations, turns: Turns) -> None:
         """Take a step of each handshake that is ready, as many as a pass may."""
+        if turns.count > STEPS_PER_PASS:
+            operations.counters[STEPS_DELAYED] += turns.count - STEPS_PER_PASS
         for i in range(turns.count):
             conn = turns.items[i]
             if i >= STEPS_PER_PASS:

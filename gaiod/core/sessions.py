@@ -146,6 +146,11 @@ def shares_tickets() -> bool:
     return False
 
 
+def tls_library() -> tuple[str, str]:
+    """As `engine.tls_library`."""
+    return ssl.OPENSSL_VERSION, "python"
+
+
 def open_tls(options: ServerTls | ClientTls) -> TlsContext:
     """As `engine.open_tls`."""
     return TlsContext(Client(options) if isinstance(options, ClientTls) else Contexts(options))

@@ -26,6 +26,13 @@ certificate; `wrong_name`: that is for others; `certificate`: we do not believe 
 VERSIONS = ("1.2", "1.3")
 """Others have known weaknesses (RFC 8996)."""
 
+SUITES = (
+    "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305",
+)  # fmt: skip
+"""Those with forward secrecy and authenticated encryption (RFC 9325, 4.2), as OpenSSL calls them: `TLS_` is TLS 1.3."""
+
 NAME_MAX = 255
 """Characters of a server's name."""
 
@@ -78,6 +85,10 @@ class ServerTls:
     """The first is for clients that name no server, or one that no certificate has."""
     versions: tuple[str, ...] = VERSIONS
     """Of `VERSIONS`."""
+    suites: tuple[str, ...] = ()
+    """Of `SUITES`, the preferred first; a version of which there is none has those that OpenSSL prefers."""
+    groups: tuple[str, ...] = ()
+    """For the exchange of keys, as OpenSSL calls them, the preferred first: `X25519`, `P-256`; none: its own choice."""
     refuses_unknown_names: bool = False
     """A client that names no server, or one that no certificate is for, is shown none."""
     alpn: tuple[str, ...] = ()

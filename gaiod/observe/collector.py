@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector as PrometheusCollector
 
 from gaiod.core import ENGINE, counters
+from gaiod.core.engine import tls_library
 from gaiod.core.tls import FAILURES, VERSIONS
 from gaiod.handler.admin_state import MODES, AdminState, admin_states
 from gaiod.observe import push_metrics
@@ -35,6 +36,7 @@ from gaiod.stats.cells import (
     GC_GENERATIONS,
     GC_PAUSE_BOUNDS_S,
     HANDOVER_BOUNDS_S,
+    HANDSHAKE_BOUNDS_S,
     PAUSE_REASONS,
     PUSH_DROP_REASONS,
     REJECT_REASONS,
@@ -289,6 +291,8 @@ class Collector(PrometheusCollector):
         scrape.add("gaiod_config_last_reload_successful", subject.last_reload_worked)
         scrape.add("gaiod_config_last_reload_success_timestamp_seconds", subject.last_success_s)
         scrape.add("gaiod_workers_keeping", subject.keeping_workers)
+        if any(listener.settings.tls is not None for listener in subject.listeners()):
+            scrape.add("gaiod_tls_info", 1, *tls_library())
         self._add_files(scrape)
 
     def _add_files(self, scrape: _Scrape) -> None:
@@ -332,7 +336,8 @@ class Collector(PrometheusCollector):
             submitted = live[counters.operation_index(operation, "submitted")]
             scrape.add("gaiod_operations_pending", max(0, submitted - ended), worker, operation)
         for cell in (
-            "loop_iterations", "loop_events", "swap_buffer_exhausted", "conn_gc_found", "conn_gc_closed", "conn_freed",
+            "loop_iterations", "loop_events", "swap_buffer_exhausted", "handshake_steps_delayed", "conn_gc_found",
+            "conn_gc_closed", "conn_freed",
         ):  # fmt: skip
             scrape.add(f"gaiod_{cell}_total", cells[counters.index(cell)], worker)
         scrape.add("gaiod_connection_log_dropped_total", cells[LAYOUT.worker("connection_log_dropped")], worker)
@@ -403,6 +408,9 @@ class Collector(PrometheusCollector):
         scrape.add("gaiod_tls_handshakes_total", sum(failed.values()), name, "failed", "")
         for reason, count in failed.items():
             scrape.add("gaiod_tls_failures_total", count, name, reason)
+        first_bucket = CELL[f"tls_handshake_le_{HANDSHAKE_BOUNDS_S[0]}"]
+        buckets = row[first_bucket : first_bucket + len(HANDSHAKE_BOUNDS_S) + 1]
+        scrape.add_buckets("gaiod_tls_handshake_seconds", buckets, row[CELL["tls_handshake_ns"]] / 1e9, name)
         ends: dict[str, float] = {}
         for certificate in tls.certificates:
             first = certificate.names[0]

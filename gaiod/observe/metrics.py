@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gaiod.core.counters import FANOUT_BOUNDS_S, LAG_BOUNDS_S
-from gaiod.stats.cells import CONNECT_BOUNDS_S, DURATION_BOUNDS_S, GC_PAUSE_BOUNDS_S, HANDOVER_BOUNDS_S
+from gaiod.stats.cells import (
+    CONNECT_BOUNDS_S,
+    DURATION_BOUNDS_S,
+    GC_PAUSE_BOUNDS_S,
+    HANDOVER_BOUNDS_S,
+    HANDSHAKE_BOUNDS_S,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,20 @@ METRICS = (
         "counter",
         "TLS handshakes with clients that failed, by reason.",
         ("listener", "reason"),
+    ),
+    Metric(
+        "gaiod_tls_handshake_seconds",
+        "histogram",
+        "How long TLS handshakes with clients took that are done: their round trips, our work, and waiting for it.",
+        ("listener",),
+        HANDSHAKE_BOUNDS_S,
+    ),
+    Metric(
+        "gaiod_tls_info",
+        "gauge",
+        "Always 1, where a listener speaks TLS. library: what makes sessions; layer: by way of what, openssl (itself) "
+        "or python (its ssl).",
+        ("library", "layer"),
     ),
     Metric(
         "gaiod_tls_certificate_not_after_seconds",
@@ -381,6 +401,12 @@ METRICS = (
         "Time between two polls of the loop: how long a ready connection had to wait.",
         ("worker",),
         LAG_BOUNDS_S,
+    ),
+    Metric(
+        "gaiod_handshake_steps_delayed_total",
+        "counter",
+        "Steps of TLS handshakes that waited for the next pass of the loop, which takes 16 of them at most.",
+        ("worker",),
     ),
     Metric(
         "gaiod_swap_buffer_exhausted_total",

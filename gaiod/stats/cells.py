@@ -78,6 +78,9 @@ SIDES = ("downstream", "upstream")
 TRAFFIC_CELLS = ("received_bytes", "sent_bytes", "pauses", "resumes", "paused_ns", "buffered_bytes")
 """What `Conn.traffic` is the index of, as `gaiod.core.counters` has it."""
 
+HANDSHAKE_BOUNDS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
+"""Upper bounds of the histogram of handshakes with clients, in seconds; one more bucket is unbounded."""
+
 CONNECT_BOUNDS_S = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 UNAVAILABLE_CAUSES = (
@@ -107,6 +110,9 @@ LISTENER_CELLS = (
     *(f"rejected_{reason}" for reason in REJECT_REASONS),
     *(f"tls_{result}_{version}" for result in TLS_RESULTS for version in VERSIONS),
     *(f"tls_failed_{reason}" for reason in FAILURES),
+    "tls_handshake_ns",
+    *(f"tls_handshake_le_{bound}" for bound in HANDSHAKE_BOUNDS_S),
+    "tls_handshake_le_inf",
     *(f"accept_error_{name}" for name in ACCEPT_ERRORS),
     *(f"accept_paused_{reason}_ns" for reason in PAUSE_REASONS),
     *(f"handler_error_{hook}" for hook in CALLS),

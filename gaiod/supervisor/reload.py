@@ -196,6 +196,7 @@ KEYS = {
     "opened": "open",
     "options": "with",
     "refuses_unknown_names": "unknown_name",
+    "starts_by_handler": "start",
 }
 """What the file calls settings that have another name. All others are called as their key, with the unit behind it."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from gaiod.addresses import SYSTEMD
 from gaiod.control.protocol import ControlError
 from gaiod.core import ENGINE
+from gaiod.core.engine import tls_library
 from gaiod.core.errors import WatcherClosed
 from gaiod.core.watcher import Watcher
 from gaiod.log.setup import LogError, configure_log, follow_log
@@ -37,6 +38,7 @@ from gaiod.supervisor.sockets.bind import BindError
 from gaiod.supervisor.sockets.fronts import Fronts
 from gaiod.supervisor.sockets.listeners import Prepared
 from gaiod.supervisor.upgrade import Upgrade
+from gaiod.tls_options import made_by
 from gaiod.version import __version__
 
 log = logging.getLogger("gaiod.supervisor")
@@ -153,6 +155,8 @@ class Supervisor:
                 case _:
                     return os.EX_OSERR
         log.info("gaiod %s, %s engine, process %d", __version__, ENGINE, os.getpid())
+        if any(listener.tls is not None for listener in self._settings.listeners):
+            log.info("TLS is made by %s", made_by(tls_library()))
         if ENGINE == "interpreted" and "GAIOD_ENGINE" not in os.environ:
             log.warning(
                 "no compiled engine: install a C compiler and Python's headers, and gaiod again, for 3x the speed"

@@ -29,7 +29,7 @@ from gaiod.log.rate_limit import LimitedLog
 from gaiod.plugins import label_of
 from gaiod.process.dispatch import Target
 from gaiod.settings import ListenerSettings, ProxyProtocolSettings, TlsSettings
-from gaiod.stats.cells import ACCEPT_ERRORS, CELL, HANDOVER_BOUNDS_S, Layout, bucket_of
+from gaiod.stats.cells import ACCEPT_ERRORS, CELL, HANDOVER_BOUNDS_S, HANDSHAKE_BOUNDS_S, Layout, bucket_of
 from gaiod.ticket_scope import scope_of
 from gaiod.worker.admission.accept_pauses import AcceptPauses
 from gaiod.worker.admission.access import Access
@@ -59,6 +59,7 @@ HANDED_BACK = Termination("handed_back", "gaiod", "drain")
 STATE_MAX_BYTES = 64 * 1024
 """Of what a handler says of a connection that leaves: it is a description, and not a store."""
 
+FIRST_HANDSHAKE = CELL[f"tls_handshake_le_{HANDSHAKE_BOUNDS_S[0]}"]
 FIRST_HANDOVER = CELL[f"handover_le_{HANDOVER_BOUNDS_S[0]}"]
 
 BEHIND_BYTES = 256 * 1024
@@ -172,7 +173,12 @@ class Listener(Target):
             reject=self._no_tls,
             closed=self._unserved_closed,
             count=lambda cell: self._count(f"tls_{cell}"),
+            took=self._note_handshake,
         )
+
+    def _note_handshake(self, took_s: float) -> None:
+        self._count("tls_handshake_ns", round(took_s * 1e9))
+        self._cells[self._row + FIRST_HANDSHAKE + bucket_of(took_s, HANDSHAKE_BOUNDS_S)] += 1
 
     # -- starting and stopping -----------------------------------------------------------------------
 
@@ -476,10 +482,11 @@ class Listener(Target):
     def _shaken(self, conn: Conn, error: Exception | None) -> None:
         """Take the end of a handshake that the handler has begun."""
         assert self._tls_wait is not None
+        begun_s = self._tls_wait.ended(conn)
         if conn.closed or isinstance(error, (ConnClosed, WatcherClosed)):
             return  # on_close tells
         if error is None:
-            self._tls_wait.succeeded(conn)
+            self._tls_wait.succeeded(conn, begun_s)
             self._call("on_tls", conn, self.handler.on_tls, (conn,))
             return
         wrong, termination = self._tls_wait.failed_with(error)

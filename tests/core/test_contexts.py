@@ -13,6 +13,7 @@ from core.support.tls import (
     can_refuse_protocols,
     certificate,
     client,
+    is_openssl,
     server,
     server_of,
     shake_hands,
@@ -333,3 +334,57 @@ def test_contexts_of_renewed_certificates_are_freed(watcher: Watcher, tcp_pair: 
 
     before = renew(100)
     assert renew(300) - before < 300 * 21_000 / 4
+
+
+NEWER, OLDER = "TLS_AES_128_GCM_SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"
+
+
+@pytest.mark.parametrize(("version", "suites"), [("1.3", (NEWER,)), ("1.2", (OLDER, "ECDHE-ECDSA-CHACHA20-POLY1305"))])
+def test_suites_are_those_that_are_chosen_and_the_first_is_preferred(
+    watcher: Watcher, tcp_pair: NewPair, version: str, suites: tuple[str, ...]
+) -> None:
+    if version == "1.3" and not is_openssl():
+        pytest.skip("the standard library cannot choose them")
+    for preferred in (suites, suites[::-1]):
+        tls = server_of(ServerTls((certificate(),), suites=preferred))
+        near, far = tcp_pair()
+        conn, peer = watcher.delegate(near), TlsPeer(far, version)
+        assert shake_hands(watcher, conn, peer, [], tls).error is None
+        assert conn.tls.suite == preferred[0]
+        conn.abort()
+
+
+def test_version_of_which_no_suite_is_chosen_has_the_usual_ones(watcher: Watcher, tcp_pair: NewPair) -> None:
+    tls = server_of(ServerTls((certificate(),), suites=(OLDER,)))
+    near, far = tcp_pair()
+    conn = watcher.delegate(near)
+    assert shake_hands(watcher, conn, TlsPeer(far), [], tls).error is None
+    assert conn.tls.suite.startswith("TLS_")
+
+
+def test_groups_are_those_that_are_chosen(watcher: Watcher, tcp_pair: NewPair) -> None:
+    """A client of another curve fails: Python's offers one, if it is told so."""
+    if not is_openssl():
+        pytest.skip("the standard library cannot choose them")
+    tls = server_of(ServerTls((certificate(),), groups=("P-384", "X25519")))
+    for curve, is_served in (("secp384r1", True), ("prime256v1", False)):
+        near, far = tcp_pair()
+        conn, peer = watcher.delegate(near), TlsPeer(far)
+        context = ssl.create_default_context(cadata=certificate().chain)
+        context.set_ecdh_curve(curve)
+        peer.object = context.wrap_bio(peer.incoming, peer.outgoing, server_hostname="localhost")
+        conn.start_tls(tls)
+        peer.step()
+        if is_served:
+            assert_quiet(watcher)  # the first flight is answered
+            while not peer.is_open:
+                peer.step()
+            assert collect_one(watcher).error is None
+        else:
+            assert isinstance(collect_one(watcher).error, TlsError)
+
+
+@pytest.mark.parametrize("options", [{"suites": ("TLS_NO_SUCH",)}, {"groups": ("X25519", "nothing")}])
+def test_what_openssl_does_not_know_or_python_cannot_choose_is_refused(options: dict[str, tuple[str, ...]]) -> None:
+    with pytest.raises(ValueError, match=r"it knows some of the|Python's ssl cannot choose"):
+        server_of(ServerTls((certificate(),), **options))  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import re
 import shutil
+import ssl
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from core.support.processes import REPOSITORY, run_python
 from core.support.waiting import compiled_only
 from gaiod import core
 from gaiod.core import COMPILED, ENGINE
+from gaiod.core.engine import shares_tickets, tls_library
 
 TELL = "import gaiod.core, gaiod.core.watcher as w; print(gaiod.core.ENGINE, w.__file__.rpartition('.')[2])"
 SOURCE = "py"
@@ -51,6 +53,7 @@ def test_interpreted_system_calls_have_the_names_of_the_compiled_ones() -> None:
         "open_tls",
         "prepare_tls",
         "shares_tickets",
+        "tls_library",
     }  # they import what they need when they are called
     assert set(engine.__all__) - own <= {*vars(flows), *vars(outboxes), *vars(stopwatch), *vars(syscalls)}
     assert set(engine.__all__) <= set(vars(engine))
@@ -144,3 +147,9 @@ def names_of(path: Path) -> set[str]:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
     return names
+
+
+def test_library_of_tls_is_told_by_its_name_and_by_way_of_what_it_is_used() -> None:
+    library, layer = tls_library()
+    assert library == ssl.OPENSSL_VERSION
+    assert layer == ("openssl" if shares_tickets() else "python")

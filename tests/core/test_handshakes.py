@@ -6,6 +6,7 @@ import ssl
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from core.support.tls import (
     use_layer,
 )
 from core.support.waiting import LIMIT_S, assert_quiet, collect, collect_one, collect_until, contexts, later, soon
+from gaiod.core import counters
 from gaiod.core.connection import Conn
 from gaiod.core.errors import ConnClosed, DeadlineExceeded, NotQuiet, TlsError, UsageError
 from gaiod.core.handshakes import STEPS_PER_PASS
@@ -235,9 +237,9 @@ def test_handshake_goes_on_when_its_bytes_come_one_by_one(watcher: Watcher, tcp_
     assert conn.tls is not None
 
 
-@pytest.fixture
-def crowd(watcher: Watcher) -> Iterator[list[tuple[Conn, TlsPeer]]]:
-    """Connections in one pass more than may take a step in it, each with a peer that has sent its first flight."""
+@contextmanager
+def crowd_of(watcher: Watcher) -> Iterator[list[tuple[Conn, TlsPeer]]]:
+    """Give connections in one pass more than may take a step in it, each with a peer that has sent its first flight."""
     pairs = [connected_pair(socket.AF_UNIX) for _ in range(2 * STEPS_PER_PASS + 1)]
     conns = [(watcher.delegate(near), TlsPeer(far)) for near, far in pairs]
     for conn, peer in conns:
@@ -246,6 +248,13 @@ def crowd(watcher: Watcher) -> Iterator[list[tuple[Conn, TlsPeer]]]:
     yield conns
     for _, far in pairs:
         far.close()
+
+
+@pytest.fixture
+def crowd(watcher: Watcher) -> Iterator[list[tuple[Conn, TlsPeer]]]:
+    """A crowd of the watcher."""
+    with crowd_of(watcher) as conns:
+        yield conns
 
 
 def test_a_pass_takes_no_more_steps_than_it_may_and_the_oldest_first(
@@ -258,6 +267,14 @@ def test_a_pass_takes_no_more_steps_than_it_may_and_the_oldest_first(
         assert [_has_answer(peer) for _, peer in crowd] == [i < counts[-1] for i in range(len(crowd))]
     assert counts[0] == STEPS_PER_PASS
     assert counts[-1] == len(crowd)
+
+
+def test_steps_that_wait_for_the_next_pass_are_counted() -> None:
+    cells = memoryview(bytearray(8 * counters.SIZE)).cast("q")
+    with Watcher(counters=cells) as watcher, crowd_of(watcher):
+        for _ in range(3):
+            watcher.wait_io(0)
+    assert cells[counters.index("handshake_steps_delayed")] == (STEPS_PER_PASS + 1) + 1
 
 
 def test_everybody_of_a_crowd_is_served(watcher: Watcher, crowd: list[tuple[Conn, TlsPeer]]) -> None:

@@ -121,7 +121,7 @@ ONLY_WHERE_IT_HAPPENS = (
     "gaiod_accept_errors_total", "gaiod_shared_values_updates_total", "gaiod_shared_values_delayed_total",
     "gaiod_tls_handshakes_total", "gaiod_tls_failures_total", "gaiod_upstream_tls_handshakes_total",
     "gaiod_upstream_routed_total", "gaiod_upstream_tls_failures_total", "gaiod_watched_file_reads_total",
-    "gaiod_handler_thread_calls_total",
+    "gaiod_handler_thread_calls_total", "gaiod_tls_handshake_seconds",
 )  # fmt: skip
 """Metrics without a sample until there is one to be told of: no handler of the test shares anything or has threads, and
 none of its listeners speaks TLS or names a file."""

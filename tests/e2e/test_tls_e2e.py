@@ -14,6 +14,8 @@ from core.support.waiting import LIMIT_S
 from e2e.support.daemons import Daemon
 from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
+from gaiod.core.engine import tls_library
+from gaiod.tls_options import made_by
 
 
 @pytest.fixture
@@ -69,6 +71,10 @@ def test_client_is_echoed_and_operator_sees_what_was_agreed(daemon: Start, tls: 
     wait_until(lambda: "reason=peer_eof" in running.log(), "the line about the close")
     samples = running.scrape()
     assert samples.value("gaiod_tls_handshakes_total", listener="echo", result="full", version="1.3") == 1
+    assert samples.value("gaiod_tls_handshake_seconds_count", listener="echo") == 1
+    ((_, info),) = [key for key, _ in samples.items() if key[0] == "gaiod_tls_info"]
+    assert dict(info) == dict(zip(("library", "layer"), tls_library(), strict=True))
+    assert f"TLS is made by {made_by(tls_library())}" in running.log()
     assert samples.labels("gaiod_tls_certificate_not_after_seconds") == [{"listener": "echo", "name": "localhost"}]
     assert "PRIVATE KEY" not in running.log()
 

@@ -17,6 +17,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from gaiod.core import counters
+from gaiod.core.engine import tls_library
 from gaiod.observe import exposition
 from gaiod.observe.collector import ServedListener
 from gaiod.observe.metrics import METRICS
@@ -333,3 +334,10 @@ def test_promtool_has_nothing_to_say(fake: FakeDaemon) -> None:
     text = _exposed(fake, generate_latest)
     lint = subprocess.run(command, input=text, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert (lint.returncode, lint.stdout, lint.stderr) == (0, "", "")
+
+
+def test_library_is_told_where_a_listener_speaks_tls(fake: FakeDaemon) -> None:
+    library, layer = tls_library()
+    assert value_of(fake.collector, "gaiod_tls_info", library=library, layer=layer) == 1
+    (listener,) = {each.key: each for each in fake.listeners() if each.settings.tls is not None}.values()
+    assert value_of(fake.collector, "gaiod_tls_handshake_seconds_count", listener=listener.settings.name) == 0

@@ -10,8 +10,9 @@ from gaiod.stats.cells import PUSH_DROP_REASONS, RESTART_REASONS, STAY_REASONS
 from observe.support.slots import FakeDaemon, samples_of
 
 LABELS = {
-    "cause", "code", "engine", "errno", "file", "generation", "handler", "hook", "kind", "listener", "name", "op",
-    "python", "reason", "result", "server", "side", "source", "state", "upstream", "version", "worker",
+    "cause", "code", "engine", "errno", "file", "generation", "handler", "hook", "kind", "layer", "library",
+    "listener", "name", "op", "python", "reason", "result", "server", "side", "source", "state", "upstream", "version",
+    "worker",
 }  # fmt: skip
 """Values from the configuration and from enums: never an address, a process or a connection."""
 

@@ -41,6 +41,7 @@ class TlsWait(Target):
             Empty: nothing to log.
         closed: called with a connection that has closed and was not admitted.
         count: called with the name of what came of a handshake: `full_1.3`, `failed_timeout`.
+        took: called with how long one took that is done, in seconds.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class TlsWait(Target):
         reject: Callable[[Conn, str, Termination], None],
         closed: Callable[[Conn], None],
         count: Callable[[str], None],
+        took: Callable[[float], None],
     ) -> None:
         super().__init__(None, None)
         self._watcher = watcher
@@ -63,10 +65,13 @@ class TlsWait(Target):
         self._reject = reject
         self._closed = closed
         self._count = count
+        self._took = took
+        self._begun_s: dict[Conn, float] = {}
 
     def expect(self, conn: Conn) -> None:
         """Begin the handshake of a new connection."""
         conn.context = self
+        self._begun_s[conn] = time.monotonic()
         conn.start_tls(self._tls, deadline=conn.opened_s + self._timeout_s)
 
     def begin(self, conn: Conn) -> None:
@@ -75,7 +80,9 @@ class TlsWait(Target):
         Raises:
             UsageError: as `Watcher.start_tls`.
         """
-        conn.start_tls(self._tls, deadline=time.monotonic() + self._timeout_s)
+        begun_s = time.monotonic()
+        conn.start_tls(self._tls, deadline=begun_s + self._timeout_s)
+        self._begun_s[conn] = begun_s
 
     def set_ticket_keys(self, keys: Sequence[bytes]) -> None:
         """Use other keys for tickets."""
@@ -108,15 +115,22 @@ class TlsWait(Target):
         conn, error = result.conn, result.error
         if result.operation is OpType.CLOSE:
             self._closed(conn)
-        elif error is None:
+            return
+        begun_s = self.ended(conn)
+        if error is None:
             if not conn.closed:  # else its CLOSE comes, and is this one's
-                self.succeeded(conn)
+                self.succeeded(conn, begun_s)
                 self._admit(conn)
         elif not isinstance(error, (ConnClosed, WatcherClosed)):
             self._end(conn, *self.failed_with(error))
 
-    def succeeded(self, conn: Conn) -> None:
+    def ended(self, conn: Conn) -> float:
+        """Take note that a handshake has ended, in whatever way; return when it began (`time.monotonic()`)."""
+        return self._begun_s.pop(conn)
+
+    def succeeded(self, conn: Conn, begun_s: float) -> None:
         """Count a handshake that is done."""
+        self._took(time.monotonic() - begun_s)
         facts = conn.tls
         self._count(f"{'resumed' if facts.resumed else 'full'}_{facts.version}")
 

@@ -15,6 +15,7 @@ from gaiod import Conn, ProxyHeader
 from gaiod.core.contexts import load
 from gaiod.core.tls import FAILURES
 from gaiod.settings import CertificateSettings, ClientCertificateSettings, ProxyProtocolSettings, TlsSettings
+from gaiod.stats.cells import HANDSHAKE_BOUNDS_S
 from gaiod.watched_files import KINDS
 from gaiod.worker.drain import Drain
 from gaiod.worker.inspect.questions import Questions
@@ -82,6 +83,21 @@ def test_proxy_header_comes_before_the_handshake(serve: Serve) -> None:
     assert serving.receive(peer, 4) == b"ping"  # type: ignore[arg-type]
     (conn,) = serving.listener.clients()
     assert conn.peer_address == ("192.0.2.7", 56324)
+
+
+def test_time_of_handshakes_that_are_done_is_counted(serve: Serve) -> None:
+    serving = serve(Notes(), tls=settings())
+    peer_of(serving)
+    serving.step_until(lambda: serving.count("accepted"), "the connection being opened")
+    reset(serving.dial())
+    wait_until_rejected_once(serving)
+    buckets = [f"tls_handshake_le_{bound}" for bound in (*HANDSHAKE_BOUNDS_S, "inf")]
+    assert sum(serving.count(bucket) for bucket in buckets) == 1
+    assert serving.count("tls_handshake_ns") > 0
+
+
+def wait_until_rejected_once(serving: Serving) -> None:
+    serving.step_until(lambda: serving.count("rejected_tls"), "a rejection")
 
 
 def test_client_without_tls_is_rejected_and_no_hook_sees_it(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
