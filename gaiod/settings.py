@@ -4,7 +4,7 @@
 them from its supervisor and trusts them. Every number carries its unit in its name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -273,6 +273,20 @@ class Settings:
     control_listen: str | None = "auto"
     """`unix:/absolute/path`; `auto`: where the command line looks for it; None: there is none."""
     log: LogSettings = LogSettings()
+
+
+def files_in(options: Any) -> Iterator[str]:
+    """Yield the paths of the files whose text a handler's options have: `gaiod.PemFile`, as plain values."""
+    if isinstance(options, Mapping):
+        path = options.get("path")
+        if options.keys() == {"path", "text"} and isinstance(path, str) and path.startswith("/"):
+            yield path
+            return
+        options = options.values()
+    elif not isinstance(options, list | tuple):
+        return
+    for each in options:
+        yield from files_in(each)
 
 
 def settings_from(plain: Mapping[str, Any]) -> Settings:

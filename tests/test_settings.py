@@ -10,6 +10,7 @@ from gaiod.settings import (
     ProxyProtocolSettings,
     Settings,
     default_user_timeout_s,
+    files_in,
     listener_settings_from,
 )
 
@@ -53,3 +54,10 @@ def test_numbers_carry_their_unit_in_their_name() -> None:
     for field in (*dataclasses.fields(ListenerSettings), *dataclasses.fields(ProxyProtocolSettings)):
         if "timeout" in field.name or "keepalive" in field.name:
             assert field.name.endswith("_s")
+
+
+def test_files_are_found_wherever_options_name_them() -> None:
+    ca, key = {"path": "/ca.pem", "text": "a"}, {"path": "/key.pem", "text": "b"}
+    options = {"servers": ["a:1", {"address": "b:1", "tls": {"ca": ca, "certificate": {"key": key}}}], "path": "/no"}
+    assert list(files_in(options)) == ["/ca.pem", "/key.pem"]
+    assert list(files_in({"path": 5, "text": "/no"})) == []

@@ -244,7 +244,7 @@ METRICS = (
     Metric(
         "gaiod_upstream_connect_duration_seconds",
         "histogram",
-        "How long successful connects took.",
+        "How long successful connects took, with the handshake where the server speaks TLS.",
         ("upstream",),
         CONNECT_BOUNDS_S,
     ),

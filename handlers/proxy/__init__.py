@@ -157,7 +157,10 @@ class Proxy(Handler):
     def on_open(self, conn: Conn) -> None:
         session = conn.data = Session(self, conn)
         conn.busy = True  # until it is relayed: to wait for a server is not to be idle
-        session.open()
+        if self.options.route:
+            session.open(self.options.route)
+        else:
+            self.find_server(session)
 
     def on_leave(self, conn: Conn) -> bytes | None:
         return conn.data.leave() if isinstance(conn.data, Session) else None

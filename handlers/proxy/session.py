@@ -10,7 +10,7 @@ from gaiod import Arrival, Conn, ConnClosed, DeadlineExceeded, NotTaken, OpResul
 from .client_hello import Hello, HelloReader, NoHello
 from .failures import is_full, is_ours, reason_of, words_for
 from .pool import Pool
-from .route import DEFAULT
+from .route import DEFAULT, RouteOptions
 from .servers import Endpoint
 from .sockets import unsent_bytes
 
@@ -67,13 +67,10 @@ class Session:
 
     # -- what it asks for ------------------------------------------------------------------------------
 
-    def open(self) -> None:
+    def open(self, route: RouteOptions) -> None:
         """Begin: find out for which pool it is, and then a server."""
-        client, route = self.client, self.proxy.options.route
+        client = self.client
         assert client is not None
-        if not route:
-            self.proxy.find_server(self)
-            return
         self.hello = HelloReader()
         if client.tls is not None:  # it is terminated here
             self.hello.asked = Hello(client.tls.server_name, (client.tls.alpn,) if client.tls.alpn else ())

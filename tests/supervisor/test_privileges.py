@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gaiod.settings import CertificateSettings, Settings, TlsSettings
+from gaiod.settings import CertificateSettings, ListenerSettings, Settings, TlsSettings
 from gaiod.supervisor.host import privileges
 from gaiod.supervisor.host.privileges import PrivilegeError, check_start, drop
 from supervisor.support.privileges import (
@@ -300,6 +300,16 @@ def test_key_that_the_user_of_the_daemon_cannot_read_is_told_with_the_remedy(ope
     os.chown(key, 0, NOBODY.pw_gid)
     key.chmod(0o640)
     assert privileges.unreadable_later(wanted) == []
+
+
+@needs_root
+def test_file_that_an_option_names_is_told_too(open_folder: Path) -> None:
+    key = open_folder / "own.key"
+    key.touch(0o600)
+    options = {"servers": [{"tls": {"certificate": {"key": {"path": str(key), "text": "secret"}}}}]}
+    listener = ListenerSettings("db", "127.0.0.1:0", "proxy", options=options)
+    (text,) = privileges.unreadable_later(Settings((listener,), user="nobody"))
+    assert text.startswith(f"{key}: user nobody cannot read it")
 
 
 def test_nothing_is_told_of_a_user_that_nobody_becomes(open_folder: Path) -> None:

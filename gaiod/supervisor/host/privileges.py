@@ -18,7 +18,7 @@ from pathlib import Path
 from gaiod.core.errors import GaiodError
 from gaiod.log.setup import LogError, check_log
 from gaiod.plugins import is_file
-from gaiod.settings import Settings
+from gaiod.settings import Settings, files_in
 from gaiod.watched_files import contents_of
 from gaiod.wording import printable
 
@@ -111,7 +111,8 @@ def rehearse(settings: Settings) -> None:
 
 def unreadable(settings: Settings) -> list[str]:
     """Return what to say of files that the configuration names and that this process cannot read, one for each."""
-    paths = dict.fromkeys(path for _, files, _ in contents_of(settings.listeners) for path in files)
+    watched = (path for _, files, _ in contents_of(settings.listeners) for path in files)
+    paths = dict.fromkeys((*watched, *(path for each in settings.listeners for path in files_in(each.options))))
     user, group = _user_name(os.geteuid()), _group_name(os.getegid())
     return [
         f"{printable(path)}: user {user} cannot read it, so it stays as it was at the start when it is renewed, and "
