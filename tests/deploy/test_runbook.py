@@ -5,9 +5,12 @@ from pathlib import Path
 
 import click
 import pytest
+from core.support.pki import authority
 from core.support.processes import REPOSITORY
+from core.support.tls import certificate
 
 from gaiod.cli import main
+from gaiod.config import loads
 from gaiod.stats.cells import STAY_REASONS
 
 RUNBOOK = REPOSITORY / "deploy" / "README.md"
@@ -50,6 +53,32 @@ def test_runbook_has_commands() -> None:
 def test_metric_exists(metric: str) -> None:
     documented = (RUNBOOK.parent / "METRICS.md").read_text()
     assert f"`{re.sub('_bucket$', '', metric)}`" in documented
+
+
+RECIPES = re.findall(
+    r"```yaml\n(.*?)```", TEXT.partition("### Three recipes for TLS")[2].partition("\n## ")[0], re.DOTALL
+)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=range(len(RECIPES)))
+def test_recipe_for_tls_is_a_configuration(recipe: str, tmp_path: Path) -> None:
+    """With files in the places of those that it names."""
+    made, own = certificate(), authority()
+    texts = {"crl": own.revocations(), "key": made.key, "ca": own.certificate, "chain": made.chain}
+
+    def written(found: re.Match[str]) -> str:
+        key = found.group(1)
+        file = tmp_path / f"{key}.pem"
+        file.write_text(texts[key])
+        return f"{key}: {file}"
+
+    settings = loads(re.sub(r"\b(chain|key|ca|crl): (/etc/[^\s,}]+)", written, recipe))
+    assert settings.listeners
+    assert "/etc/" not in str(settings)
+
+
+def test_there_are_three_recipes_of_which_one_has_two_ends() -> None:
+    assert len(RECIPES) == 4
 
 
 def test_each_reason_why_a_connection_is_not_handed_over_has_its_remedy() -> None:
