@@ -10,6 +10,7 @@ from gaiod.core.errors import UsageError
 from gaiod.core.operations import CANCEL, FINISH, FREE, RESET, SHUTDOWN, OpType
 from gaiod.core.results import OpResult
 from gaiod.core.sockets import address_of
+from gaiod.core.tls import ClientTls
 
 UNASSIGNED = counters.index("unassigned_received_bytes")
 
@@ -205,38 +206,39 @@ class Conn:
         self, tls: Any = None, *, server: bool = False, unread: bytes | bytearray | memoryview | None = None,
         context: object = None, deadline: float | None = None,
     ) -> "Conn":  # fmt: skip
-        """Speak TLS from now on: as `Watcher.start_tls`, or with `server=True` as the server that its listener is.
+        """Speak TLS from now on, in a handler whose protocol begins without (STARTTLS, PostgreSQL's SSLRequest).
 
-        For a handler whose protocol begins without (STARTTLS, PostgreSQL's SSLRequest), on a listener with
-        `tls: {start: handler}`. Write the answer to the client's request, and call this in `on_write`. Next is
-        `on_tls`, or `on_close`: the handshake failed, or was not done within the listener's `tls.handshake_timeout`.
+        With a client, with `server=True`, on a listener with `tls: {start: handler}`: write the answer to its request,
+        and call this in `on_write`. With a server, with a `gaiod.ClientTls`, when its answer has been read. Next is
+        `on_tls`, or `on_close`: the handshake failed, or was not done in time. No other operation may be pending.
 
-        What came together with the request was not encrypted, whoever has sent it. Who takes it for a part of what
-        follows lets an attacker speak in the client's name (CVE-2011-0411, CVE-2021-23222). So it has to be shown
-        here, and if there is any, the connection is closed instead (`tls_error`, `plaintext`).
+        What came together with the request, or the answer, was not encrypted, whoever has sent it. Who takes it for a
+        part of what follows lets an attacker speak in the peer's name (CVE-2011-0411, CVE-2021-23222). So it has to be
+        shown here, and if there is any, the connection is closed instead (`tls_error`, `plaintext`).
 
         Args:
-            tls: as for `Watcher.start_tls`.
-            server: use the certificates of the connection's listener, and its deadline.
-            unread: with `server`: what was read of the client beyond its request; b"": nothing was.
-            context: as for `Watcher.start_tls`; not with `server`.
-            deadline: the same.
+            tls: who the server is, and what is shown to it. Outside of handlers: as for `Watcher.start_tls`.
+            server: use the certificates of the connection's listener, and its deadline, `tls.handshake_timeout`.
+            unread: what was read of the peer beyond its request or answer; b"": nothing was.
+            context: outside of handlers, as for `Watcher.start_tls`.
+            deadline: in `time.monotonic()` seconds; not with `server`.
 
         Raises:
             UsageError: as `Watcher.start_tls`; or the listener's TLS does not begin when its handler says so.
+            ValueError: as `gaiod.prepare_tls`.
         """
-        if not server:
-            if tls is None:
-                raise UsageError("start_tls needs to know who this end is: server=True, or the sessions of open_tls")
+        if not server and tls is None:
+            raise UsageError("start_tls needs to know who this end is: server=True, or a ClientTls")
+        if not server and not isinstance(tls, ClientTls):
             return self.watcher._submit_handshake(self, tls, context, deadline)
         if unread is None:
-            raise UsageError("start_tls(server=True) needs unread: what was read beyond the request; b'' for nothing")
-        if tls is not None or context is not None or deadline is not None:
+            raise UsageError("start_tls needs unread: what was read beyond the request, or the answer; b'' for nothing")
+        if server and (tls is not None or context is not None or deadline is not None):
             raise UsageError("start_tls(server=True) has the tls, context and deadline of the listener; give no other")
         begin = getattr(self.context, "start_tls", None)
         if begin is None:
-            raise UsageError(f"{self!r} is of no listener, which would have certificates; give it tls")
-        begin(self, bytes(unread))
+            raise UsageError(f"{self!r} is of no listener, which would have certificates; give it tls of open_tls")
+        begin(self, bytes(unread), tls, deadline)
         return self
 
     def shutdown_write(self) -> None:

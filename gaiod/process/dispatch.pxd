@@ -18,7 +18,7 @@ cdef class Target:
 
     cpdef on_completion(self, OpResult result)
     cpdef hung_up(self, OpResult result)
-    cpdef start_tls(self, Conn conn, bytes unread)
+    cpdef start_tls(self, Conn conn, bytes unread, object tls, object deadline)
     cpdef failed(self, str hook, Conn conn)
     cpdef slow(self, str hook, Conn conn, int64_t took_ns)
 

@@ -6,6 +6,7 @@ from gaiod.core.connection import Conn
 from gaiod.core.engine import Stopwatch
 from gaiod.core.errors import UsageError
 from gaiod.core.results import OpResult
+from gaiod.core.tls import ClientTls
 from gaiod.core.watcher import Watcher
 
 READ, WRITE, RELAY, TIMER, POST, HANGUP = 0, 1, 4, 6, 7, 9  # values of OpType
@@ -29,9 +30,9 @@ class Target:
     def hung_up(self, result: OpResult) -> None:
         """Take the report that a peer is gone, while nothing is being read of it: the next read will tell, too."""
 
-    def start_tls(self, conn: Conn, unread: bytes) -> None:
-        """Begin TLS on a connection, as its server: `Conn.start_tls`. Raise a `UsageError` if it cannot be."""
-        raise UsageError(f"{conn!r} is of no listener, which would have certificates; give it tls")
+    def start_tls(self, conn: Conn, unread: bytes, tls: ClientTls | None, deadline: float | None) -> None:
+        """Begin TLS on a connection: `Conn.start_tls`; `tls` None: as its server. A `UsageError`: it cannot be."""
+        raise UsageError(f"{conn!r} is of no listener, which would have certificates; give it tls of open_tls")
 
     def failed(self, hook: str, conn: Conn | None) -> None:
         """Deal with the exception being handled, which `on_read` or `on_write` raised. The daemon's own: a bug."""

@@ -45,9 +45,13 @@ class ShutdownWrite:
 
 @dataclass(frozen=True)
 class StartTls:
-    """It began TLS, as the server; with `unread` the connection closes: `Closed("tls_error")` is next."""
+    """It began TLS, as the server, or with `tls` as the client of one.
+
+    With `unread` the connection closes: `Closed("tls_error")` is next.
+    """
 
     unread: bytes = b""
+    tls: ClientTls | None = None
 
 
 @dataclass(frozen=True)

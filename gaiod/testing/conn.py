@@ -92,13 +92,13 @@ class ScriptedConn:
         self, tls: Any = None, *, server: bool = False, unread: bytes | bytearray | memoryview | None = None,
         context: object = None, deadline: float | None = None,
     ) -> "ScriptedConn":  # fmt: skip
-        """As `Conn.start_tls`, of a server; where something is unread, the connection closes."""
+        """As `Conn.start_tls`; where something is unread, the connection closes."""
         self._check()
-        if not server or unread is None:
-            raise UsageError("write start_tls(server=True, unread=what was read beyond the request)")
+        if server == (tls is not None) or unread is None:
+            raise UsageError("write start_tls(server=True, unread=what was read beyond the request), or a ClientTls")
         if self.pending_write_bytes:
             raise UsageError("the connection has a write pending; call start_tls in the on_write that completes it")
-        self.actions.append(StartTls(bytes(unread)))
+        self.actions.append(StartTls(bytes(unread), tls))
         self.closed = len(unread) > 0
         return self
 

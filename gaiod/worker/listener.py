@@ -24,7 +24,7 @@ from gaiod.handler.arrival import Arrival, NotTaken
 from gaiod.handler.failures import StartError, failed_start, likeness_of
 from gaiod.handler.handler import Handler, SocketOptions
 from gaiod.handler.server_stats import HandlerCounts
-from gaiod.handler.termination import Termination, of_client, of_error, termination_of
+from gaiod.handler.termination import Termination, of_client, of_error, of_server, termination_of
 from gaiod.log.rate_limit import LimitedLog
 from gaiod.plugins import label_of
 from gaiod.process.dispatch import Target
@@ -68,6 +68,7 @@ BEHIND_BYTES = 256 * 1024
 NO_ACCESS = Termination("access", "gaiod", "limit", "access", "accept")
 OVER_LIMIT = Termination("limit", "gaiod", "limit", "connections_max", "accept")
 INJECTED = Termination("tls_error", "client", "error", "plaintext", HANDSHAKE_PHASE)
+LATE_SERVER = Termination("deadline", "server", "timeout", "deadline", HANDSHAKE_PHASE)
 
 SWEEP_INTERVAL_MAX_S = 1.0
 SWEEPS_PER_TIMEOUT = 8
@@ -371,17 +372,29 @@ class Listener(Target):
         """As `Handler.offers_tls`."""
         return self.settings.tls is not None and self.settings.tls.starts_by_handler
 
-    def start_tls(self, conn: Conn, unread: bytes) -> None:
-        """As `Conn.start_tls`, as a server."""
+    def start_tls(self, conn: Conn, unread: bytes, tls: ClientTls | None, deadline: float | None) -> None:
+        """As `Conn.start_tls`; `tls` None: as a server."""
+        if tls is not None:
+            self._start_tls_with_server(conn, unread, tls, deadline)
+            return
         if self._tls_wait is None or not self.offers_tls:
             raise UsageError(f"listener {self.name} has no tls: {{start: handler, ...}}, so its handler begins no TLS")
         if not self.is_client(conn):
-            raise UsageError(f"{conn!r} is with a server, and not with a client")
+            raise UsageError(f"{conn!r} is with a server, and not with a client: give it a ClientTls")
         if unread:
             self._count("tls_failed_plaintext")
             self._end_without_tls(conn, f"{len(unread)} bytes came unencrypted behind its request for TLS", INJECTED)
         else:
             self._tls_wait.begin(conn)
+
+    def _start_tls_with_server(self, conn: Conn, unread: bytes, tls: ClientTls, deadline: float | None) -> None:
+        if self.is_client(conn):
+            raise UsageError(f"{conn!r} is with a client, and not with a server: write server=True")
+        if unread:
+            wrong = f"{len(unread)} bytes came unencrypted behind its answer"
+            self._end_without_tls(conn, wrong, of_server(INJECTED))
+        else:
+            conn.start_tls(self._tls_clients.client_of(conn.peer_address, tls), deadline=deadline)
 
     def pause_accepting(self, error: Exception) -> None:
         """As `Handler.pause_accepting`."""
@@ -467,7 +480,10 @@ class Listener(Target):
                 self._count_tls(conn, result.error)
             self._call("on_connect", conn, self.handler.on_connect, (conn, result))
         elif kind == HANDSHAKE:
-            self._shaken(conn, result.error)
+            if self.is_client(conn):
+                self._shaken(conn, result.error)
+            else:
+                self._shaken_with_server(conn, result.error)
         elif kind == RELAY and not isinstance(result.error, ConnClosed):
             self._call("on_relay", conn, self.handler.on_relay, (conn, result))
         elif conn.closed or isinstance(result.error, (ConnClosed, WatcherClosed)):
@@ -480,7 +496,7 @@ class Listener(Target):
             self.end(conn, of_error(result.error, conn.fileno(), is_client=self.is_client(conn)), abort=True)
 
     def _shaken(self, conn: Conn, error: Exception | None) -> None:
-        """Take the end of a handshake that the handler has begun."""
+        """Take the end of a handshake with a client that the handler has begun."""
         assert self._tls_wait is not None
         begun_s = self._tls_wait.ended(conn)
         if conn.closed or isinstance(error, (ConnClosed, WatcherClosed)):
@@ -492,11 +508,25 @@ class Listener(Target):
         wrong, termination = self._tls_wait.failed_with(error)
         self._end_without_tls(conn, wrong, Termination("tls_error", *termination.key[1:]))
 
+    def _shaken_with_server(self, conn: Conn, error: Exception | None) -> None:
+        """Take the end of a handshake with a server that the handler has begun."""
+        if conn.closed or isinstance(error, (ConnClosed, WatcherClosed)):
+            return  # on_close tells
+        if error is None:
+            self._call("on_tls", conn, self.handler.on_tls, (conn,))
+        elif isinstance(error, DeadlineExceeded):
+            self._end_without_tls(conn, "its handshake was not done in time", LATE_SERVER)
+        elif isinstance(error, TlsError):
+            termination = of_error(error, conn.fileno(), is_client=False).in_phase(HANDSHAKE_PHASE)
+            self._end_without_tls(conn, str(error.strerror), termination)
+        else:
+            self.end(conn, "handler")  # which has cancelled it
+
     def _end_without_tls(self, conn: Conn, wrong: str, termination: Termination) -> None:
         """Close a connection whose TLS could not begin; `wrong`: why, for the log; empty: nothing to log."""
         if wrong:
-            peer = peer_text(conn.peer_address)
-            self._tell(logging.WARNING, f"tls_{termination.cause}", "a connection from %s is closed: %s", peer, wrong)
+            where = f"{'from' if self.is_client(conn) else 'to'} {peer_text(conn.peer_address)}"
+            self._tell(logging.WARNING, f"tls_{termination.cause}", "a connection %s is closed: %s", where, wrong)
         self.end(conn, termination)
 
     def hung_up(self, result: OpResult) -> None:

@@ -442,15 +442,33 @@ def test_tls_that_a_handler_begins_is_played() -> None:
     assert_script(Secures(), (Opened(), [Write(b"no\n")]), offers_tls=False)
 
 
+def test_tls_that_a_handler_begins_with_a_server_is_played() -> None:
+    tls = ClientTls("db.example.org")
+
+    class Connects(Handler):
+        def on_open(self, conn: Conn) -> None:
+            self.connect(("127.0.0.1", 5432))
+
+        def on_connect(self, conn: Conn, result: OpResult) -> None:
+            conn.start_tls(tls, unread=b"")
+
+        def on_tls(self, conn: Conn) -> None:
+            conn.read()
+
+    opened = (Opened(), [Connect(("127.0.0.1", 5432))])
+    assert_script(Connects(), opened, (Connected(), [StartTls(tls=tls)]), (Secured(), [Read()]))
+
+
 @pytest.mark.parametrize(
     ("misuse", "error"),
     [
         (lambda conn: conn.write(b""), EmptyBuffer),
         (lambda conn: (conn.close(), conn.read()), ConnClosed),
         (lambda conn: conn.start_tls(server=True), UsageError),
+        (lambda conn: conn.start_tls(unread=b""), UsageError),
         (lambda conn: (conn.write(b"go"), conn.start_tls(server=True, unread=b"")), UsageError),
     ],
-    ids=["empty write", "read after close", "tls without unread", "tls behind a write"],
+    ids=["empty write", "read after close", "tls without unread", "tls of nobody", "tls behind a write"],
 )
 def test_scripted_connection_refuses_what_a_connection_refuses(
     misuse: Callable[[Conn], object], error: type[Exception]

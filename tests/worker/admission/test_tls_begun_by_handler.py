@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from core.support.sockets import reset
-from core.support.tls import TlsPeer
+from core.support.sockets import listen, reset
+from core.support.tls import TlsPeer, certificate
 from core.support.waiting import LIMIT_S, MOMENT_S
 
-from gaiod import Arrival, Conn, ConnClosed, OpResult, UsageError
+from gaiod import Arrival, ClientTls, Conn, ConnClosed, OpResult, Termination, UsageError
 from gaiod.console.explain import explanation_text
 from gaiod.core.inspect import reading
+from gaiod.core.tls import FAILURES
 from gaiod.settings import TlsSettings
 from gaiod.worker.drain import Drain
 from gaiod.worker.inspect.questions import Questions
@@ -233,8 +234,11 @@ def test_what_start_tls_is_not_given_or_is_given_twice_is_refused(serve: Serve) 
     conn = one(serving)
     with pytest.raises(UsageError, match="who this end is"):
         conn.start_tls()
-    with pytest.raises(UsageError, match="needs unread"):
-        conn.start_tls(server=True)
+    for who in ({"server": True}, {"tls": ClientTls("localhost")}):
+        with pytest.raises(UsageError, match="needs unread"):
+            conn.start_tls(**who)
+    with pytest.raises(UsageError, match="is with a client, and not with a server"):
+        conn.start_tls(ClientTls("localhost"), unread=b"")
     with pytest.raises(UsageError, match="has the tls, context and deadline"):
         conn.start_tls(server=True, unread=b"", deadline=time.monotonic() + LIMIT_S)
     conn.read()
@@ -288,3 +292,141 @@ def test_connection_that_has_begun_tls_stays(both: Both, when: str) -> None:
     both.giver.step_until(peer.step, "the handshake")
     peer.sendall(b"secret")
     assert both.giver.receive(peer, 6) == b"secret"  # type: ignore[arg-type]
+
+
+# -- with servers -----------------------------------------------------------------------------------------
+
+
+class Delivers(Recorder):
+    """Asks a server for TLS, and then sends it something."""
+
+    def __init__(self, server: Any, tls: ClientTls, deadline_s: float = LIMIT_S) -> None:
+        super().__init__()
+        self.far = server
+        self.tls = tls
+        self.deadline_s = deadline_s
+        self.answer = b""
+        self.facts: list[Any] = []
+
+    def on_open(self, conn: Conn) -> None:
+        conn.read()  # which is all that happens to it
+        self.connect(self.far, data="server")
+
+    def on_close(self, conn: Conn, reason: str) -> None:
+        if conn.data == "server":
+            super().on_close(conn, reason)
+
+    def on_connect(self, conn: Conn, result: OpResult) -> None:
+        conn.write(PLEASE)
+
+    def on_write(self, conn: Conn, result: OpResult) -> None:
+        conn.read()
+
+    def on_read(self, conn: Conn, result: OpResult) -> None:
+        if conn.tls is None:
+            unread = bytes(result.buffer).removeprefix(GO_ON)
+            conn.start_tls(self.tls, unread=unread, deadline=time.monotonic() + self.deadline_s)
+        else:
+            self.answer += bytes(result.buffer)
+
+    def on_tls(self, conn: Conn) -> None:
+        self.facts.append((conn.tls.version, conn.tls.server_name, conn.tls.resumed))
+        conn.write(b"secret")
+
+
+@pytest.fixture
+def far() -> Iterator[Serving]:
+    """A listener that the handler connects to."""
+    made = Serving(Asks(), tls=settings())
+    yield made
+    made.close()
+
+
+def step_both(near: Serving, far: Serving, look: Callable[[], object], what: str) -> None:
+    def both() -> object:
+        far.step()
+        return look()
+
+    near.step_until(both, what)
+
+
+def believed() -> ClientTls:
+    return ClientTls("localhost", certificate().chain)
+
+
+def test_tls_begins_with_a_server_that_is_verified_and_its_ticket_is_kept(serve: Serve, far: Serving) -> None:
+    handler = Delivers(far.address, believed())
+    near = serve(handler)
+    for number in (1, 2):
+        near.connect()
+        step_both(near, far, lambda number=number: handler.answer == b"secret" * number, "the answer")  # type: ignore[misc]
+    assert [fact[:2] for fact in handler.facts] == [("1.3", "localhost")] * 2
+    assert far.count("tls_full_1.3") + far.count("tls_resumed_1.3") == 2
+    assert sum(near.count(f"tls_failed_{reason}") for reason in FAILURES) == 0
+
+
+def test_server_that_is_not_believed_is_closed_and_the_reason_told(
+    serve: Serve, far: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = Delivers(far.address, ClientTls("example.org", certificate().chain))
+    near = serve(handler)
+    near.connect()
+    step_both(near, far, lambda: handler.reasons, "the close")
+    (reason,) = handler.reasons
+    assert isinstance(reason, Termination)
+    assert reason.key == ("tls_error", "server", "error", "wrong_name", "handshake")
+    assert "a connection to 127.0.0.1:" in caplog.text
+    assert "its certificate is " in caplog.text
+    assert handler.facts == []
+
+
+def plain_server(serve: Serve, deadline_s: float = LIMIT_S) -> tuple[Serving, Delivers, socket.socket]:
+    """Return a listener whose handler has asked a server that the test plays."""
+    with listen() as sock:
+        handler = Delivers(sock.getsockname(), believed(), deadline_s)
+        near = serve(handler)
+        near.connect()
+        server, _ = sock.accept()
+    assert near.receive(server, len(PLEASE)) == PLEASE
+    return near, handler, server
+
+
+def ending(near: Serving, handler: Delivers) -> tuple[str, ...]:
+    near.step_until(lambda: handler.reasons, "the close")
+    (reason,) = handler.reasons
+    assert isinstance(reason, Termination)
+    return reason.key
+
+
+def test_what_came_with_the_answer_of_a_server_closes_the_connection(serve: Serve) -> None:
+    near, handler, server = plain_server(serve)
+    with server:
+        server.sendall(GO_ON + b"injected")
+        assert ending(near, handler) == ("tls_error", "server", "error", "plaintext", "handshake")
+
+
+def test_server_that_answers_and_then_is_silent_is_closed_in_time(serve: Serve) -> None:
+    near, handler, server = plain_server(serve, MOMENT_S)
+    with server:
+        server.sendall(GO_ON)
+        assert ending(near, handler) == ("deadline", "server", "timeout", "deadline", "handshake")
+
+
+def test_server_that_does_not_speak_tls_is_found_out(serve: Serve) -> None:
+    near, handler, server = plain_server(serve)
+    with server:
+        server.sendall(GO_ON)
+        near.receive(server, 1)
+        server.sendall(b"500 what?\r\n")
+        assert ending(near, handler) == ("tls_error", "server", "error", "not_tls", "handshake")
+
+
+def test_handshake_with_a_server_that_is_cancelled_ends_the_connection(serve: Serve) -> None:
+    near, handler, server = plain_server(serve)
+    with server:
+        server.sendall(GO_ON)
+        near.receive(server, 1)
+        (conn,) = [conn for conn in near.watcher.connections() if not near.listener.is_client(conn)]
+        conn.cancel()
+        near.step_until(lambda: handler.reasons, "the close")
+        assert handler.reasons == ["handler"]
