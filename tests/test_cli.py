@@ -20,8 +20,8 @@ VERSION_TEXT = (
     f"gaiod {gaiod.__version__}, {ENGINE} engine, Python {platform.python_version()}, TLS by {made_by(tls_library())}\n"
 )
 COMMANDS = (
-    "certificates", "check", "connections", "drain", "explain", "handlers", "health", "kill", "publish", "rebalance",
-    "reload", "serve", "server", "status", "top", "upgrade", "version", "workers",
+    "ban", "bans", "certificates", "check", "connections", "drain", "explain", "handlers", "health", "kill", "publish",
+    "rebalance", "reload", "serve", "server", "status", "top", "unban", "upgrade", "version", "workers",
 )  # fmt: skip
 
 

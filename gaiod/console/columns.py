@@ -337,6 +337,11 @@ CERTIFICATES = (
     Column("FILE", lambda row: shown((row.get("files") or [None])[0]), is_text=True),
 )
 
+BANS = (
+    Column("BANNED", _of("network", shown), is_text=True, is_name=True),
+    Column("TIME LEFT", _of("left_s", duration)),
+)
+
 CONNECTIONS = (
     Column("ID", _of("id", shown), rank=0),
     Column("LISTENER", _of("listener", shown), is_text=True, rank=3),

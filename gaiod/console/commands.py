@@ -13,6 +13,7 @@ from gaiod.console.explain import explanation_text
 from gaiod.console.probe import probe
 from gaiod.console.tables import (
     balance_text,
+    bans_text,
     certificates_text,
     connections_text,
     renewal_text,
@@ -346,6 +347,43 @@ def server(listener: str, address: str | None, action: str | None, weight: str |
 
 
 @click.command()
+@click.argument("network")
+@click.option("--for", "time", metavar="TIME", help="For so long, such as 10m or 1d. Default: until gaiod unban.")
+@control_option
+def ban(network: str, time: str | None, control: str | None) -> None:
+    """Close the connections of NETWORK at once, and accept none any more.
+
+    NETWORK is an address or a network, such as 192.0.2.7 or 2001:db8::/32, of at least 8 bits (IPv6: 16). It is banned
+    for all listeners, over reloads and upgrades, until its time is over, `gaiod unban`, or the daemon's stop.
+    """
+    result = _ask(control, "ban", network=network, **{"for": time})
+    click.echo(f"banned: {result['network']}{'' if time is None else f' for {time}'}")
+
+
+@click.command()
+@click.argument("network")
+@control_option
+def unban(network: str, control: str | None) -> None:
+    """Accept connections of NETWORK again.
+
+    It is one that `gaiod bans` shows.
+    """
+    click.echo(f"may connect again: {_ask(control, 'unban', network=network)['network']}")
+
+
+@click.command()
+@control_option
+@json_option
+def bans(control: str | None, as_json: bool) -> None:
+    """List who is banned, and for how long."""
+    result = _ask(control, "bans")
+    if as_json:
+        _print_json(result)
+    else:
+        click.echo(bans_text(result["bans"]))
+
+
+@click.command()
 @click.argument("topic")
 @click.argument("message", required=False)
 @click.option(
@@ -398,5 +436,8 @@ COMMANDS = (
     upgrade,
     drain,
     server,
+    ban,
+    unban,
+    bans,
     publish,
 )

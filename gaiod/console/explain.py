@@ -28,6 +28,7 @@ REASONS = {
     "than grace.",
     "drain": "Its worker or its listener was drained (a stop, a reload, `gaiod drain`), and it had not ended in time.",
     "admin": "An operator closed it: `gaiod kill`.",
+    "ban": "An operator has banned its address: `gaiod ban`.",
     "handler_error": "A hook of its handler raised an exception; the log has the traceback.",
     "forgotten": "Its handler dropped it: it had no pending operation and no reference. That is a bug in the handler.",
     "error": "The kernel of this machine ended it; neither end is to blame. One cause is `ss --kill`.",

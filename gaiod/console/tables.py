@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from gaiod.console.columns import (
+    BANS,
     CERTIFICATES,
     CONNECTIONS,
     FEEDER,
@@ -40,6 +41,7 @@ def status_text(status: Row, now: float) -> str:
         *_server_lines(status.get("servers") or []),
         *_feeder_lines(status.get("feeder"), status.get("sources") or []),
         *_file_lines(status.get("files") or []),
+        *_ban_lines(status.get("bans") or 0),
     ]
     return "\n".join(lines)
 
@@ -145,6 +147,15 @@ def _broken_lines(rows: Sequence[Row]) -> list[str]:
     """Return what is wrong with files, once where more rows are about the same."""
     errors = dict.fromkeys(row["error"] for row in rows if row["error"] is not None)
     return [f"  what it had before stays in force: {shown(error)}" for error in errors]
+
+
+def _ban_lines(bans: int) -> list[str]:
+    return ["", f"{bans} network{'s'[: bans != 1]} banned: gaiod bans shows them"] if bans else []
+
+
+def bans_text(bans: Sequence[Row]) -> str:
+    """Return what `gaiod bans` prints."""
+    return "\n".join(table(BANS, bans)) if bans else "nobody is banned"
 
 
 def servers_text(servers: Sequence[Row]) -> str:

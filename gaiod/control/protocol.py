@@ -142,6 +142,20 @@ VERBS = {
             ),
         },
     ),
+    "bans": Verb("who is banned", is_admin=False),
+    "ban": Verb(
+        "close the connections of an address or a network, and accept none any more",
+        is_admin=True,
+        arguments={
+            "network": Argument("an address or a network", is_required=True),
+            "for": Argument("for how long, such as 10m (null: until it is unbanned)", pattern=r"[1-9][0-9]{0,6}[smhd]"),
+        },
+    ),
+    "unban": Verb(
+        "accept a network again",
+        is_admin=True,
+        arguments={"network": Argument("an address or a network", is_required=True)},
+    ),
     "publish": Verb(
         "publish a message to subscribers",
         is_admin=True,

@@ -106,6 +106,7 @@ KNOWN = {
         Termination("slow_consumer", "client", "limit", "slow_consumer"),
         Termination("drain", "gaiod", "drain"),
         Termination("admin", "gaiod", "kill"),
+        Termination("ban", "gaiod", "kill"),
         Termination("error", "gaiod", "error"),
         Termination("handler", "handler", "close"),
         Termination("handler_error", "handler", "error"),

@@ -45,12 +45,12 @@ WORKER_LOST = "worker_lost"
 CLOSE_REASONS = (
     "peer_eof", "peer_reset", "user_timeout", "keepalive", "unreachable", "server_eof", "server_reset", "server_down",
     "no_server", "tls_truncated", "tls_error", "handler", "idle", "half_closed_timeout", "max_age", "deadline",
-    "slow_consumer", "drain", "admin", "handler_error", "forgotten", "error", WORKER_LOST,
+    "slow_consumer", "drain", "admin", "ban", "handler_error", "forgotten", "error", WORKER_LOST,
 )  # fmt: skip
 RESTART_REASONS = ("exit", "signal", "watchdog", "reload", "recycle", "admin")
 """Why a worker was replaced by another."""
 
-REJECT_REASONS = ("limit", "proxy_protocol", "access", "per_address", "rate", "tls")
+REJECT_REASONS = ("limit", "proxy_protocol", "access", "per_address", "rate", "ban", "tls")
 """Why a connection was closed before its handler saw it."""
 
 ACCEPT_ERRORS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "other")

@@ -13,6 +13,7 @@ from gaiod.settings import Settings
 from gaiod.supervisor.host import privileges
 from gaiod.supervisor.host.systemd import inherited_sockets
 from gaiod.supervisor.operators.server import CONTROL_MODE, open_control_socket
+from gaiod.supervisor.processes.bans import HandedOverBans
 from gaiod.supervisor.processes.kept_closes import Inherited
 from gaiod.supervisor.processes.seats import HandedOverSeats
 from gaiod.supervisor.processes.shared_state import HandedOverValues
@@ -92,6 +93,7 @@ class Opening:
         closes: Inherited,
         ticket_keys: HandedOverKeys,
         seats: HandedOverSeats | None,
+        bans: HandedOverBans,
     ) -> HandedOver:
         """Return what a successor gets: the sockets, and what its workers and its feeder are to know."""
         control = {}
@@ -99,7 +101,7 @@ class Opening:
             control[control_listen] = self.control.fileno()
         inodes = {sock.path: sock.inode for sock in (self.control, *self.listeners.unix_sockets()) if sock is not None}
         sockets = self.listeners.handed_over()
-        return HandedOver(sockets, control, inodes, shared, feed, instances, closes, ticket_keys, seats)
+        return HandedOver(sockets, control, inodes, shared, feed, instances, closes, ticket_keys, seats, bans)
 
     def renew_control(self) -> UnixListener | None:
         """Listen anew if the file of the control socket was removed; return the new socket."""

@@ -190,6 +190,7 @@ class Supervisor:
         else:
             self._fleet.instances = self._opening.predecessor.instances
             self._fleet.closes.adopt(self._opening.predecessor.closes)
+            self._fleet.bans.adopt(self._opening.predecessor.bans)
             self._fleet.seats.adopt(self._opening.predecessor.seats)
             self._fleet.shared.adopt(self._opening.predecessor.shared)
             self._fleet.tickets.adopt(self._opening.predecessor.ticket_keys)
@@ -387,6 +388,7 @@ class Supervisor:
                     closes=self._fleet.closes.handed_over(),
                     ticket_keys=self._fleet.tickets.handed_over(),
                     seats=self._fleet.seats.handed_over(),
+                    bans=self._fleet.bans.handed_over(),
                 ),
                 lambda status, text: self._take_upgraded(asker, status, text),
             )
@@ -425,6 +427,7 @@ class Supervisor:
         self._snapshot.sample()
         follow_log()
         self._fleet.seats.look()
+        self._fleet.end_bans()
         if self.state == "serving" and not self._is_upgrading:  # else others hold the sockets, too
             self._fronts.look_after_files()
             self._fleet.rotate_tickets()

@@ -22,6 +22,7 @@ from gaiod.core.results import OpResult
 from gaiod.core.watcher import Watcher
 from gaiod.process.channel import Channel
 from gaiod.process.socket_files import Inode
+from gaiod.supervisor.processes.bans import HandedOverBans
 from gaiod.supervisor.processes.kept_closes import Inherited
 from gaiod.supervisor.processes.seats import HandedOverSeats
 from gaiod.supervisor.processes.shared_state import HandedOverValues
@@ -75,6 +76,7 @@ class HandedOver:
         closes: what is remembered of connections that closed.
         ticket_keys: those of TLS tickets.
         seats: where workers count for limits that are theirs together; None: there are none.
+        bans: whom an operator has banned.
     """
 
     sockets: Sockets
@@ -86,6 +88,7 @@ class HandedOver:
     closes: Inherited | None = None
     ticket_keys: HandedOverKeys = field(default_factory=dict, repr=False)
     seats: HandedOverSeats | None = None
+    bans: HandedOverBans = field(default_factory=list)
 
 
 def own_command(*arguments: str) -> list[str]:
@@ -214,7 +217,7 @@ class Predecessor:
     """The new daemon's side: what the old one hands over.
 
     Attributes:
-        sockets, control, inodes, shared, feed, instances, closes, ticket_keys, seats: as they were given to
+        sockets, control, inodes, shared, feed, instances, closes, ticket_keys, seats, bans: as they were given to
             `Upgrade`; an older daemon does not have all of them.
     """
 
@@ -249,6 +252,7 @@ class Predecessor:
         self.closes: Inherited | None = message.get("closes")
         self.ticket_keys: HandedOverKeys = message.get("ticket_keys", {})
         self.seats: HandedOverSeats | None = message.get("seats")
+        self.bans: HandedOverBans = [(network, until_s) for network, until_s in message.get("bans", ())]
         self.shared: HandedOverValues = [(name, label, values) for name, label, values in message.get("shared", ())]
 
     def close(self) -> None:

@@ -46,6 +46,7 @@ cdef class Listener(Target):
     cdef readonly bint is_delayed
     cdef object _header_wait
     cdef object _access
+    cdef object _common
     cdef PerAddress _per_address
     cdef object _tls_wait
     cdef object _tls_clients
@@ -63,7 +64,9 @@ cdef class Listener(Target):
     cdef _accepted(self, Conn conn, OpResult result)
     cpdef _begin(self, Conn conn)
     cpdef _admit(self, Conn conn)
-    cdef bint _may_connect(self, Conn conn, object address) except -1
+    cdef bint _may_come(self, Conn conn) except -1
+    cpdef bint _is_banned(self, Conn conn) except -1
+    cdef _reject_banned(self, Conn conn)
     cdef bint _has_room(self, Conn conn) except -1
     cpdef _announced(self, Conn conn)
     cdef _accept_failed(self, object error)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -33,6 +34,7 @@ from gaiod.stats.cells import ACCEPT_ERRORS, CELL, HANDOVER_BOUNDS_S, HANDSHAKE_
 from gaiod.ticket_scope import scope_of
 from gaiod.worker.admission.accept_pauses import AcceptPauses
 from gaiod.worker.admission.access import Access
+from gaiod.worker.admission.bans import Bans
 from gaiod.worker.admission.per_address import PerAddress
 from gaiod.worker.admission.proxy_header_wait import ProxyHeaderWait
 from gaiod.worker.admission.tallies import Tallies
@@ -66,6 +68,7 @@ BEHIND_BYTES = 256 * 1024
 """What one send of the fan-out takes. More does not make it cheaper."""
 
 NO_ACCESS = Termination("access", "gaiod", "limit", "access", "accept")
+BANNED = Termination("ban", "gaiod", "kill", phase="accept")
 OVER_LIMIT = Termination("limit", "gaiod", "limit", "connections_max", "accept")
 INJECTED = Termination("tls_error", "client", "error", "plaintext", HANDSHAKE_PHASE)
 LATE_SERVER = Termination("deadline", "server", "timeout", "deadline", HANDSHAKE_PHASE)
@@ -74,6 +77,20 @@ SWEEP_INTERVAL_MAX_S = 1.0
 SWEEPS_PER_TIMEOUT = 8
 """How often connections are looked at within their idle timeout, and so how late one may be closed. A
 sweep of 20,000 connections takes the compiled core 0.1 ms; a timer each would cost 150 bytes each."""
+
+
+@dataclass(slots=True, eq=False)
+class Common:
+    """What the admission of all listeners of a worker has in common.
+
+    Attributes:
+        tallies: what all workers count together; None: nothing, and `per_address` is not in force.
+        bans: whom an operator has banned.
+    """
+
+    tallies: Tallies | None = None
+    bans: Bans = field(default_factory=Bans)
+
 
 TicketKeys = Mapping[str, Sequence[str]]
 """By scope (`gaiod.ticket_scope`), the newest first: hexadecimal text."""
@@ -101,7 +118,7 @@ class Listener(Target):
         shared: Mapping[str, Any] | None = None,
         share: Callable[[str, Any], None] | None = None,
         ticket_keys: TicketKeys | None = None,
-        tallies: Tallies | None = None,
+        common: Common | None = None,
         started: Callable[[StartError | None], None] | None = None,
     ) -> None:
         """Make a listener; `start` lets its handler begin, `open` lets it serve.
@@ -120,7 +137,7 @@ class Listener(Target):
             shared: what the workers of the listener share already.
             share: tells the others of a key and its value; None: there are no others, so it leads.
             ticket_keys: those of TLS tickets, by scope.
-            tallies: what all workers count together; None: nothing, and `per_address` is not in force.
+            common: what admission has in common with other listeners; None: nothing.
             started: called if the start took longer than `start`: it is ready, or could not be.
         """
         super().__init__(handler.on_read, handler.on_write)
@@ -129,8 +146,7 @@ class Listener(Target):
         self.active = 0
         self.handler = handler
         self._watcher = watcher
-        self._cells = cells
-        self._row = layout.row(number)
+        self._cells, self._row = cells, layout.row(number)
         self._names = names if names is not None else Names(0)
         self._slow = slow if slow is not None else SlowHooks(None)
         self._watch = self._slow.watch
@@ -150,7 +166,8 @@ class Listener(Target):
         self._admin_states = admin_states(shared or {})
         self._shared = SharedState(watcher, shared or {}, share or _nobody_to_tell, self._delayed)
         self._access = None if settings.access is None else Access(settings.access)
-        self._per_address = _per_address_of(settings, tallies)
+        self._common = common or Common()
+        self._per_address = _per_address_of(settings, self._common.tallies)
         self._header_wait = None if settings.proxy_protocol is None else self._wait_for(settings.proxy_protocol)
         self._tls_wait = None if settings.tls is None else self._wait_for_tls(settings.tls, ticket_keys or {})
         self._tls_clients = TlsClients()
@@ -585,7 +602,7 @@ class Listener(Target):
             self._ledger.rejected(conn, termination_of(conn.close_reason).in_phase("accept"))
             conn.context = _UNSEEN
             return
-        if self._access is not None and self._header_wait is None and not self._may_connect(conn, conn.peer_address):
+        if self._header_wait is None and not self._may_come(conn):
             conn.context = _UNSEEN
             conn.reset()
             return
@@ -621,9 +638,14 @@ class Listener(Target):
         self._ledger.opened(conn)
         self._call("on_open", conn, self.handler.on_open, (conn,))
 
-    def _may_connect(self, conn: Conn, address: Any) -> bool:
-        """Tell whether the access rules let an address connect; None: it is gone already, or its balancer's own."""
-        assert self._access is not None
+    def _may_come(self, conn: Conn) -> bool:
+        """Tell whether bans and access rules let a client connect. One that is gone may, and a balancer's own check."""
+        if self._common.bans.are_any and self._is_banned(conn):
+            self._reject_banned(conn)
+            return False
+        if self._access is None:
+            return True
+        address = _client_of(conn)
         rule = None if address is None else self._access.refusal_of(address)
         if rule is None:
             return True
@@ -631,6 +653,24 @@ class Listener(Target):
         self._tell(logging.INFO, "access", "a connection from %s is rejected by access: %s", peer_text(address), rule)
         self._ledger.rejected(conn, NO_ACCESS)
         return False
+
+    def _is_banned(self, conn: Conn) -> bool:
+        address = _client_of(conn)
+        return address is not None and self._common.bans.has(address)
+
+    def _reject_banned(self, conn: Conn) -> None:
+        self._count("rejected_ban")
+        self._tell(logging.INFO, "ban", "a connection from %s is rejected: it is banned", peer_text(_client_of(conn)))
+        self._ledger.rejected(conn, BANNED)
+
+    def end_banned(self) -> None:
+        """Close the connections of who is banned, at once."""
+        for conn in filter(self._is_banned, self.clients()):
+            self.end(conn, "ban", abort=True)
+        if self._tls_wait is not None:
+            for conn in filter(self._is_banned, self._watcher.connections(context=self._tls_wait)):
+                self._reject_banned(conn)
+                conn.reset()
 
     def _has_room(self, conn: Conn) -> bool:
         """Tell whether the address of a connection may have one more, and count it."""
@@ -646,8 +686,7 @@ class Listener(Target):
 
     def _announced(self, conn: Conn) -> None:
         """Go on with a connection whose PROXY header has come, if its client may connect."""
-        may = self._access is None or self._may_connect(conn, conn.proxy_header.source)
-        if may and (self._per_address is None or self._has_room(conn)):
+        if self._may_come(conn) and (self._per_address is None or self._has_room(conn)):
             self._begin(conn)
         else:
             conn.reset()
@@ -816,6 +855,8 @@ class Listener(Target):
                 self._count("moved_in")
                 if self._per_address is not None:
                     self._per_address.came(conn.serial, _client_of(conn))
+                if self._common.bans.are_any and self._is_banned(conn):
+                    self.end(conn, "ban", abort=True)
                 self._count("handover_ns", int(paused_s * 1e9))
                 self._cells[self._row + FIRST_HANDOVER + bucket_of(paused_s, HANDOVER_BOUNDS_S)] += 1
                 self._ledger.came(conn, paused_s)

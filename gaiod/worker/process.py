@@ -37,6 +37,7 @@ from gaiod.settings import ConnectionLogSettings, listener_settings_from, log_se
 from gaiod.stats.cells import HEARTBEAT, Layout
 from gaiod.version import __version__
 from gaiod.watched_files import KINDS
+from gaiod.worker.admission.bans import Bans
 from gaiod.worker.admission.tallies import Tallies
 from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.drain import Drain
@@ -46,7 +47,7 @@ from gaiod.worker.handover.taker import Taker
 from gaiod.worker.inspect.connection_facts import UNKNOWN
 from gaiod.worker.inspect.questions import Questions
 from gaiod.worker.inspect.recent_closes import RecentCloses
-from gaiod.worker.listener import Listener, TicketKeys
+from gaiod.worker.listener import Common, Listener, TicketKeys
 from gaiod.worker.names import Names
 from gaiod.worker.slow_hooks.report import SlowHooks
 from gaiod.worker.slow_hooks.sampler import Sampler
@@ -92,6 +93,7 @@ class Worker:
             "drain_listener": self._take_drain_listener,
             "socket": self._take_socket,
             "file": self._take_file,
+            "bans": self._take_bans,
             "shared": self._take_shared,
             "ticket_keys": self._take_ticket_keys,
             "lead": self._take_lead,
@@ -167,6 +169,8 @@ class Worker:
         connection_log = ConnectionLog(wanted, self._names, partial(_add, cells, dropped))
         seat = message.get("seat")
         tallies = None if seat is None else Tallies(seat["fd"], seat["number"])
+        self._bans = Bans(message.get("bans", ()))
+        common = Common(tallies, self._bans)
         for number, (plain, fds) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
             settings = listener_settings_from(plain)
             kind = load_handler(settings.handler)
@@ -190,7 +194,7 @@ class Worker:
                 shared=message["shared"].get(settings.name),
                 share=partial(self._share, settings.name),
                 ticket_keys=message.get("ticket_keys"),
-                tallies=tallies,
+                common=common,
                 started=self._take_started,
             )
             self._listeners.append(listener)
@@ -292,6 +296,11 @@ class Worker:
         kind, files = KINDS[said["kind"]], tuple(said["files"])
         for listener in self._listeners:
             listener.renew(kind.renewed(listener.settings, files, said["value"]), said["ticket_keys"])
+
+    def _take_bans(self, said: dict[str, list[str]]) -> None:
+        self._bans.change(said["added"], said["removed"])
+        for listener in self._listeners if said["added"] else ():
+            listener.end_banned()
 
     def _take_shared(self, said: dict[str, Any]) -> None:
         for listener in self._listeners:

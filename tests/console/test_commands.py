@@ -53,6 +53,9 @@ EVERY_COMMAND = [
     ["upgrade"],
     ["drain", "echo"],
     ["server", "db", "10.0.0.5:5432", "drain"],
+    ["ban", "192.0.2.7"],
+    ["unban", "192.0.2.7"],
+    ["bans"],
     ["publish", "news", "hello"],
 ]
 
@@ -169,6 +172,20 @@ def test_connections_are_asked_for_as_wanted(path: Path) -> None:
             {"listener": "db", "server": "10.0.0.5:5432", "mode": "ready", "weight": 0},
             "server 10.0.0.5:5432 of db: ready, weight 0",
         ),
+        (
+            ["ban", "192.0.2.7", "--for", "10m"],
+            {"verb": "ban", "network": "192.0.2.7", "for": "10m"},
+            {"network": "192.0.2.7/32"},
+            "banned: 192.0.2.7/32 for 10m",
+        ),
+        (
+            ["unban", "192.0.2.7"],
+            {"verb": "unban", "network": "192.0.2.7"},
+            {"network": "192.0.2.7/32"},
+            "may connect again: 192.0.2.7/32",
+        ),
+        (["bans"], {"verb": "bans"}, {"bans": []}, "nobody is banned"),
+        (["bans", "--json"], {"verb": "bans"}, {"bans": []}, '{\n  "bans": []\n}'),
         (
             ["publish", "news", "hello there"],
             {"verb": "publish", "listener": None, "topic": "news", "message": "hello there"},

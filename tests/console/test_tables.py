@@ -6,7 +6,7 @@ import pytest
 from supervisor.support.answers import AT, CONNECTIONS_RESULT, CONNECTIONS_TEXT, STATUS_RESULT, STATUS_TEXT
 
 from gaiod.console.columns import CONNECTIONS, LISTENERS, WORKERS
-from gaiod.console.tables import WIDTH_MAX, certificates_text, connections_text, status_text, table
+from gaiod.console.tables import WIDTH_MAX, bans_text, certificates_text, connections_text, status_text, table
 
 
 def _lines(text: str) -> list[str]:
@@ -85,6 +85,20 @@ def test_status_tells_what_listeners_reject_at_the_moment() -> None:
     text = status_text({**STATUS_RESULT, "listeners": [{**first, "rejected": rejected}, *others]}, AT)
     more = [line for line in text.splitlines() if line not in STATUS_TEXT.splitlines()]
     assert more == [f"  {first['listener']} rejects 3.5/s per_address, 1.2 k/s rate"]
+
+
+def test_status_says_how_many_are_banned() -> None:
+    assert status_text({**STATUS_RESULT, "bans": 1}, AT).endswith("\n\n1 network banned: gaiod bans shows them")
+    assert status_text({**STATUS_RESULT, "bans": 2}, AT).endswith("\n\n2 networks banned: gaiod bans shows them")
+
+
+def test_bans_are_a_table() -> None:
+    bans: list[dict[str, Any]] = [
+        {"network": "192.0.2.7/32", "left_s": 250.0},
+        {"network": "10.0.0.0/8", "left_s": None},
+    ]
+    assert bans_text(bans) == "BANNED        TIME LEFT\n192.0.2.7/32     4m 10s\n10.0.0.0/8            -"
+    assert bans_text([]) == "nobody is banned"
 
 
 def test_status_of_a_daemon_that_says_little_is_shown_as_far_as_it_goes() -> None:

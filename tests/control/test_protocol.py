@@ -26,9 +26,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "kill": {"connection": "3-1831"},
     "drain": {"listener": "echo"},
     "server": {"listener": "db", "server": "10.0.0.5:5432", "mode": "drain"},
+    "ban": {"network": "192.0.2.0/24", "for": "10m"},
+    "unban": {"network": "192.0.2.0/24"},
     "publish": {"topic": "news", "message": "hello"},
 }
-READ_ONLY = {"status", "connections", "explain", "certificates"}
+READ_ONLY = {"status", "connections", "explain", "certificates", "bans"}
 
 
 def _line(verb: str, **arguments: Any) -> bytes:
@@ -115,7 +117,7 @@ def test_what_is_no_request_is_refused(line: bytes) -> None:
         (
             _line("fly"),
             "unknown verb 'fly'; there is status, connections, explain, kill, certificates, renew, restart, rebalance, "
-            "reload, upgrade, drain, server, publish",
+            "reload, upgrade, drain, server, bans, ban, unban, publish",
         ),
         (_line("status", verbose=True), "status: unknown argument 'verbose'; it takes none"),
         (

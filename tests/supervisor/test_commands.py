@@ -272,6 +272,61 @@ def test_server_of_a_handler_that_knows_nothing_of_operators_is_refused(fleet: F
         asked.ask("server", listener="nowhere", server="10.0.0.1:1", mode="drain", weight=None)
 
 
+def test_who_is_banned_is_closed_listed_and_may_come_again(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"here") == b"here"
+        assert asked.ask("ban", network="127.0.0.1", **{"for": "1h"})["result"] == {"network": "127.0.0.1/32"}
+        fleet.run_until(lambda: is_ended(sock))
+    (row,) = asked.ask("bans")["result"]["bans"]
+    assert row["network"] == "127.0.0.1/32"
+    assert 3500 < row["left_s"] <= 3600
+    assert asked.ask("ban", network="127.0.0.1", **{"for": None})["ok"]
+    assert asked.ask("bans")["result"]["bans"] == [{"network": "127.0.0.1/32", "left_s": None}]
+    assert asked.ask("status")["result"]["bans"] == 1
+    assert asked.ask("unban", network="127.0.0.1/32")["result"] == {"network": "127.0.0.1/32"}
+    assert asked.ask("bans")["result"]["bans"] == []
+
+
+def test_ban_whose_time_is_over_ends(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    fleet.fleet.ban("127.0.0.1/32", 0.0)
+    fleet.fleet.end_bans()
+    assert asked.ask("bans")["result"]["bans"] == []
+    with connect(fleet.address) as sock:
+        assert exchange(sock, b"here") == b"here"
+
+
+@pytest.mark.parametrize(
+    ("verb", "network", "why"),
+    [
+        ("ban", "0.0.0.0/0", "0.0.0.0/0 is too wide; write /8 or longer, or access rules that refuse so many"),
+        ("unban", "192.0.2.7", "192.0.2.7/32 is not banned; gaiod bans shows who is"),
+    ],
+)
+def test_ban_that_makes_no_sense_is_refused(
+    fleet: FleetUnderTest, asked: Asked, verb: str, network: str, why: str
+) -> None:
+    fleet.serve()
+    with pytest.raises(ControlError) as error:
+        asked.ask(verb, network=network, **({"for": None} if verb == "ban" else {}))
+    assert str(error.value) == why
+
+
+def test_bans_do_not_change_while_a_new_daemon_has_been_told_of_them(fleet: FleetUnderTest, asked: Asked) -> None:
+    fleet.serve()
+    asked.is_changing = True
+    with pytest.raises(ControlError, match="a reload or an upgrade is under way"):
+        asked.ask("ban", network="192.0.2.7", **{"for": None})
+
+
+def test_no_more_than_so_many_are_banned(fleet: FleetUnderTest, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.serve()
+    monkeypatch.setattr("gaiod.supervisor.processes.bans.BANS_MAX", 0)
+    with pytest.raises(ControlError, match="0 networks are banned already"):
+        asked.ask("ban", network="192.0.2.7", **{"for": None})
+
+
 def test_certificates_are_read_now_and_what_came_of_it_is_told(fleet: FleetUnderTest, asked: Asked) -> None:
     fleet.serve()
     asked.renewals = [

@@ -104,6 +104,7 @@ def test_successor_gets_the_control_socket_by_its_address(opening: Opening, tmp_
         closes={"past": 1, "live": []},
         ticket_keys={},
         seats=None,
+        bans=[],
     )
     assert set(given.sockets) == {f"unix:{tmp_path}/echo.sock", f"unix:{tmp_path}/metrics.sock"}
     assert opening.control is not None

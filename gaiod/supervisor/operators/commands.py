@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gaiod.control.bans import parse_network, parse_time
 from gaiod.control.protocol import ControlError, check_message, refused, succeeded
 from gaiod.core.watcher import Watcher
 from gaiod.handler.admin_state import WEIGHT_MAX, AdminState, admin_key, admin_states
@@ -113,6 +114,12 @@ class Commands:
                 self._drain_listener(request["listener"], reply)
             case "server":
                 reply(succeeded(self._administer(request)))
+            case "bans":
+                reply(succeeded({"bans": self._fleet.bans.rows()}))
+            case "ban":
+                reply(succeeded({"network": self._ban(request["network"], request["for"])}))
+            case "unban":
+                reply(succeeded({"network": self._unban(request["network"])}))
             case "publish":
                 self._publish(request, reply)
 
@@ -305,6 +312,29 @@ class Commands:
             reply(succeeded({**_facts_of(balance), "left_out": left_out}))
 
         self._rebalancing.begin(names, tell)
+
+    def _ban(self, text: str, time: str | None) -> str:
+        network = self._network_of(text)
+        try:
+            self._fleet.ban(network, None if time is None else parse_time(time))
+        except ValueError as error:
+            raise ControlError(str(error)) from error
+        return network
+
+    def _unban(self, text: str) -> str:
+        network = self._network_of(text)
+        if network not in self._fleet.bans:
+            raise ControlError(f"{network} is not banned; gaiod bans shows who is")
+        self._fleet.unban(network)
+        return network
+
+    def _network_of(self, text: str) -> str:
+        """Return the network that is meant, if bans can be changed now: a new daemon has been told of them already."""
+        self._check_serving()
+        network = parse_network(text)
+        if self._is_changing():
+            raise ControlError("a reload or an upgrade is under way; try again when it is done", os.EX_TEMPFAIL)
+        return network
 
     def _drain_listener(self, name: str, reply: Reply) -> None:
         self._check_serving()

@@ -161,6 +161,7 @@ class Snapshot:
             "feeder": self._feeder(),
             "sources": self._sources(),
             "files": [_file(each) for each in self.files()],
+            "bans": len(self._fleet.bans),
         }
 
     def certificates(self) -> list[dict[str, Any]]:

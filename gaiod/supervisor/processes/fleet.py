@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gaiod.core.watcher import Watcher
+from gaiod.supervisor.processes.bans import Bans
 from gaiod.supervisor.processes.child import Phase, WorkerProcess
 from gaiod.supervisor.processes.crash_loop import FAILURES_MAX, FAILURES_WINDOW_S, SETTLED_S, CrashLoop
 from gaiod.supervisor.processes.feeder import Feeding
@@ -50,6 +51,7 @@ class Fleet:
         generation: the one that serves; None before the first.
         feeding: the process that runs the generation's sources.
         instances: how many workers there have been, those of the daemons before this one included.
+        bans: whom an operator has banned.
         closes: what is remembered of connections that closed.
         seats: where workers count for limits that are theirs together.
         shared: what the workers of each listener share.
@@ -73,6 +75,7 @@ class Fleet:
         self.waiting: set[int] = set()
         self.generation: Generation | None = None
         self.instances = 0
+        self.bans = Bans()
         self.closes = KeptCloses()
         self.seats = Seats()
         self.shared = SharedState()
@@ -212,6 +215,31 @@ class Fleet:
         contents = contents_of(generation.settings.listeners)
         return [(kind, files) for kind, files, content in contents if self.renew_files(kind, files, content)]
 
+    def ban(self, network: str, for_s: float | None) -> None:
+        """Have all workers close the connections of a network, and accept none any more.
+
+        Raises:
+            ValueError: too many are banned.
+        """
+        self.bans.add(network, for_s)
+        self._tell_bans([network], [])
+
+    def unban(self, network: str) -> None:
+        """Have all workers accept a network again."""
+        self.bans.remove(network)
+        self._tell_bans([], [network])
+
+    def end_bans(self) -> None:
+        """End the bans whose time is over."""
+        over = self.bans.expired()
+        if over:
+            log.info("%s may connect again: the time of the ban%s is over", ", ".join(over), "s"[: len(over) != 1])
+            self._tell_bans([], over)
+
+    def _tell_bans(self, added: list[str], removed: list[str]) -> None:
+        for member in self._members:
+            member.process.send({"bans": {"added": added, "removed": removed}})
+
     def rotate_tickets(self) -> None:
         """Have all workers use new keys for tickets, where it is time."""
         if self.generation is not None and self.tickets.rotate(self.generation.settings.listeners):
@@ -287,6 +315,7 @@ class Fleet:
         try:
             message = generation.message_to(number, self.feeding.address)
             message["closes"] = closes
+            message["bans"] = self.bans.networks
             message["seat"] = None if seat is None else {"fd": self.seats.fd, "number": seat}
             message["ticket_keys"] = self.tickets.of(generation.settings.listeners)
             message["shared"] = {key[0]: dict(self.shared.of(key)) for key in memory.keys}

@@ -10,6 +10,7 @@ from gaiod.handlers.echo import Echo
 from gaiod import ProxyHeader
 from gaiod.settings import PerAddressSettings, ProxyProtocolSettings
 from gaiod.worker.admission.per_address import TOO_MANY, TOO_SOON, PerAddress
+from gaiod.worker.listener import Common
 from gaiod.worker.names import Names
 from worker.admission.test_access import dial_from
 from worker.support.serving import Recorder, Serving
@@ -39,7 +40,7 @@ def limit(memory: Tables) -> Iterator[Limit]:
 
     def limit(settings: PerAddressSettings, **others: Any) -> Serving:
         handler = others.pop("handler", None) or Recorder()
-        made.append(Serving(handler, per_address=settings, tallies=memory.worker(), **others))
+        made.append(Serving(handler, per_address=settings, common=Common(memory.worker()), **others))
         return made[-1]
 
     yield limit
@@ -166,7 +167,7 @@ def test_count_goes_with_a_connection_that_is_handed_over(
     limit: Limit, memory: Tables, request: pytest.FixtureRequest
 ) -> None:
     settings = PerAddressSettings(connections_max=3)
-    giver, taker = (Serving(Echo(), per_address=settings, tallies=memory.worker(), names=name) for name in NAMES)
+    giver, taker = (Serving(Echo(), per_address=settings, common=Common(memory.worker()), names=name) for name in NAMES)
     both = Both(giver, taker)
     request.addfinalizer(both.close)
     for number in range(3):

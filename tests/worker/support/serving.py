@@ -12,10 +12,9 @@ from gaiod.process.dispatch import dispatch
 from gaiod.settings import ListenerSettings
 from gaiod.stats import closes
 from gaiod.stats.cells import CELL, CLOSE_REASONS, DURATION_BOUNDS_S, SERVER_CELL, Layout
-from gaiod.worker.admission.tallies import Tallies
 from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.inspect.recent_closes import RecentCloses
-from gaiod.worker.listener import Listener
+from gaiod.worker.listener import Common, Listener
 from gaiod.worker.names import Names
 from worker.support.stepping import Stepped
 
@@ -59,7 +58,7 @@ class Serving(Stepped):
         sock: socket.socket | None = None,
         connection_log: ConnectionLog | None = None,
         names: Names | None = None,
-        tallies: Tallies | None = None,
+        common: Common | None = None,
         **settings: Any,
     ) -> None:
         plain = ListenerSettings(name=name, bind="127.0.0.1:0", handler=kind, **settings)
@@ -78,7 +77,7 @@ class Serving(Stepped):
             connection_log=connection_log,
             names=self.names,
             recent_closes=self.recent_closes,
-            tallies=tallies,
+            common=common,
         )
         self._clients = ExitStack()
         with sock or listen() as sock:
