@@ -4,7 +4,7 @@ cimport cython
 
 from gaiod.core.connection cimport Conn
 from gaiod.core.results cimport OpResult
-from gaiod.handler.coroutines.waits cimport Wait, come
+from gaiod.handler.coroutines.waits cimport Wait, come, new_wait
 
 cdef int ANY, EXACT, UNTIL, LINE
 cdef Py_ssize_t ROOM_BYTES
@@ -42,7 +42,7 @@ cdef class Stream:
     cdef Wait _read(self, int kind, Py_ssize_t size, object separator, object timeout)
     @cython.locals(direct=Conn)
     cdef _submit(self)
-    @cython.locals(direct=Conn, wait=Wait, is_room=bint)
+    @cython.locals(direct=Conn, wait=Wait, is_room=bint, sent=bytes)
     cpdef write(self, object data)
     @cython.locals(buffer=bytearray, held=Py_ssize_t, found=Py_ssize_t)
     cdef _take(self, Wait wait, Py_ssize_t begin)
@@ -56,6 +56,8 @@ cdef class Stream:
 
 
 @cython.locals(stream=Stream, direct=Conn)
+cdef Stream stream_of(object conn)
+@cython.locals(stream=Stream)
 cpdef arrived(object conn, OpResult result)
-@cython.locals(stream=Stream, direct=Conn)
+@cython.locals(stream=Stream)
 cpdef written(object conn, OpResult result)

@@ -10,7 +10,7 @@ from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
 from gaiod.handler.arrival import Arrival
 from gaiod.handler.coroutines.relay import Relay, Relayed
-from gaiod.handler.coroutines.waits import Wait, come
+from gaiod.handler.coroutines.waits import Wait, come, new_wait
 
 READ_BYTES = 65536
 """The most that one read returns, unless it is told otherwise."""
@@ -146,7 +146,7 @@ class Stream:
         self._size = size
         self._separator = separator
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        wait = Wait(self, self._is_server)
+        wait = new_wait(self, self._is_server)
         if self._buffer is not None or self.at_eof:
             self._take(wait, 0)
             if wait.done:
@@ -245,23 +245,22 @@ class Stream:
         """
         if self.error is not None:
             raise self.error
-        if type(data) is not bytes:
-            data = bytes(memoryview(data))
+        sent = data if type(data) is bytes else bytes(memoryview(data))
         direct = self._direct
-        if not data:
+        if len(sent) == 0:
             return come(None)
         try:
             if direct is not None:
-                direct.watcher._submit_write(direct, data, None, None)
+                direct.watcher._submit_write(direct, sent, None, None)
                 is_room = direct.pending_write_bytes <= ROOM_BYTES
             else:
-                self._conn.write(data)
+                self._conn.write(sent)
                 is_room = self._conn.pending_write_bytes <= ROOM_BYTES
         except ConnClosed:  # or closing: `ended` will tell why
             is_room = False
         if is_room:
             return come(None)
-        wait = Wait(self, self._is_server)
+        wait = new_wait(self, self._is_server)
         if self._writers is None:
             self._writers = []
         self._writers.append(wait)
@@ -458,15 +457,25 @@ class Stream:
         self.others.append(other)
 
 
+def stream_of(conn: Any) -> Stream:
+    """Return the stream of a connection; or of what stands for one, in a script."""
+    if type(conn) is Conn:
+        direct: Conn = conn
+        stream: Stream = direct.data
+    else:
+        stream = conn.data
+    return stream
+
+
 def arrived(conn: Any, result: OpResult) -> None:
     """Be the `on_read` of a coroutine handler."""
-    stream: Stream = conn.data
+    stream = stream_of(conn)
     stream._pending_reads -= 1
     stream.feed(result.buffer)
 
 
 def written(conn: Any, result: OpResult) -> None:
     """Be the `on_write` of a coroutine handler."""
-    stream: Stream = conn.data
+    stream = stream_of(conn)
     if stream._writers is not None or stream._handshake is not None:
         stream.give_room()

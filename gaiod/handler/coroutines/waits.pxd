@@ -23,6 +23,7 @@ cdef class Wait:
     cdef _tell(self)
 
 
+cpdef Wait new_wait(object source, bint is_work)
 cpdef Wait come(object value)
 cpdef Runner running()
 cpdef set_running(Runner runner)

@@ -92,6 +92,11 @@ class Wait:
 _running: Runner | None = None
 
 
+def new_wait(source: Any, is_work: bool) -> Wait:
+    """Return a wait for what `source` brings: `Wait(source, is_work)`, without the cost of a call by name."""
+    return Wait(source, is_work)
+
+
 def come(value: Any) -> Wait:
     """Return a wait for what is there already."""
     wait = Wait()

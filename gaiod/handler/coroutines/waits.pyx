@@ -122,6 +122,14 @@ cdef PySendResult _send(PyObject* self, PyObject* value, PyObject** result) noex
 (<PyTypeObject*>Wait).tp_as_async.am_send = _send
 
 
+cpdef Wait new_wait(object source, bint is_work):
+    """Return a wait for what `source` brings: `Wait(source, is_work)`, without the cost of a call by name."""
+    cdef Wait wait = Wait.__new__(Wait)
+    wait.source = source
+    wait.is_work = is_work
+    return wait
+
+
 cpdef Wait come(object value):
     """Return a wait for what is there already."""
     cdef Wait wait = Wait.__new__(Wait)
