@@ -502,6 +502,7 @@ class Listener(Target):
             else:
                 self._shaken_with_server(conn, result.error)
         elif kind == RELAY and not isinstance(result.error, ConnClosed):
+            self._note_tls(conn, result.error)
             self._call("on_relay", conn, self.handler.on_relay, (conn, result))
         elif conn.closed or isinstance(result.error, (ConnClosed, WatcherClosed)):
             pass  # by a hook that was called a moment ago, say: on_close tells
@@ -510,6 +511,7 @@ class Listener(Target):
         elif isinstance(result.error, DeadlineExceeded) or getattr(result.error, "errno", None) == errno.ECANCELED:
             self._call("on_error", conn, self.handler.on_error, (conn, result.operation, result.error))
         elif isinstance(result.error, OSError):
+            self._note_tls(conn, result.error)
             self.end(conn, of_error(result.error, conn.fileno(), is_client=self.is_client(conn)), abort=True)
 
     def _shaken(self, conn: Conn, error: Exception | None) -> None:
@@ -717,6 +719,11 @@ class Listener(Target):
             self._count(f"upstream_tls_failed_{error.reason}")
         elif isinstance(error, DeadlineExceeded):
             self._count("upstream_tls_failed_timeout")
+
+    def _note_tls(self, conn: Conn, error: Exception | None) -> None:
+        """Count what a server does to TLS later: with TLS 1.3 it refuses a certificate after our handshake is done."""
+        if isinstance(error, TlsError) and not self.is_client(conn):
+            self._count_tls(conn, error)
 
     def _accept_failed(self, error: Exception) -> None:
         if isinstance(error, (ConnClosed, WatcherClosed)) or not self._sockets:

@@ -22,6 +22,7 @@ OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno
 """This machine lacks something (descriptors, memory, ports): the server is not to blame."""
 
 NO_ANSWER = "no answer in time"
+NO_HANDSHAKE = "its TLS handshake was not done in time"
 
 
 def reason_of(error: Exception) -> str:
@@ -46,10 +47,10 @@ def is_ours(error: Exception, target: Target) -> bool:
     return getattr(error, "errno", None) in OURS and not is_full(error, target)
 
 
-def words_for(error: Exception, target: Target) -> str:
-    """Say it, for the log."""
+def words_for(error: Exception, target: Target, *, is_there: bool = False) -> str:
+    """Say it, for the log; `is_there`: the server had taken the connection."""
     if isinstance(error, DeadlineExceeded):
-        return NO_ANSWER
+        return NO_HANDSHAKE if is_there else NO_ANSWER
     if isinstance(error, TlsError):
         return str(error.strerror)
     if is_full(error, target):

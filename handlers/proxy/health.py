@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gaiod import Conn, OpResult
+from gaiod import Conn, OpResult, Termination
 
 from .failures import NO_ANSWER, is_ours, words_for
 from .options import EXPECT_MAX_BYTES, CheckOptions, PassiveOptions
@@ -244,7 +244,7 @@ class Probe:
         if result.error is not None:
             if is_ours(result.error, self._target):
                 self._passed = None
-            self._failure = words_for(result.error, self._target)
+            self._failure = words_for(result.error, self._target, is_there=conn.peer_address is not None)
             conn.abort()
             return
         self._step = "send" if self._send else "expect"
@@ -273,6 +273,8 @@ class Probe:
     def closed(self, conn: Conn, reason: str) -> None:
         """Tell what came of it. Whatever goes wrong closes the connection, so nothing else can."""
         failure = self._failure or ENDINGS.get(reason, reason)
+        if reason == "tls_error" and isinstance(reason, Termination):
+            failure = f"TLS failed: {reason.cause}"
         if self._step == "expect":
             came = shown_bytes(self._received) if self._received else "nothing"
             failure = f"expected {shown_bytes(self._expect)}, got {came}; {failure}"

@@ -20,6 +20,9 @@ SLOW_START_STEPS = 20
 """How often the weight of an endpoint that came back grows until it has its full share again."""
 
 
+TLS_TOLD_S = 60.0
+"""How often the log has it that TLS with an endpoint fails as before."""
+
 TROUBLES_MAX = 3
 """Servers of which a client that waits is told what is wrong with them: with more, the log is the place to look."""
 
@@ -126,7 +129,6 @@ class Pool:
 
     def succeeded(self, endpoint: Endpoint, began_s: float, now_s: float) -> None:
         """Take note of a connect that succeeded; `began_s` says when it began."""
-        endpoint.tls_trouble = ""
         if endpoint.failures or endpoint.ejections:
             before = self._passive.told(endpoint)
             self._passive.succeeded(endpoint)
@@ -135,11 +137,8 @@ class Pool:
             elif self._passive.told(endpoint) != before:
                 self._changed(endpoint)
 
-    def failed(self, endpoint: Endpoint, now_s: float, why: str, *, is_tls: bool = False) -> None:
-        """Take note of a connect that failed; `why` is for the log. That has a failure of TLS at once: it will stay."""
-        if is_tls and why != endpoint.tls_trouble:
-            self._warn(f"server {endpoint}: {why}")
-        endpoint.tls_trouble = why if is_tls else ""
+    def failed(self, endpoint: Endpoint, now_s: float, why: str) -> None:
+        """Take note of a connect that failed; `why` is for the log."""
         duration_s = self._passive.failed(endpoint, now_s)
         if duration_s:
             self._due_s = 0.0
@@ -147,6 +146,13 @@ class Pool:
             self._warn(f"server {endpoint} is ejected for {duration_s:g} s: {endpoint.trouble}")
             self._changed(endpoint)
             self.refresh(now_s)
+
+    def tls_failed(self, endpoint: Endpoint, now_s: float, why: str) -> None:
+        """Log why TLS with an endpoint has failed: at once, as it will not pass by itself; the same once a minute."""
+        if why != endpoint.tls_trouble or now_s - endpoint.tls_told_s >= TLS_TOLD_S:
+            self._warn(f"server {endpoint}: {why}")
+            endpoint.tls_told_s = now_s
+        endpoint.tls_trouble = why
 
     def checked(self, endpoint: Endpoint, passed: bool, began_s: float, now_s: float) -> bool:
         """Take note of one active check, which began at `began_s`; tell whether the endpoint is back by that."""

@@ -81,7 +81,8 @@ class Endpoint:
         is_known: an active check has said something.
         is_gone: its name does not lead to it any more; what is connected stays.
         trouble: why it was ejected or down last, for who asks.
-        tls_trouble: why TLS with it failed for the last client; empty: it did not.
+        tls_trouble: why TLS with it failed last; empty: it never did.
+        tls_told_s: when the log had that.
         weight: its share of the clients, just now.
         current: what round robin has it owed.
         seed: what its address contributes to the hash of a client.
@@ -90,7 +91,8 @@ class Endpoint:
 
     __slots__ = (
         "active", "current", "ejected_s", "ejected_until_s", "ejections", "failures", "is_down", "is_gone",
-        "is_known", "is_on_trial", "returned_s", "seed", "server", "sessions", "target", "tls_trouble", "trouble",
+        "is_known", "is_on_trial", "returned_s", "seed", "server", "sessions", "target", "tls_told_s", "tls_trouble",
+        "trouble",
         "weight",
     )  # fmt: skip
 
@@ -109,6 +111,7 @@ class Endpoint:
         self.is_gone = False
         self.trouble = ""
         self.tls_trouble = ""
+        self.tls_told_s = 0.0
         self.weight: float = server.weight
         self.current = 0.0
         self.seed = hash_of(repr(target))

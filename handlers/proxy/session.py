@@ -5,7 +5,18 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from gaiod import Arrival, Conn, ConnClosed, DeadlineExceeded, NotTaken, OpResult, RelaySinkError, Termination, shown
+from gaiod import (
+    Arrival,
+    Conn,
+    ConnClosed,
+    DeadlineExceeded,
+    NotTaken,
+    OpResult,
+    RelaySinkError,
+    Termination,
+    TlsError,
+    shown,
+)
 
 from .client_hello import Hello, HelloReader, NoHello
 from .failures import is_full, is_ours, reason_of, words_for
@@ -140,13 +151,14 @@ class Session:
         if error is None:
             self._relay(client, conn, endpoint)
         elif not isinstance(error, ConnClosed):
+            is_there = conn.peer_address is not None
             self.server = self.endpoint = conn.data = None
             conn.abort()
             self.proxy.give_back(endpoint)
-            self._failed(endpoint, error)
+            self._failed(endpoint, error, is_there=is_there)
 
-    def _failed(self, endpoint: Endpoint, error: Exception) -> None:
-        """Try once more, elsewhere if there is somebody else; or let the client go."""
+    def _failed(self, endpoint: Endpoint, error: Exception, *, is_there: bool = False) -> None:
+        """Try once more, elsewhere if there is somebody else; or let the client go. `is_there`: as of `words_for`."""
         proxy = self.proxy
         why = reason_of(error)
         own = is_ours(error, endpoint.target)
@@ -154,8 +166,10 @@ class Session:
             proxy.pause_accepting(error)  # it says nothing of the server: nothing is counted there
         else:
             endpoint.server.stats.failed(why)
-            words = words_for(error, endpoint.target)
-            endpoint.server.pool.failed(endpoint, time.monotonic(), words, is_tls=why == "tls")
+            words = words_for(error, endpoint.target, is_there=is_there)
+            if why == "tls":
+                endpoint.server.pool.tls_failed(endpoint, time.monotonic(), words)
+            endpoint.server.pool.failed(endpoint, time.monotonic(), words)
         self.tried += (endpoint,)
         if len(self.tried) > proxy.options.retries:
             proxy.refuse(self, "no_resources" if own else f"connect_{why}")
@@ -383,7 +397,9 @@ class Session:
 
     def _blame(self, dead: Conn, error: OSError) -> None:
         """Remember why it ends: one of the two failed. What failed first is why."""
-        client = self.client
+        client, endpoint = self.client, self.endpoint
+        if isinstance(error, TlsError) and dead is self.server and endpoint is not None:
+            endpoint.server.pool.tls_failed(endpoint, time.monotonic(), words_for(error, endpoint.target))
         if client is not None:
             who = "client" if dead is client else "server"
             client.close_reason = client.close_reason or Termination.of_error(error, dead, who)

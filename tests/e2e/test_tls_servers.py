@@ -282,6 +282,9 @@ def test_clients_reach_the_server_that_they_name_and_terminate_tls_there(daemon:
                 secured = trusting(authority().text, name).wrap_socket(sock, server_hostname=f"{name}.example.org")
                 secured.sendall(b"abc\n")
                 assert receive(secured, 4) == b"cba\n"
+                assert running.gaiod("reload").returncode == 0  # it goes on with the next worker: there is no key here
+                secured.sendall(b"def\n")
+                assert receive(secured, 4) == b"fed\n"
                 secured.close()
         with connect(running.address("db")) as sock, pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
             trusting(authority().text, "c").wrap_socket(sock, server_hostname="example.net")

@@ -147,6 +147,25 @@ def test_client_gets_nothing_of_a_server_that_is_not_believed(start: Start, capl
         assert echoed(proxy, b"hello") == b"hello"
 
 
+def test_server_that_wants_a_certificate_and_gets_none_says_so_later(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With TLS 1.3, once our handshake is done; so the connection is there already, and its client is reset."""
+    with tls_server() as server, caplog.at_level(logging.INFO):
+        server._context.load_verify_locations(cadata=authority("Of Proxies").text)
+        server._context.verify_mode = ssl.CERT_REQUIRED
+        check = {"interval": 0.05, "expect": "hello"}
+        proxy = start(to(server), check=check, passive={"failures": 1000})
+        assert proxy.is_ended(proxy.connect())
+        proxy.step_until(lambda: proxy.count_of_server("down"), "the server going down")
+        proxy.step_until(proxy.ends, "the end")
+        said = "TLS failed: it wants a certificate of ours, and has got none"
+        assert f"server {text_of(server.address)}: {said}" in caplog.text
+        assert 'its checks fail; expect: expected "hello", got nothing; TLS failed: certificate_wanted' in caplog.text
+        assert proxy.count("upstream_tls_failed_certificate_wanted") >= 2
+        assert proxy.ends()[0][:4] == ("tls_error", "server", "error", "certificate_wanted")
+
+
 def test_client_that_waits_is_explained_why(start: Start) -> None:
     with tls_server(authority().sign("DNS:elsewhere")) as server:
         proxy = start(to(server), retries=100, passive={"failures": 1000})
@@ -159,13 +178,14 @@ def test_client_that_waits_is_explained_why(start: Start) -> None:
         client.close()
 
 
-def test_server_that_says_nothing_is_given_up_in_time(start: Start) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        tls = {"verify": False}
-        proxy = start({"address": text_of(silent.getsockname()), "tls": tls}, connect_timeout=0.1, retries=0)
+def test_server_that_says_nothing_is_given_up_in_time(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, caplog.at_level(logging.INFO):
+        server = {"address": text_of(silent.getsockname()), "tls": {"verify": False}}
+        proxy = start(server, connect_timeout=0.1, retries=0, passive={"failures": 1})
         assert proxy.is_ended(proxy.connect())
         proxy.settle()
         assert (proxy.unavailable(), proxy.count("upstream_tls_failed_timeout")) == ({"connect_timeout": 1}, 1)
+        assert "it could not be connected to; its TLS handshake was not done in time" in caplog.text
 
 
 def test_whoever_answers_is_believed_where_that_is_written(start: Start) -> None:
