@@ -91,6 +91,10 @@ class CertificateSettings:
     """Its number, among those of its issuer: hexadecimal."""
     fingerprint: str = ""
     """SHA-256 of it, hexadecimal."""
+    ocsp: str = field(default="", repr=False)
+    """What its issuer says of it, an OCSP response in base64; empty: clients are sent none."""
+    ocsp_not_after_s: float = 0.0
+    """When that ends, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)

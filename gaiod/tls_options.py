@@ -1,16 +1,17 @@
 """What the core is told of a listener that speaks TLS: for workers, and for who checks that it works."""
 
+import base64
 from collections.abc import Sequence
 
 from gaiod.core.tls import Certificate, Clients, ServerTls
-from gaiod.settings import TlsSettings
+from gaiod.settings import CertificateSettings, TlsSettings
 
 
 def server_tls(settings: TlsSettings, ticket_keys: Sequence[bytes] = ()) -> ServerTls:
     """Return it; `ticket_keys`: as of `ServerTls`."""
     tickets, clients = settings.tickets, settings.clients
     return ServerTls(
-        tuple(Certificate(each.chain, each.key, each.names) for each in settings.certificates),
+        tuple(_certificate(each) for each in settings.certificates),
         versions=settings.versions,
         suites=settings.suites,
         groups=settings.groups,
@@ -21,6 +22,11 @@ def server_tls(settings: TlsSettings, ticket_keys: Sequence[bytes] = ()) -> Serv
         ticket_lifetime_s=None if tickets is None else round(tickets.lifetime_s),
         ticket_keys=tuple(ticket_keys),
     )
+
+
+def _certificate(settings: CertificateSettings) -> Certificate:
+    staple = base64.b64decode(settings.ocsp)
+    return Certificate(settings.chain, settings.key, settings.names, staple, settings.ocsp_not_after_s)
 
 
 def made_by(library: tuple[str, str]) -> str:

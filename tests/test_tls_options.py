@@ -9,7 +9,7 @@ from gaiod.tls_options import made_by, server_tls
 
 def test_everything_that_is_set_arrives() -> None:
     settings = TlsSettings(
-        (CertificateSettings("chain", "key", ("example.org",), 4e9),),
+        (CertificateSettings("chain", "key", ("example.org",), 4e9, ocsp="QUI=", ocsp_not_after_s=5.0),),
         versions=("1.3",),
         suites=("TLS_AES_128_GCM_SHA256",),
         groups=("X25519",),
@@ -21,7 +21,7 @@ def test_everything_that_is_set_arrives() -> None:
     )
     made = server_tls(settings, [b"key"])
     assert made == ServerTls(
-        (Certificate("chain", "key", ("example.org",)),),
+        (Certificate("chain", "key", ("example.org",), b"AB", 5.0),),
         versions=("1.3",),
         suites=("TLS_AES_128_GCM_SHA256",),
         groups=("X25519",),

@@ -157,6 +157,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         chart(
             "Time until certificates end", "s",
             Line("gaiod_tls_certificate_not_after_seconds", "listener name", "min", "{} - time()"),
+            Line("gaiod_tls_ocsp_not_after_seconds", "listener name", "min", "{} - time()"),
         ),
         chart(
             "Age of the newest key of TLS tickets", "s",

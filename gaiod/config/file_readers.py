@@ -7,6 +7,7 @@ from gaiod.config.admission.access import read_networks
 from gaiod.config.errors import Refused
 from gaiod.config.tls.certificates import Mismatch, certificate_of, parse_chain, parse_key
 from gaiod.config.tls.clients import clients_of, parse_ca, parse_crl
+from gaiod.config.tls.ocsp import parse_ocsp
 from gaiod.config.tls.openssl import check_clients, check_tls
 from gaiod.settings import TlsSettings
 from gaiod.watched_files import Content, Files
@@ -17,8 +18,9 @@ __all__ = ["READERS", "Mismatch", "Refused"]
 
 def _read_certificate(files: Files) -> Content:
     chain, key = parse_chain(files[0]), parse_key(files[1])
+    ocsp = parse_ocsp(files[2]) if len(files) > 2 else None
     try:
-        certificate = certificate_of(chain, key)
+        certificate = certificate_of(chain, key, ocsp)
         check_tls(TlsSettings((certificate,)))
     except Refused as refused:
         raise type(refused)(f"{printable(files[0])}: {refused}") from refused

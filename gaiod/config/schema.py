@@ -23,6 +23,7 @@ from gaiod.config.tls.certificates import certificate_of, check_certificates, pa
 from gaiod.config.tls.clients import EXAMPLE as CLIENTS_EXAMPLE
 from gaiod.config.tls.clients import clients_of, parse_ca, parse_crl, parse_depth, parse_verify
 from gaiod.config.tls.cryptography import parse_groups, parse_suites
+from gaiod.config.tls.ocsp import parse_ocsp
 from gaiod.config.tls.openssl import check_tls
 from gaiod.config.tls.tickets import check_tickets
 from gaiod.config.units import (
@@ -169,6 +170,7 @@ CERTIFICATE = Section(
     {
         "chain": Key("chain", Value(parse_chain), example="/etc/gaiod/app.pem"),
         "key": Key("key", Value(parse_key), example="/etc/gaiod/app.key"),
+        "ocsp": Key("ocsp", Value(parse_ocsp)),
     },
     certificate_of,
 )

@@ -10,6 +10,11 @@ cdef struct Name:
     Py_ssize_t number               # of the certificate
 
 
+cdef struct Staple:                 # and behind it the response
+    Py_ssize_t size
+    double ends_s
+
+
 @cython.final
 cdef class Contexts:
     cdef tuple certificates

@@ -3,26 +3,29 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset, strcmp
+from libc.time cimport time, time_t
 
 from gaiod.core._openssl cimport (
-    BIO, BIO_free, BIO_new_mem_buf, ERR_clear_error, EVP_DecryptInit_ex, EVP_EncryptInit_ex, EVP_MAC_CTX_set_params,
-    EVP_PKEY_free, EVP_aes_256_cbc, EVP_sha256, HMAC_Init_ex, OPENSSL_NPN_NEGOTIATED, OPENSSL_cleanse, OSSL_PARAM,
-    OSSL_PARAM_OCTET_STRING, OSSL_PARAM_UTF8_STRING, PEM_read_bio_PrivateKey, PEM_read_bio_X509, PEM_read_bio_X509_CRL,
-    RAND_bytes, SSL, SSL_AD_UNRECOGNIZED_NAME, SSL_CTRL_EXTRA_CHAIN_CERT, SSL_CTRL_MODE, SSL_CTRL_SET_GROUPS_LIST,
-    SSL_CTRL_SET_MAX_PROTO_VERSION, SSL_CTRL_SET_MIN_PROTO_VERSION, SSL_CTRL_SET_SESS_CACHE_MODE,
-    SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB, SSL_CTX,
-    SSL_CTX_add_client_CA, SSL_CTX_callback_ctrl, SSL_CTX_check_private_key, SSL_CTX_ctrl, SSL_CTX_free,
-    SSL_CTX_get_cert_store, SSL_CTX_get_ex_data, SSL_CTX_new, SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cert_store,
-    SSL_CTX_set_cipher_list, SSL_CTX_set_ciphersuites, SSL_CTX_set_ex_data, SSL_CTX_set_num_tickets,
-    SSL_CTX_set_options, SSL_CTX_set_session_id_context, SSL_CTX_set_timeout, SSL_CTX_set_tlsext_ticket_key_evp_cb,
-    SSL_CTX_set_verify, SSL_CTX_set_verify_depth, SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate,
-    SSL_MODE_RELEASE_BUFFERS, SSL_OP_CIPHER_SERVER_PREFERENCE, SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION,
-    SSL_OP_NO_TICKET, SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK, SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_VERIFY_PEER,
-    SSL_get_SSL_CTX, SSL_get_servername, SSL_select_next_proto, SSL_set_SSL_CTX, TLS_server_method, X509_CRL_free,
-    X509_NAME_size, X509_STORE_add_cert, X509_STORE_add_crl, X509_STORE_set_flags, X509_STORE_up_ref,
-    X509_V_FLAG_CRL_CHECK, X509_V_FLAG_CRL_CHECK_ALL, X509_free, X509_get_subject_name,
+    BIO, BIO_free, BIO_new_mem_buf, CRYPTO_EX_INDEX_SSL_CTX, CRYPTO_get_ex_new_index, CRYPTO_malloc, ERR_clear_error,
+    EVP_DecryptInit_ex, EVP_EncryptInit_ex, EVP_MAC_CTX_set_params, EVP_PKEY_free, EVP_aes_256_cbc, EVP_sha256,
+    HMAC_Init_ex, OPENSSL_NPN_NEGOTIATED, OPENSSL_cleanse, OSSL_PARAM, OSSL_PARAM_OCTET_STRING, OSSL_PARAM_UTF8_STRING,
+    PEM_read_bio_PrivateKey, PEM_read_bio_X509, PEM_read_bio_X509_CRL, RAND_bytes, SSL, SSL_AD_UNRECOGNIZED_NAME,
+    SSL_CTRL_EXTRA_CHAIN_CERT, SSL_CTRL_MODE, SSL_CTRL_SET_GROUPS_LIST, SSL_CTRL_SET_MAX_PROTO_VERSION,
+    SSL_CTRL_SET_MIN_PROTO_VERSION, SSL_CTRL_SET_SESS_CACHE_MODE, SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG,
+    SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB, SSL_CTRL_SET_TLSEXT_STATUS_REQ_OCSP_RESP,
+    SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB, SSL_CTX, SSL_CTX_add_client_CA, SSL_CTX_callback_ctrl, SSL_CTX_check_private_key,
+    SSL_CTX_ctrl, SSL_CTX_free, SSL_CTX_get_cert_store, SSL_CTX_get_ex_data, SSL_CTX_new, SSL_CTX_set_alpn_select_cb,
+    SSL_CTX_set_cert_store, SSL_CTX_set_cipher_list, SSL_CTX_set_ciphersuites, SSL_CTX_set_ex_data,
+    SSL_CTX_set_num_tickets, SSL_CTX_set_options, SSL_CTX_set_session_id_context, SSL_CTX_set_timeout,
+    SSL_CTX_set_tlsext_ticket_key_evp_cb, SSL_CTX_set_verify, SSL_CTX_set_verify_depth, SSL_CTX_use_PrivateKey,
+    SSL_CTX_use_certificate, SSL_MODE_RELEASE_BUFFERS, SSL_OP_CIPHER_SERVER_PREFERENCE, SSL_OP_NO_COMPRESSION,
+    SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_TICKET, SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_NOACK, SSL_TLSEXT_ERR_OK,
+    SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_VERIFY_PEER, SSL_ctrl, SSL_get_SSL_CTX, SSL_get_servername,
+    SSL_select_next_proto, SSL_set_SSL_CTX, TLS_server_method, X509_CRL_free, X509_NAME_size, X509_STORE_add_cert,
+    X509_STORE_add_crl, X509_STORE_set_flags, X509_STORE_up_ref, X509_V_FLAG_CRL_CHECK, X509_V_FLAG_CRL_CHECK_ALL,
+    X509_free, X509_get_subject_name,
 )
 
 cdef enum:
@@ -326,10 +329,53 @@ cdef SSL_CTX* make_context(options, certificate) except NULL:
             SSL_CTX_set_timeout(context, <long>options.ticket_lifetime_s)
         choose_cryptography(context, options)
         use_certificate(context, certificate)
+        if certificate.staple:
+            use_staple(context, certificate.staple, certificate.staple_ends_s)
     except BaseException:
         SSL_CTX_free(context)
         raise
     return context
+
+
+cdef int staple_place = -1              # where a context has its `Staple`
+
+
+cdef int use_staple(SSL_CTX* context, bytes response, double ends_s) except -1:
+    """Let a context send an OCSP response to clients that ask for one, until it ends. It goes with the context."""
+    global staple_place
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(response)
+    cdef Staple* staple = <Staple*>malloc(sizeof(Staple) + size)
+    if staple == NULL:
+        raise MemoryError
+    staple.size = size
+    staple.ends_s = ends_s
+    memcpy(<char*>staple + sizeof(Staple), PyBytes_AS_STRING(response), size)
+    if staple_place < 0:
+        staple_place = CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, NULL, NULL, <void*>&free_staple)
+    if staple_place < 0 or SSL_CTX_set_ex_data(context, staple_place, staple) != 1:
+        free(staple)
+        raise MemoryError
+    SSL_CTX_callback_ctrl(context, SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB, <void*>&send_staple)
+    return 0
+
+
+cdef void free_staple(void* context, void* staple, void* data, int place, long number, void* argument) noexcept nogil:
+    """Free what a context has, which is freed."""
+    free(staple)
+
+
+cdef int send_staple(SSL* ssl, void* argument) noexcept nogil:
+    """Give a client that asks for it what the authority says of the certificate that it is shown."""
+    cdef Staple* staple = <Staple*>SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), staple_place)
+    cdef void* copy
+    if staple == NULL or time(NULL) >= staple.ends_s:
+        return SSL_TLSEXT_ERR_NOACK
+    copy = CRYPTO_malloc(staple.size, NULL, 0)
+    if copy == NULL:
+        return SSL_TLSEXT_ERR_NOACK
+    memcpy(copy, <char*>staple + sizeof(Staple), staple.size)
+    SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_STATUS_REQ_OCSP_RESP, staple.size, copy)      # takes it
+    return SSL_TLSEXT_ERR_OK
 
 
 cdef int choose_cryptography(SSL_CTX* context, options) except -1:

@@ -13,6 +13,10 @@ cdef enum:
     SSL_CTRL_EXTRA_CHAIN_CERT = 14
     SSL_CTRL_MODE = 33
     SSL_CTRL_SET_GROUPS_LIST = 92
+    SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB = 63
+    SSL_CTRL_SET_TLSEXT_STATUS_REQ_OCSP_RESP = 71
+    SSL_TLSEXT_ERR_NOACK = 3
+    CRYPTO_EX_INDEX_SSL_CTX = 1
     SSL_CTRL_SET_SESS_CACHE_MODE = 44
     SSL_CTRL_SET_TLSEXT_SERVERNAME_CB = 53
     SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG = 54
@@ -72,6 +76,8 @@ cdef int (*SSL_CTX_set_ex_data)(SSL_CTX*, int, void*) noexcept nogil
 cdef void* (*SSL_CTX_get_ex_data)(SSL_CTX*, int) noexcept nogil
 cdef int (*SSL_CTX_set_tlsext_ticket_key_evp_cb)(SSL_CTX*, void*) noexcept nogil     # NULL before 3.0
 cdef int (*SSL_CTX_set_cipher_list)(SSL_CTX*, const char*) noexcept nogil
+cdef void* (*CRYPTO_malloc)(size_t, const char*, int) noexcept nogil
+cdef int (*CRYPTO_get_ex_new_index)(int, long, void*, void*, void*, void*) noexcept nogil
 cdef int (*SSL_CTX_set_ciphersuites)(SSL_CTX*, const char*) noexcept nogil
 cdef int (*SSL_CTX_use_certificate)(SSL_CTX*, void*) noexcept nogil
 cdef int (*SSL_CTX_use_PrivateKey)(SSL_CTX*, void*) noexcept nogil

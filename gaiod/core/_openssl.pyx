@@ -81,6 +81,8 @@ cdef int find_contexts() except -1:
     find(<void**>&SSL_CTX_set_num_tickets, b"SSL_CTX_set_num_tickets")
     find(<void**>&SSL_CTX_set_cipher_list, b"SSL_CTX_set_cipher_list")
     find(<void**>&SSL_CTX_set_ciphersuites, b"SSL_CTX_set_ciphersuites")
+    find(<void**>&CRYPTO_malloc, b"CRYPTO_malloc")
+    find(<void**>&CRYPTO_get_ex_new_index, b"CRYPTO_get_ex_new_index")
     find(<void**>&SSL_CTX_use_certificate, b"SSL_CTX_use_certificate")
     find(<void**>&SSL_CTX_use_PrivateKey, b"SSL_CTX_use_PrivateKey")
     find(<void**>&SSL_CTX_check_private_key, b"SSL_CTX_check_private_key")

@@ -7,6 +7,7 @@ from typing import Any
 
 SEQUENCE, CONTEXT_0, CONTEXT_3, BOOLEAN, OID, OCTETS, UTC_TIME = 0x30, 0xA0, 0xA3, 0x01, 0x06, 0x04, 0x17
 INTEGER, GENERALIZED_TIME = 0x02, 0x18
+GOOD = 0x80
 DNS_NAME, IP_ADDRESS = 0x82, 0x87
 COMMON_NAME, SUBJECT_ALT_NAME = b"\x55\x04\x03", b"\x55\x1d\x11"
 """Tags and identifiers of a certificate (X.690; RFC 5280, appendix A)."""
@@ -86,7 +87,11 @@ def serial_of(certificate: bytes) -> str:
     Raises:
         ValueError, IndexError: it is none.
     """
-    number = int.from_bytes(fields_of(certificate)[0][1], "big", signed=True)
+    return _serial(fields_of(certificate)[0][1])
+
+
+def _serial(value: bytes) -> str:
+    number = int.from_bytes(value, "big", signed=True)
     digits = f"{abs(number):X}"
     return "-" * (number < 0) + digits.zfill(len(digits) + len(digits) % 2)
 
@@ -116,6 +121,40 @@ def revocation_facts_of(revocations: bytes) -> RevocationFacts:
     _, (_, issuer), _, *more = fields
     ends_s = time_of(*more[0]) if more and more[0][0] in (UTC_TIME, GENERALIZED_TIME) else inf
     return RevocationFacts(text_of_name(issuer), ends_s)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusFacts:
+    """What an OCSP response says of a certificate.
+
+    Attributes:
+        serial: which one of its issuer's, as `serial_of` has it.
+        is_good: it is not revoked.
+        not_after_s: when there is to be the next response, in seconds since 1970; infinity: it does not say.
+    """
+
+    serial: str
+    is_good: bool
+    not_after_s: float
+
+
+def status_facts_of(response: bytes) -> StatusFacts:
+    """Return what an OCSP response, in DER, says of the first certificate in it (RFC 6960, 4.2.1).
+
+    Raises:
+        ValueError, IndexError: it is none, or says that the responder could not answer.
+    """
+    (_, outcome), (_, answer) = parts_of(parts_of(response)[0][1])
+    if outcome != b"\0":
+        raise ValueError("the responder could not answer")
+    basic = parts_of(parts_of(answer)[0][1])[1][1]
+    fields = parts_of(parts_of(parts_of(basic)[0][1])[0][1])
+    (responses,) = [value for tag, value in fields if tag == SEQUENCE]
+    (_, certificate), (status, _), _, *more = parts_of(parts_of(responses)[0][1])
+    ends_s = inf
+    if more and more[0][0] == CONTEXT_0:
+        ends_s = time_of(*parts_of(more[0][1])[0])
+    return StatusFacts(_serial(parts_of(certificate)[3][1]), status == GOOD, ends_s)
 
 
 def common_name_of(certificate: bytes) -> str | None:

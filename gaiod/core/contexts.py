@@ -95,6 +95,8 @@ def _context_of(certificate: Certificate, options: ServerTls) -> ssl.SSLContext:
         context.num_tickets = 0
     else:
         context.num_tickets = 1
+    if certificate.staple:
+        raise ValueError("Python's ssl cannot send OCSP responses")
     if options.groups or any(suite.startswith("TLS_") for suite in options.suites):
         raise ValueError("Python's ssl cannot choose groups, nor suites of TLS 1.3")
     if options.suites:

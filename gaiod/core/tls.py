@@ -61,6 +61,10 @@ class Certificate:
     key: str = field(repr=False)
     names: tuple[str, ...] = ()
     """Of the servers that it is for, in lower case; `*.` stands for one label (RFC 6125, 6.4.3)."""
+    staple: bytes = field(default=b"", repr=False)
+    """What its authority says of it, an OCSP response in DER, for clients that ask (RFC 6066, 8); empty: nothing."""
+    staple_ends_s: float = 0.0
+    """When that is too old to be sent, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)

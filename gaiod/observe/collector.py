@@ -411,12 +411,15 @@ class Collector(PrometheusCollector):
         first_bucket = CELL[f"tls_handshake_le_{HANDSHAKE_BOUNDS_S[0]}"]
         buckets = row[first_bucket : first_bucket + len(HANDSHAKE_BOUNDS_S) + 1]
         scrape.add_buckets("gaiod_tls_handshake_seconds", buckets, row[CELL["tls_handshake_ns"]] / 1e9, name)
-        ends: dict[str, float] = {}
+        ends: dict[tuple[str, str], float] = {}
         for certificate in tls.certificates:
-            first = certificate.names[0]
-            ends[first] = min(certificate.not_after_s, ends.get(first, inf))
-        for first, not_after_s in ends.items():
-            scrape.add("gaiod_tls_certificate_not_after_seconds", not_after_s, name, first)
+            key = "gaiod_tls_certificate_not_after_seconds", certificate.names[0]
+            ends[key] = min(certificate.not_after_s, ends.get(key, inf))
+            if certificate.ocsp:
+                key = "gaiod_tls_ocsp_not_after_seconds", certificate.names[0]
+                ends[key] = min(certificate.ocsp_not_after_s, ends.get(key, inf))
+        for (metric, first), not_after_s in ends.items():
+            scrape.add(metric, not_after_s, name, first)
 
     def _add_handover(self, scrape: _Scrape, name: str, row: list[int]) -> None:
         stayed = {reason: row[CELL[f"stayed_{reason}"]] for reason in STAY_REASONS}

@@ -137,6 +137,12 @@ METRICS = (
         ("listener", "name"),
     ),
     Metric(
+        "gaiod_tls_ocsp_not_after_seconds",
+        "gauge",
+        "When the OCSP response that is sent with a certificate ends, in seconds since 1970; then none is sent.",
+        ("listener", "name"),
+    ),
+    Metric(
         "gaiod_tls_ticket_key_age_seconds",
         "gauge",
         "Age of the newest key of the tickets with which clients resume TLS sessions: at most tickets.rotate.",

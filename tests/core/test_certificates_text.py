@@ -9,7 +9,7 @@ import pytest
 
 from core.support.pki import authority
 from core.support.tls import certificate
-from gaiod.core.certificates import facts_of, issuer_of, revocation_facts_of, serial_of, subject_of
+from gaiod.core.certificates import facts_of, issuer_of, revocation_facts_of, serial_of, status_facts_of, subject_of
 
 
 def test_names_and_end_are_those_that_openssl_tells() -> None:
@@ -61,3 +61,16 @@ def test_list_of_revoked_certificates_says_whose_it_is_and_until_when() -> None:
     assert issuer_of(ssl.PEM_cert_to_DER_cert(issued.chain)) == facts.issuer
     with pytest.raises((ValueError, IndexError)):
         revocation_facts_of(b"\x30\x03\x30\x01\x00")
+
+
+def test_ocsp_response_says_for_which_certificate_it_is_and_until_when() -> None:
+    own = authority()
+    made = own.issue("gate 7")
+    facts = status_facts_of(own.ocsp(made))
+    assert facts.serial == serial_of(ssl.PEM_cert_to_DER_cert(made.chain))
+    assert facts.is_good
+    assert 3500 < facts.not_after_s - time.time() <= 3600
+    assert not status_facts_of(own.ocsp(made, good=False)).is_good
+    for data in (b"", b"\x30\x03\x0a\x01\x06", ssl.PEM_cert_to_DER_cert(made.chain)):
+        with pytest.raises((ValueError, IndexError)):
+            status_facts_of(data)

@@ -1,12 +1,15 @@
 """What a server shows its clients, by their names and protocols, and what is agreed with them."""
 
 import ssl
+import subprocess
+import threading
 import time
 
 import pytest
 
+from core.support.pki import Authority
 from core.support.processes import resident_bytes
-from core.support.sockets import NewPair
+from core.support.sockets import NewPair, listen
 from core.support.tls import (
     LAYERS,
     TlsPeer,
@@ -19,7 +22,7 @@ from core.support.tls import (
     shake_hands,
     use_layer,
 )
-from core.support.waiting import assert_quiet, collect_one
+from core.support.waiting import LIMIT_S, assert_quiet, collect_one
 from gaiod.core.connection import Conn
 from gaiod.core.errors import TlsError
 from gaiod.core.tls import TICKET_KEY_BYTES, Certificate, ServerTls
@@ -388,3 +391,41 @@ def test_groups_are_those_that_are_chosen(watcher: Watcher, tcp_pair: NewPair) -
 def test_what_openssl_does_not_know_or_python_cannot_choose_is_refused(options: dict[str, tuple[str, ...]]) -> None:
     with pytest.raises(ValueError, match=r"it knows some of the|Python's ssl cannot choose"):
         server_of(ServerTls((certificate(),), **options))  # type: ignore[arg-type]
+
+
+def stapled_to(port: int) -> str:
+    """Return what a client of OpenSSL's that asks for it is told of the certificate: what it prints."""
+    done = subprocess.run(
+        ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-servername", "localhost", "-status"],
+        check=False, capture_output=True, input="", text=True, timeout=LIMIT_S,
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.mark.parametrize("ends_in_s", [3600.0, -1.0])
+def test_client_that_asks_is_told_what_the_authority_says_unless_that_has_ended(
+    watcher: Watcher, ends_in_s: float
+) -> None:
+    if not is_openssl():
+        pytest.skip("the standard library cannot tell it")
+    own = Authority()
+    made = own.issue("localhost", names="DNS:localhost")
+    staple = own.ocsp(made)
+    before = ServerTls((Certificate(made.chain, made.key, ("localhost",)),))
+    tls = server_of(before)
+    shown = Certificate(made.chain, made.key, ("localhost",), staple, time.time() + ends_in_s)
+    for options, wanted in ((before, False), (ServerTls((shown,)), ends_in_s > 0), (before, False)):
+        tls.renew(options)
+        with listen() as sock:
+            said: list[str] = []
+            client = threading.Thread(target=lambda: said.append(stapled_to(sock.getsockname()[1])))  # noqa: B023
+            client.start()
+            near, _ = sock.accept()
+            conn = watcher.delegate(near)
+            conn.start_tls(tls)
+            assert collect_one(watcher).error is None
+            conn.read()
+            collect_one(watcher)
+            conn.close()
+            client.join(LIMIT_S)
+        assert ("OCSP Response Status: successful (0x0)" in said[0]) == wanted

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from e2e.support.starting import Start
 from e2e.support.waiting import wait_until
 from e2e.test_upgrade import upgraded
 from gaiod.core.contexts import load
+from gaiod.core.engine import shares_tickets
 from gaiod.core.tls import Certificate
 
 WORKERS = 2
@@ -280,3 +282,29 @@ def test_operator_sees_certificates_and_has_them_read_now(daemon: Start, folder:
 
 def _date(made: Certificate) -> str:
     return f"{datetime.fromtimestamp(ssl.cert_time_to_seconds(_end_of(made)), UTC):%Y-%m-%d %H:%M}"
+
+
+@pytest.mark.skipif(not shares_tickets(), reason="the standard library cannot send OCSP responses")
+def test_client_is_told_what_the_authority_says_of_the_certificate_now(daemon: Start, folder: Path) -> None:
+    own = Authority()
+    made = own.issue("localhost", names="DNS:localhost")
+    write(folder, made)
+    (folder / "app.ocsp").write_bytes(own.ocsp(made))
+    running = daemon(config(folder).replace("app.key}", f"app.key, ocsp: {folder}/app.ocsp}}"))
+
+    def told() -> str:
+        done = subprocess.run(
+            ["openssl", "s_client", "-connect", running.address("echo"), "-servername", "localhost", "-status"],
+            check=False, capture_output=True, input="", text=True, timeout=LIMIT_S,
+        )  # fmt: skip
+        return done.stdout
+
+    assert "Cert Status: good" in told()
+    ends = "gaiod_tls_ocsp_not_after_seconds"
+    before_s = running.scrape().total(ends, listener="echo")
+    (folder / "app.ocsp").write_bytes(own.ocsp(made, minutes=120))
+    wait_until(lambda: running.scrape().total(ends, listener="echo") > before_s, "the response being read again")
+    assert "Cert Status: good" in told()
+    (folder / "app.ocsp").write_bytes(own.ocsp(made, good=False))
+    wait_until(lambda: ok(running, folder) == 0, "its being called broken")
+    assert "Cert Status: good" in told()

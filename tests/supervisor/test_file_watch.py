@@ -33,7 +33,7 @@ class FakeFleet:
         """Let another generation serve, which has just read the files: of networks, or a chain and its key."""
         tls, rules = None, []
         if paths and paths[0].suffix == ".pem":
-            tls = TlsSettings((certificate_of(*(read_pem(str(path), "a file") for path in paths)),))
+            tls = TlsSettings((certificate_of(read_pem(str(paths[0]), "a file"), read_pem(str(paths[1]), "a file")),))
         else:
             rules = [AccessRule(False, f"file:{path}", read_networks(str(path))) for path in paths]
         listener = ListenerSettings("front", "127.0.0.1:0", "echo", access=tuple(rules) or None, tls=tls)

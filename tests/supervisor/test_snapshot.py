@@ -228,7 +228,7 @@ def test_certificates_are_told_with_their_end_and_since_when_they_are_in_force(
     files = (tmp_path / "app.pem", tmp_path / "app.key")
     for path, text in zip(files, (made.chain, made.key), strict=True):
         path.write_text(text)
-    shown = certificate_of(*(read_pem(str(path), "a file") for path in files))
+    shown = certificate_of(read_pem(str(files[0]), "a file"), read_pem(str(files[1]), "a file"))
     generation = fleet.serve()
     assert seen.subject.certificates() == []
     listener = replace(generation.settings.listeners[0], tls=TlsSettings((shown,)))
@@ -239,5 +239,6 @@ def test_certificates_are_told_with_their_end_and_since_when_they_are_in_force(
     assert row["fingerprint"] == hashlib.sha256(ssl.PEM_cert_to_DER_cert(made.chain)).hexdigest()
     assert (row["files"], row["ok"], row["error"]) == (tuple(map(str, files)), True, None)
     assert 0 <= time.time() - row["since"] < LIMIT_S
+    assert row["ocsp_not_after"] is None
     assert "PRIVATE" not in str(row)
     fleet.fleet.generation = generation

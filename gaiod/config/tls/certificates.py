@@ -1,9 +1,11 @@
 """Certificates and their keys: read from files, and checked before anybody is told that they are in use."""
 
+import base64
 import hashlib
 from datetime import UTC, datetime
 
 from gaiod.config.errors import Refused
+from gaiod.config.tls.ocsp import OcspFile
 from gaiod.config.tls.pem import PemFile, blocks_of, read_pem
 from gaiod.config.words import mismatch
 from gaiod.core.certificates import facts_of, issuer_of, serial_of
@@ -54,8 +56,8 @@ def parse_key(value: object) -> PemFile:
     return file
 
 
-def certificate_of(chain: PemFile, key: PemFile) -> CertificateSettings:
-    """Return a certificate and its key, which belong together.
+def certificate_of(chain: PemFile, key: PemFile, ocsp: OcspFile | None = None) -> CertificateSettings:
+    """Return a certificate, its key, and what its authority says of it, which belong together.
 
     Raises:
         Mismatch: they do not.
@@ -87,15 +89,19 @@ def certificate_of(chain: PemFile, key: PemFile) -> CertificateSettings:
             f"the certificate of {facts.names[0]} begins at {begins:%Y-%m-%d %H:%M} UTC, and no client "
             "takes it before; write one that has begun, and look whether the clock here is right"
         )
+    if ocsp is not None and ocsp.facts.serial != serial:
+        raise Mismatch(f"the OCSP response is for the certificate {ocsp.facts.serial}, and not for {serial}; renew it")
     return CertificateSettings(
         chain.text,
         key.text,
         facts.names,
         facts.not_after_s,
         issuer=issuer,
-        files=(chain.path, key.path),
+        files=(chain.path, key.path) if ocsp is None else (chain.path, key.path, ocsp.path),
         serial=serial,
         fingerprint=hashlib.sha256(first).hexdigest(),
+        ocsp="" if ocsp is None else base64.b64encode(ocsp.data).decode(),
+        ocsp_not_after_s=0.0 if ocsp is None else ocsp.ends_s,
     )
 
 

@@ -22,6 +22,19 @@ def read_pem(value: object, wanted: str, max_bytes: int = FILE_MAX_BYTES) -> Pem
     Raises:
         Refused: it is no such path, or the file cannot be read, is too long, or is no text.
     """
+    data = read_bytes(value, wanted, max_bytes)
+    try:
+        return PemFile(str(value), data.decode("ascii"))
+    except UnicodeDecodeError as error:
+        raise Refused(f"{shown(str(value))} is not PEM, but perhaps DER; write {wanted}") from error
+
+
+def read_bytes(value: object, wanted: str, max_bytes: int = FILE_MAX_BYTES) -> bytes:
+    """Return what is in the file at an absolute path; `wanted` is what to write instead.
+
+    Raises:
+        Refused: it is no such path, or the file cannot be read, or is too long.
+    """
     if not isinstance(value, str):
         raise Refused(mismatch(value, wanted))
     if not value.startswith("/"):
@@ -32,14 +45,12 @@ def read_pem(value: object, wanted: str, max_bytes: int = FILE_MAX_BYTES) -> Pem
             raise Refused(f"{shown(value)} is not a file; write {wanted}")
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
-        if len(data) > max_bytes:
-            raise Refused(f"{shown(value)} is larger than {max_bytes >> 20}MiB; write {wanted}")
-        return PemFile(value, data.decode("ascii"))
     except OSError as error:
         remedy = f"let user {os.geteuid()} read it" if isinstance(error, PermissionError) else f"write {wanted}"
         raise Refused(f"{shown(value)}: {error.strerror}; {remedy}") from error
-    except UnicodeDecodeError as error:
-        raise Refused(f"{shown(value)} is not PEM, but perhaps DER; write {wanted}") from error
+    if len(data) > max_bytes:
+        raise Refused(f"{shown(value)} is larger than {max_bytes >> 20}MiB; write {wanted}")
+    return data
 
 
 def blocks_of(text: str, label: str) -> list[bytes]:

@@ -180,6 +180,7 @@ class Snapshot:
                     "issuer": each.issuer,
                     "not_after": each.not_after_s,
                     "days_left": floor((each.not_after_s - now_s) / DAY_S),
+                    "ocsp_not_after": each.ocsp_not_after_s if each.ocsp else None,
                     "files": each.files,
                     "since": None if file is None else file.since_s,
                     "ok": file is None or file.error is None,

@@ -87,7 +87,9 @@ class FakeDaemon:
                     servers=servers,
                     sources=sources,
                     buffer_limit_bytes=buffer_limit_bytes,
-                    tls=TlsSettings((CertificateSettings("", "", ("example.org",), 2e9),)),
+                    tls=TlsSettings(
+                        (CertificateSettings("", "", ("example.org",), 2e9, ocsp="QQ==", ocsp_not_after_s=1.9e9),)
+                    ),
                 ),
                 [sock],
             )
