@@ -93,12 +93,11 @@ class WatchedFile:
 
     def is_due(self, now_s: float) -> bool:
         """Look whether it is to be read now."""
-        signature = signature_of(self.files)
-        if signature == self.read or now_s < self.again_s:
+        before, self.seen = self.seen, signature_of(self.files)
+        if self.seen == self.read or now_s < self.again_s:
             self.restless = 0
             return False
-        is_at_rest = signature == self.seen
-        self.seen = signature
+        is_at_rest = self.seen == before
         self.restless += 1
         return is_at_rest or self.restless > RESTLESS_LOOKS_MAX
 
@@ -142,7 +141,7 @@ class FileWatch:
         self._follow()
         due = [each for each in self._known.values() if each.is_due(now_s)]
         for each in self._known.values():
-            if each.doubt is not None and each not in due and now_s >= each.doubt[1]:
+            if each.doubt is not None and each.seen == each.read and now_s >= each.doubt[1]:
                 self._refuse(each, each.doubt[0])
         if due:
             self._read(due, generation)
