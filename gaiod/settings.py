@@ -262,6 +262,8 @@ class Settings:
     """A worker whose loop has not completed a pass for so long is replaced."""
     slow_hook_s: float | None = 0.1
     """A hook that blocks its loop for longer is counted, and logged with its stack; None: it may."""
+    connections_max: int | None = None
+    """Of all workers and listeners together; None: what each listener may have."""
     drain_timeout_s: float = 30.0
     """How long connections may go on in a worker that is to end."""
     stop_grace_s: float = 0.0

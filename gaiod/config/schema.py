@@ -69,6 +69,9 @@ CONNECTIONS_MAX = 1_000_000
 IPV6_PREFIX_MIN, IPV6_PREFIX_MAX = 32, 128
 """From what a provider has to what an interface has: a client has a /64, or a /56 or /48."""
 
+TOTAL_MAX = 1_000_000_000
+"""Of 1024 workers with as many as one can have."""
+
 BACKLOG_MAX = 65_535
 """The kernel caps it at net.core.somaxconn, 4096 by default: listen(2)."""
 
@@ -281,6 +284,9 @@ CONFIG = Section(
         "pin_workers": Key("pin_workers", BOOL),
         "heartbeat_timeout": Key("heartbeat_timeout_s", _duration(0.5, HOUR_S)),
         "slow_hook": Key("slow_hook_s", _or_false(_duration(SLOW_HOOK_MIN_S, HOUR_S), "duration", "100ms")),
+        "connections_max": Key(
+            "connections_max", _or_false(_whole(1, TOTAL_MAX), "whole number", "50000", "what each listener may have")
+        ),
         "drain_timeout": Key("drain_timeout_s", _duration(0.0, DAY_S)),
         "stop_grace": Key("stop_grace_s", _duration(0.0, HOUR_S)),
         "recycle": Key("recycle", RECYCLE),

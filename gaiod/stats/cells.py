@@ -50,7 +50,7 @@ CLOSE_REASONS = (
 RESTART_REASONS = ("exit", "signal", "watchdog", "reload", "recycle", "admin")
 """Why a worker was replaced by another."""
 
-REJECT_REASONS = ("limit", "proxy_protocol", "access", "per_address", "rate", "ban", "tls")
+REJECT_REASONS = ("limit", "daemon_limit", "proxy_protocol", "access", "per_address", "rate", "ban", "tls")
 """Why a connection was closed before its handler saw it."""
 
 ACCEPT_ERRORS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "other")

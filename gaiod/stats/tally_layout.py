@@ -16,8 +16,8 @@ import struct
 MAGIC = b"tallies1"
 """Of another version of this format another one."""
 
-SEATS_MAX = 1024
-"""Processes at the same time, those included that drain or keep connections."""
+SEATS_MAX = 4096
+"""Processes at the same time, those included that drain or keep connections. A daemon has half of them."""
 
 HEAD = struct.Struct("=8s2q144s")
 """MAGIC, how often the seats have changed (one cell for each side that deals out seats), and the secret."""

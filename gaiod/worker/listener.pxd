@@ -8,7 +8,6 @@ from gaiod.core.connection cimport Conn
 from gaiod.core.results cimport OpResult
 from gaiod.core.watcher cimport Watcher
 from gaiod.process.dispatch cimport Target
-from gaiod.worker.admission.per_address cimport PerAddress
 from gaiod.worker.ledger cimport Ledger, phase_at_end, server_of
 
 cdef int ACCEPT, CLOSED, CONNECT, HANDSHAKE, RELAY
@@ -47,7 +46,7 @@ cdef class Listener(Target):
     cdef object _header_wait
     cdef object _access
     cdef object _common
-    cdef PerAddress _per_address
+    cdef object _limits
     cdef object _tls_wait
     cdef object _tls_clients
 

@@ -40,6 +40,7 @@ from gaiod.worker.admission.proxy_header_wait import ProxyHeaderWait
 from gaiod.worker.admission.tallies import Tallies
 from gaiod.worker.admission.tls_wait import PHASE as HANDSHAKE_PHASE
 from gaiod.worker.admission.tls_wait import TlsWait
+from gaiod.worker.admission.total import Total, limits_of
 from gaiod.worker.connection_log import ConnectionLog
 from gaiod.worker.inspect.recent_closes import RecentCloses
 from gaiod.worker.ledger import Ledger, phase_at_end, server_of
@@ -86,10 +87,12 @@ class Common:
     Attributes:
         tallies: what all workers count together; None: nothing, and `per_address` is not in force.
         bans: whom an operator has banned.
+        connections_max: of all listeners and workers together; None: no limit.
     """
 
     tallies: Tallies | None = None
     bans: Bans = field(default_factory=Bans)
+    connections_max: int | None = None
 
 
 TicketKeys = Mapping[str, Sequence[str]]
@@ -167,7 +170,7 @@ class Listener(Target):
         self._shared = SharedState(watcher, shared or {}, share or _nobody_to_tell, self._delayed)
         self._access = None if settings.access is None else Access(settings.access)
         self._common = common or Common()
-        self._per_address = _per_address_of(settings, self._common.tallies)
+        self._limits = _limits_of(settings, self._common)
         self._header_wait = None if settings.proxy_protocol is None else self._wait_for(settings.proxy_protocol)
         self._tls_wait = None if settings.tls is None else self._wait_for_tls(settings.tls, ticket_keys or {})
         self._tls_clients = TlsClients()
@@ -616,7 +619,7 @@ class Listener(Target):
             conn.context = _UNSEEN
             conn.abort()
             return
-        if self._per_address is not None and self._header_wait is None and not self._has_room(conn):
+        if self._limits is not None and self._header_wait is None and not self._has_room(conn):
             conn.context = _UNSEEN
             conn.reset()
             return
@@ -675,9 +678,9 @@ class Listener(Target):
                 conn.reset()
 
     def _has_room(self, conn: Conn) -> bool:
-        """Tell whether the address of a connection may have one more, and count it."""
-        assert self._per_address is not None
-        refusal = self._per_address.admit(conn.serial, _client_of(conn))
+        """Tell whether the daemon and the address of a connection may have one more, and count it."""
+        assert self._limits is not None
+        refusal = self._limits.admit(conn.serial, _client_of(conn))
         if refusal is None:
             return True
         self._count(f"rejected_{refusal}")
@@ -688,7 +691,7 @@ class Listener(Target):
 
     def _announced(self, conn: Conn) -> None:
         """Go on with a connection whose PROXY header has come, if its client may connect."""
-        if self._may_come(conn) and (self._per_address is None or self._has_room(conn)):
+        if self._may_come(conn) and (self._limits is None or self._has_room(conn)):
             self._begin(conn)
         else:
             conn.reset()
@@ -707,8 +710,8 @@ class Listener(Target):
 
     def _unserved_closed(self, conn: Conn) -> None:
         self.active -= 1
-        if self._per_address is not None:
-            self._per_address.gone(conn.serial)
+        if self._limits is not None:
+            self._limits.gone(conn.serial)
 
     def _count_tls(self, conn: Conn, error: Exception | None) -> None:
         """Count what came of a handshake with a server."""
@@ -741,8 +744,8 @@ class Listener(Target):
             reason = termination_of(reason, at_eof=conn.at_eof, is_client=is_client)
         if is_client:
             self.active -= 1
-            if self._per_address is not None:
-                self._per_address.gone(conn.serial)
+            if self._limits is not None:
+                self._limits.gone(conn.serial)
             reason = of_client(reason)
             if not reason.phase:
                 reason = reason.in_phase(phase_at_end(self.handler, conn, reason))
@@ -803,8 +806,8 @@ class Listener(Target):
             if self.is_client(conn):
                 self.active -= 1
                 self._count("moved_out")
-                if self._per_address is not None:
-                    self._per_address.gone(conn.serial)
+                if self._limits is not None:
+                    self._limits.gone(conn.serial)
                 self._ledger.went(conn)
         self._end_here(conns, HANDED_OVER)
 
@@ -860,8 +863,8 @@ class Listener(Target):
             self._names.came(conn)
             if self.is_client(conn):
                 self._count("moved_in")
-                if self._per_address is not None:
-                    self._per_address.came(conn.serial, _client_of(conn))
+                if self._limits is not None:
+                    self._limits.came(conn.serial, _client_of(conn))
                 if self._common.bans.are_any and self._is_banned(conn):
                     self.end(conn, "ban", abort=True)
                 self._count("handover_ns", int(paused_s * 1e9))
@@ -956,10 +959,11 @@ class _Unseen(Target):
 _UNSEEN = _Unseen(None, None)
 
 
-def _per_address_of(settings: ListenerSettings, tallies: Tallies | None) -> PerAddress | None:
-    if settings.per_address is None or tallies is None:
-        return None
-    return PerAddress(settings.per_address, settings.name, tallies)
+def _limits_of(settings: ListenerSettings, common: Common) -> Total | PerAddress | None:
+    per_address = None
+    if settings.per_address is not None and common.tallies is not None:
+        per_address = PerAddress(settings.per_address, settings.name, common.tallies)
+    return limits_of(per_address, common.connections_max, common.tallies)
 
 
 def _client_of(conn: Conn) -> Any:

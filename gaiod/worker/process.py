@@ -170,7 +170,7 @@ class Worker:
         seat = message.get("seat")
         tallies = None if seat is None else Tallies(seat["fd"], seat["number"])
         self._bans = Bans(message.get("bans", ()))
-        common = Common(tallies, self._bans)
+        common = Common(tallies, self._bans, message.get("connections_max"))
         for number, (plain, fds) in enumerate(zip(message["listeners"], message["fds"], strict=True)):
             settings = listener_settings_from(plain)
             kind = load_handler(settings.handler)

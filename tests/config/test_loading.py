@@ -30,6 +30,7 @@ workers: 3
 pin_workers: true
 heartbeat_timeout: 4s
 slow_hook: 250ms
+connections_max: 99
 drain_timeout: 5s
 stop_grace: 6s
 recycle: {age: 7d, memory: 512MiB, connections: 1000000}
@@ -104,6 +105,7 @@ def test_every_key_reaches_the_settings(tmp_path: Path, load_handler: Loader) ->
         pin_workers=True,
         heartbeat_timeout_s=4.0,
         slow_hook_s=0.25,
+        connections_max=99,
         drain_timeout_s=5.0,
         stop_grace_s=6.0,
         recycle=RecycleSettings(age_s=7 * 86400.0, memory_bytes=512 << 20, connections=1_000_000),

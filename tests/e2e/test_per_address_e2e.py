@@ -101,6 +101,24 @@ def test_clients_that_come_at_once_are_as_many_as_may_and_one_for_each_worker_at
         assert rejected(running) == 80 - served
 
 
+def test_daemon_has_its_connections_and_no_more(daemon: Start) -> None:
+    listeners = CONFIG.replace(f", per_address: {{connections_max: {MOST}}}", "")
+    running = daemon(f"connections_max: {MOST}\n{listeners}")
+    with ExitStack() as stack:
+        users = Users(running, stack)
+        assert users.fill() == MOST
+        assert running.gaiod("workers", "restart", limit_s=2 * LIMIT_S).returncode == 0
+        assert users.left() == MOST
+        assert users.fill() == MOST
+        victim = running.workers[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: victim not in running.workers and len(running.workers) == 4, "another worker")
+        users.left()
+        assert users.fill() == MOST
+    samples = running.scrape()
+    assert samples.value("gaiod_connections_rejected_total", listener="echo", reason="daemon_limit") >= 3
+
+
 def test_address_that_comes_too_often_is_refused_and_others_are_not(daemon: Start) -> None:
     running = daemon(CONFIG.replace(f"connections_max: {MOST}", "new: 1/h, burst: 5, exempt: [127.0.0.2/32]"))
     with ExitStack() as stack:

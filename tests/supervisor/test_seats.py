@@ -104,6 +104,6 @@ def test_memory_of_another_version_is_not_taken_over(seats: Seats) -> None:
 def test_worker_for_which_there_is_no_seat_cannot_start(seats: Seats) -> None:
     seat = seats.open()
     os.pwrite(seats.fd, os.getpid().to_bytes(8, sys.byteorder) * SEATS_MAX, 8 * OWNERS)
-    with pytest.raises(OSError, match="512 processes count"):
+    with pytest.raises(OSError, match="2048 processes count"):
         seats.open()
     assert owner_of(seats, seat) == os.getpid()

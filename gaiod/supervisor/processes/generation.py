@@ -88,7 +88,8 @@ class Generation:
     @property
     def counts_together(self) -> bool:
         """Whether there is a limit that its workers have together."""
-        return any(each.per_address is not None for each in self.settings.listeners)
+        settings = self.settings
+        return settings.connections_max is not None or any(each.per_address is not None for each in settings.listeners)
 
     def unchanged(self, before: "Generation") -> frozenset[str]:
         """Return the names of listeners that an earlier generation serves in the same way: settings, and code.
@@ -135,6 +136,7 @@ class Generation:
             "heartbeat_interval_s": self.heartbeat_interval_s,
             "slow_hook_s": settings.slow_hook_s,
             "drain_timeout_s": settings.drain_timeout_s,
+            "connections_max": settings.connections_max,
             "cpu": _cpu_of(worker) if settings.pin_workers else None,
             "log": dataclasses.asdict(settings.log),
             "code": self.code.fd,

@@ -49,7 +49,7 @@ class Seats:
                     os.pwrite(self.fd, b"\0", start_of(seat + 1) - 1)  # it grows by this, and never shrinks
                 self._give(seat, os.getpid())
                 return seat
-        raise OSError(errno.EAGAIN, f"{SEATS_MAX // 2} processes count for per_address already")
+        raise OSError(errno.EAGAIN, f"{SEATS_MAX // 2} processes count for common limits already")
 
     def retire(self, seat: int | None) -> None:
         """Take a seat back, whose worker is gone; None: it had none."""
