@@ -19,7 +19,7 @@ ALERTS = {
     "Down", "WorkerRestarting", "WorkerHung", "ConnectionsNearLimit", "Rejecting", "ProxyHeadersRefused", "FdNearLimit",
     "LoopLagHigh", "BackpressureStuck", "ForgottenConnections", "UpstreamDown", "PushSourceDown", "PushDropping",
     "FeederRestarting", "ConfigReloadFailed", "AcceptFailing", "HandlerErrors", "CodeChanged", "ConnectionsStay",
-    "CertificateEnds", "FileBroken", "UpstreamTls",
+    "CertificateEnds", "OcspResponseEnds", "FileBroken", "UpstreamTls",
 }  # fmt: skip
 
 
