@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from core.support.pki import lasting
 from gaiod.core.tls import Certificate
 
 EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
@@ -43,7 +44,7 @@ def _sign(by: Authority, names: str, days: int, usage: str) -> Certificate:
         _openssl("req", *EC, "-subj", f"/CN={subject}", "-keyout", f"{text}/key", "-out", f"{text}/request")
         _openssl(
             "x509", "-req", "-in", f"{text}/request", "-CA", f"{text}/ca.pem", "-CAkey", f"{text}/ca.key",
-            "-CAcreateserial", "-days", str(days), "-extfile", f"{text}/more", "-out", f"{text}/chain",
+            "-CAcreateserial", *lasting(days), "-extfile", f"{text}/more", "-out", f"{text}/chain",
         )  # fmt: skip
         return Certificate((folder / "chain").read_text(), (folder / "key").read_text())
 

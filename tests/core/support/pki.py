@@ -30,6 +30,20 @@ def run(*arguments: object) -> str:
     return done.stdout
 
 
+@cache
+def has_dates() -> bool:
+    """Tell whether `openssl x509` takes dates: since 3.4; those that do take no negative days."""
+    done = subprocess.run(["openssl", "x509", "-help"], check=True, capture_output=True, text=True, timeout=60)
+    return "-not_after" in done.stdout + done.stderr
+
+
+def lasting(days: int) -> tuple[str, ...]:
+    """Return what makes a certificate end so many days from now; negative: it has ended."""
+    if days >= 0 or not has_dates():
+        return ("-days", str(days))
+    return ("-not_before", "20200101000000Z", "-not_after", "20200102000000Z")
+
+
 class Authority:
     """Whoever issues certificates.
 
@@ -71,8 +85,8 @@ class Authority:
         extensions = self.folder / "extensions"
         extensions.write_text(f"basicConstraints = {usage}\n" + (f"subjectAltName = {names}\n" if names else ""))
         run(
-            "x509", "-req", "-in", asked, "-CA", self.folder / "ca.pem", "-CAkey", self.folder / "ca.key", "-days",
-            days, "-set_serial", self._serial, "-extfile", extensions, "-out", made,
+            "x509", "-req", "-in", asked, "-CA", self.folder / "ca.pem", "-CAkey", self.folder / "ca.key",
+            *lasting(days), "-set_serial", self._serial, "-extfile", extensions, "-out", made,
         )  # fmt: skip
         return Certificate(made.read_text() + self.chain_behind(), key.read_text())
 
