@@ -45,6 +45,7 @@ COMPILED = [
     "process/dispatch.py",
     "worker/admission/per_address.py",
     "worker/admission/tallies.py",
+    "worker/admission/total.py",
     "worker/handover/giver.py",
     "worker/handover/taker.py",
     "worker/handover/wire.py",

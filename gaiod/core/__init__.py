@@ -21,6 +21,7 @@ COMPILED = (
     "core.handshakes", "core.inspect", "core.loop", "core.pending", "core.relays", "core.results", "core.sockets",
     "core.timers", "core.turns", "core.watcher", "handler.coroutines.stream", "handler.coroutines.tasks",
     "handler.coroutines.waits", "process.dispatch", "worker.admission.per_address", "worker.admission.tallies",
+    "worker.admission.total",
     "worker.handover.giver", "worker.handover.taker", "worker.handover.wire", "worker.ledger", "worker.listener",
     "worker.names",
 )  # fmt: skip
