@@ -45,10 +45,11 @@ if TYPE_CHECKING:
     from gaiod.handler.coroutines.coroutine_handler import CoroutineHandler
     from gaiod.handler.coroutines.relay import Relayed
     from gaiod.handler.coroutines.stream import EndOfStream, LimitExceeded, Lines, Stream
-    from gaiod.handler.coroutines.tasks import ForgottenAwait, Task
+    from gaiod.handler.coroutines.tasks import Task
+    from gaiod.handler.coroutines.waits import ForgottenAwait
 
 _LATE = {
-    "CoroutineHandler": "coroutine_handler", "EndOfStream": "stream", "ForgottenAwait": "tasks",
+    "CoroutineHandler": "coroutine_handler", "EndOfStream": "stream", "ForgottenAwait": "waits",
     "LimitExceeded": "stream", "Lines": "stream", "Relayed": "relay", "Stream": "stream", "Task": "tasks",
 }  # fmt: skip
 """What only coroutine handlers need: a worker without one does not load it."""

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from core.support.pki import authority
 from core.support.sockets import pattern, receive
-from core.support.tls import certificate
 from core.support.waiting import LIMIT_S, TIME_UNIT
 from e2e.support.clients import connect, exchange, request
 from e2e.support.daemons import Daemon
@@ -32,11 +33,20 @@ listeners:
   server: {{bind: "unix:{folder}/server.sock", handler: echo}}
   db: {{bind: "127.0.0.1:0", handler: proxy, with: {{servers: ["unix:{folder}/server.sock"]}}}}
   secret:
-    bind: "127.0.0.1:0"
+    bind: "unix:{folder}/secret.sock"
     handler: echo
-    tls: {{certificates: [{{chain: {folder}/app.pem, key: {folder}/app.key}}]}}
+    tls: {{certificates: [{{chain: {folder}/app.pem, key: {folder}/app.key, ocsp: {folder}/app.ocsp}}]}}
   ticks: {{bind: "127.0.0.1:0", handler: push, with: {{source: {{every: 20ms}}}}}}
   threads: {{bind: "127.0.0.1:0", handler: {folder}/threads.py}}
+  outward:
+    bind: "127.0.0.1:0"
+    handler: proxy
+    with:
+      servers: [{{address: "unix:{folder}/secret.sock", tls: {{ca: {folder}/ca.pem, name: localhost}}}}]
+  routed:
+    bind: "127.0.0.1:0"
+    handler: proxy
+    with: {{servers: [{{address: "unix:{folder}/secret.sock", pool: app}}], route: {{sni: {{localhost: app}}}}}}
 """
 
 THREADS = """\
@@ -56,8 +66,11 @@ SLOW_BYTES = 32 << 20
 
 @pytest.fixture
 def running(daemon: Start, tmp_path: Path) -> Daemon:
-    """A daemon with an echo, a proxy before another, one that speaks TLS, a push listener, and one with threads."""
-    made = certificate()
+    """A daemon with an echo, a proxy before another, one that speaks TLS and two before it, a push
+    listener, and one with threads."""
+    made = authority().issue("localhost", names="DNS:localhost")
+    (tmp_path / "ca.pem").write_text(authority().chain)
+    (tmp_path / "app.ocsp").write_bytes(authority().ocsp(made))
     (tmp_path / "threads.py").write_text(THREADS)
     (tmp_path / "blocked.txt").touch()
     (tmp_path / "app.pem").write_text(made.chain)
@@ -116,6 +129,14 @@ def _drain(sock: socket.socket, sent: int) -> None:
     assert all(received[at : at + len(data)] == data[: sent - at] for at in range(0, sent, len(data)))
 
 
+def _over_tls(running: Daemon, listener: str) -> ssl.SSLSocket:
+    """Return a client that asks a listener for localhost, and believes whoever answers."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(connect(running.address(listener)), server_hostname="localhost")
+
+
 def _silent(prometheus: Prometheus, expressions: list[str]) -> list[str]:
     """Return those of the expressions that have no series."""
     silent = []
@@ -146,6 +167,8 @@ def test_dashboard_and_alerts_see_what_the_clients_did(running: Daemon, promethe
         _load(running, clients, "db", connections=3, size=20_000)
         _subscribe(running, clients, 2)
         assert exchange(clients.enter_context(connect(running.address("threads"))), b"ABC") == b"ABC"
+        assert exchange(clients.enter_context(connect(running.address("outward"))), b"ABC") == b"ABC"
+        assert exchange(clients.enter_context(_over_tls(running, "routed")), b"ABC") == b"ABC"
         for listener, connections, received in (("echo", 5, 50_000), ("db", 3, 60_000), ("server", 3, 60_000)):
             prometheus.wait_for(f'sum(gaiod_connections_active{{listener="{listener}"}})', connections)
             prometheus.wait_for(f'sum(gaiod_connections_accepted_total{{listener="{listener}"}})', connections)

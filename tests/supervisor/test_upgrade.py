@@ -122,7 +122,8 @@ def test_new_daemon_gets_what_is_shared_until_it_serves(
     """More than the channel has room for, while nobody reads there."""
     file = tmp_path / "later"
     code = f"{READY}import json\ntime.sleep(0.3)\nlater = old.tell_ready({{}})\n"
-    code += f"open({str(file)!r}, 'w').write(json.dumps(later))\ntime.sleep(3600)"
+    code += f"file = {str(file)!r}\nopen(file + '.new', 'w').write(json.dumps(later))\n"
+    code += "import os\nos.rename(file + '.new', file)\ntime.sleep(3600)"
     start.append(Upgrading(watcher, code))
     for number in range(100):
         start[0].upgrade.share(("db", "proxy"), f"key {number}", "x" * 10_000)
@@ -130,7 +131,7 @@ def test_new_daemon_gets_what_is_shared_until_it_serves(
     assert start[0].run()[0] == 0
     start[0].upgrade.share(("db", "proxy"), "a", "too late")
     until_s = time.monotonic() + LIMIT_S
-    while not file.exists() or not file.read_text():
+    while not file.exists():
         assert time.monotonic() < until_s
         dispatch(watcher.wait_io(0.01))
     later = json.loads(file.read_text())

@@ -17,9 +17,9 @@ from gaiod.core.results import OpResult
 from gaiod.core.tls import ClientTls
 from gaiod.handler.arrival import Arrival
 from gaiod.handler.coroutines.connecting import Attempts, Target, interleaved
-from gaiod.handler.coroutines.stream import EndOfStream, LimitExceeded, Stream, arrived, written
-from gaiod.handler.coroutines.tasks import Task, cancelled, is_cancelled
-from gaiod.handler.coroutines.waits import Wait, running
+from gaiod.handler.coroutines.stream import EndOfStream, LimitExceeded, Stream, arrived, deadline_of, error_for, written
+from gaiod.handler.coroutines.tasks import Task, cancelled
+from gaiod.handler.coroutines.waits import Wait, is_cancelled, running
 from gaiod.handler.handler import CALLED, Handler, SocketOptions
 from gaiod.handler.hooks import check_coroutine, check_methods
 from gaiod.handler.termination import Termination
@@ -32,6 +32,9 @@ OF_CONNECTIONS = (
 
 CLEANUP_S = 5.0
 """What the `finally` of a coroutine may take whose connection is closed. Then it is ended where it waits."""
+
+LEAVES_MAX_BYTES = 60 * 1024
+"""Of a state, and of what was received and not read. With more, a connection stays where it is."""
 
 PARTS = b"\n"
 """Between how long the state of a connection is and what follows."""
@@ -47,7 +50,8 @@ class CoroutineHandler(Handler):
                 await conn.write(b"hello " + name)
 
     All of them run in the worker's one thread, and one that blocks stops everybody: `run` has threads. While `handle`
-    waits for anything but its client, or in `sleep`, the connection is busy: a drain waits for it, and it is not idle.
+    waits for a server, for `run` or for a task, the connection is busy: a drain waits for it, and it is not idle. While
+    it waits for its client, or in `sleep`, it is not.
 
     The hooks that belong to no connection are there as in `gaiod.Handler`; `on_start` may be `async`.
 
@@ -146,7 +150,7 @@ class CoroutineHandler(Handler):
                 `gaiod.TlsError`: the server is not believed, say.
             ValueError: it is no address.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else deadline_of(timeout)
         owner = self._owner()
         targets = await self._targets(target, timeout)
         attempts = Attempts(
@@ -155,9 +159,10 @@ class CoroutineHandler(Handler):
         attempts.begin()
         stream: Stream = await attempts.wait
         if owner is not None:
-            if owner.error is not None:
+            if owner.is_over:
                 stream.abort()
-                raise owner.error
+                raise ConnClosed("the coroutine for which this was opened has ended")
+            stream.owner = owner
             owner.own(stream)
         return stream
 
@@ -197,26 +202,33 @@ class CoroutineHandler(Handler):
         if timeout is None:
             return await wait
         name = getattr(function, "__name__", "the function")
-        timer = host.call_later(timeout, lambda: wait.fail(TimeoutError(f"{name} took more than {timeout:g} s")))
+
+        def expire() -> None:
+            if wait.source is not None:
+                wait.source.withdraw(wait)  # it is not called, if it has not begun
+            wait.fail(TimeoutError(f"{name} took more than {timeout:g} s"))
+
+        timer = host.call_later(deadline_of(timeout) - time.monotonic(), expire)
         try:
             return await wait
         finally:
             timer.cancel()
 
     def sleep(self, delay_s: float) -> Awaitable[None]:
-        """Wait for some seconds. The connection is not busy meanwhile."""
+        """Wait for some seconds, from 0 on. The connection is not busy meanwhile."""
         pause = _Pause()
-        pause.timer = self._serving("sleep").call_later(max(0.0, delay_s), pause.end)
+        pause.timer = self._serving("sleep").call_later(deadline_of(delay_s) - time.monotonic(), pause.end)
         return pause.wait
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> Task:
-        """Run another coroutine beside this one. It begins at once, up to its first await.
+        """Run another coroutine beside this one. It begins when this one waits.
 
-        One that is spawned in `handle` ends with it: it is cancelled then. An exception in it costs the connection. One
-        that is spawned in a hook, or in `on_start`, lasts as long as the handler.
+        One that is spawned in `handle` ends with it: it is cancelled then. One that is spawned in a hook, or in
+        `on_start`, lasts as long as the handler.
 
         Returns:
-            The task: `await` it to wait for its end, `cancel()` it.
+            The task. `await` it for what the coroutine returns, or raises; `cancel()` it. An exception that nobody
+            awaits costs the connection.
         """
         if not inspect.iscoroutine(coroutine):
             raise TypeError(f"spawn needs a coroutine, not {coroutine!r}; call the async function: spawn(f())")
@@ -227,7 +239,7 @@ class CoroutineHandler(Handler):
             self._tasks.add(task)
         else:
             owner.own(task)
-        task.start()
+        task.start_soon()
         return task
 
     # -- what an operator asks -----------------------------------------------------------------------------
@@ -280,13 +292,13 @@ class CoroutineHandler(Handler):
                 task.close()
             return
         error = _error_of(reason)
-        waits_for = None if task is None else task.waits_for
+        is_told = task is not None and stream.waits_for(task.waits_for)
         stream.ended(error)
-        if task is not None and not task.is_over:
-            if task.waits_for is waits_for:
-                task.throw(error)
-            if not task.is_over:
-                self._serving("on_close").call_later(CLEANUP_S, task.close)
+        if task is None or task.is_over or isinstance(error, ConnClosed):
+            return  # who has closed it may go on with something else
+        if not is_told:
+            task.throw(error_for(error, is_own=True))
+        self._end_later(task)
 
     def on_leave(self, conn: Conn) -> bytes | None:
         """Describe a connection, and what was received of it and not read."""
@@ -296,7 +308,8 @@ class CoroutineHandler(Handler):
             return None
         if not isinstance(state, bytes):
             raise TypeError(f"leave must return bytes or None, not {state!r}")
-        return b"%d%b%b%b" % (len(state), PARTS, state, stream.peek())
+        packed = b"%d%b%b%b" % (len(state), PARTS, state, stream.peek())
+        return packed if len(packed) <= LEAVES_MAX_BYTES else None
 
     def on_arrive(self, conn: Conn, arrival: Arrival) -> None:
         """Serve a connection that another worker has served until now."""
@@ -337,11 +350,12 @@ class CoroutineHandler(Handler):
     def _handled(self, task: Task, error: BaseException | None) -> None:
         """Close the connection whose coroutine has ended, and whatever was opened for it."""
         stream: Stream = task.owner
-        stream.task = None
+        stream.task, stream.is_over = None, True
         others, stream.others = stream.others, None
         for other in others or ():
             if isinstance(other, Task):
                 other.cancel()
+                self._end_later(other)
             else:
                 other.close()
         conn = stream.conn
@@ -356,12 +370,17 @@ class CoroutineHandler(Handler):
         else:
             self._serving("handle").failed("handle", conn)
 
+    def _end_later(self, task: Task) -> None:
+        """End a task that was told to end, if it has not after a while."""
+        if not task.is_over:
+            self._serving("handle").call_later(CLEANUP_S, task.close)
+
     def _spawned_ended(self, task: Task, error: BaseException | None) -> None:
         owner: Stream | None = task.owner
         if owner is None:
             self._tasks.discard(task)
-        elif owner.others is not None and task in owner.others:
-            owner.others.remove(task)
+        elif owner.others is not None:
+            owner.others.discard(task)
         if error is None or _is_end(error, None if owner is None else owner.error):
             return
         self._serving("spawn").failed("handle", None if owner is None or owner.closed else owner.conn)
@@ -430,7 +449,8 @@ def _fault_of(error: BaseException) -> str:
 
 def _is_end(error: BaseException, expected: BaseException | None) -> bool:
     """Tell whether an error is only that by which a coroutine was told to end."""
-    return error is expected or is_cancelled(error) or isinstance(error, ConnClosed)
+    is_same = expected is not None and type(error) is type(expected) and error.args == expected.args
+    return is_same or is_cancelled(error) or isinstance(error, ConnClosed)
 
 
 def _place_of(coroutine: Any) -> str:

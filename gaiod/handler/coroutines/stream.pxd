@@ -31,6 +31,10 @@ cdef class Stream:
     cdef list _writers
     cdef public object relaying
     cdef Wait _handshake
+    cdef char _is_shaking
+    cdef public object owner
+    cdef public bint is_over
+    cdef int _works
     cdef public object task
     cdef public object others
     cdef Py_ssize_t _size

@@ -1,7 +1,9 @@
 """A connection as a coroutine sees it: what it reads and writes, it awaits."""
 
+import errno
 import time
 from collections.abc import Awaitable
+from math import inf
 from typing import Any
 
 from gaiod.core.connection import Conn
@@ -10,7 +12,7 @@ from gaiod.core.operations import OpType
 from gaiod.core.results import OpResult
 from gaiod.handler.arrival import Arrival
 from gaiod.handler.coroutines.relay import Relay, Relayed
-from gaiod.handler.coroutines.waits import Wait, come, new_wait
+from gaiod.handler.coroutines.waits import ForgottenAwait, Wait, come, is_cancelled, new_wait, running
 
 READ_BYTES = 65536
 """The most that one read returns, unless it is told otherwise."""
@@ -83,13 +85,17 @@ class Stream:
         self._deadline: float | None = None
         self._pending_reads = 0  # of the connection: more than one, if a read was withdrawn
         self.at_eof = False
-        self.error: BaseException | None = None  # why it is closed
+        self.error: BaseException | None = None  # why it is closed; each who asks gets one of its own
         self.fault: BaseException | None = None  # the last error that is its peer's doing
         self._writers: list[Wait] | None = None  # who wait for room
         self.relaying: Relay | None = None
         self._handshake: Wait | None = None
+        self._is_shaking = False  # it has begun
         self.task: Any = None  # of `handle`; None: it is a server's, or its task is over
-        self.others: list[Any] | None = None  # what was opened, or spawned, for it
+        self.owner: Stream | None = None  # of a server: for whom it was opened
+        self.others: set[Any] | None = None  # what was opened, or spawned, for it
+        self.is_over = False  # the coroutine has ended: nothing more can be opened for it
+        self._works = 0  # tasks that work for it
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -119,8 +125,8 @@ class Stream:
             LimitExceeded: there is none within the limit. Nothing was read, and the connection stays usable.
             EndOfStream: the stream ends before; it has what came as its `partial`.
         """
-        if not separator:
-            raise ValueError("separator=b'': must be one byte or more")
+        if type(separator) is not bytes or not separator:
+            raise ValueError(f"separator={separator!r}: must be bytes, one or more")
         return self._read(UNTIL, limit, separator, timeout)
 
     def lines(self, *, limit: int = LINE_BYTES, timeout: float | None = None) -> Lines:
@@ -140,19 +146,19 @@ class Stream:
             if kind == EXACT and size == 0:
                 return come(b"")
             raise ValueError(f"cannot read {size} bytes; ask for 1 or more")
-        if self._reader is not None or self.relaying is not None:
-            raise UsageError("another read of this connection waits already, or it is relayed: one at a time")
+        if self._reader is not None or self.relaying is not None or self._handshake is not None:
+            self._refuse_second()
         self._kind = kind
         self._size = size
         self._separator = separator
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._deadline = None if timeout is None else deadline_of(timeout)
         wait = new_wait(self, self._is_server)
         if self._buffer is not None or self.at_eof:
             self._take(wait, 0)
             if wait.done:
                 return wait
         if self.error is not None:
-            wait.fail(self.error)
+            wait.fail(self._refusal())
             return wait
         self._reader = wait
         self._submit()
@@ -235,6 +241,10 @@ class Stream:
             self._writers.remove(wait)
         elif self.relaying is not None and wait is self.relaying.wait:
             self.relaying.withdraw()
+        elif wait is self._handshake:
+            self._handshake = None
+            if self._is_shaking:
+                self._conn.abort()  # half of a handshake is no use to anybody
 
     # -- writing -----------------------------------------------------------------------------------------
 
@@ -244,7 +254,9 @@ class Stream:
         What was written is sent, in order, whatever the coroutine does next; also if it returns.
         """
         if self.error is not None:
-            raise self.error
+            raise self._refusal()
+        if self._handshake is not None:
+            self._refuse_second()
         sent = data if type(data) is bytes else bytes(memoryview(data))
         direct = self._direct
         if len(sent) == 0:
@@ -281,15 +293,21 @@ class Stream:
             ConnectionError: the handshake failed, or took longer than the listener's `tls.handshake_timeout`.
         """
         if self._reader is not None or self.relaying is not None or self._handshake is not None:
-            raise UsageError("a read of this connection waits, or it is relayed; TLS begins between two operations")
+            self._refuse_second()
+        if self.error is not None:
+            raise self._refusal()
         wait = self._handshake = Wait(self)
         if not self._conn.pending_write_bytes:
-            self._begin_tls()
+            self._begin_tls(wait)
         return wait
 
-    def _begin_tls(self) -> None:
-        unread = self.take_buffer()
-        self._conn.start_tls(server=True, unread=unread)
+    def _begin_tls(self, wait: Wait) -> None:
+        self._is_shaking = True
+        try:
+            self._conn.start_tls(server=True, unread=self.take_buffer())
+        except Exception as error:
+            self._handshake = None
+            wait.fail(error)
 
     def secured(self) -> None:
         """Take note that the handshake is done."""
@@ -308,19 +326,37 @@ class Stream:
         Returns:
             `Relayed`: how many bytes went to the other and came from it, and the error that ended it; None: none.
         """
-        for stream in (self, other):
-            if stream.error is not None:
-                raise stream.error
-            if stream._reader is not None or stream.relaying is not None:
-                raise UsageError("a read of this connection waits, or it is relayed already: one at a time")
+        if other is self:
+            raise UsageError("a stream cannot be relayed to itself")
+        self._check_idle()
+        other._check_idle()
         relay = Relay(self, other)
         self.relaying = other.relaying = relay
         try:
             relay.begin()
         except BaseException:
             self.relaying = other.relaying = None
+            relay.wait.is_awaited = True  # nobody was given it
             raise
         return relay.wait
+
+    def _check_idle(self) -> None:
+        if self.error is not None:
+            raise self._refusal()
+        if self._reader is not None or self.relaying is not None or self._handshake is not None:
+            self._refuse_second()
+
+    def _refuse_second(self) -> None:
+        if self._reader is not None and not self._reader.is_awaited:
+            raise ForgottenAwait("an await was forgotten: an earlier read of this connection is awaited by nobody")
+        raise UsageError("a read of this connection waits already, or it is relayed, or begins TLS: one at a time")
+
+    def _refusal(self) -> BaseException:
+        """Return the error for who uses the stream after its end: what ended it; to cancel is for its own tasks."""
+        error = self.error
+        assert error is not None
+        task = running()
+        return error_for(error, is_own=task is not None and task.owner is self)
 
     def peek(self) -> bytes:
         """Return what was received and not read."""
@@ -422,8 +458,8 @@ class Stream:
 
     def give_room(self) -> None:
         """Let who waits for room to write go on, if there is some; or a handshake begin that waits for its turn."""
-        if self._handshake is not None and not self._conn.pending_write_bytes:
-            self._begin_tls()
+        if self._handshake is not None and not self._is_shaking and not self._conn.pending_write_bytes:
+            self._begin_tls(self._handshake)
         if self._conn.pending_write_bytes <= ROOM_BYTES:
             writers, self._writers = self._writers, None
             for wait in writers or ():
@@ -432,29 +468,61 @@ class Stream:
     def ended(self, error: BaseException) -> None:
         """Take note that the connection is closed: whatever is asked of it from now on raises this error."""
         self.error = error
+        if self.owner is not None and self.owner.others is not None:
+            self.owner.others.discard(self)
         reader, self._reader = self._reader, None
         writers, self._writers = self._writers, None
         handshake, self._handshake = self._handshake, None
         if self.relaying is not None:
             self.relaying.finish(error)
-        if handshake is not None:
-            handshake.fail(error)
-        if reader is not None:
-            reader.fail(error)
-        for wait in writers or ():
-            wait.fail(error)
+        for wait in (handshake, reader, *(writers or ())):
+            if wait is not None:
+                wait.fail(error_for(error, is_own=wait.task is None or wait.task.owner is self))
 
     def is_quiet(self) -> bool:
         """Whether another worker could go on with it: `handle` waits for bytes of the client, and for nothing else."""
         task = self.task
         waits = self._reader is not None and task is not None and task.waits_for is self._reader
-        is_alone = self.others is None or all(other.closed for other in self.others)
-        return waits and is_alone and self._writers is None
+        return waits and not self.others and self._writers is None
+
+    def waits_for(self, wait: Any) -> bool:
+        """Whether a wait is for something of this stream."""
+        is_relay = self.relaying is not None and wait is self.relaying.wait
+        return wait is not None and (wait in (self._reader, self._handshake, *(self._writers or ())) or is_relay)
 
     def own(self, other: Any) -> None:
         """Let a `Stream` or a `Task` end when the coroutine of this one does."""
-        self.others = [each for each in self.others or () if not each.closed]
-        self.others.append(other)
+        if self.others is None:
+            self.others = set()
+        self.others.add(other)
+
+    def count_work(self, change: int) -> None:
+        """Count a task that works for the connection: then that is busy."""
+        self._works += change
+        self._conn.busy = self._works > 0
+
+
+def deadline_of(timeout: float) -> float:
+    """Return the time at which a timeout is over.
+
+    Raises:
+        ValueError: it is no number of seconds.
+    """
+    if not 0 <= timeout < inf:
+        raise ValueError(f"timeout={timeout!r}: must be a number of seconds; None waits for ever")
+    return time.monotonic() + timeout
+
+
+def error_for(error: BaseException, *, is_own: bool) -> BaseException:
+    """Return the error of an end for one of those who are told of it.
+
+    Args:
+        error: of the end.
+        is_own: whether it is for a task of the connection's: only that is cancelled with it.
+    """
+    if is_cancelled(error) and not is_own:
+        return ConnectionAbortedError(errno.ECONNABORTED, str(error))
+    return type(error)(*error.args)
 
 
 def stream_of(conn: Any) -> Stream:

@@ -9,12 +9,12 @@ cdef class Task(Runner):
     cdef object __weakref__
     cdef readonly object coroutine
     cdef object _ended
-    cdef readonly object owner
     cdef readonly Wait waits_for
     cdef char _is_running
     cdef char _is_busy
     cdef object _to_throw
     cdef object _result
+    cdef object _failure
     cdef list _ends
 
     cpdef wake(self, Wait wait)
@@ -28,3 +28,11 @@ cdef class Task(Runner):
     cdef _take_forgotten(self)
     cdef _returned(self, object result)
     cdef _finish(self, object result, object error)
+    cdef _go_on(self, Wait wait)
+    cdef _be_busy(self, bint is_busy)
+
+
+cdef object _ready
+cdef bint _is_at_ready
+@cython.locals(task=Task, wait=Wait)
+cpdef run_ready()

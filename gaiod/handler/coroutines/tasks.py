@@ -1,22 +1,34 @@
 """Tasks: coroutines that are driven by what they wait for, without a loop of their own."""
 
 import sys
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gaiod.core.errors import UsageError
-from gaiod.handler.coroutines.waits import Runner, Wait, advance, come, running, set_running
+from gaiod.handler.coroutines.waits import (
+    ForgottenAwait,
+    Runner,
+    Wait,
+    advance,
+    come,
+    is_cancelled,
+    running,
+    set_running,
+)
 
+_ready: deque[tuple["Task", Wait | None]] = deque()
+"""Tasks that begin, or go on, when the one that runs waits again: a chain of tasks must not be a chain of calls."""
 
-class ForgottenAwait(UsageError):
-    """A coroutine called something that has to be awaited, and did not await it; the message says where."""
+_is_at_ready = False
+"""They are going on, one after the other."""
 
 
 class Task(Runner):
     """Drives one coroutine: whatever it awaits resumes it, at once, in the worker's thread.
 
-    Awaiting a task waits for its end. It returns what the coroutine returned; an error of the coroutine is told to who
-    made the task, and not here.
+    Awaiting a task waits for its end. It returns what the coroutine returned, or raises what it raised; None: it was
+    cancelled. An error that is awaited by somebody is told to nobody else.
 
     Args:
         coroutine: it begins with `start`.
@@ -44,16 +56,26 @@ class Task(Runner):
         self._is_busy = False
         self._to_throw: BaseException | None = None
         self._result: Any = None
+        self._failure: BaseException | None = None
         self._ends: list[Wait] | None = None
 
     def start(self) -> None:
         """Let the coroutine begin."""
         self._run(None)
 
+    def start_soon(self) -> None:
+        """Let the coroutine begin when the one that runs waits; at once, if none runs."""
+        if running() is None and not _is_at_ready:
+            self._run(None)
+        else:
+            _ready.append((self, None))
+
     def wake(self, wait: Wait) -> None:
         """Go on: what it waits for has come."""
-        if wait is self.waits_for:
-            self._run(None)
+        if running() is None and not _is_at_ready:
+            self._go_on(wait)
+        else:
+            _ready.append((self, wait))
 
     def throw(self, error: BaseException) -> None:
         """Raise an error in the coroutine where it waits; if it runs just now, at its next await."""
@@ -91,6 +113,10 @@ class Task(Runner):
         return self.is_over
 
     def __await__(self) -> Any:
+        if running() is self:
+            raise UsageError("a task cannot await its own end")
+        if self._failure is not None:
+            raise self._failure
         if self.is_over:
             return come(self._result).__await__()
         if self._ends is None:
@@ -98,6 +124,10 @@ class Task(Runner):
         wait = Wait(None, True)
         self._ends.append(wait)
         return wait.__await__()
+
+    def _go_on(self, wait: Wait | None) -> None:
+        if wait is self.waits_for and not self.is_over:
+            self._run(None)
 
     def _run(self, error: BaseException | None) -> None:
         before = running()
@@ -120,6 +150,8 @@ class Task(Runner):
         finally:
             self._is_running = False
             set_running(before)
+            if before is None and _ready and not _is_at_ready:
+                run_ready()
 
     def _throw(self, error: BaseException) -> Any:
         try:
@@ -147,10 +179,13 @@ class Task(Runner):
         wait.task = self
         self.waits_for = wait
         if wait.is_work != self._is_busy:
-            self._is_busy = wait.is_work
-            if self.owner is not None:
-                self.owner.conn.busy = wait.is_work
+            self._be_busy(wait.is_work)
         return None
+
+    def _be_busy(self, is_busy: bool) -> None:
+        self._is_busy = is_busy
+        if self.owner is not None:
+            self.owner.count_work(1 if is_busy else -1)
 
     def _take_forgotten(self) -> ForgottenAwait:
         place, self.forgotten = self.forgotten, None
@@ -167,10 +202,31 @@ class Task(Runner):
 
     def _finish(self, result: Any, error: BaseException | None) -> None:
         self._result = result
+        if self._is_busy:
+            self._be_busy(False)
         ends, self._ends = self._ends, None
-        self._ended(self, error)
-        for wait in ends or ():
-            wait.finish(result)
+        if error is None or is_cancelled(error) or not ends:
+            self._ended(self, error)
+            for wait in ends or ():
+                wait.finish(result)
+        else:
+            self._failure = error
+            self._ended(self, None)
+            for wait in ends:
+                wait.fail(error)
+
+
+def run_ready() -> None:
+    """Let every task go on whose wait is over."""
+    global _is_at_ready  # noqa: PLW0603 - of the one thread in which coroutines run
+    _is_at_ready = True
+    try:
+        while _ready:
+            task, wait = _ready.popleft()
+            task._go_on(wait)
+    finally:  # what is left after an exception, which only a test's script lets through, is nobody's
+        _ready.clear()
+        _is_at_ready = False
 
 
 class _CancelledError(BaseException):
@@ -187,8 +243,3 @@ def cancelled(why: str) -> BaseException:
     """
     asyncio = sys.modules.get("asyncio")
     return _CancelledError(why) if asyncio is None else asyncio.CancelledError(why)
-
-
-def is_cancelled(error: BaseException) -> bool:
-    """Tell whether an error is such a one."""
-    return type(error).__name__ == "CancelledError"

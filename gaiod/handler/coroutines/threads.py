@@ -98,6 +98,8 @@ class Threads:
                 _, wait, function = self._calls.popleft()
             try:
                 result = function()
+            except StopIteration as error:  # no coroutine can be given one
+                self._call_soon(_failing(wait, RuntimeError(f"the function raised {error!r}")))
             except BaseException as error:
                 self._call_soon(_failing(wait, error))
             else:

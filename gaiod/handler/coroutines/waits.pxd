@@ -2,6 +2,7 @@
 
 
 cdef class Runner:
+    cdef readonly object owner
     cdef public object forgotten
     cdef public bint is_over
 
@@ -14,7 +15,8 @@ cdef class Wait:
     cdef readonly object error
     cdef public Runner task
     cdef readonly bint done
-    cdef readonly bint is_awaited
+    cdef public bint is_awaited
+    cdef void* maker                        # of the runner that has asked for it: compared, and never followed
     cdef readonly bint is_work
 
     cpdef finish(self, object value)

@@ -4,15 +4,23 @@ import sys
 from collections.abc import Coroutine, Generator
 from typing import Any
 
+from gaiod.core.errors import UsageError
+
+
+class ForgottenAwait(UsageError):
+    """A coroutine called something that has to be awaited, and did not await it; the message says where."""
+
 
 class Runner:
     """Runs a coroutine: `tasks.Task`.
 
     Attributes:
+        owner: the `Stream` for which it runs; None: there is none.
         is_over: the coroutine has ended.
         forgotten: where an `await` was forgotten, as `file:line`; None: nowhere.
     """
 
+    owner: Any
     is_over: bool
     forgotten: str | None
 
@@ -24,7 +32,8 @@ class Runner:
 class Wait:
     """Something that will come: a value or an error, once. To be awaited once, in a task.
 
-    A wait that is dropped without having been awaited tells the task that runs then: an `await` was forgotten.
+    A wait that is dropped without having been awaited tells the task that has asked for it, if that runs then: an
+    `await` was forgotten.
 
     Args:
         source: what is to bring it; it has `withdraw(wait)`, called if the task that waits is told to go on otherwise.
@@ -32,13 +41,14 @@ class Wait:
         is_work: whether a connection whose coroutine waits for it is busy (`Conn.busy`).
     """
 
-    __slots__ = ("done", "error", "is_awaited", "is_work", "source", "task", "value")
+    __slots__ = ("done", "error", "is_awaited", "is_work", "maker", "source", "task", "value")
 
     def __init__(self, source: Any = None, is_work: bool = False) -> None:
         self.source = source
         self.is_work = is_work
         self.done = False
         self.is_awaited = False
+        self.maker = id(_running)  # of the runner that has asked for it
         self.value: Any = None
         self.error: BaseException | None = None
         self.task: Runner | None = None
@@ -58,10 +68,14 @@ class Wait:
             self._tell()
 
     def withdraw(self) -> None:
-        """Let nobody bring it: its task goes on without."""
+        """Let nobody bring it: its task goes on without, and who awaits it again gets an error."""
         self.task = None
-        if not self.done and self.source is not None:
-            self.source.withdraw(self)
+        if not self.done:
+            self.done = True
+            self.error = UsageError("what is awaited was cancelled before; ask for it again")
+            source, self.source = self.source, None
+            if source is not None:
+                source.withdraw(self)
 
     def _tell(self) -> None:
         task, self.task = self.task, None
@@ -84,7 +98,7 @@ class Wait:
         raise StopIteration(self.value)
 
     def __del__(self) -> None:
-        if not self.is_awaited and _running is not None and _running.forgotten is None:
+        if not self.is_awaited and _running is not None and self.maker == id(_running) and not _running.forgotten:
             frame = sys._getframe(1)
             _running.forgotten = f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
@@ -127,3 +141,8 @@ def advance(runner: Runner, coroutine: Coroutine[Any, Any, Any]) -> Any:
     except StopIteration as end:
         runner.is_over = True
         return end.value
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Tell whether an error is such a one."""
+    return type(error).__name__ == "CancelledError"

@@ -8,6 +8,8 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
+from gaiod.core.errors import UsageError
+
 cdef extern from "Python.h":
     ctypedef enum PySendResult:
         PYGEN_RETURN
@@ -25,6 +27,10 @@ cdef extern from "Python.h":
     PyFrameObject* PyEval_GetFrame()
 
 
+class ForgottenAwait(UsageError):
+    """A coroutine called something that has to be awaited, and did not await it; the message says where."""
+
+
 cdef class Runner:
     """Runs a coroutine: `tasks.Task`."""
 
@@ -40,7 +46,8 @@ cdef Runner _running = None
 cdef class Wait:
     """Something that will come: a value or an error, once. To be awaited once, in a task.
 
-    A wait that is dropped without having been awaited tells the task that runs then: an `await` was forgotten.
+    A wait that is dropped without having been awaited tells the task that has asked for it, if that runs then: an
+    `await` was forgotten.
 
     Args:
         source: what is to bring it; it has `withdraw(wait)`, called if the task that waits is told to go on otherwise.
@@ -51,6 +58,7 @@ cdef class Wait:
     def __cinit__(self, object source=None, bint is_work=False):
         self.source = source
         self.is_work = is_work
+        self.maker = <void*>_running
 
     cpdef finish(self, object value):
         """Bring the value. A second one is ignored."""
@@ -67,10 +75,15 @@ cdef class Wait:
             self._tell()
 
     cpdef withdraw(self):
-        """Let nobody bring it: its task goes on without."""
+        """Let nobody bring it: its task goes on without, and who awaits it again gets an error."""
+        cdef object source = self.source
         self.task = None
-        if not self.done and self.source is not None:
-            self.source.withdraw(self)
+        if not self.done:
+            self.done = True
+            self.error = UsageError("what is awaited was cancelled before; ask for it again")
+            self.source = None
+            if source is not None:
+                source.withdraw(self)
 
     cdef _tell(self):
         cdef Runner task = self.task
@@ -95,7 +108,7 @@ cdef class Wait:
 
     def __dealloc__(self):
         cdef PyFrameObject* frame
-        if not self.is_awaited and _running is not None and _running.forgotten is None:
+        if not self.is_awaited and self.maker is <void*>_running and _running is not None and _running.forgotten is None:
             frame = PyEval_GetFrame()
             if frame is not NULL:
                 _running.forgotten = f"{(<object>frame).f_code.co_filename}:{(<object>frame).f_lineno}"
@@ -161,3 +174,8 @@ cpdef object advance(Runner runner, object coroutine):
     cdef object got = <object>result
     Py_DECREF(got)  # the reference that the call gave
     return got
+
+
+def is_cancelled(error):
+    """Tell whether an error is such a one."""
+    return type(error).__name__ == "CancelledError"

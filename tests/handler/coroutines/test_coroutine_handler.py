@@ -15,7 +15,7 @@ from core.support.waiting import LIMIT_S
 from worker.conftest import Serve
 from worker.support.serving import Serving
 
-from gaiod import Arrival, CoroutineHandler, Stream, UsageError, Watcher
+from gaiod import Arrival, ConnClosed, CoroutineHandler, Stream, UsageError, Watcher
 from gaiod.handler.failures import StartError
 from gaiod.process.dispatch import dispatch
 from gaiod.settings import ListenerSettings
@@ -318,7 +318,7 @@ def test_spawned_coroutine_runs_beside_and_ends_with_its_connection(serve: Serve
     handler = Runs(function)
     serving = serve(handler)
     sock = serving.connect()
-    assert serving.receive(sock, 12) == b"beside here "
+    assert serving.receive(sock, 12) == b"here beside "
     sock.sendall(b"x")
     assert handler.end(serving) is None
     assert handler.notes == ["cancelled"]
@@ -361,6 +361,94 @@ def test_exception_of_a_spawned_coroutine_costs_its_connection(serve: Serve) -> 
     handler.end(serving)
     assert serving.count("handler_error_handle") == 1
     assert serving.closes() == {"handler_error": 1}
+
+
+def test_connection_is_busy_while_any_of_its_tasks_works(serve: Serve) -> None:
+    async def works(handler: Runs, release: threading.Event) -> None:
+        await handler.run(release.wait)
+
+    async def function(handler: Runs, conn: Stream) -> None:
+        for release in releases:
+            handler.spawn(works(handler, release))
+        await conn.read()
+
+    releases = [threading.Event(), threading.Event()]
+    serving = serve(Runs(function))
+    serving.connect()
+    (conn,) = serving.listener.clients()
+    assert conn.busy
+    releases[0].set()
+    for _ in range(10):
+        serving.step()
+    assert conn.busy
+    releases[1].set()
+    serving.step_until(lambda: not conn.busy, "the end of the work")
+
+
+def test_spawned_coroutine_that_does_not_end_is_ended(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gaiod.handler.coroutines.coroutine_handler.CLEANUP_S", 0.02)
+
+    async def stays(handler: Runs) -> None:
+        try:
+            await handler.sleep(100)
+        finally:
+            try:
+                await handler.sleep(100)
+            except GeneratorExit:
+                handler.notes.append("ended")
+                raise
+
+    async def function(handler: Runs, conn: Stream) -> None:
+        handler.spawn(stays(handler))
+        await conn.read()
+
+    handler = Runs(function)
+    serving = serve(handler)
+    serving.connect().sendall(b"x")
+    serving.step_until(lambda: handler.notes, "its end")
+    assert handler.notes == ["ended"]
+
+
+def test_coroutine_goes_on_when_it_has_closed_its_connection_itself(serve: Serve) -> None:
+    async def function(handler: Runs, conn: Stream) -> None:
+        conn.close()
+        handler.notes.append(await handler.run(time.sleep, 0.02))
+        try:
+            await conn.read()
+        except ConnClosed:
+            handler.notes.append("closed")
+
+    handler = Runs(function)
+    serving = serve(handler)
+    assert serving.is_ended(serving.connect())
+    assert handler.end(serving) is None
+    assert handler.notes == [None, "closed"]
+
+
+def test_many_tasks_of_a_connection_are_no_matter(serve: Serve) -> None:
+    async def stays(handler: Runs) -> None:
+        await handler.sleep(100)
+
+    async def function(handler: Runs, conn: Stream) -> None:
+        for _ in range(5000):
+            handler.spawn(stays(handler))
+        await conn.read()
+
+    handler = Runs(function)
+    serving = serve(handler)
+    serving.connect().sendall(b"x")
+    assert handler.end(serving) is None
+
+
+@pytest.mark.parametrize("delay_s", [-1.0, float("nan"), float("inf")])
+def test_sleep_takes_a_time(serve: Serve, delay_s: float) -> None:
+    async def function(handler: Runs, conn: Stream) -> None:
+        await handler.sleep(delay_s)
+
+    handler = Runs(function)
+    serving = serve(handler)
+    serving.connect()
+    assert isinstance(handler.end(serving), ValueError)
 
 
 def test_what_is_no_coroutine_cannot_be_spawned(serve: Serve) -> None:
@@ -474,6 +562,23 @@ def test_connection_that_is_at_work_does_not_leave(serve: Serve) -> None:
     serving.connect()
     (conn,) = serving.listener.clients()
     assert serving.listener.leave(conn)[0] is None
+
+
+def test_connection_with_much_that_was_not_read_does_not_leave(serve: Serve) -> None:
+    class Waits(CoroutineHandler):
+        state_version = 1
+
+        def leave(self, conn: Stream) -> bytes:
+            return b"state"
+
+        async def handle(self, conn: Stream) -> None:
+            await conn.read_exactly(1_000_000)
+
+    serving = serve(Waits())
+    serving.connect().sendall(bytes(100_000))
+    (conn,) = serving.listener.clients()
+    serving.step_until(lambda: conn.bytes_received == 100_000, "the bytes")
+    assert serving.listener.leave(conn) == (None, "not_quiet")
 
 
 def test_connection_that_went_closes_its_coroutine(serve: Serve) -> None:

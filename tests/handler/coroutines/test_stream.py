@@ -162,7 +162,11 @@ def test_timeout_that_nobody_catches_is_the_clients_fault(serve: Serve) -> None:
     [
         (lambda conn: conn.read(0), "cannot read 0 bytes; ask for 1 or more"),
         (lambda conn: conn.read_exactly(-1), "cannot read -1 bytes; ask for 1 or more"),
-        (lambda conn: conn.read_until(b""), "separator=b'': must be one byte or more"),
+        (lambda conn: conn.read_until(b""), "separator=b'': must be bytes, one or more"),
+        (lambda conn: conn.read_until("\n"), "separator='\\n': must be bytes, one or more"),
+        (lambda conn: conn.read(timeout=float("inf")), "timeout=inf: must be a number of seconds; None waits for ever"),
+        (lambda conn: conn.read(timeout=-1), "timeout=-1: must be a number of seconds; None waits for ever"),
+        (lambda conn: conn.relay(conn), "a stream cannot be relayed to itself"),
         (lambda conn: conn.write("text"), "memoryview: a bytes-like object is required, not 'str'"),
         (lambda conn: conn.write(5), "memoryview: a bytes-like object is required, not 'int'"),
     ],
@@ -196,7 +200,7 @@ def test_two_reads_at_a_time_are_refused(serve: Serve) -> None:
     serving = serve(handler)
     serving.connect()
     assert handler.end(serving) is None
-    assert handler.notes == ["another read of this connection waits already, or it is relayed: one at a time"]
+    assert handler.notes == ["a read of this connection waits already, or it is relayed, or begins TLS: one at a time"]
 
 
 # -- writing ---------------------------------------------------------------------------------------------
@@ -342,3 +346,59 @@ def test_stream_tells_what_its_connection_is(serve: Serve) -> None:
     assert handler.end(serving) is None
     assert handler.notes[:5] == [sock.getsockname(), sock.getpeername(), None, False, None]
     assert handler.notes[5].startswith("<Stream of <Conn ")
+
+
+def test_refused_call_is_no_forgotten_await(serve: Serve) -> None:
+    async def function(handler: Runs, conn: Stream) -> None:
+        await conn.read(1)
+        for call in (lambda: conn.relay(conn), lambda: conn.read_until("\n"), lambda: conn.read(timeout=-1)):  # type: ignore[arg-type]
+            try:
+                await call()
+            except (UsageError, ValueError):
+                handler.notes.append("refused")
+        await conn.write(b"fine")
+
+    handler = Runs(function)
+    serving = serve(handler)
+    sock = serving.connect()
+    sock.sendall(b"some")
+    assert serving.receive(sock, 4) == b"fine"
+    assert handler.end(serving) is None
+    assert handler.notes == ["refused"] * 3
+
+
+def test_read_that_was_forgotten_is_told_at_the_next_one(serve: Serve) -> None:
+    async def function(handler: Runs, conn: Stream) -> None:
+        conn.read()
+        await conn.read()
+
+    handler = Runs(function)
+    serving = serve(handler)
+    serving.connect()
+    assert isinstance(handler.end(serving), ForgottenAwait)
+
+
+def test_end_of_one_connection_cancels_nobody_who_writes_to_it(serve: Serve) -> None:
+    async def function(handler: Runs, conn: Stream) -> None:
+        handler.notes.append(conn)
+        if len(handler.notes) == 1:
+            await conn.read()
+        await conn.read()
+        for _ in range(2):
+            try:
+                await handler.notes[0].write(b"hi")
+            except ConnectionError as error:
+                handler.notes.append(str(error))
+        await conn.write(b"alive")
+
+    handler = Runs(function)
+    serving = serve(handler)
+    serving.connect()
+    (first,) = serving.listener.clients()
+    second = serving.connect()
+    serving.listener.end(first, "admin", abort=True)
+    handler.end(serving)
+    second.sendall(b"go on")
+    assert serving.receive(second, 5) == b"alive"
+    assert ["admin" in text for text in handler.notes[2:]] == [True, True]
+    assert serving.count("handler_error_handle") == 0

@@ -68,6 +68,43 @@ def test_listener_without_such_tls_refuses(serve: Serve) -> None:
     assert isinstance(handler.end(serving), UsageError)
 
 
+def test_connection_goes_on_where_tls_was_refused(serve: Serve) -> None:
+    async def function(handler: Runs, conn: Stream) -> None:
+        try:
+            await conn.start_tls()
+        except UsageError:
+            await conn.write(b"454 no TLS here\r\n")
+        await handler.sleep(0.01)
+        await conn.write(b"more\r\n")
+
+    handler = Runs(function)
+    serving = serve(handler)
+    assert serving.receive(serving.connect(), 23) == b"454 no TLS here\r\nmore\r\n"
+    assert handler.end(serving) is None
+
+
+def test_nothing_is_written_or_read_while_tls_begins(serve: Serve) -> None:
+    async def writes(conn: Stream) -> None:
+        await conn.write(b"in the clear")
+
+    async def function(handler: Runs, conn: Stream) -> None:
+        await conn.read_until(b"\r\n")
+        handler.spawn(starts_tls(conn))
+        try:
+            await handler.spawn(writes(conn))
+        except UsageError:
+            handler.notes.append("refused")
+
+    async def starts_tls(conn: Stream) -> None:
+        await conn.start_tls()
+
+    handler = Runs(function)
+    serving = serve(handler, tls=settings())
+    serving.connect().sendall(PLEASE)
+    handler.end(serving)
+    assert handler.notes == ["refused"]
+
+
 def test_server_is_asked_over_tls(serve: Serve) -> None:
     async def asks(handler: Runs, conn: Stream) -> None:
         tls = ClientTls("localhost", ca=authority().text)

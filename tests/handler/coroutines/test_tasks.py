@@ -117,3 +117,61 @@ def test_forgotten_await_is_raised_at_the_next_await_or_at_the_end(goes_on: bool
     run = Run(coroutine())
     assert isinstance(run.ends[0], ForgottenAwait)
     assert wait.task is None
+
+
+def test_chain_of_tasks_is_no_chain_of_calls() -> None:
+    async def first() -> int:
+        return int(await wait)
+
+    async def link(task: Task) -> int:
+        return int(await task) + 1
+
+    wait = Wait()
+    runs = [Run(first())]
+    for _ in range(3000):
+        runs.append(Run(link(runs[-1].task)))
+    wait.finish(0)
+    assert runs[-1].ends == [None]
+    assert runs[-1].task.is_over
+
+
+def test_error_of_a_task_goes_to_who_awaits_it_and_to_nobody_else() -> None:
+    async def inner() -> None:
+        await wait
+        raise LookupError("broken")
+
+    async def outer() -> None:
+        try:
+            await run.task
+        except LookupError as error:
+            seen.append(str(error))
+
+    wait, seen = Wait(), list[str]()
+    run = Run(inner())
+    other = Run(outer())
+    wait.finish(None)
+    assert (seen, run.ends, other.ends) == (["broken"], [None], [None])
+
+
+def test_what_was_cancelled_cannot_be_awaited_again() -> None:
+    async def coroutine() -> None:
+        try:
+            await wait
+        except LookupError:
+            await wait
+
+    wait = Wait()
+    run = Run(coroutine())
+    run.task.throw(LookupError())
+    assert isinstance(run.ends[0], UsageError)
+
+
+def test_task_cannot_await_itself() -> None:
+    async def coroutine() -> None:
+        await wait
+        await runs[0].task
+
+    wait, runs = Wait(), list[Run]()
+    runs.append(Run(coroutine()))
+    wait.finish(None)
+    assert isinstance(runs[0].ends[0], UsageError)

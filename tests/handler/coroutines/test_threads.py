@@ -76,6 +76,11 @@ def test_error_goes_to_who_waits_whatever_it_is(calls: Calls) -> None:
     assert isinstance(wait.error, SystemExit)
 
 
+def test_end_of_an_iterator_is_no_end_of_a_coroutine(calls: Calls) -> None:
+    wait = settle(calls, Threads("test", 1, calls.put).run(lambda: next(iter([]))))
+    assert isinstance(wait.error, RuntimeError)
+
+
 def test_call_that_nobody_waits_for_is_not_begun(calls: Calls) -> None:
     threads = Threads("test", 1, calls.put)
     release, seen = threading.Event(), threading.Event()
