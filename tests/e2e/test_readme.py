@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import pytest
 import yaml
+from core.support.pki import authority
 from core.support.processes import REPOSITORY
 from core.support.sockets import reset
-from core.support.tls import certificate
 
 from e2e.support.blocks import Block, Terminal, blocks_of, terminal
 from e2e.support.clients import connect
@@ -71,13 +71,18 @@ def test_readme_is_short() -> None:
     assert len(README.read_text().splitlines()) <= 320
 
 
+FILE_OF_THE_READER = re.compile(r"/etc/(?:gaiod|letsencrypt)/(?:[\w.-]+/)*([\w-]+\.\w+)")
+
+
 @pytest.mark.parametrize("block", YAML, ids=lambda block: block.place)
 def test_yaml_is_a_configuration(reader: Terminal, block: Block) -> None:
-    """Files in /etc/gaiod are the reader's own: here they stand in the reader's folder."""
-    made = certificate("app.example.org")
-    for name, text in {"app.pem": made.chain, "app.key": made.key, "blocked.txt": "192.0.2.7\n"}.items():
-        (reader.folder / name).write_text(text)
-    (reader.folder / "block.yaml").write_text(block.text.replace("/etc/gaiod/", f"{reader.folder}/"))
+    """Files in /etc are the reader's own: here they stand in the reader's folder."""
+    made = authority().issue("app.example.org", names="DNS:app.example.org")
+    for name in FILE_OF_THE_READER.findall(block.text):
+        kinds = {"key": made.key, "ca": authority().chain, "crl": authority().revocations(), "txt": "192.0.2.7\n"}
+        wanted = next((text for word, text in kinds.items() if word in re.split(r"\W", name)), made.chain)
+        (reader.folder / name).write_text(made.key if name == "privkey.pem" else wanted)
+    (reader.folder / "block.yaml").write_text(FILE_OF_THE_READER.sub(rf"{reader.folder}/\1", block.text))
     assert "block.yaml: fine; listeners: " in reader.run("gaiod check block.yaml")
 
 

@@ -14,7 +14,7 @@ from gaiod.handlers.proxy import Proxy
 from gaiod.handlers.proxy.client_hello import Hello
 from gaiod.handlers.proxy.options import ProxyOptions
 from gaiod.handlers.proxy.route import RouteOptions
-from handlers.proxy.test_client_hello import message, names, protocols, records
+from worker.support.hellos import message, names, protocols, records
 from worker.support.proxying import Backend, Proxying, text_of
 
 from gaiod import ProxyHeader, TlsFacts
