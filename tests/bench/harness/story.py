@@ -23,7 +23,7 @@ drain_timeout: 2s
 control: {{listen: false}}
 metrics: {{listen: "127.0.0.1:0"}}
 listeners:
-  echo: {{bind: "127.0.0.1:0", handler: echo, connections_max: 50}}
+  echo: {{bind: "127.0.0.1:0", handler: echo, connections_max: 50, access: ["deny file:{folder}/blocked.txt"]}}
   db:
     bind: "127.0.0.1:0"
     handler: proxy
@@ -208,8 +208,9 @@ def run(plan: Plan, expressions: list[str], look: Callable[[str], None]) -> Seen
     cpu = max(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="gaiod-story-") as name, _servers() as (one, two):
         folder = Path(name)
+        (folder / "blocked.txt").write_text("192.0.2.7\n")
         with (
-            daemon(folder, CONFIG.format(one=one.port, two=two.port)) as gaiod,
+            daemon(folder, CONFIG.format(folder=folder, one=one.port, two=two.port)) as gaiod,
             prometheus(folder, gaiod.metrics_port, plan.every_s, cpu) as scraper,
         ):
             users = Users(gaiod)
